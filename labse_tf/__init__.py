@@ -1,0 +1,68 @@
+"""labse_tf: train, serve and measure LaBSE-style sentence encoders.
+
+The names below are loaded on first use, so that `import labse_tf` costs
+milliseconds and the command line answers `--help` without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
+    from labse_tf.tokenizers import WordPieceTokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DualEncoder",
+    "LaBSE",
+    "LaBSEBackbone",
+    "WordPieceTokenizer",
+    "__version__",
+]
+
+_HOME = {
+    "DualEncoder": "models",
+    "LaBSE": "models",
+    "LaBSEBackbone": "models",
+    "WordPieceTokenizer": "tokenizers",
+}
+_MODULES = frozenset(
+    {
+        "cli",
+        "data",
+        "distribute",
+        "evaluation",
+        "export",
+        "files",
+        "layers",
+        "losses",
+        "metrics",
+        "models",
+        "optimizers",
+        "preprocessing",
+        "presets",
+        "progress",
+        "quickstart",
+        "recipes",
+        "tokenizers",
+        "training",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name or a module of the package when it is first used."""
+    if name in _HOME:
+        module = importlib.import_module(f"labse_tf.{_HOME[name]}")
+        return getattr(module, name)
+    if name in _MODULES:
+        return importlib.import_module(f"labse_tf.{name}")
+    raise AttributeError(f"module 'labse_tf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Lists the lazy names beside the loaded ones."""
+    return sorted(set(globals()) | set(__all__) | _MODULES)
