@@ -1,0 +1,96 @@
+"""Fixtures that every test file may use."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    """Starts every test at the same random numbers, in any order of the tests."""
+    random.seed(0)
+    np.random.seed(0)
+    # Only where a test file has paid for the import.
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of evaluation data, which lies beside the checkout."""
+    folder = os.environ.get("LABSE_TF_SHARED")
+    path = Path(folder) if folder else ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        if folder:
+            pytest.fail(f"LABSE_TF_SHARED names no folder: {folder}")
+        pytest.skip("no evaluation data: ../shared/data is missing")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., str]:
+    """Runs Python code in a new process and returns what it printed.
+
+    `run_python(code, *arguments, timeout=120, cwd=None, env=None)`: the variables of
+    `env` are added to this process's; None as a value takes one away. The package is
+    found from any folder unless PYTHONPATH is taken away.
+    """
+
+    def run(
+        code: str,
+        *arguments: str,
+        timeout: float = 120,
+        cwd: str | os.PathLike[str] | None = None,
+        env: dict[str, str | None] | None = None,
+    ) -> str:
+        code = textwrap.dedent(code)
+        changed = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **(env or {})}
+        variables = {k: v for k, v in os.environ.items() if k not in changed}
+        variables.update({k: v for k, v in changed.items() if v is not None})
+        try:
+            process = subprocess.run(
+                [sys.executable, "-c", code, *map(str, arguments)],
+                cwd=cwd or ROOT,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            pytest.fail(
+                f"no end after {timeout} s of\n{code}\n"
+                f"--- stdout ---\n{_text(error.stdout)}\n"
+                f"--- stderr ---\n{_text(error.stderr)[-4000:]}"
+            )
+        if process.returncode:
+            pytest.fail(
+                f"exit status {process.returncode} of\n{code}\n"
+                f"--- stdout ---\n{process.stdout[-4000:]}\n"
+                f"--- stderr ---\n{process.stderr[-4000:]}"
+            )
+        return process.stdout
+
+    return run
+
+
+def _text(output: bytes | str | None) -> str:
+    """Decodes what a process that ran too long had written."""
+    if isinstance(output, bytes):
+        return output.decode("utf-8", "replace")
+    return output or ""
