@@ -1,0 +1,207 @@
+"""One device = two = four replicas: loss, metric, and weights after five steps.
+
+Each number of replicas has a process of its own: logical devices are made once a
+process, and a second MirroredStrategy in one process aborts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+
+# A dual encoder without dropout on fixed token ids, trained for five steps. Settings
+# come as JSON, results leave as JSON, weights as .npz.
+TRAIN = """
+    import json, sys
+    settings = json.loads(sys.argv[1])
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from labse_tf import distribute, layers, losses, models
+
+    strategy = distribute.get_strategy(settings["strategy"])
+    BATCH, STEPS = settings.get("batch", 16), 5
+    rng = np.random.default_rng(5)
+
+    def side(length):
+        ids = rng.integers(5, 60, size=(BATCH * STEPS, length))
+        # Some sentences twice in a batch, on different replicas.
+        ids[3::BATCH] = ids[12::BATCH]
+        mask = np.arange(length) < rng.integers(2, length + 1, size=(len(ids), 1))
+        mask[3::BATCH] = mask[12::BATCH]
+        return {
+            "token_ids": ids.astype("int32"),
+            "segment_ids": np.zeros_like(ids, dtype="int32"),
+            "padding_mask": mask.astype("int32"),
+        }
+
+    data = {"source": side(7), "target": side(9)}
+    dataset = tf.data.Dataset.from_tensor_slices(data)
+    dataset = dataset.batch(BATCH, drop_remainder=settings.get("drop", True))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    dataset = dataset.with_options(options)
+
+    class StopGradient(losses.AdditiveMarginSoftmax):
+        def _gather(self, rows):
+            gathered = tf.stop_gradient(distribute.all_gather_rows(rows))
+            if rows.dtype.is_integer:
+                return gathered
+            mine = distribute.global_row_ids(rows)
+            return tf.tensor_scatter_nd_update(gathered, mine[:, None], rows)
+
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        backbone = models.LaBSEBackbone(60, 1, 2, 16, 32, dropout=0.0)
+        encoder = models.LaBSE(backbone, pooling="mean")
+        dual = models.DualEncoder(encoder)
+        kind = StopGradient if settings.get("stop") else losses.AdditiveMarginSoftmax
+        loss = kind(0.3, 10.0, cross_replica=settings.get("cross", True))
+        dual.compile(keras.optimizers.SGD(0.5), loss)
+    first = {}
+
+    class Note(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 0:
+                first.update({k: float(v) for k, v in logs.items()})
+
+    try:
+        dual.fit(dataset, epochs=1, shuffle=False, verbose=0, callbacks=[Note()])
+    except ValueError as error:
+        print(json.dumps({"error": str(error)}))
+        sys.exit()
+    np.savez(sys.argv[2], *[np.asarray(w) for w in encoder.trainable_weights])
+    print(json.dumps({"first": first, "replicas": strategy.num_replicas_in_sync}))
+"""
+
+COLLECTIVES = """
+    import json
+    import tensorflow as tf
+    from labse_tf import distribute
+
+    strategy = distribute.get_strategy("cpu:4")
+    rows = tf.reshape(tf.range(24, dtype=tf.float32), [8, 3])
+    values = strategy.experimental_distribute_values_from_function(
+        lambda c: rows[
+            c.replica_id_in_sync_group * 2 : c.replica_id_in_sync_group * 2 + 2
+        ]
+    )
+
+    def step(mine):
+        mine = tf.ensure_shape(mine, [2, 3])
+        with tf.GradientTape() as tape:
+            tape.watch(mine)
+            everyone = distribute.all_gather_rows(mine)
+            # Each replica looks at all rows with a factor of its own: 1, 2, 3, 4.
+            factor = tf.cast(
+                tf.distribute.get_replica_context().replica_id_in_sync_group + 1,
+                tf.float32,
+            )
+            value = tf.reduce_sum(everyone) * factor
+        return everyone, distribute.global_row_ids(mine), tape.gradient(value, mine)
+
+    everyone, ids, gradients = (
+        strategy.experimental_local_results(x)
+        for x in tf.function(lambda v: strategy.run(step, args=(v,)))(values)
+    )
+    outside = None
+    with strategy.scope():
+        try:
+            distribute.all_gather_rows(rows)
+        except ValueError as error:
+            outside = str(error)
+    print(json.dumps({
+        "gathered": [bool((e.numpy() == rows.numpy()).all()) for e in everyone],
+        "ids": [i.numpy().tolist() for i in ids],
+        "gradients": [sorted(set(g.numpy().ravel().tolist())) for g in gradients],
+        "outside": outside,
+    }))
+"""
+
+
+def train(run_python, tmp_path: Path, **settings: object) -> tuple[dict, np.ndarray]:
+    """Result and all weights, flattened, of a run of TRAIN."""
+    path = tmp_path / "weights.npz"
+    result = json.loads(run_python(TRAIN, json.dumps(settings), path).splitlines()[-1])
+    if "error" in result:
+        return result, np.zeros(0)
+    with np.load(path) as weights:
+        flat = np.concatenate([weights[name].ravel() for name in weights.files])
+    return result, flat
+
+
+@pytest.fixture(scope="module")
+def one(run_python, tmp_path_factory) -> tuple[dict, np.ndarray]:
+    """The run on one device, which all others are compared with."""
+    folder = tmp_path_factory.mktemp("one")
+    return train(run_python, folder, strategy="one_device")
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_train_as_one_device(run_python, tmp_path, one, replicas) -> None:
+    result, weights = train(run_python, tmp_path, strategy=f"cpu:{replicas}")
+    assert result["replicas"] == replicas
+    assert result["first"]["loss"] == pytest.approx(one[0]["first"]["loss"], rel=1e-6)
+    assert result["first"]["ranking_accuracy"] == pytest.approx(
+        one[0]["first"]["ranking_accuracy"], abs=1e-6
+    )
+    difference = np.abs(weights - one[1]).max()
+    print(f"{replicas} replicas: largest difference after 5 steps {difference:.2e}")
+    assert difference < 1e-5
+
+
+@pytest.mark.parametrize("change", [{"stop": True}, {"cross": False}])
+def test_weaker_negatives_train_something_else(
+    run_python, tmp_path, one, change
+) -> None:
+    _, weights = train(run_python, tmp_path, strategy="cpu:2", **change)
+    assert np.abs(weights - one[1]).max() > 1e-3
+
+
+def test_an_uneven_batch_is_refused(run_python, tmp_path) -> None:
+    result, _ = train(run_python, tmp_path, strategy="cpu:2", drop=False)
+    assert "static number of rows" in result["error"]
+    assert "drop_remainder=True" in result["error"]
+    assert "Received: shape=(None, " in result["error"]
+
+
+def test_gathering_order_ids_and_gradient(run_python) -> None:
+    result = json.loads(run_python(COLLECTIVES).splitlines()[-1])
+    assert result["gathered"] == [True] * 4
+    assert result["ids"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    # Every row is seen by all four replicas: 1 + 2 + 3 + 4.
+    assert result["gradients"] == [[10.0]] * 4
+    assert "inside `strategy.run`" in result["outside"]
+
+
+def test_one_replica_gathers_itself() -> None:
+    from labse_tf import distribute
+
+    rows = reference.unit_rows(np.random.default_rng(0), 3, 2)
+    assert distribute.all_gather_rows(rows) is rows
+    assert np.asarray(distribute.global_row_ids(rows)).tolist() == [0, 1, 2]
+    assert distribute.replica_count() == 1
+
+
+@pytest.mark.parametrize("name", ["", "cpu", "cpu:0", "cpu:two", "gpu", "cpu:-1"])
+def test_unknown_strategy_is_refused(name: str) -> None:
+    from labse_tf import distribute
+
+    with pytest.raises(ValueError, match=r"`name` must be one of .*Received: name="):
+        distribute.get_strategy(name)
+
+
+def test_logical_cpus_that_come_too_late_are_explained() -> None:
+    import tensorflow as tf
+
+    from labse_tf import distribute
+
+    tf.constant(1.0)
+    with pytest.raises(ValueError, match=r"before TensorFlow first uses the CPU"):
+        distribute.get_strategy("cpu:64")
