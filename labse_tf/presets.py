@@ -1,0 +1,288 @@
+"""Presets: a model as a directory of four files, found by name or by path.
+
+    config.json        constructor arguments, and the sha256 of the files below
+    vocab.txt          one token a line
+    model.weights.h5   weights by path, float32
+    README.md          the model card
+
+`config.json` is moved into place last, so a directory that has it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CONFIG = "config.json"
+VOCABULARY = "vocab.txt"
+WEIGHTS = "model.weights.h5"
+CARD = "README.md"
+
+_FORMAT = "labse_tf preset"
+_FORMAT_VERSION = 1
+
+
+def shipped_directory() -> Path:
+    """Returns the folder of the models that come with the package.
+
+    In a checkout it is `saved_models/` beside the package, in an installed wheel
+    `labse_tf/saved_models/`.
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / "saved_models"
+    return installed if installed.is_dir() else package.parent / "saved_models"
+
+
+def shipped_names() -> list[str]:
+    """Returns the names of the models that come with the package, sorted."""
+    folder = shipped_directory()
+    if not folder.is_dir():
+        return []
+    return sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+
+
+def find(preset: str | Path) -> Path:
+    """Finds a preset by name or path.
+
+    Args:
+        preset: A directory that holds `config.json`, or a name in
+            `shipped_names()`. A directory goes first.
+
+    Returns:
+        The preset's directory.
+
+    Raises:
+        ValueError: If it is neither; the message lists the names there are.
+    """
+    directory = Path(preset)
+    if is_preset(directory):
+        return directory
+    if directory.is_dir():
+        raise ValueError(
+            f"{directory}: expected a preset, which holds {CONFIG}. "
+            f"Received: a directory without it ({preset!s})"
+        )
+    if str(preset) in shipped_names():
+        return shipped_directory() / str(preset)
+    names = ", ".join(shipped_names()) or "none in this version"
+    raise ValueError(
+        "Expected a preset directory or the name of a shipped model "
+        f"({names}). Received: {str(preset)!r}"
+    )
+
+
+def is_preset(directory: str | Path) -> bool:
+    """Tells whether a directory holds a complete preset."""
+    return (Path(directory) / CONFIG).is_file()
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Reads a preset's configuration and checks its files against their hashes.
+
+    Args:
+        directory: As `find` returns it.
+
+    Returns:
+        The configuration, with `backbone`, `pooling`, `preprocessor`, `tokenizer`.
+
+    Raises:
+        ValueError: If the file is no preset's, of a later format, or another file
+            of the preset is missing or is not the one that was saved.
+    """
+    path = directory / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON. Received: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != _FORMAT:
+        received = config.get("format") if isinstance(config, dict) else type(config)
+        raise ValueError(
+            f'{path}: expected "format": "{_FORMAT}". Received: {received!r}'
+        )
+    if config.get("format_version") != _FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: expected format version {_FORMAT_VERSION}, a later labse_tf may "
+            f"read this one. Received: {config.get('format_version')!r}"
+        )
+    needed = ("backbone", "pooling", "preprocessor", "tokenizer", "sha256")
+    missing = [key for key in needed if key not in config]
+    if missing:
+        raise ValueError(
+            f"{path}: expected the keys {', '.join(needed)}. "
+            f"Received: none for {', '.join(missing)}"
+        )
+    for name, expected in config["sha256"].items():
+        file = directory / name
+        if not file.is_file():
+            raise ValueError(
+                f"{directory}: expected the file {name} beside {CONFIG}. "
+                "Received: no such file"
+            )
+        received = sha256(file)
+        if received != expected:
+            raise ValueError(
+                f"{file}: expected the file that was saved (sha256 "
+                f"{expected[:12]}…); it is damaged or was changed. "
+                f"Received: {received[:12]}…"
+            )
+    return config
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_weights(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes weights under their paths, such as `token_embedding/embeddings`.
+
+    Keras's own `.weights.h5` numbers layers by class; paths say what a weight is, to
+    people and to other versions of Keras.
+
+    Args:
+        path: An HDF5 file, made anew.
+        arrays: Weight path -> float32 array.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+
+
+def read_weights(
+    path: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Reads the weights that a model has room for.
+
+    Args:
+        path: As `write_weights` made it.
+        shapes: Weight path -> shape, of all weights of the model.
+
+    Returns:
+        Weight path -> float32 array.
+
+    Raises:
+        ValueError: If the file is no HDF5, or weights are missing, surplus or of
+            another shape; the message names the first of them.
+    """
+    import h5py
+
+    found: dict[str, np.ndarray] = {}
+
+    def collect(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = np.asarray(item[()], dtype=np.float32)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(collect)
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected an HDF5 file of weights. Received: {error}"
+        ) from error
+    for problem, names in (
+        ("no such weight", sorted(set(shapes) - set(found))),
+        ("a weight that the model lacks", sorted(set(found) - set(shapes))),
+    ):
+        if names:
+            raise ValueError(
+                f"{path}: expected the {len(shapes)} weights that {CONFIG} describes. "
+                f"Received: {problem}: {names[0]}"
+                + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            )
+    for name, shape in shapes.items():
+        if found[name].shape != tuple(shape):
+            raise ValueError(
+                f"{path}: expected {name} of shape {tuple(shape)}. "
+                f"Received: {found[name].shape}"
+            )
+    return found
+
+
+@contextmanager
+def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
+    """Writes a preset that appears whole or not at all.
+
+    The block fills an empty folder beside the target with the vocabulary and the
+    weights. When it ends well, hashes, card and configuration are added and the
+    files moved, the configuration last. When it fails, the target is untouched.
+
+    Args:
+        directory: The target; made if needed. Files that are not the preset's stay.
+        config: `backbone`, `pooling`, `preprocessor`, `tokenizer`.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        OSError: If the target cannot be written.
+    """
+    from labse_tf import __version__
+
+    target = Path(directory)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(
+        tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    )
+    try:
+        yield folder
+        whole = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "labse_tf_version": __version__,
+            **config,
+            "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir())},
+        }
+        if not (target / CARD).exists():
+            (folder / CARD).write_text(_card(target.name, whole), encoding="utf-8")
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+        target.mkdir(exist_ok=True)
+        # Without its configuration the old preset is none any more: nobody reads
+        # a mixture of both if the power fails between two moves.
+        (target / CONFIG).unlink(missing_ok=True)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
+            os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _card(name: str, config: dict[str, Any]) -> str:
+    """A first model card: what the files are and how to use them."""
+    backbone = config["backbone"]
+    return f"""# {name}
+
+A sentence encoder made with labse_tf {config["labse_tf_version"]}.
+
+| | |
+|---|---|
+| layers | {backbone["num_layers"]} |
+| hidden dimension | {backbone["hidden_dim"]} |
+| vocabulary | {backbone["vocabulary_size"]:,} |
+| pooling | {config["pooling"]} |
+| sequence length | {config["preprocessor"]["sequence_length"]} |
+
+```python
+import labse_tf
+
+model = labse_tf.LaBSE.from_preset("{name}")  # or the path of this directory
+vectors = model.encode(["Hello, world.", "नमस्ते दुनिया"])
+```
+"""

@@ -1,0 +1,529 @@
+"""The encoder: parity with BERT, padding, order, saving, the dual encoder's fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import peers
+import pytest
+import tensorflow as tf
+
+from labse_tf import presets
+from labse_tf.layers import POOLINGS, sentence_fingerprints
+from labse_tf.losses import AdditiveMarginSoftmax
+from labse_tf.models import (
+    FEATURES,
+    DualEncoder,
+    LaBSE,
+    LaBSEBackbone,
+    cosine_similarity,
+)
+from labse_tf.preprocessing import SentencePreprocessor
+from labse_tf.recipes import POOLINGS as RECIPE_POOLINGS
+from labse_tf.tokenizers import WordPieceTokenizer
+
+WORDS = "sun moon star sky day night good bad old new hill sea".split()
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+
+
+def make_model(pooling: str = "mean", **changes: object) -> LaBSE:
+    settings = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16} | changes
+    backbone = LaBSEBackbone(
+        vocabulary_size=len(TOKENS), intermediate_dim=32, **settings
+    )
+    preprocessor = SentencePreprocessor(WordPieceTokenizer(TOKENS), 16)
+    return LaBSE(backbone, preprocessor, pooling=pooling)
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(0, 14))) for _ in range(count)]
+
+
+def bert_like(activation: str) -> LaBSEBackbone:
+    backbone = LaBSEBackbone(**peers.SHAPE, activation=activation)
+    peers.assign(backbone, peers.bert_state())
+    return backbone
+
+
+# === Parity with BERT ===
+
+
+def check_outputs(activation: str, expected: dict[str, np.ndarray]) -> None:
+    features = peers.batch()
+    outputs = bert_like(activation)(features)
+    real = features["padding_mask"].astype(bool)
+    np.testing.assert_allclose(
+        outputs["sequence_output"].numpy()[real],
+        expected["sequence_output"][real],
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        outputs["pooled_output"].numpy(), expected["pooled_output"], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("activation", list(peers.ACTIVATIONS))
+def test_encoder_equals_golden_bert_outputs(activation: str) -> None:
+    with np.load(peers.GOLDEN) as golden:
+        expected = {
+            name: golden[f"{activation}.{name}"]
+            for name in ("sequence_output", "pooled_output")
+        }
+    check_outputs(activation, expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("activation", list(peers.ACTIVATIONS))
+def test_encoder_equals_transformers(activation: str) -> None:
+    pytest.importorskip("torch", reason="the extra `parity` is not installed")
+    pytest.importorskip("transformers", reason="the extra `parity` is not installed")
+    check_outputs(activation, peers.hugging_face_outputs(activation))
+
+
+def test_the_two_gelus_differ() -> None:
+    with np.load(peers.GOLDEN) as golden:
+        exact, tanh = (golden[f"{a}.pooled_output"] for a in peers.ACTIVATIONS)
+    assert np.abs(exact - tanh).max() > 1e-4
+
+
+# === The backbone ===
+
+
+def test_packed_row_equals_rows_alone() -> None:
+    backbone = bert_like("gelu")
+    features = peers.batch()
+    first, second = features["token_ids"][0, :6], features["token_ids"][1, :5]
+    segments = np.array([0, 0, 0, 1, 1, 1, 0, 1, 1, 0, 0], np.int32)
+    packed = backbone(
+        {
+            "token_ids": np.concatenate([first, second, [0]])[None],
+            "segment_ids": np.concatenate([segments, [0]])[None],
+            "padding_mask": np.array([[1] * 11 + [0]], np.int32),
+            "position_ids": np.array([[*range(6), *range(5), 0]], np.int32),
+            "sequence_ids": np.array([[1] * 6 + [2] * 5 + [0]], np.int32),
+        }
+    )["sequence_output"].numpy()[0]
+    for ids, part, rows in (
+        (first, segments[:6], packed[:6]),
+        (second, segments[6:], packed[6:11]),
+    ):
+        alone = backbone(
+            {
+                "token_ids": ids[None],
+                "segment_ids": part[None],
+                "padding_mask": np.ones_like(ids)[None],
+            }
+        )["sequence_output"].numpy()[0]
+        np.testing.assert_allclose(rows, alone, atol=1e-5)
+
+
+def test_a_backbone_without_blocks_is_its_embeddings() -> None:
+    backbone = LaBSEBackbone(20, 0, 2, 8, 16)
+    features = {
+        "token_ids": np.array([[3, 4]]),
+        "segment_ids": np.zeros((1, 2), int),
+        "padding_mask": np.ones((1, 2), int),
+    }
+    output = backbone(features)["sequence_output"].numpy()
+    weights = [w.numpy() for w in backbone.weights]
+    summed = weights[0][[3, 4]] + weights[1][:2] + weights[2][0]
+    mean, std = summed.mean(-1, keepdims=True), summed.std(-1, keepdims=True)
+    np.testing.assert_allclose(output[0], (summed - mean) / std, atol=1e-4)
+
+
+def test_bfloat16_keeps_float32_variables_and_is_near() -> None:
+    model = make_model()
+    half = make_model(dtype="bfloat16")
+    half.set_weights(model.get_weights())
+    assert {w.dtype for w in half.weights} == {"float32"}
+    assert half.backbone.compute_dtype == "bfloat16"
+    texts = sentences(20)
+    cosines = np.sum(model.encode(texts) * half.encode(texts), axis=1)
+    assert cosines.min() > 0.999
+    assert cosines.min() < 1 - 1e-7  # it really computed in another precision
+
+
+def test_default_shapes_are_bert() -> None:
+    backbone = LaBSEBackbone(30, 1, 2, 8, 16)
+    config = backbone.get_config()
+    assert config["activation"] == "gelu"
+    assert config["layer_norm_epsilon"] == 1e-12
+    assert (config["max_sequence_length"], config["num_segments"]) == (512, 2)
+    paths = [w.path for w in backbone.weights]
+    assert any(p.startswith("transformer_layer_0/") for p in paths)
+
+
+# === Pooling and encode ===
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_poolings_by_hand(pooling: str) -> None:
+    model = make_model(pooling)
+    features = model.preprocessor(sentences(5))
+    outputs = model.backbone(features)
+    hidden = outputs["sequence_output"].numpy()
+    mask = features["padding_mask"].numpy()[:, :, None]
+    expected = {
+        "pooler": outputs["pooled_output"].numpy(),
+        "cls": hidden[:, 0],
+        "mean": (hidden * mask).sum(1) / mask.sum(1),
+    }[pooling]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(model(features).numpy(), expected, atol=1e-6)
+
+
+def test_recipes_and_layers_offer_the_same_poolings() -> None:
+    assert RECIPE_POOLINGS == POOLINGS
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_changes_nothing(pooling: str) -> None:
+    model = make_model(pooling)
+    texts = sentences(8)
+    longest = model(model.preprocessor(texts)).numpy()
+    fixed = SentencePreprocessor(model.preprocessor.tokenizer, 16, pad="fixed")
+    assert fixed(texts)["token_ids"].shape == (8, 16)
+    np.testing.assert_allclose(model(fixed(texts)).numpy(), longest, atol=1e-6)
+
+
+def test_encode_keeps_the_order_whatever_the_batches() -> None:
+    model = make_model()
+    texts = sentences(50)
+    alone = np.stack([model.encode(text) for text in texts])
+    assert alone.dtype == np.float32
+    for budget in (1, 40, 100_000):
+        np.testing.assert_allclose(
+            model.encode(texts, batch_tokens=budget), alone, atol=1e-6
+        )
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1.0, atol=1e-6)
+    # Different texts have different vectors, so a wrong order would have shown.
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+def test_encode_over_several_windows() -> None:
+    model = make_model(num_layers=0)
+    texts = sentences(40) * 500  # 20,000: three windows
+    vectors = model.encode(iter(texts))
+    np.testing.assert_allclose(vectors[-40:], model.encode(texts[:40]), atol=1e-6)
+    assert len(vectors) == len(texts)
+
+
+def test_encode_takes_any_iterable_and_nothing() -> None:
+    model = make_model()
+    texts = ["sun", "", "moon"]
+    expected = model.encode(texts)
+    assert np.isfinite(expected).all()
+    for other in (tuple(texts), iter(texts), np.array(texts), dict.fromkeys(texts)):
+        np.testing.assert_array_equal(model.encode(other), expected)
+    assert model.encode([]).shape == (0, 16)
+    assert model.encode("sun").shape == (16,)
+    surrogate = model.encode(["sun \ud800 moon", b"sun \xff\xfe moon"])
+    assert np.isfinite(surrogate).all()
+
+
+def test_encode_names_what_is_no_string() -> None:
+    model = make_model()
+    with pytest.raises(ValueError, match=r"element 1 is none. Received: 7 of type int"):
+        model.encode(["sun", 7])
+    with pytest.raises(ValueError, match=r"preprocessor=None"):
+        LaBSE(model.backbone, pooling="mean").encode(["sun"])
+    with pytest.raises(ValueError, match=r"`batch_tokens` must be positive"):
+        model.encode(["sun"], batch_tokens=0)
+
+
+def test_dropout_is_on_in_training_only() -> None:
+    model = make_model(dropout=0.5)
+    features = model.preprocessor(sentences(4))
+    still = [model(features, training=False).numpy() for _ in range(2)]
+    np.testing.assert_array_equal(*still)
+    moving = [model(features, training=True).numpy() for _ in range(2)]
+    assert np.abs(moving[0] - moving[1]).max() > 1e-3
+
+
+def test_similarity() -> None:
+    first = np.array([[1.0, 0.0], [3.0, 4.0]])
+    second = np.array([[0.0, 2.0], [1.0, 0.0], [0.0, 0.0]])
+    expected = [[0.0, 1.0, 0.0], [0.8, 0.6, 0.0]]
+    np.testing.assert_allclose(cosine_similarity(first, second), expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"Received: shapes \(2, 2\) and \(2, 3\)"):
+        cosine_similarity(first, np.ones((2, 3)))
+
+
+# === Saving ===
+
+
+def test_keras_saving_round_trip(tmp_path: Path) -> None:
+    for original in (make_model("cls"), make_model("mean").backbone):
+        path = tmp_path / "model.keras"
+        original.save(path)
+        again = keras.saving.load_model(path)
+        assert type(again) is type(original)
+        features = make_model().preprocessor(sentences(4))
+        one, two = original(features), again(features)
+        if isinstance(original, LaBSE):
+            np.testing.assert_array_equal(one, two)
+            assert again.encode(["sun"]).shape == (1, 16)
+        else:
+            np.testing.assert_array_equal(*(o["pooled_output"] for o in (one, two)))
+
+
+def test_keras_saving_in_a_new_process(run_python, tmp_path: Path) -> None:
+    model = make_model()
+    model.save(tmp_path / "model.keras")
+    code = """
+        import sys, json
+        import keras
+        import labse_tf.models
+        model = keras.saving.load_model(sys.argv[1])
+        print(json.dumps(model.encode(["sun and moon", ""]).tolist()))
+    """
+    printed = run_python(code, tmp_path / "model.keras").splitlines()[-1]
+    expected = model.encode(["sun and moon", ""])
+    np.testing.assert_allclose(json.loads(printed), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_preset_round_trip(tmp_path: Path, pooling: str) -> None:
+    model = make_model(pooling, activation="gelu_approximate")
+    model.save_to_preset(tmp_path / "preset")
+    files = {path.name for path in (tmp_path / "preset").iterdir()}
+    assert files == {"config.json", "vocab.txt", "model.weights.h5", "README.md"}
+    assert not [p for p in tmp_path.iterdir() if p.name != "preset"]
+    again = LaBSE.from_preset(tmp_path / "preset")
+    assert again.backbone.activation == "gelu_approximate"
+    texts = sentences(10)
+    np.testing.assert_array_equal(again.encode(texts), model.encode(texts))
+    bare = LaBSE.from_preset(str(tmp_path / "preset"), preprocessor=None)
+    assert bare.preprocessor is None
+    half = LaBSE.from_preset(tmp_path / "preset", dtype="bfloat16")
+    assert half.backbone.compute_dtype == "bfloat16"
+
+
+def test_saving_over_a_preset_replaces_it_and_keeps_other_files(tmp_path: Path) -> None:
+    first, second = make_model(), make_model(num_layers=1)
+    first.save_to_preset(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    second.save_to_preset(tmp_path)
+    again = LaBSE.from_preset(tmp_path)
+    assert again.backbone.num_layers == 1
+    np.testing.assert_array_equal(again.encode(["sun"]), second.encode(["sun"]))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_failing_save_leaves_the_old_preset(tmp_path: Path, monkeypatch) -> None:
+    first = make_model()
+    first.save_to_preset(tmp_path / "preset")
+    second = make_model()
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(presets, "write_weights", full)
+    with pytest.raises(OSError, match="No space left"):
+        second.save_to_preset(tmp_path / "preset")
+    again = LaBSE.from_preset(tmp_path / "preset")
+    np.testing.assert_array_equal(again.encode(["sun"]), first.encode(["sun"]))
+    assert [p.name for p in tmp_path.iterdir()] == ["preset"]
+
+
+def damage(preset: Path, kind: str) -> str:
+    """Spoils a preset in one way and returns what the error must say."""
+    config = preset / "config.json"
+    if kind == "weights":
+        data = bytearray((preset / "model.weights.h5").read_bytes())
+        data[len(data) // 2] ^= 1
+        (preset / "model.weights.h5").write_bytes(data)
+        return r"model.weights.h5: expected the file that was saved.*Received: "
+    if kind == "vocabulary":
+        (preset / "vocab.txt").unlink()
+        return r"expected the file vocab.txt.*Received: no such file"
+    if kind == "json":
+        config.write_text("{")
+        return r"config.json: expected JSON. Received: "
+    if kind == "format":
+        config.write_text('{"format": "something"}')
+        return r"expected \"format\": \"labse_tf preset\". Received: 'something'"
+    if kind == "version":
+        known = json.loads(config.read_text())
+        config.write_text(json.dumps(known | {"format_version": 99}))
+        return r"expected format version 1.*Received: 99"
+    known = json.loads(config.read_text())
+    if kind == "layers":
+        known["backbone"]["num_layers"] = 3
+        config.write_text(json.dumps(known))
+        return r"no such weight: transformer_layer_2/\S+ and \d+ more"
+    known["backbone"]["hidden_dim"] = 32
+    config.write_text(json.dumps(known))
+    return r"model.weights.h5: expected token_embedding/embeddings of shape \(17, 32\)"
+
+
+@pytest.mark.parametrize(
+    "kind", ["weights", "vocabulary", "json", "format", "version", "shape", "layers"]
+)
+def test_damaged_presets_are_named(tmp_path: Path, kind: str) -> None:
+    make_model().save_to_preset(tmp_path / "preset")
+    expected = damage(tmp_path / "preset", kind)
+    with pytest.raises(ValueError, match=expected):
+        LaBSE.from_preset(tmp_path / "preset")
+
+
+def test_what_is_no_preset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Received: 'no-such-model'"):
+        presets.find("no-such-model")
+    with pytest.raises(ValueError, match=r"expected a preset, which holds config.json"):
+        presets.find(tmp_path)
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match=r"`num_heads` must divide `hidden_dim`"):
+        LaBSEBackbone(10, 1, 3, 8, 16)
+    with pytest.raises(ValueError, match=r"`hidden_dim` must be positive"):
+        LaBSEBackbone(10, 1, 1, 0, 16)
+    with pytest.raises(ValueError, match=r"`dtype` is the compute type"):
+        LaBSEBackbone(10, 1, 1, 8, 16, dtype="int8")
+    backbone = LaBSEBackbone(10, 1, 1, 8, 16, max_sequence_length=8)
+    tokenizer = WordPieceTokenizer(TOKENS)
+    with pytest.raises(ValueError, match=r"same size. Received: 17 tokens"):
+        LaBSE(backbone, SentencePreprocessor(tokenizer, 8))
+    right = LaBSEBackbone(len(TOKENS), 1, 1, 8, 16, max_sequence_length=8)
+    with pytest.raises(ValueError, match=r"sequence_length=16, max_sequence_length=8"):
+        LaBSE(right, SentencePreprocessor(tokenizer, 16))
+    with pytest.raises(ValueError, match=r"`pooling` must be one of"):
+        LaBSE(right, pooling="max")
+
+
+# === The dual encoder ===
+
+
+def pairs(model: LaBSE, steps: int, batch: int = 16) -> tf.data.Dataset:
+    """Sentences of the first six words, translated into the last six, reversed."""
+    rng = np.random.default_rng(1)
+    translation = dict(zip(WORDS[:6], WORDS[6:], strict=True))
+    texts = [
+        " ".join(rng.choice(WORDS[:6], rng.integers(4, 12)))
+        for _ in range(steps * batch)
+    ]
+    turned = [
+        " ".join(translation[word] for word in reversed(text.split())) for text in texts
+    ]
+    dataset = tf.data.Dataset.from_tensor_slices((texts, turned))
+    return dataset.batch(batch, drop_remainder=True).map(
+        lambda s, t: {"source": model.preprocessor(s), "target": model.preprocessor(t)}
+    )
+
+
+def compiled(model: LaBSE, **settings: object) -> DualEncoder:
+    dual = DualEncoder(model)
+    dual.compile(keras.optimizers.Adam(3e-3), AdditiveMarginSoftmax(0.3, 20.0))
+    return dual
+
+
+def test_fit_lowers_the_loss_and_finds_translations() -> None:
+    model = make_model("mean", dropout=0.0)
+    dual = compiled(model)
+    dataset = pairs(model, 20)
+    before = dual.evaluate(dataset, verbose=0, return_dict=True)
+    history = dual.fit(dataset, epochs=10, verbose=0).history
+    after = dual.evaluate(dataset, verbose=0, return_dict=True)
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["ranking_accuracy"] > before["ranking_accuracy"]
+    assert after["ranking_accuracy"] > 0.9
+    assert set(history) == {"loss", "ranking_accuracy"}
+
+
+def test_the_loss_of_fit_is_the_loss_of_the_vectors() -> None:
+    import reference
+
+    model = make_model("mean", dropout=0.0)
+    dual = compiled(model)
+    batch = next(iter(pairs(model, 1)))
+    vectors = [model(batch[side]).numpy() for side in ("source", "target")]
+    ids = [batch[side]["token_ids"].numpy() for side in ("source", "target")]
+    expected = reference.additive_margin_softmax(
+        *vectors, margin=0.3, scale=20.0, source_ids=ids[0], target_ids=ids[1]
+    )
+    found = dual.evaluate(pairs(model, 1), verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+    assert found["ranking_accuracy"] == pytest.approx(
+        reference.ranking_accuracy(*vectors)
+    )
+
+
+def test_copies_in_a_batch_are_found_without_ids_in_the_features() -> None:
+    model = make_model(dropout=0.0)
+    dual = compiled(model)
+    texts = ["sun moon", "star", "sun moon", "sky day night"]
+    other = ["hill", "sea", "old", "new"]
+    batch = {
+        "source": model.preprocessor(texts),
+        "target": model.preprocessor(other),
+    }
+    outputs = dual(batch)
+    masked = float(dual.compute_loss(batch, y_pred=outputs))
+    blind = float(dual.pair_loss(outputs["source"], outputs["target"]))
+    assert masked < blind - 1e-2
+    apart = {"source": model.preprocessor([*texts[:2], "bad", texts[3]])}
+    batch = {**apart, "target": batch["target"]}
+    outputs = dual(batch)
+    assert float(dual.compute_loss(batch, y_pred=outputs)) == pytest.approx(
+        float(dual.pair_loss(outputs["source"], outputs["target"])), abs=1e-6
+    )
+
+
+def test_fingerprints_are_of_the_text_and_not_of_the_padding() -> None:
+    preprocessor = make_model().preprocessor
+    texts = ["sun moon", "moon sun", "sun", "sun moon", "sun moon star", ""]
+    longest = preprocessor(texts)
+    fixed = SentencePreprocessor(preprocessor.tokenizer, 16, pad="fixed")(texts)
+    rows = [
+        np.asarray(sentence_fingerprints(f["token_ids"], f["padding_mask"]))
+        for f in (longest, fixed)
+    ]
+    np.testing.assert_array_equal(*rows)
+    assert rows[0].shape == (6, 2)
+    different = {tuple(row) for row in rows[0].tolist()}
+    assert len(different) == 5  # only rows 0 and 3 are the same text
+
+
+def test_fingerprints_do_not_collide_on_many_sentences() -> None:
+    rng = np.random.default_rng(0)
+    # Neighbouring ids and swapped places are what a weak hash confuses.
+    ids = np.unique(rng.integers(0, 4, size=(60_000, 12)), axis=0).astype(np.int32)
+    prints = np.asarray(sentence_fingerprints(ids, np.ones_like(ids)))
+    assert len(np.unique(prints, axis=0)) == len(ids)
+    for column in prints.T:
+        # Each half alone behaves like 32 random bits: a handful of collisions.
+        assert len(ids) - len(np.unique(column)) < 10
+
+
+def test_dual_encoder_saves_with_its_compilation(tmp_path: Path) -> None:
+    model = make_model(dropout=0.0)
+    dual = compiled(model)
+    dual.fit(pairs(model, 4), verbose=0)
+    dual.save(tmp_path / "dual.keras")
+    again = keras.saving.load_model(tmp_path / "dual.keras")
+    texts = sentences(5)
+    np.testing.assert_array_equal(again.encoder.encode(texts), model.encode(texts))
+    assert int(again.optimizer.iterations) == 4
+    assert again.pair_loss.get_config() == dual.pair_loss.get_config()
+    # Going on, both do the same.
+    for trained in (dual, again):
+        trained.fit(pairs(model, 2), verbose=0)
+    np.testing.assert_allclose(
+        again.encoder.encode(texts), model.encode(texts), atol=1e-5
+    )
+
+
+def test_compile_without_a_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`loss` is needed"):
+        DualEncoder(make_model()).compile("adam")
+
+
+def test_features_are_int32() -> None:
+    features = make_model().preprocessor(["sun"])
+    assert set(features) == set(FEATURES)
+    assert {f.dtype for f in features.values()} == {tf.int32}

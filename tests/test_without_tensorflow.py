@@ -1,0 +1,115 @@
+"""The core on JAX, with TensorFlow not to be had: imports, presets, training."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from test_models import make_model, sentences
+
+pytest.importorskip("jax", reason="the extra `parity` is not installed")
+
+FREE = "recipes presets layers models losses metrics optimizers evaluation".split()
+
+CODE = """
+    import importlib, json, sys
+    for name in ("tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"):
+        sys.modules[name] = None
+    import numpy as np
+    for name in json.loads(sys.argv[3]):
+        importlib.import_module("labse_tf." + name)
+    import keras
+    assert keras.backend.backend() == "jax"
+    import labse_tf
+    from labse_tf.losses import AdditiveMarginSoftmax
+    from labse_tf.optimizers import WarmupLinearDecay, adamw
+
+    model = labse_tf.LaBSE.from_preset(sys.argv[1], preprocessor=None)
+    with np.load(sys.argv[2]) as arrays:
+        features = dict(arrays)
+    vectors = np.asarray(model(features))
+
+    rng = np.random.default_rng(0)
+    count, length = 256, 8
+    ids = rng.integers(5, 11, size=(count, length)).astype("int32")
+
+    def side(ids):
+        return {
+            "token_ids": ids,
+            "segment_ids": np.zeros_like(ids),
+            "padding_mask": np.ones_like(ids),
+        }
+
+    # The translation of token i is token i + 6.
+    pairs = {"source": side(ids), "target": side(ids[:, ::-1] + 6)}
+    dual = labse_tf.DualEncoder(model)
+    schedule = WarmupLinearDecay(5e-3, 200, warmup_steps=8)
+    dual.compile(adamw(schedule, weight_decay=0.01), AdditiveMarginSoftmax())
+    history = dual.fit(pairs, batch_size=32, epochs=8, verbose=0).history
+    print(json.dumps({"vectors": vectors.tolist(), "history": history}))
+"""
+
+
+@pytest.mark.parity
+def test_core_on_jax(run_python, tmp_path) -> None:
+    model = make_model("mean", dropout=0.1)
+    model.save_to_preset(tmp_path / "preset")
+    features = {k: v.numpy() for k, v in model.preprocessor(sentences(6)).items()}
+    np.savez(tmp_path / "features.npz", **features)
+    printed = run_python(
+        CODE,
+        tmp_path / "preset",
+        tmp_path / "features.npz",
+        json.dumps(FREE),
+        env={"KERAS_BACKEND": "jax"},
+        timeout=300,
+    )
+    result = json.loads(printed.splitlines()[-1])
+    np.testing.assert_allclose(result["vectors"], model(features), atol=1e-5)
+    losses = result["history"]["loss"]
+    assert losses[-1] < losses[0] - 1
+    accuracy = result["history"]["ranking_accuracy"]
+    assert accuracy[-1] > accuracy[0]
+
+
+@pytest.mark.parity
+def test_loss_and_fingerprints_are_those_of_tensorflow(run_python, tmp_path) -> None:
+    import reference
+
+    code = """
+        import json, sys
+        sys.modules["tensorflow"] = None
+        import numpy as np
+        from labse_tf.layers import sentence_fingerprints
+        from labse_tf.losses import AdditiveMarginSoftmax
+        with np.load(sys.argv[1]) as a:
+            ids = [
+                np.asarray(sentence_fingerprints(a[k], np.ones_like(a[k])))
+                for k in ("source_tokens", "target_tokens")
+            ]
+            loss = AdditiveMarginSoftmax(0.3, 10.0)
+            value = loss(a["source"], a["target"], source_ids=ids[0], target_ids=ids[1])
+        print(json.dumps([float(value), [i.tolist() for i in ids]]))
+    """
+    from labse_tf.layers import sentence_fingerprints
+    from labse_tf.losses import AdditiveMarginSoftmax
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 500_000, size=(2, 12, 9)).astype(np.int32)
+    tokens[0, 3] = tokens[0, 7]
+    source, target = (reference.unit_rows(rng, 12, 8) for _ in range(2))
+    np.savez(
+        tmp_path / "a.npz",
+        source=source,
+        target=target,
+        source_tokens=tokens[0],
+        target_tokens=tokens[1],
+    )
+    printed = run_python(code, tmp_path / "a.npz", env={"KERAS_BACKEND": "jax"})
+    value, ids = json.loads(printed.splitlines()[-1])
+    ours = [np.asarray(sentence_fingerprints(t, np.ones_like(t))) for t in tokens]
+    np.testing.assert_array_equal(ids, ours)
+    loss = AdditiveMarginSoftmax(0.3, 10.0)
+    expected = float(loss(source, target, source_ids=ours[0], target_ids=ours[1]))
+    assert value == pytest.approx(expected, abs=1e-5)
