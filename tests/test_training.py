@@ -1,0 +1,363 @@
+"""Runs: resumed = undisturbed, one process at a time, refusals, the log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from labse_tf import presets
+from labse_tf.data import ParallelCorpus, SentencePair
+from labse_tf.models import LaBSE
+from labse_tf.recipes import Recipe
+from labse_tf.training import Run, train_dual_encoder, untrained_encoder
+
+WORDS = "sun moon star sky day night".split()
+OTHER = "sol luna astro cielo dia noche".split()
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *OTHER]
+
+RECIPE = Recipe(
+    num_layers=1,
+    num_heads=2,
+    hidden_dim=16,
+    intermediate_dim=32,
+    max_sequence_length=16,
+    dropout=0.2,  # its random states belong to a checkpoint
+    pooling="mean",
+    sequence_length=16,
+    batch_size=16,
+    train_steps=12,
+    learning_rate=5e-3,
+    warmup_steps=2,
+)
+
+
+def make_pairs(count: int = 200) -> list[SentencePair]:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 6, rng.integers(3, 9)) for _ in range(count)]
+    return [
+        SentencePair(
+            " ".join(WORDS[i] for i in row), " ".join(OTHER[i] for i in row), "es"
+        )
+        for row in rows
+    ]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> tuple[Path, Path]:
+    """Pairs as TSV and a vocabulary."""
+    pairs, vocabulary = tmp_path / "en-es.tsv", tmp_path / "vocab.txt"
+    pairs.write_text("".join(f"{p.source}\t{p.target}\n" for p in make_pairs()))
+    vocabulary.write_text("\n".join(TOKENS) + "\n")
+    return pairs, vocabulary
+
+
+@pytest.fixture
+def corpus() -> ParallelCorpus:
+    return ParallelCorpus(make_pairs())
+
+
+def train(
+    corpus: ParallelCorpus, output: Path, vocabulary: Path, **changes: object
+) -> LaBSE:
+    recipe = dataclasses.replace(RECIPE, **changes)
+    return train_dual_encoder(
+        recipe,
+        corpus,
+        output,
+        vocabulary=vocabulary,
+        checkpoint_every=4,
+        log_every=2,
+        progress=False,
+    )
+
+
+def weights(model: LaBSE) -> list[np.ndarray]:
+    return [np.asarray(w) for w in model.weights]
+
+
+def log_of(folder: Path) -> list[dict]:
+    lines = (folder / "training_log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# === In one process ===
+
+
+def test_a_run_becomes_a_preset_and_learns(tmp_path, corpus, text) -> None:
+    output = tmp_path / "run"
+    model = train(corpus, output, text[1], train_steps=40)
+    assert presets.is_preset(output)
+    assert not (output / "checkpoints").exists()
+    log = log_of(output)
+    assert [entry["step"] for entry in log] == list(range(2, 41, 2))
+    assert log[-1]["loss"] < log[0]["loss"] - 2
+    assert log[-1]["ranking_accuracy"] > 2 * log[0]["ranking_accuracy"]
+    assert set(log[0]) == {"step", "loss", "ranking_accuracy", "pairs_per_second"}
+    untrained = untrained_encoder(RECIPE, text[1])
+    before, after = (
+        np.trace(m.similarity(m.encode(WORDS), m.encode(OTHER)))
+        for m in (untrained, model)
+    )
+    assert after > before  # words have come nearer to their translations
+
+
+def test_a_finished_run_does_nothing(tmp_path, corpus, text) -> None:
+    output = tmp_path / "run"
+    first = train(corpus, output, text[1])
+    before = {p.name: p.stat().st_mtime_ns for p in output.iterdir()}
+    again = train(corpus, output, text[1])
+    after = {p.name: p.stat().st_mtime_ns for p in output.iterdir()}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"run.lock"}
+    for one, two in zip(weights(first), weights(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_another_recipe_text_or_vocabulary_is_refused(tmp_path, corpus, text) -> None:
+    output = tmp_path / "run"
+    train(corpus, output, text[1])
+    with pytest.raises(ValueError, match=r"recipe.margin = 0.3.*margin = 0.1"):
+        train(corpus, output, text[1], margin=0.1)
+    with pytest.raises(ValueError, match=r"text.pairs = 200.*text.pairs = 199"):
+        train(ParallelCorpus(make_pairs(199)), output, text[1])
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join([*TOKENS, "sea"]) + "\n")
+    with pytest.raises(ValueError, match=r"start.vocabulary"):
+        train(corpus, output, other)
+    assert presets.is_preset(output)
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path, corpus, text) -> None:
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match=r"new or empty.*Received: letter.txt"):
+        train(corpus, output, text[1])
+    assert [p.name for p in output.iterdir()] == ["letter.txt"]
+
+
+def test_two_runs_at_once_are_refused(tmp_path) -> None:
+    first, second = (Run(tmp_path / "run", {"a": 1}) for _ in range(2))
+    with first.open():
+        with pytest.raises(ValueError, match=r"another run works on this.*process \d+"):
+            with second.open():
+                pass
+    with second.open():
+        pass  # The lock is free again.
+
+
+def test_tuning_starts_from_a_preset(tmp_path, corpus, text) -> None:
+    first = train(corpus, tmp_path / "first", text[1], train_steps=30)
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e-9, sequence_length=8)
+    tuned = train_dual_encoder(
+        recipe, corpus, tmp_path / "second", model=tmp_path / "first", progress=False
+    )
+    # Nothing to speak of has been learned, so it is still the model it began as.
+    for one, two in zip(weights(first), weights(tuned), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    assert tuned.preprocessor.sequence_length == 8
+    with pytest.raises(ValueError, match=r"`model` to go on from, or `vocabulary`"):
+        train_dual_encoder(recipe, corpus, tmp_path / "third")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, corpus, text) -> None:
+    with pytest.raises(ValueError, match=r"loss of steps \d+ to \d+ is not finite"):
+        train(corpus, tmp_path / "run", text[1], learning_rate=1e30)
+    assert not presets.is_preset(tmp_path / "run")
+
+
+# === Checkpoints ===
+
+
+def dual_of(text: tuple[Path, Path]):
+    from labse_tf.training import compile_dual_encoder
+
+    return compile_dual_encoder(untrained_encoder(RECIPE, text[1]), RECIPE)
+
+
+def test_a_damaged_checkpoint_falls_back_with_a_warning(tmp_path, text) -> None:
+    dual = dual_of(text)
+    run = Run(tmp_path / "run", {})
+    for step in (4, 8, 12):
+        dual.encoder.weights[0].assign(dual.encoder.weights[0] * 0 + step)
+        run.save(dual, step)
+    names = sorted(p.name for p in run.checkpoints.iterdir())
+    assert names == ["step_0000000008.npz", "step_0000000012.npz"]
+    newest = run.checkpoints / names[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    for damaged in (bytes(data), bytes(data[: len(data) // 3]), b""):
+        newest.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=r"step_0000000012.npz is damaged"):
+            assert run.restore(dual) == 8
+        assert float(np.asarray(dual.encoder.weights[0]).max()) == 8.0
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, text, monkeypatch) -> None:
+    dual = dual_of(text)
+    run = Run(tmp_path / "run", {})
+    run.save(dual, 4)
+
+    def full(path: Path, **arrays: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.save(dual, 8)
+    assert [p.name for p in run.checkpoints.iterdir()] == ["step_0000000004.npz"]
+    assert run.restore(dual) == 4
+
+
+def test_a_checkpoint_holds_dropout_states_and_moments(tmp_path, text) -> None:
+    dual = dual_of(text)
+    run = Run(tmp_path / "run", {})
+    run.save(dual, 4)
+    with zipfile.ZipFile(next(run.checkpoints.iterdir())) as archive:
+        saved = len(archive.namelist()) - 1
+    seeds = [v for v in dual.variables if "seed" in v.path]
+    assert len(seeds) >= 3
+    trainable = len(dual.trainable_variables)
+    assert saved >= len(dual.weights) + len(seeds) + 2 * trainable
+
+
+def test_another_model_does_not_take_a_checkpoint(tmp_path, text) -> None:
+    run = Run(tmp_path / "run", {})
+    run.save(dual_of(text), 4)
+    from labse_tf.training import compile_dual_encoder
+
+    other = dataclasses.replace(RECIPE, hidden_dim=8)
+    dual = compile_dual_encoder(untrained_encoder(other, text[1]), other)
+    with pytest.raises(ValueError, match=r"token_embedding\S* has \(17, 8\), the file"):
+        run.restore(dual)
+
+
+# === Killed and resumed ===
+
+
+def command(text: tuple[Path, Path], output: Path, steps: int) -> list[str]:
+    flags = {
+        "num-layers": 1,
+        "num-heads": 2,
+        "hidden-dim": 16,
+        "intermediate-dim": 32,
+        "max-sequence-length": 16,
+        "sequence-length": 16,
+        "pooling": "mean",
+        "dropout": 0.2,
+        "batch-size": 16,
+        "train-steps": steps,
+        "checkpoint-every": 5,
+        "log-every": 5,
+        "learning-rate": 0.005,
+    }
+    return [
+        *(sys.executable, "-m", "labse_tf", "train", str(text[0])),
+        *("--vocab", str(text[1]), "--output", str(output), "--deterministic"),
+        *(part for name, value in flags.items() for part in (f"--{name}", str(value))),
+    ]
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(process: subprocess.Popen, output: Path, step: int) -> None:
+    """Waits until the log has come to a step."""
+    log = output / "training_log.jsonl"
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            pytest.fail(f"it ended by itself: {process.communicate()}")
+        lines = log.read_text().splitlines() if log.exists() else []
+        if lines and json.loads(lines[-1])["step"] >= step:
+            return
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail("no progress in two minutes")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        name: (folder / name).read_bytes()
+        for name in (presets.WEIGHTS, presets.VOCABULARY)
+    }
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_undisturbed(tmp_path, text) -> None:
+    steps = 1500
+    quiet = tmp_path / "quiet"
+    done = subprocess.run(
+        command(text, quiet, steps), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    disturbed = tmp_path / "disturbed"
+    rng = np.random.default_rng()
+    for kill_at in sorted(rng.integers(5, 900, 2).tolist()):
+        process = start(command(text, disturbed, steps))
+        wait_for_step(process, disturbed, kill_at)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not presets.is_preset(disturbed)
+    process = start(command(text, disturbed, steps))
+    wait_for_step(process, disturbed, 950)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate()
+    assert process.returncode == 143, stderr
+    assert "the same command goes on from there" in stderr
+    done = subprocess.run(
+        command(text, disturbed, steps), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (LaBSE.from_preset(folder) for folder in (quiet, disturbed))
+    for first, second in zip(weights(one), weights(two), strict=True):
+        np.testing.assert_array_equal(first, second)
+    # The log tells every step once, whatever was done twice.
+    assert [e["step"] for e in log_of(disturbed)] == [e["step"] for e in log_of(quiet)]
+    assert [e["loss"] for e in log_of(disturbed)][-5:] == [
+        e["loss"] for e in log_of(quiet)
+    ][-5:]
+
+
+def test_resumed_in_process_is_undisturbed(tmp_path, corpus, text, monkeypatch) -> None:
+    """The same without processes: stopped after a checkpoint, then gone on with."""
+    quiet = train(corpus, tmp_path / "quiet", text[1])
+    saved = Run.save
+
+    def stop_at_eight(self: Run, model: object, step: int) -> None:
+        saved(self, model, step)
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    from labse_tf.training import Interrupted
+
+    monkeypatch.setattr(Run, "save", stop_at_eight)
+    with pytest.raises(Interrupted) as stop:
+        train(corpus, tmp_path / "disturbed", text[1])
+    assert stop.value.signal == signal.SIGTERM
+    assert stop.value.step == 9
+    monkeypatch.setattr(Run, "save", saved)
+    resumed = train(corpus, tmp_path / "disturbed", text[1])
+    for one, two in zip(weights(quiet), weights(resumed), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    steps = [entry["step"] for entry in log_of(tmp_path / "disturbed")]
+    assert steps == sorted(set(steps))
