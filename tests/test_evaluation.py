@@ -1,0 +1,520 @@
+"""Language codes, nearest neighbours and Tatoeba, against plain NumPy."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from labse_tf import evaluation
+from labse_tf.evaluation import (
+    INDIAN_LANGUAGES,
+    LANGUAGES,
+    TATOEBA_GROUPS,
+    TatoebaResult,
+    language_code,
+    language_name,
+    tatoeba,
+    translation_accuracy,
+)
+
+# === Languages ===
+
+
+@pytest.mark.parametrize(
+    ("spellings", "canonical"),
+    [
+        ("hi hin hin_Deva HI Hindi hi-IN hi_IN.UTF-8", "hi"),
+        ("zh zho chi cmn zho-CN zh_CN zh-Hans cmn_Hans zh-Hans-CN Chinese", "zh"),
+        ("zh-Hant zh_TW zho_Hant zh-Hant-HK zh-HK cmn-Hant", "zh-Hant"),
+        ("ar ara arb arb_Arab", "ar"),
+        ("ar-Latn arb_Latn", "ar-Latn"),
+        ("ms msa zsm zsm_Latn", "ms"),
+        ("sw swa swh", "sw"),
+        ("lv lav lvs", "lv"),
+        ("fa fas pes per pes_Arab", "fa"),
+        ("prs prs_Arab", "prs"),
+        ("no nb nob nor nb_NO", "no"),
+        ("nn nno", "nn"),
+        ("or ori ory ory_Orya", "or"),
+        ("ko kor kor_Hang", "ko"),
+        ("he heb iw", "he"),
+        ("pt pt-BR pt_PT por", "pt"),
+        ("es es-419 es_AR spa", "es"),
+        ("ti ti_ER ti_ET tir", "ti"),
+        ("ca ca@valencia ca-valencia cat", "ca"),
+        ("sr sr_Cyrl srp", "sr"),
+        ("sr-Latn sr@latin sr_Latn sr-Latn-Latn sr_RS@latin srp_Latn", "sr-Latn"),
+        ("uz-Cyrl uz@cyrillic uz@Cyrl uz_UZ@cyrillic", "uz-Cyrl"),
+        ("pa pan pan_Guru pa-IN", "pa"),
+        ("pa-Arab pa_PK", "pa-Arab"),
+        ("mni mni_Mtei", "mni"),
+        ("mni-Beng mni_Beng", "mni-Beng"),
+        ("nan zh-min-nan", "nan"),
+        ("nan-Latn zh-min-nan-Latn", "nan-Latn"),
+        ("be bel be-tarask be@tarask", "be"),
+        ("be-Latn be@latin", "be-Latn"),
+        ("nds", "nds"),
+        ("kzj", "kzj"),
+        ("dtp", "dtp"),
+        ("mon mn khk", "mn"),
+        ("mnw", "mnw"),
+    ],
+)
+def test_spellings_of_one_language(spellings, canonical):
+    for spelling in spellings.split():
+        assert language_code(spelling) == canonical, spelling
+        assert language_code(spelling, strict=True) == canonical, spelling
+
+
+def test_canonical_codes_stay():
+    for code, language in LANGUAGES.items():
+        assert language_code(code) == code
+        assert language_code(f"{code}-{language.script}") == code
+        assert language_code(language.name) in LANGUAGES
+        for alias in language.aliases:
+            assert language_code(alias) == code
+
+
+def test_no_spelling_has_two_meanings():
+    spellings = [s for x in LANGUAGES.values() for s in (x.code, *x.aliases)]
+    assert len(spellings) == len(set(spellings))
+    assert len({x.name for x in LANGUAGES.values()}) == len(LANGUAGES) > 300
+    assert all(re.fullmatch("[A-Z][a-z]{3}", x.script) for x in LANGUAGES.values())
+
+
+def test_unknown_codes_pass_in_normal_form_or_raise():
+    assert language_code("XQX") == "xqx"
+    assert language_code("xqx_deva_IN") == "xqx-Deva"
+    with pytest.raises(ValueError, match=r"unknown language code.*Received: 'xqx'"):
+        language_code("xqx", strict=True)
+    with pytest.raises(ValueError, match=r"'hi' \(Hindi\)"):
+        language_code("hindii", strict=False)
+
+
+@pytest.mark.parametrize("bad", ["", " ", "h", "C", "x-klingon", "../hi", "hi.tsv/x"])
+def test_what_is_no_code_raises(bad):
+    with pytest.raises(ValueError, match="Received: " + re.escape(repr(bad))):
+        language_code(bad)
+
+
+def test_names():
+    assert language_name("hin") == "Hindi"
+    assert language_name("sr@latin") == "Serbian (Latn)"
+    assert language_name("xqx") == "xqx"
+
+
+def test_groups():
+    for name, group in TATOEBA_GROUPS.items():
+        assert len(group) == len(set(group)) == int(name)
+        assert "en" not in group
+        assert all(code in LANGUAGES for code in group), name
+    assert set(TATOEBA_GROUPS["14"]) < set(TATOEBA_GROUPS["36"])
+    assert set(TATOEBA_GROUPS["36"]) < set(TATOEBA_GROUPS["112"])
+    assert len(set(INDIAN_LANGUAGES)) == 22 and set(INDIAN_LANGUAGES) <= set(LANGUAGES)
+
+
+def test_groups_are_the_files_of_the_release(shared):
+    files = evaluation._tatoeba_files(shared / "tatoeba")
+    assert set(files) == set(TATOEBA_GROUPS["112"])
+
+
+def test_the_table_has_what_the_evaluation_data_has(shared):
+    for file in sorted(shared.glob("dev/*/en-*.tsv.gz")):
+        code = file.name.removeprefix("en-").removesuffix(".tsv.gz")
+        assert language_code(code, strict=True) in LANGUAGES, code
+
+
+# === Nearest neighbours ===
+
+
+def brute_force(source, target):
+    """Accuracy both ways, a pair of rows at a time, lowest row first among equals."""
+
+    def unit(row):
+        row = np.asarray(row, np.float64)
+        return row / (np.sqrt((row**2).sum()) or 1.0)
+
+    def share_of_hits(queries, candidates):
+        hits = 0
+        for i, query in enumerate(queries):
+            best, where = -np.inf, -1
+            for j, candidate in enumerate(candidates):
+                cosine = np.float32(np.sum(unit(query) * unit(candidate)))
+                if cosine > best:
+                    best, where = cosine, j
+            hits += where == i
+        return hits / len(queries)
+
+    return share_of_hits(source, target), share_of_hits(target, source)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+def test_accuracy_equals_brute_force(rows):
+    rng = np.random.default_rng(rows)
+    source = rng.normal(size=(rows, 6)).astype(np.float32)
+    target = source + rng.normal(size=(rows, 6)).astype(np.float32)
+    # Lengths must not matter.
+    target *= rng.uniform(0.1, 9, size=(rows, 1)).astype(np.float32)
+    assert translation_accuracy(source, target) == brute_force(source, target)
+
+
+def test_the_two_directions_differ_where_they_should():
+    # Both sources are nearest to target 0; each target is nearest to its own source.
+    source = np.array([[1.0, 0.0], [0.8, 0.6]])
+    target = np.array([[0.95, 0.3], [-0.6, 0.8]])
+    assert translation_accuracy(source, target) == (0.5, 1.0)
+    assert translation_accuracy(target, source) == (1.0, 0.5)
+
+
+def test_blocks_never_change_the_result():
+    rng = np.random.default_rng(5)
+    # Few distinct vectors: nearly every neighbour is a tie.
+    source = rng.normal(size=(9, 48)).astype(np.float32)[rng.integers(0, 9, 131)]
+    target = source[rng.permutation(131)] + np.float32(0)
+    whole = evaluation._nearest(source, target, 1000)
+    for block_size in (1, 2, 3, 16, 64, 130, 131, 132):
+        parts = evaluation._nearest(source, target, block_size)
+        np.testing.assert_array_equal(parts[0], whole[0])
+        np.testing.assert_array_equal(parts[1], whole[1])
+    # The nearest of copies is always the first copy.
+    for i, found in enumerate(whole[0]):
+        copies = np.flatnonzero((target == source[i]).all(axis=1))
+        assert found == copies[0]
+
+
+def test_a_tie_is_a_hit_for_the_lowest_row_only():
+    same = np.ones((4, 3))
+    assert translation_accuracy(same, same) == (0.25, 0.25)
+    # Rows 1 and 3 are copies: row 3's neighbour is row 1.
+    rows = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0, 1.0, 0]])
+    assert translation_accuracy(rows, rows) == (0.75, 0.75)
+
+
+def test_one_row_and_rows_of_zeros():
+    assert translation_accuracy([[3.0, 4.0]], [[-1.0, 0.0]]) == (1.0, 1.0)
+    # The zeros tie everywhere: row 0. Target 1 is orthogonal to both: row 0.
+    assert translation_accuracy([[0.0, 0.0], [1.0, 0.0]], np.eye(2)) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        (np.ones((2, 3)), np.ones((3, 3)), r"same shape.*\(2, 3\) and \(3, 3\)"),
+        (np.ones((2, 3)), np.ones((2, 4)), "same shape"),
+        (np.ones((0, 3)), np.ones((0, 3)), "one row"),
+        (np.ones(3), np.ones(3), r"source_vectors must have the shape \(n, D\)"),
+        (np.ones((1, 1)), [[np.nan]], "target_vectors must be finite.*row 0"),
+        ([[1.0], [1.0, 2.0]], np.ones((2, 1)), "source_vectors must be a matrix"),
+        ([["a"]], [["b"]], "matrix of numbers"),
+    ],
+)
+def test_bad_matrices(source, target, message):
+    with pytest.raises(ValueError, match=message):
+        translation_accuracy(source, target)
+
+
+def test_bad_block_size():
+    with pytest.raises(ValueError, match="block_size.*Received: 0"):
+        translation_accuracy([[1.0]], [[1.0]], block_size=0)
+
+
+# === Tatoeba ===
+
+
+def write_pair(folder, code, source, target):
+    for end, lines in ((code, source), ("eng", target)):
+        text = "".join(f"{line}\n" for line in lines)
+        path = folder / f"tatoeba.{code}-eng.{end}"
+        path.write_text(text, encoding="utf-8")
+
+
+class PlantedEncoder:
+    """A vector a sentence, by its first word; counts what it is asked for."""
+
+    def __init__(self, dimension=16):
+        self.seen = []
+        self._dimension = dimension
+
+    def __call__(self, sentences):
+        assert isinstance(sentences, list)
+        assert all(isinstance(sentence, str) for sentence in sentences)
+        self.seen += sentences
+        return np.stack([self._vector(sentence) for sentence in sentences])
+
+    def _vector(self, sentence):
+        key, _, noise = sentence.partition(" ")
+        rng = np.random.default_rng(int(key))
+        return 5 * rng.normal(size=self._dimension) + 0.01 * len(noise)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two languages: Hindi's last two sentences are swapped, of four; Chinese fits."""
+    write_pair(tmp_path, "hin", ["1 a", "2 a", "4 a", "3 a"], ["1", "2", "3", "4"])
+    write_pair(tmp_path, "cmn", ["1 b", "2 b", "5 b"], ["1", "2", "5"])
+    (tmp_path / "LASER-LICENSE").write_text("text")
+    return tmp_path
+
+
+def test_planted_neighbours(folder):
+    encode = PlantedEncoder()
+    result = tatoeba(encode, folder)
+    assert result.forward == result.backward == {"hi": 0.5, "zh": 1.0}
+    assert result.accuracy == {"hi": 0.5, "zh": 1.0}
+    assert result.counts == {"hi": 4, "zh": 3}
+    # A language counts the same, however many sentences it has.
+    assert result.mean_accuracy == 0.75
+    assert result.group_means["14"] == (0.75, 2, 14)
+    assert result.group_means["112"] == (0.75, 2, 112)
+
+
+def test_each_sentence_is_encoded_once(folder):
+    encode = PlantedEncoder()
+    tatoeba(encode, folder)
+    english = [sentence for sentence in encode.seen if " " not in sentence]
+    assert sorted(english) == ["1", "2", "3", "4", "5"]
+    assert len(encode.seen) == len(set(encode.seen)) == 5 + 4 + 3
+
+
+def test_repeated_sentences_within_a_language(tmp_path):
+    write_pair(tmp_path, "fra", ["1 a", "1 a", "2 a"], ["1", "1 x", "2"])
+    encode = PlantedEncoder()
+    result = tatoeba(encode, tmp_path)
+    assert sorted(encode.seen) == ["1", "1 a", "1 x", "2", "2 a"]
+    # fr -> en: both copies have one neighbour; en -> fr: row 1 finds copy 0.
+    assert result.counts == {"fr": 3}
+    assert result.forward == {"fr": pytest.approx(2 / 3)}
+    assert result.backward == {"fr": pytest.approx(2 / 3)}
+
+
+def test_directions_are_named_right(tmp_path):
+    # As matrices: source [[1, 0], [0, 1]], target [[2, .1], [3, 1]].
+    write_pair(tmp_path, "deu", ["a", "b"], ["c", "d"])
+    vectors = {"a": [1, 0], "b": [0, 1], "c": [2, 0.1], "d": [3, 1]}
+    result = tatoeba(lambda s: [vectors[x] for x in s], tmp_path)
+    assert result.forward == {"de": 1.0}  # de -> en
+    assert result.backward == {"de": 0.5}  # en -> de
+    assert result.accuracy == {"de": 0.75}
+
+
+def test_random_vectors_equal_brute_force(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 30
+    write_pair(
+        tmp_path, "tam", [f"{i} t" for i in range(n)], [str(i) for i in range(n)]
+    )
+    source = rng.normal(size=(n, 8))
+    target = source + rng.normal(size=(n, 8))
+
+    def encode(sentences):
+        return np.stack(
+            [(source if " " in s else target)[int(s.split()[0])] for s in sentences]
+        )
+
+    result = tatoeba(encode, tmp_path, ["tam"], block_size=7)
+    assert (result.forward["ta"], result.backward["ta"]) == brute_force(source, target)
+    assert 0 < result.accuracy["ta"] < 1
+
+
+def test_request_of_languages(folder):
+    for request in (["zho-CN", "zh"], "cmn", ("Chinese",), iter(["zh"])):
+        assert list(tatoeba(PlantedEncoder(), folder, request).counts) == ["zh"]
+    assert list(tatoeba(PlantedEncoder(), folder, ["zh", "hi"]).counts) == ["zh", "hi"]
+    with pytest.raises(ValueError, match=r"it has hi zh\. Received: ta fr"):
+        tatoeba(PlantedEncoder(), folder, ["hi", "ta", "fr"])
+    with pytest.raises(ValueError, match="no files of.*Received: ar bg"):
+        tatoeba(PlantedEncoder(), folder, "14")
+    with pytest.raises(ValueError, match="at least one"):
+        tatoeba(PlantedEncoder(), folder, [])
+
+
+def test_progress_is_told(folder):
+    told = []
+    tatoeba(PlantedEncoder(), folder, progress=lambda *step: told.append(step))
+    assert told == [("hi", 1, 2), ("zh", 2, 2)]
+
+
+def no_encoding(sentences):
+    raise AssertionError("nothing may be encoded before the files are checked")
+
+
+def test_folder_is_missing_or_has_no_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        tatoeba(no_encoding, tmp_path / "absent")
+    with pytest.raises(ValueError, match=r"tatoeba\.XXX-eng\.XXX.*Received: "):
+        tatoeba(no_encoding, tmp_path)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(NotADirectoryError):
+        tatoeba(no_encoding, file)
+
+
+@pytest.mark.parametrize("end", ["hin", "eng"])
+def test_one_file_of_two(folder, end):
+    (folder / f"tatoeba.hin-eng.{end}").unlink()
+    with pytest.raises(ValueError, match=rf"tatoeba\.hin-eng\.{end} must be beside"):
+        tatoeba(no_encoding, folder)
+
+
+def test_files_of_other_names_are_left_alone(folder):
+    for name in ("tatoeba.hin-eng.zzz", "tatoeba.hin-eng.hin~", "tatoeba.hin-fra.hin"):
+        (folder / name).write_bytes(b"\xff")
+    assert tatoeba(PlantedEncoder(), folder).counts == {"hi": 4, "zh": 3}
+
+
+def test_files_of_different_length(folder):
+    write_pair(folder, "hin", ["1 a", "2 a"], ["1", "2", "3"])
+    with pytest.raises(ValueError, match=r"same number of lines. Received: 2 and 3"):
+        tatoeba(no_encoding, folder)
+
+
+def test_invalid_utf8_names_file_and_line(folder):
+    path = folder / "tatoeba.hin-eng.hin"
+    path.write_bytes("नमस्ते\n".encode() + b"\xff\xfe\nx\ny\n")
+    with pytest.raises(ValueError, match=r"tatoeba\.hin-eng\.hin:2: .*UTF-8"):
+        tatoeba(no_encoding, folder)
+
+
+def test_empty_file(folder):
+    (folder / "tatoeba.hin-eng.hin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"tatoeba\.hin-eng\.hin: .*empty"):
+        tatoeba(no_encoding, folder)
+
+
+def test_two_spellings_of_one_language(folder):
+    write_pair(folder, "zho", ["1"], ["1"])
+    with pytest.raises(ValueError, match=r"cmn-eng\.cmn and .*zho-eng\.zho.*'zh'"):
+        tatoeba(no_encoding, folder)
+
+
+def test_lines_end_at_newlines_only(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes("\ufeffa\u2028b\r\nc\x85\x0bd\n\ne".encode())
+    assert evaluation._read_lines(path) == ["a\u2028b", "c\x85\x0bd", "", "e"]
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        (lambda s: np.full((len(s), 4), np.nan), "hi sentences must be finite.*4 of 4"),
+        (lambda s: np.ones((len(s) - 1, 4)), r"hi sentences.*\(4, D\).*\(3, 4\)"),
+        (lambda s: np.ones(len(s)), r"hi sentences.*Received: \(4,\)"),
+        (lambda s: None, r"hi sentences.*Received: \(\)"),
+        (lambda s: [["a"]] * len(s), "hi sentences must be a matrix of numbers"),
+        (
+            lambda s: np.ones((len(s), 4 if " " in s[0] else 5)),
+            "one length. Received: 4 for hi and 5 for English",
+        ),
+        (
+            lambda s: np.ones((len(s), 5 if "5" in s else 4)),
+            "one length. Received: 4, and 5 for English sentences of zh",
+        ),
+    ],
+)
+def test_an_encoder_that_breaks_its_contract(folder, encode, message):
+    with pytest.raises(ValueError, match=message):
+        tatoeba(encode, folder, ["hi", "zh"])
+
+
+def some_result(codes):
+    rng = np.random.default_rng(0)
+    forward = {code: float(rng.uniform(0, 1)) for code in codes}
+    backward = {code: float(np.clip(f + 0.02, 0, 1)) for code, f in forward.items()}
+    return TatoebaResult(forward, backward, dict.fromkeys(codes, 1000))
+
+
+def test_json_round_trip(folder):
+    for result in (
+        tatoeba(PlantedEncoder(), folder),
+        some_result(TATOEBA_GROUPS["112"]),
+    ):
+        values = json.loads(json.dumps(result.to_dict()))
+        assert TatoebaResult.from_dict(values) == result
+        assert values["mean_accuracy"] == result.mean_accuracy
+        assert values["languages"]["hi"]["name"] == "Hindi"
+        assert values["groups"]["14"]["size"] == 14
+    with pytest.raises(ValueError, match="Received: task='bucc'"):
+        TatoebaResult.from_dict({"task": "bucc"})
+
+
+def test_means_over_groups():
+    result = some_result(TATOEBA_GROUPS["36"])
+    means = result.group_means
+    for name in ("14", "36"):
+        expected = np.mean([result.accuracy[code] for code in TATOEBA_GROUPS[name]])
+        assert means[name] == (pytest.approx(expected), int(name), int(name))
+    assert means["112"][1:] == (36, 112)
+    assert some_result(["ta"]).group_means["14"] == (None, 0, 14)
+
+
+def test_table():
+    lines = some_result(TATOEBA_GROUPS["36"]).table().splitlines()
+    assert len(lines) == 1 + 1 + 36 + 1 + 4
+    assert "LaBSE in the paper: 95.3" in lines[-3]
+    assert "LaBSE in the paper: 95.0" in lines[-2]
+    assert "36 of the paper's 112" in lines[-1] and "paper: " not in lines[-1]
+    # Every number of a column ends at the same place; best language first.
+    means = [float(line.split()[-1]) for line in lines[2:38]]
+    assert means == sorted(means, reverse=True)
+    assert len({len(line) for line in lines[2:38]}) == 1
+    one = TatoebaResult({"hi": 1.0}, {"hi": 0.5}, {"hi": 7}).table()
+    row = next(line for line in one.splitlines() if line.startswith("hi"))
+    assert row.split() == ["hi", "Hindi", "7", "100.0", "50.0", "75.0"]
+    assert "mean of 1 language " in one
+
+
+def png_size(path):
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", content[16:24])
+
+
+def test_plot_is_a_png_that_grows_with_the_languages(tmp_path):
+    pytest.importorskip("matplotlib")
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    some_result(["hi", "ta"]).plot(small)
+    some_result(TATOEBA_GROUPS["112"]).plot(large)
+    (width, height), (large_width, large_height) = png_size(small), png_size(large)
+    assert 600 < width < 1200 and 120 < height < 500
+    assert 600 < large_width < 1200 and 1800 < large_height < 3500
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["large.png", "small.png"]
+
+
+def test_plot_leaves_nothing_half_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(OSError, match="absent"):
+        some_result(["hi"]).plot(tmp_path / "absent" / "plot.png")
+    (tmp_path / "plot.png").mkdir()
+    with pytest.raises(OSError, match=r"plot\.png"):
+        some_result(["hi"]).plot(tmp_path / "plot.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
+
+
+def test_plot_without_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'labse-tf\[plots\]'"):
+        some_result(["hi"]).plot(tmp_path / "plot.png")
+
+
+def test_the_release_with_a_bag_of_letters(shared):
+    """Real files through the whole of it: related scripts must beat chance by far."""
+
+    def encode(sentences):
+        vectors = np.zeros((len(sentences), 512), np.float32)
+        for row, sentence in enumerate(sentences):
+            text = f" {sentence.lower()} "
+            for i in range(len(text) - 2):
+                vectors[row, hash_of(text[i : i + 3]) % 512] += 1
+        return vectors
+
+    def hash_of(text):
+        return sum(ord(c) * 31**i for i, c in enumerate(text))
+
+    result = tatoeba(encode, shared / "tatoeba", ["nds", "spa", "hin"])
+    assert result.counts == {"nds": 1000, "es": 1000, "hi": 1000}
+    assert result.accuracy["es"] > 0.1 > result.accuracy["hi"]
