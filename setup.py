@@ -31,6 +31,8 @@ INSTALL_REQUIRES = [
     "keras-hub>=0.25",
     "numpy>=1.26",
     "rich>=13",
+    # Learns vocabularies; older versions of KerasHub do not bring it.
+    "tokenizers>=0.20",
 ]
 
 # Versions 81 and up of setuptools are without pkg_resources, which
@@ -53,10 +55,10 @@ CATALOGUES = [
 PLOTS = ["matplotlib>=3.8"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
-CONVERT = ["safetensors>=0.4", "tokenizers>=0.20"]
+CONVERT = ["safetensors>=0.4"]
 SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 BEAM = ["apache-beam>=2.60"]
-QUICKSTART = [*TENSORFLOW_HUB, *CATALOGUES, "tokenizers>=0.20"]
+QUICKSTART = [*TENSORFLOW_HUB, *CATALOGUES]
 # PyTorch and JAX are for comparisons alone and stay out of `test`.
 PARITY = ["jax>=0.4.30", "sentence-transformers>=3", "torch>=2.4", "transformers>=4.45"]
 

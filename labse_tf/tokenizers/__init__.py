@@ -1,0 +1,45 @@
+"""Text to ids: a WordPiece tokenizer in the graph, and the learning of its vocabulary.
+
+`WordPieceTokenizer` gives the ids of the original BERT tokenizer from TensorFlow ops
+alone, so that it runs in `tf.data`, inside a SavedModel and in TensorFlow Serving.
+`learn_vocabulary` makes its vocabulary from text in many languages, smoothed by
+language as in section 3.1 of the LaBSE paper; `unk_rate` says how well it fits.
+
+`vocabulary` reads, writes and checks the list of tokens, `wordpiece` is the tokenizer,
+`learning` makes the list; each imports from those before it only.
+
+References:
+    - Feng et al., Language-agnostic BERT Sentence Embedding,
+      https://arxiv.org/abs/2007.01852
+    - Song et al., Fast WordPiece Tokenization, https://arxiv.org/abs/2012.15524
+"""
+
+from __future__ import annotations
+
+from labse_tf.tokenizers.learning import learn_vocabulary, read_lines, unk_rate
+from labse_tf.tokenizers.vocabulary import (
+    CLS_TOKEN,
+    MASK_TOKEN,
+    PAD_TOKEN,
+    SEP_TOKEN,
+    SPECIAL_TOKENS,
+    UNK_TOKEN,
+    load_vocabulary,
+    save_vocabulary,
+)
+from labse_tf.tokenizers.wordpiece import WordPieceTokenizer
+
+__all__ = [
+    "CLS_TOKEN",
+    "MASK_TOKEN",
+    "PAD_TOKEN",
+    "SEP_TOKEN",
+    "SPECIAL_TOKENS",
+    "UNK_TOKEN",
+    "WordPieceTokenizer",
+    "learn_vocabulary",
+    "load_vocabulary",
+    "read_lines",
+    "save_vocabulary",
+    "unk_rate",
+]

@@ -1,0 +1,553 @@
+"""Learning a vocabulary from text in many languages, and measuring how it fits.
+
+    files -reader-> sentences -TF-Text-> words, counted by language -smoothing-> weights
+          -characters, trainer of Hugging Face tokenizers-> vocabulary
+
+References:
+    - Feng et al., Language-agnostic BERT Sentence Embedding, section 3.1,
+      https://arxiv.org/abs/2007.01852
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import re
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labse_tf.progress import announce, progress_bar
+from labse_tf.tokenizers.vocabulary import LAYOUT, UNK_TOKEN
+from labse_tf.tokenizers.wordpiece import (
+    MAX_BYTES_PER_WORD,
+    FastBert,
+    WordPieceTokenizer,
+    to_strings,
+)
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Sentences that go through the ops at once while counting.
+_BATCH_SIZE = 16384
+
+# A word's weight has this many bits after the point.
+_WEIGHT_BITS = 32
+
+# The trainer takes no weights, but reads each word as often as it weighs: an occurrence
+# in the language that is weighted least `_FINENESS` times, as long as the sum stays
+# below `_MOST_WORDS`, which takes half a minute.
+_FINENESS = 10
+_MOST_WORDS = 30_000_000
+
+# The trainer sees each character, at the start of a word or inside, as one letter.
+_FIRST_LETTER = 0x10000
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+    """Reads plain text, one sentence a line; `.gz` is unpacked.
+
+    The language is the code that ends the file's name, before `.txt` and `.gz`:
+    `hi.txt`, `news.hi.txt.gz`, `tatoeba.hin-eng.hin`. A name that ends in no code of
+    two or three letters is taken as a language of its own.
+
+    Args:
+        path: the file; bytes that are no UTF-8 are replaced.
+
+    Yields:
+        `(language, sentence)`, blank lines left out.
+    """
+    path = os.fspath(path)
+    name = os.path.basename(path).removesuffix(".gz").removesuffix(".txt")
+    code = re.search(r"(?:^|[._-])([a-z]{2,3}(?:[-_][A-Z][a-z]{3})?)$", name)
+    language = code.group(1) if code else name
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
+        for line in file:
+            sentence = line.strip()
+            if sentence:
+                yield language, sentence
+
+
+def learn_vocabulary(
+    files: Sequence[str | os.PathLike[str]],
+    size: int,
+    *,
+    reader: Callable[[Any], Iterable[tuple[str, str]]] = read_lines,
+    smoothing: float = 0.3,
+    lowercase: bool = False,
+    min_frequency: int = 2,
+    character_coverage: float = 0.9999,
+    languages: Collection[str] | None = None,
+    num_workers: int | None = None,
+    progress: bool | None = None,
+) -> list[str]:
+    """Learns a WordPiece vocabulary from text in many languages.
+
+    Words are counted for each language, and language l with n_l words gets the share
+
+        p_l = n_l ** smoothing / sum over k of n_k ** smoothing
+
+    of the text, so that small languages are not lost beside large ones. Words are
+    split by the ops of the tokenizer itself, so what is learned is what is seen later.
+    Starting from characters, the pair of neighbours with the largest weight becomes a
+    token, again and again, until the vocabulary is full.
+
+    The ids are laid out as in LaBSE: `[PAD]` 0, `[unused1]` to `[unused99]`, `[UNK]`
+    100, `[CLS]` 101, `[SEP]` 102, `[MASK]` 103, then characters in code point order,
+    then longer tokens, the heaviest first. The same text gives the same vocabulary,
+    whatever the order of the files and the number of workers.
+
+    Args:
+        files: what `reader` takes, paths as a rule.
+        size: number of tokens, the 104 fixed ones included. A text too small for so
+            many gives fewer.
+        reader: called with one of `files`, gives `(language, sentence)` pairs; runs
+            in a thread. The default reads plain text, one sentence a line.
+        smoothing: exponent of the languages' sizes, from 0 (all alike) to 1 (as they
+            come). 0.3 as in section 3.1 of the paper.
+        lowercase: as in `WordPieceTokenizer`.
+        min_frequency: how often a token must be in the text, before smoothing. ours: 2,
+            as a token seen once learns nothing.
+        character_coverage: the share of each language's characters to keep; the rarest
+            rest becomes `[UNK]`. Bounds Chinese characters, keeps alphabets whole. At
+            most half of `size` is given to characters, the heaviest. ours: 0.9999.
+        languages: the languages to use; all by default.
+        num_workers: threads that count; one for each core by default.
+        progress: `True` for bars, `False` for silence. By default bars on a terminal,
+            one line for each stage elsewhere.
+
+    Returns:
+        The tokens in the order of their ids, `size` of them where the text allows.
+
+    Raises:
+        ValueError: if an argument is out of range or there is no text.
+        ImportError: if Hugging Face tokenizers is not installed.
+
+    Example:
+        ```python
+        vocabulary = learn_vocabulary(["en.txt", "hi.txt.gz"], 8000)
+        tokenizer = WordPieceTokenizer(vocabulary)
+        tokenizer.save_vocabulary("vocab.txt")
+        ```
+
+    References:
+        - Section 3.1 of https://arxiv.org/abs/2007.01852 for the smoothing.
+    """
+    files = _list_files(files)
+    if size <= len(LAYOUT):
+        raise ValueError(
+            f"`size` must be over {len(LAYOUT)}, the number of fixed tokens. "
+            f"Received: size={size}"
+        )
+    if not 0.0 <= smoothing <= 1.0:
+        raise ValueError(
+            f"`smoothing` must be from 0 to 1. Received: smoothing={smoothing}"
+        )
+    if not 0.0 < character_coverage <= 1.0:
+        raise ValueError(
+            "`character_coverage` must be over 0 and at most 1. "
+            f"Received: character_coverage={character_coverage}"
+        )
+    if min_frequency < 1:
+        raise ValueError(
+            "`min_frequency` must be 1 or more. "
+            f"Received: min_frequency={min_frequency}"
+        )
+    counts = _count_words(files, reader, lowercase, languages, num_workers, progress)
+    if not counts:
+        chosen = "" if languages is None else f" in {', '.join(sorted(languages))}"
+        raise ValueError(
+            f"`files` must hold text{chosen}. Received: {len(files)} files without"
+        )
+    factors = _language_weights(counts, smoothing)
+    characters = _choose_characters(
+        counts, factors, character_coverage, min_frequency, size // 2
+    )
+    weights, occurrences = _smooth(counts, factors)
+    counts.clear()
+    bars = announce("Joining pieces", size, "tokens", show=progress)
+    return [
+        *LAYOUT,
+        *_join_pieces(
+            _repetitions(weights, min(factors.values())),
+            occurrences,
+            characters,
+            size - len(LAYOUT),
+            min_frequency,
+            bars,
+        ),
+    ]
+
+
+def unk_rate(
+    files: Sequence[str | os.PathLike[str]],
+    tokenizer: WordPieceTokenizer,
+    *,
+    reader: Callable[[Any], Iterable[tuple[str, str]]] = read_lines,
+    languages: Collection[str] | None = None,
+) -> dict[str, float]:
+    """Measures the share of `[UNK]` among the tokens of each language.
+
+    Args:
+        files: what `reader` takes, paths as a rule.
+        tokenizer: the tokenizer to measure.
+        reader: called with one of `files`, gives `(language, sentence)` pairs.
+        languages: the languages to measure; all by default.
+
+    Returns:
+        The share by language, 0 to 1, sorted by language. A language without a token
+        is left out.
+    """
+    tokens: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    for file in _list_files(files):
+        for language, sentences in _batches(reader(file), languages):
+            ids = tokenizer(sentences).flat_values.numpy()
+            tokens[language] += len(ids)
+            unknown[language] += int(np.sum(ids == tokenizer.unk_token_id))
+    return {
+        language: unknown[language] / tokens[language]
+        for language in sorted(tokens)
+        if tokens[language]
+    }
+
+
+def _list_files(files: Any) -> list[Any]:
+    """Refuses the single path that would be read letter by letter."""
+    if isinstance(files, (str, bytes, os.PathLike)):
+        raise ValueError(f"`files` must be a list of paths. Received: {files!r}")
+    return list(files)
+
+
+def _batches(
+    pairs: Iterable[tuple[str, str]], languages: Collection[str] | None
+) -> Iterator[tuple[str, list[str]]]:
+    """Groups sentences by language, at most `_BATCH_SIZE` at once."""
+    waiting: dict[str, list[str]] = defaultdict(list)
+    for language, sentence in pairs:
+        if languages is not None and language not in languages:
+            continue
+        batch = waiting[language]
+        batch.append(sentence)
+        if len(batch) == _BATCH_SIZE:
+            yield language, waiting.pop(language)
+    yield from waiting.items()
+
+
+class _WordSplitter:
+    """Counts words, split exactly where the tokenizer splits them."""
+
+    def __init__(self, lowercase: bool) -> None:
+        import tensorflow as tf
+        import tensorflow_text as tf_text
+
+        # With nothing but [UNK] to choose from, each word becomes one token, and the
+        # offsets of the op say where it lies. The op wants one more token: U+FFFD is
+        # in no cleaned text.
+        vocabulary = [UNK_TOKEN, "\N{REPLACEMENT CHARACTER}"]
+        self._ops = FastBert(vocabulary, lowercase, "bert")
+        with tf.device("cpu:0"):
+            self._normalizer = tf_text.FastBertNormalizer()
+            self._splitter = tf_text.FastWordpieceTokenizer(
+                vocabulary, token_out_type=tf.int32, unknown_token=UNK_TOKEN
+            )
+
+    def split(self, texts: tf.Tensor) -> tf.Tensor:
+        """Splits texts into words.
+
+        Args:
+            texts: string tensor `(batch,)`, any bytes.
+
+        Returns:
+            The words of all the texts, string tensor `(words,)`.
+        """
+        import tensorflow as tf
+
+        texts = self._normalizer.normalize(self._ops.clean(texts))
+        _, starts, ends = self._splitter.tokenize_with_offsets(texts)
+        rows = tf.gather(texts, starts.value_rowids())
+        return tf.strings.substr(rows, starts.values, ends.values - starts.values)
+
+    def count(self, sentences: list[str]) -> dict[bytes, int]:
+        """Counts the words of some sentences.
+
+        Args:
+            sentences: any strings.
+
+        Returns:
+            How often each word occurs.
+        """
+        import tensorflow as tf
+
+        with tf.device("cpu:0"):
+            words = self.split(to_strings(sentences))
+            unique, _, count = tf.unique_with_counts(words, out_idx=tf.int64)
+        return dict(zip(unique.numpy().tolist(), count.numpy().tolist(), strict=True))
+
+
+def _count_words(
+    files: list[Any],
+    reader: Callable[[Any], Iterable[tuple[str, str]]],
+    lowercase: bool,
+    languages: Collection[str] | None,
+    num_workers: int | None,
+    progress: bool | None,
+) -> dict[str, Counter[str]]:
+    """Counts the words of each language.
+
+    Threads suffice: the ops and the unpacking of files run outside Python's lock.
+
+    Returns:
+        Words and how often each occurs, by language.
+    """
+    splitter = _WordSplitter(lowercase)
+
+    def count_file(file: Any) -> dict[str, Counter[bytes]]:
+        counts: dict[str, Counter[bytes]] = defaultdict(Counter)
+        for language, sentences in _batches(reader(file), languages):
+            counts[language].update(splitter.count(sentences))
+        return counts
+
+    workers = num_workers or os.cpu_count() or 1
+    total: dict[str, Counter[bytes]] = defaultdict(Counter)
+    bar = announce("Counting words", len(files), "files", show=progress)
+    with (
+        progress_bar("Counting words", len(files), "files", show=bar) as advance,
+        ThreadPoolExecutor(max(1, workers)) as pool,
+    ):
+        for counts in pool.map(count_file, files):
+            for language, words in counts.items():
+                total[language].update(words)
+            advance(1)
+    longest = MAX_BYTES_PER_WORD["bert"]
+    return {
+        language: Counter(
+            {
+                word.decode("utf-8"): count
+                for word, count in total[language].items()
+                if len(word) <= longest
+            }
+        )
+        for language in sorted(total)
+        if total[language]
+    }
+
+
+def _language_weights(
+    counts: dict[str, Counter[str]], smoothing: float
+) -> dict[str, int]:
+    """Gives what an occurrence of a word counts in each language, as an integer.
+
+    n_l words that count n_l ** (smoothing - 1) each come to n_l ** smoothing. Integers,
+    so that sums do not depend on their order.
+    """
+    sizes = {language: words.total() for language, words in counts.items()}
+    smallest = min(sizes.values())
+    return {
+        language: max(
+            1, round((n / smallest) ** (smoothing - 1.0) * (1 << _WEIGHT_BITS))
+        )
+        for language, n in sizes.items()
+    }
+
+
+def _choose_characters(
+    counts: dict[str, Counter[str]],
+    factors: dict[str, int],
+    coverage: float,
+    min_frequency: int,
+    limit: int,
+) -> list[str]:
+    """Chooses the tokens of one character, `"a"` and `"##a"`, at most `limit`.
+
+    Returns:
+        The tokens, those that start a word first, each in code point order.
+    """
+    weights: Counter[str] = Counter()
+    for language, words in counts.items():
+        forms: Counter[str] = Counter()
+        for word, count in words.items():
+            forms[word[0]] += count
+            for character in word[1:]:
+                forms["##" + character] += count
+        characters: Counter[str] = Counter()
+        for form, count in forms.items():
+            characters[form[-1]] += count
+        kept = set()
+        allowed = coverage * characters.total()
+        covered = 0
+        for character in sorted(characters, key=lambda c: (-characters[c], c)):
+            if covered >= allowed or characters[character] < min_frequency:
+                break
+            covered += characters[character]
+            kept.add(character)
+        for form, count in forms.items():
+            if form[-1] in kept:
+                weights[form] += count * factors[language]
+    heaviest = sorted(weights, key=lambda form: (-weights[form], form))[:limit]
+    return sorted(heaviest, key=lambda form: (len(form), form))
+
+
+def _smooth(
+    counts: dict[str, Counter[str]], factors: dict[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Adds the languages up.
+
+    Returns:
+        The weight and the count of each word.
+    """
+    weights: dict[str, int] = defaultdict(int)
+    occurrences: dict[str, int] = defaultdict(int)
+    for language, words in counts.items():
+        factor = factors[language]
+        for word, count in words.items():
+            weights[word] += count * factor
+            occurrences[word] += count
+    return weights, occurrences
+
+
+def _repetitions(weights: dict[str, int], lightest: int) -> dict[str, int]:
+    """Turns weights into how often the trainer is to see each word.
+
+    Rounded up or down by the word's checksum, so that rare words lose no weight as a
+    whole and every run rounds alike.
+
+    Args:
+        weights: the weight of each word.
+        lightest: what an occurrence weighs in the language that is weighted least.
+
+    Returns:
+        The repetitions of each word, sorted by word.
+    """
+    scale = min(_FINENESS / lightest, _MOST_WORDS / max(1, sum(weights.values())))
+    times = {}
+    for word in sorted(weights):
+        rounding = zlib.crc32(word.encode("utf-8")) / 2**32
+        times[word] = int(weights[word] * scale + rounding)
+    return times
+
+
+# By Hugging Face's trainer: 1,000,000 sentences of 199 languages, 32,000 tokens and two
+# cores take 60 s, a round of TF-Text's learner, one of up to 45, more than 600 s.
+def _join_pieces(
+    times: dict[str, int],
+    occurrences: dict[str, int],
+    characters: list[str],
+    size: int,
+    min_frequency: int,
+    bars: bool,
+) -> list[str]:
+    """Joins the heaviest pair of neighbours to a token until there are `size`.
+
+    Args:
+        times: how often the trainer is to see each word.
+        occurrences: how often each word is in the text.
+        characters: the tokens to start from.
+        size: number of tokens.
+        min_frequency: how often a pair must be in the text to become a token.
+        bars: whether the trainer shows its bars.
+
+    Returns:
+        At most `size` tokens, `characters` first.
+    """
+    letters = {form: chr(_FIRST_LETTER + row) for row, form in enumerate(characters)}
+    spelled: dict[str, str] = {}
+    for word in times:
+        forms = [word[0], *("##" + character for character in word[1:])]
+        if len(forms) > 1 and letters.keys() >= set(forms):
+            spelled[word] = "".join(letters[form] for form in forms)
+    asked = size
+    while True:
+        joined, frequencies = _train(
+            {spelled[word]: times[word] for word in spelled},
+            {spelled[word]: occurrences[word] for word in spelled},
+            list(letters.values()),
+            asked,
+            bars,
+        )
+        kept = [
+            token
+            for token, frequency in zip(joined, frequencies, strict=True)
+            if frequency >= min_frequency
+        ][: size - len(characters)]
+        full = len(characters) + len(joined) == asked
+        if len(characters) + len(kept) == size or not full:
+            break
+        asked *= 2
+    tokens = list(characters)
+    for token in kept:
+        first, *rest = (characters[ord(letter) - _FIRST_LETTER] for letter in token)
+        tokens.append(first + "".join(form.removeprefix("##") for form in rest))
+    return tokens
+
+
+def _train(
+    times: dict[str, int],
+    occurrences: dict[str, int],
+    alphabet: list[str],
+    size: int,
+    bars: bool,
+) -> tuple[list[str], list[int]]:
+    """Runs the trainer.
+
+    Args:
+        times: how often it is to see each word.
+        occurrences: how often each word is in the text.
+        alphabet: all letters of the words, in code point order.
+        size: number of tokens, the alphabet included.
+        bars: whether it shows its bars.
+
+    Returns:
+        The tokens without the alphabet, the heaviest first, and how often each was in
+        the text when it was joined.
+
+    Raises:
+        ImportError: if Hugging Face tokenizers is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    except ImportError as error:
+        raise ImportError(
+            "`learn_vocabulary` needs Hugging Face tokenizers: pip install tokenizers"
+        ) from error
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # Several words a line, as each line costs a call.
+    most = 1000
+    tokenizer.train_from_iterator(
+        (
+            f"{word} " * min(most, number - start)
+            for word, number in times.items()
+            for start in range(0, number, most)
+        ),
+        trainers.BpeTrainer(
+            vocab_size=size,
+            initial_alphabet=alphabet,
+            show_progress=bars,
+        ),
+        length=sum(-(-number // most) for number in times.values()),
+    )
+    model = json.loads(tokenizer.to_str())["model"]
+    index = model["vocab"]
+    frequencies = [0] * len(index)
+    words = iter(occurrences)
+    while batch := list(itertools.islice(words, _BATCH_SIZE)):
+        for word, encoding in zip(batch, tokenizer.encode_batch(batch), strict=True):
+            for row in encoding.ids:
+                frequencies[row] += occurrences[word]
+    # What was joined to something longer was in the text as often as that.
+    for left, right in reversed(model["merges"]):
+        frequency = frequencies[index[left + right]]
+        frequencies[index[left]] += frequency
+        frequencies[index[right]] += frequency
+    tokens = sorted(index, key=index.__getitem__)
+    return tokens[len(alphabet) :], frequencies[len(alphabet) :]

@@ -1,0 +1,397 @@
+"""WordPiece in the graph: the ids of the original BERT tokenizer from TF-Text's ops.
+
+References:
+    - Song et al., Fast WordPiece Tokenization, https://arxiv.org/abs/2012.15524
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from labse_tf.tokenizers.vocabulary import (
+    CLS_TOKEN,
+    MASK_TOKEN,
+    PAD_TOKEN,
+    SEP_TOKEN,
+    SPECIAL_TOKENS,
+    UNK_TOKEN,
+    Table,
+    save_vocabulary,
+)
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# BERT deletes control, format and private-use characters and U+FFFD before it splits
+# words. TF-Text turns them into blanks, which would split Persian or Malayalam words at
+# a zero-width joiner, so they are deleted before TF-Text sees them.
+_DELETED = r"[\p{Cf}\p{Co}\x{FFFD}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x{9F}]"
+
+# The original drops words over 100 characters; TF-Text counts bytes, and no character
+# has more than four.
+MAX_BYTES_PER_WORD = {"bert": 400, "tfhub": 100}
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class WordPieceTokenizer(keras.layers.Layer):
+    """Splits strings into WordPiece ids with TensorFlow ops.
+
+    The ids are those of the original BERT tokenizer (cased, accents kept, CJK
+    characters split), with two differences on purpose: a word of 101 characters up to
+    400 bytes is split into pieces and not dropped, and a special token written in the
+    text, as `"[MASK]"`, is text and not a special token. Bytes that are no UTF-8 are
+    deleted, as BERT deletes the replacement character that they decode to.
+
+    Lowercasing is Python's `str.lower`, as in the original; Hugging Face's fast
+    tokenizer differs from it in Greek capital sigmas at a word's end.
+
+    The layer adds no `[CLS]` and no `[SEP]`: `SentencePreprocessor` does.
+
+    Args:
+        vocabulary: path of a `vocab.txt` (UTF-8, one token a line; the line number
+            from 0 is the id) or the list of tokens. It must hold `[PAD]`, `[UNK]`,
+            `[CLS]`, `[SEP]` and `[MASK]`, anywhere.
+        lowercase: whether to lowercase and strip accents, for uncased vocabularies.
+        compat: `"bert"` for the ids of the original tokenizer, or `"tfhub"` for those
+            of the preprocessing models on TF Hub: words of more than 100 bytes become
+            one `[UNK]`, format characters (zero-width joiners) split words, and bytes
+            that are no UTF-8 become U+FFFD.
+        **kwargs: `name`, `dtype` and `trainable` of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: list, NumPy array or tensor of strings, `(batch,)`.
+
+    Returns:
+        `tf.RaggedTensor` of int32 ids, `(batch, None)`.
+
+    Raises:
+        FileNotFoundError: if the vocabulary file is not there.
+        ValueError: if the vocabulary is empty, has a token twice, lacks a special
+            token or is not UTF-8; if the inputs are not a batch of strings.
+
+    Example:
+        >>> tokenizer = WordPieceTokenizer(
+        ...     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hell", "##o", "!"]
+        ... )
+        >>> tokenizer(["hello!", "what?"]).to_list()
+        [[5, 6, 7], [1, 1]]
+        >>> tokenizer.detokenize([[2, 5, 6, 7, 3, 0]]).numpy().tolist()
+        [b'hello !']
+
+    References:
+        - https://arxiv.org/abs/2012.15524 for the algorithm of the op.
+    """
+
+    def __init__(
+        self,
+        vocabulary: str | os.PathLike[str] | Sequence[str],
+        *,
+        lowercase: bool = False,
+        compat: str = "bert",
+        **kwargs: Any,
+    ) -> None:
+        """Reads and checks the vocabulary, and builds the op's model of it."""
+        super().__init__(**kwargs)
+        if compat not in MAX_BYTES_PER_WORD:
+            raise ValueError(
+                f'`compat` must be "bert" or "tfhub". Received: compat={compat!r}'
+            )
+        # Strings come in as they are, whatever the backend.
+        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True
+        self.lowercase = bool(lowercase)
+        self.compat = compat
+        self._table = Table(vocabulary)
+        self._ops = FastBert(self._table.tokens, self.lowercase, compat)
+        self.built = True
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The tokens in the order of their ids. Shared, not a copy: do not change."""
+        return self._table.tokens
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return len(self._table.tokens)
+
+    @property
+    def special_tokens(self) -> list[str]:
+        """The names of the five special tokens."""
+        return list(SPECIAL_TOKENS)
+
+    @property
+    def special_token_ids(self) -> dict[str, int]:
+        """The id of each special token."""
+        return {token: self._table.index[token] for token in SPECIAL_TOKENS}
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id of `[PAD]`."""
+        return self._table.index[PAD_TOKEN]
+
+    @property
+    def unk_token_id(self) -> int:
+        """The id of `[UNK]`."""
+        return self._table.index[UNK_TOKEN]
+
+    @property
+    def cls_token_id(self) -> int:
+        """The id of `[CLS]`."""
+        return self._table.index[CLS_TOKEN]
+
+    @property
+    def sep_token_id(self) -> int:
+        """The id of `[SEP]`."""
+        return self._table.index[SEP_TOKEN]
+
+    @property
+    def mask_token_id(self) -> int:
+        """The id of `[MASK]`."""
+        return self._table.index[MASK_TOKEN]
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Takes Python strings to a tensor before Keras looks at each one."""
+        if not isinstance(inputs, keras.KerasTensor):
+            inputs = to_strings(inputs)
+        return super().__call__(inputs, **kwargs)
+
+    def call(self, inputs: tf.Tensor) -> tf.RaggedTensor:
+        """Splits a batch of strings into ids."""
+        return self._ops.tokenize(inputs)
+
+    def tokenize(self, inputs: Any) -> tf.RaggedTensor:
+        """The same as calling the layer."""
+        return self(inputs)
+
+    def token_to_id(self, token: str) -> int:
+        """Gives the id of a token.
+
+        Args:
+            token: a token of the vocabulary, `"##"` before a piece inside a word.
+
+        Returns:
+            The id.
+
+        Raises:
+            KeyError: if the vocabulary does not hold the token.
+        """
+        try:
+            return self._table.index[token]
+        except KeyError:
+            raise KeyError(
+                f"`token` must be a token of the vocabulary. Received: token={token!r}"
+            ) from None
+
+    def id_to_token(self, id: int) -> str:
+        """Gives the token of an id.
+
+        Args:
+            id: an integer from 0 to `vocabulary_size - 1`.
+
+        Returns:
+            The token.
+
+        Raises:
+            ValueError: if the vocabulary has no such id.
+        """
+        if not 0 <= id < self.vocabulary_size:
+            raise ValueError(
+                f"`id` must be in [0, {self.vocabulary_size}). Received: id={id}"
+            )
+        return self._table.tokens[id]
+
+    def detokenize(self, inputs: Any) -> tf.Tensor:
+        """Joins ids into text: pieces without `##`, words with a blank between.
+
+        `[PAD]`, `[CLS]` and `[SEP]` are left out, `[UNK]` and `[MASK]` are kept.
+        Tokenizing loses blanks, so the text is not always the one that went in.
+
+        Args:
+            inputs: ids as a list (of lists), NumPy array, tensor or ragged tensor,
+                `(batch, length)` or `(length,)`.
+
+        Returns:
+            String tensor `(batch,)`, or a scalar for ids of shape `(length,)`.
+
+        Raises:
+            ValueError: if ids are not integers, not of rank 1 or 2, or out of range.
+        """
+        import tensorflow as tf
+
+        ids, is_batch = _to_ragged_ids(inputs)
+        if tf.executing_eagerly() and tf.size(ids.flat_values) > 0:
+            low = int(tf.reduce_min(ids.flat_values))
+            high = int(tf.reduce_max(ids.flat_values))
+            if low < 0 or high >= self.vocabulary_size:
+                raise ValueError(
+                    f"Ids must be in [0, {self.vocabulary_size}). "
+                    f"Received: ids from {low} to {high}"
+                )
+        dropped = [self.pad_token_id, self.cls_token_id, self.sep_token_id]
+        keep = tf.reduce_all(ids.flat_values[:, None] != dropped, axis=-1)
+        ids = tf.ragged.boolean_mask(ids, ids.with_flat_values(keep))
+        pieces = tf.gather(self._table.strings(), ids.flat_values)
+        text = tf.strings.reduce_join(
+            ids.with_flat_values(pieces), axis=-1, separator=" "
+        )
+        text = tf.strings.regex_replace(text, r"(^| )##", "")
+        return text if is_batch else text[0]
+
+    def save_vocabulary(self, path: str | os.PathLike[str]) -> None:
+        """Writes the vocabulary, one token a line, so that it is whole or not there.
+
+        Args:
+            path: the file to write; an old one is replaced.
+        """
+        save_vocabulary(self._table.tokens, path)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        """Gives the shape and type of the ids."""
+        return keras.KerasTensor((inputs.shape[0], None), dtype="int32", ragged=True)
+
+    def get_config(self) -> dict[str, Any]:
+        """Gives the constructor's arguments, the vocabulary as a list."""
+        config = super().get_config()
+        config.update(
+            vocabulary=list(self._table.tokens),
+            lowercase=self.lowercase,
+            compat=self.compat,
+        )
+        return config
+
+
+class FastBert:
+    """The ops of the tokenizer; a plain object, so that Keras does not track it."""
+
+    def __init__(self, tokens: list[str], lowercase: bool, compat: str) -> None:
+        import tensorflow as tf
+
+        try:
+            import tensorflow_text as tf_text
+        except ImportError as error:
+            raise ImportError(
+                "`WordPieceTokenizer` needs TF-Text: pip install tensorflow-text"
+            ) from error
+
+        self._text = tf_text
+        self._lowercase = lowercase
+        self._compat = compat
+        # A token with white space can match no word, but the op lets it match between
+        # words: it gets a stand-in, which, as all with punctuation, matches nothing.
+        blank = re.compile(r"\s").search
+        tokens = [
+            f"[[{row}]]" if blank(token) else token for row, token in enumerate(tokens)
+        ]
+        # The model of the op is a tensor of bytes: made outside any graph, so that
+        # every graph can use it, and kept off the accelerator, which has no such op.
+        with tf.init_scope(), tf.device("cpu:0"):
+            self._tokenizer = tf_text.FastBertTokenizer(
+                tokens,
+                token_out_type=tf.int32,
+                unknown_token=UNK_TOKEN,
+                # TF-Text lowercases by NFKC case folding, which rewrites Greek final
+                # sigmas, Thai vowels and more that BERT leaves alone.
+                lower_case_nfd_strip_accents=lowercase and compat == "tfhub",
+                max_bytes_per_word=MAX_BYTES_PER_WORD[compat],
+            )
+
+    def clean(self, texts: tf.Tensor) -> tf.Tensor:
+        """Deletes what BERT deletes.
+
+        Args:
+            texts: string tensor `(batch,)`, any bytes.
+
+        Returns:
+            UTF-8 string tensor `(batch,)`.
+        """
+        import tensorflow as tf
+
+        if self._compat == "tfhub":
+            return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
+        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+        texts = tf.strings.regex_replace(texts, _DELETED, "")
+        if self._lowercase:
+            texts = tf.strings.lower(texts, encoding="utf-8")
+            texts = self._text.normalize_utf8(texts, "NFD")
+            texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
+        return texts
+
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Splits texts into ids.
+
+        Args:
+            texts: string tensor `(batch,)`, any bytes.
+
+        Returns:
+            Ragged int32 tensor `(batch, None)`.
+        """
+        return self._tokenizer.tokenize(self.clean(texts))
+
+
+def to_strings(inputs: Any) -> tf.Tensor:
+    """Makes a string tensor `(batch,)` of a list, an array or a tensor."""
+    import tensorflow as tf
+
+    expected = "The tokenizer takes a batch of strings, shape `(batch,)`."
+    if isinstance(inputs, (str, bytes)):
+        raise ValueError(
+            f"{expected} Put a single string in a list. Received: {inputs!r:.80}"
+        )
+    if tf.is_tensor(inputs):
+        if inputs.dtype != tf.string or isinstance(inputs, tf.RaggedTensor):
+            raise ValueError(f"{expected} Received: {type(inputs)}, {inputs.dtype}")
+        if inputs.shape.rank is None:
+            return tf.ensure_shape(inputs, (None,))
+        if inputs.shape.rank != 1:
+            raise ValueError(f"{expected} Received: shape {inputs.shape}")
+        return inputs
+    if not isinstance(inputs, (list, tuple)):
+        array = np.asarray(inputs)
+        if array.ndim != 1:
+            raise ValueError(f"{expected} Received: shape {array.shape}")
+        inputs = array.tolist()
+    texts = []
+    for index, text in enumerate(inputs):
+        if isinstance(text, str):
+            # A lone surrogate has no UTF-8; its bytes are deleted with the others
+            # that are none.
+            text = text.encode("utf-8", "surrogatepass")
+        elif not isinstance(text, bytes):
+            if tf.is_tensor(text) and text.dtype == tf.string and text.shape.rank == 0:
+                return to_strings(tf.stack(inputs))
+            raise ValueError(
+                f"{expected} Received: {text!r:.80} of {type(text)} at row {index}"
+            )
+        texts.append(text)
+    return tf.constant(texts, dtype=tf.string, shape=(len(texts),))
+
+
+def _to_ragged_ids(inputs: Any) -> tuple[tf.RaggedTensor, bool]:
+    """Makes ragged ids `(batch, None)`; says whether there was a batch dimension."""
+    import tensorflow as tf
+
+    if isinstance(inputs, (list, tuple)):
+        inputs = tf.ragged.constant(inputs)
+        if tf.size(inputs) == 0:
+            inputs = tf.cast(inputs, tf.int32)
+    elif not isinstance(inputs, tf.RaggedTensor):
+        inputs = tf.convert_to_tensor(inputs)
+    if not inputs.dtype.is_integer:
+        raise ValueError(f"Ids must be integers. Received: {inputs.dtype}")
+    rank = inputs.shape.rank
+    if rank not in (1, 2):
+        raise ValueError(
+            "Ids must have the shape `(batch, length)` or `(length,)`. "
+            f"Received: shape {inputs.shape}"
+        )
+    ids = inputs if rank == 2 else inputs[None]
+    if not isinstance(ids, tf.RaggedTensor):
+        ids = tf.RaggedTensor.from_tensor(ids)
+    return ids, rank == 2
