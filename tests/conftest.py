@@ -89,6 +89,29 @@ def run_python() -> Callable[..., str]:
     return run
 
 
+@pytest.fixture(scope="session")
+def small_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a quickstart in three languages and few steps; read only."""
+    import dataclasses
+
+    pytest.importorskip("tensorflow_hub", reason="the extra `quickstart` is missing")
+    pytest.importorskip("django", reason="the extra `quickstart` is missing")
+    from labse_tf import quickstart
+
+    folder = tmp_path_factory.mktemp("quickstart") / "labse-quickstart"
+    recipe = dataclasses.replace(
+        quickstart.RECIPE, num_layers=1, train_steps=60, warmup_steps=6, batch_size=128
+    )
+    quickstart.quickstart(
+        folder,
+        languages=["hi", "bn", "ta", "fr"],
+        recipe=recipe,
+        vocabulary_size=3000,
+        progress=False,
+    )
+    return folder
+
+
 def _text(output: bytes | str | None) -> str:
     """Decodes what a process that ran too long had written."""
     if isinstance(output, bytes):

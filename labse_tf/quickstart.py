@@ -1,0 +1,481 @@
+"""The whole way in minutes, on real text: vocabulary, training, accuracy, export.
+
+    catalogues -> text/ -> vocab.txt -> model/ -> saved_model/1 -> hub.KerasLayer
+
+Each stage leaves its result in the output directory and is skipped when it is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from labse_tf import data, presets
+from labse_tf.evaluation import language_name, translation_accuracy
+from labse_tf.files import whole_directory, write_text
+from labse_tf.recipes import Recipe
+
+if TYPE_CHECKING:
+    from labse_tf.models import LaBSE
+
+# Packages whose message catalogues are the text, with the licence of each. They are
+# dependencies of the extra `quickstart` and are read where pip has put them.
+PACKAGES: Mapping[str, str] = {
+    "django": "BSD-3-Clause",
+    "rest_framework": "BSD-3-Clause",
+    "sphinx": "BSD-2-Clause",
+    "weblate_language_data": "MIT",
+}
+
+# Twelve Indian languages first, then eight others of several scripts.
+LANGUAGES = tuple(
+    "hi bn ta te mr ml kn pa ne ur or si ar de es fr id ru tr zh-Hans".split()
+)
+
+RECIPE = Recipe(
+    num_layers=2,
+    num_heads=4,
+    hidden_dim=128,
+    intermediate_dim=256,
+    max_sequence_length=128,
+    pooling="mean",
+    sequence_length=48,
+    batch_size=256,
+    train_steps=500,
+    learning_rate=2e-3,
+    warmup_steps=40,
+)
+
+VOCABULARY_SIZE = 8000
+_HELD_OUT = 0.1  # share of the English sentences, and so of all their translations
+_HELD_OUT_MOST = 200  # pairs a language that accuracy is measured on
+_STATE = "quickstart.json"
+_MADE = ("text", "vocab.txt", "model", "saved_model", "accuracy.json", _STATE)
+
+# Runs in a process of its own, which shows that the SavedModel needs no labse_tf.
+_NEIGHBOURS = """
+import json, os, sys
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import warnings
+warnings.filterwarnings("ignore")
+sys.modules["labse_tf"] = None
+import numpy as np
+import tensorflow as tf
+import tensorflow_text
+import tensorflow_hub as hub
+task = json.load(sys.stdin)
+layer = hub.KerasLayer(sys.argv[1])
+def embed(texts):
+    parts = [texts[i : i + 256] for i in range(0, len(texts), 256)]
+    return np.concatenate([layer(tf.constant(p))["default"].numpy() for p in parts])
+cosines = embed(task["queries"]) @ embed(task["candidates"]).T
+best = cosines.argmax(axis=1)
+print(json.dumps([[int(i), float(c[i])] for i, c in zip(best, cosines)]))
+"""
+
+
+class Accuracy(NamedTuple):
+    """Nearest-translation accuracy of a language, mean of both directions, 0 to 1."""
+
+    pairs: int
+    before: float
+    after: float
+
+
+class Neighbour(NamedTuple):
+    """A sentence, the English one the model finds nearest, and the right one."""
+
+    language: str
+    sentence: str
+    nearest: str
+    cosine: float
+    translation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class QuickstartResult:
+    """What a quickstart made.
+
+    Attributes:
+        model: The preset's directory.
+        saved_model: The SavedModel's directory.
+        accuracy: Language -> accuracy before and after training.
+        neighbours: Five sentences and what the served model finds for them.
+        seconds: Wall time, of this call.
+    """
+
+    model: Path
+    saved_model: Path
+    accuracy: dict[str, Accuracy]
+    neighbours: list[Neighbour]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            "model": str(self.model),
+            "saved_model": str(self.saved_model),
+            "accuracy": {code: a._asdict() for code, a in self.accuracy.items()},
+            "neighbours": [n._asdict() for n in self.neighbours],
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def quickstart(
+    output: str | Path = "labse-quickstart",
+    *,
+    pairs: Sequence[str | Path] | None = None,
+    languages: Sequence[str] | None = None,
+    recipe: Recipe = RECIPE,
+    vocabulary_size: int = VOCABULARY_SIZE,
+    on_error: data.OnError = "raise",
+    fresh: bool = False,
+    progress: bool | None = None,
+) -> QuickstartResult:
+    """Learns a vocabulary, trains, measures, exports and serves a small encoder.
+
+    Without `pairs` the text is the message catalogues of Django and a few more
+    packages, which the extra `quickstart` installs. A tenth of the English sentences
+    is held out with all their translations.
+
+    Args:
+        output: Where to; `model` is the preset, `saved_model/1` the SavedModel.
+        pairs: Files of your own instead; see `labse_tf.data.find_pair_files`.
+        languages: Codes to keep; left out, `LANGUAGES`, or all of `pairs`.
+        recipe: The model and its training.
+        vocabulary_size: Of the vocabulary, special tokens included.
+        on_error: `"skip"` counts bad lines of `pairs` and goes on.
+        fresh: Starts over instead of going on where an earlier call stopped.
+        progress: Progress bars; `None` shows them on a terminal.
+
+    Returns:
+        Where the models are, and how good they are.
+
+    Raises:
+        ValueError: If there is no text, or `output` holds something else.
+        ImportError: If the extra `quickstart` is not installed.
+    """
+    started = time.perf_counter()
+    folder = Path(output)
+    if pairs is None and languages is None:
+        languages = LANGUAGES
+    _need_hub()
+    wanted = {
+        "pairs": None if pairs is None else [str(Path(p).resolve()) for p in pairs],
+        "languages": None if languages is None else list(languages),
+        "recipe": dataclasses.asdict(recipe),
+        "vocabulary_size": vocabulary_size,
+    }
+    _take_folder(folder, wanted, fresh=fresh)
+
+    with _stage(1, "Text") as say:
+        text = folder / "text"
+        if text.is_dir():
+            say(f"reused, {text}")
+        else:
+            _collect(text, pairs, languages, on_error)
+        train = data.load_pairs(text / "train")
+        held_out = data.load_pairs(text / "held_out")
+        say(
+            f"{len(train):,} pairs in {len(train.languages)} languages to train on, "
+            f"{len(held_out):,} held out"
+        )
+
+    with _stage(2, "Vocabulary") as say:
+        vocabulary = folder / "vocab.txt"
+        if vocabulary.is_file():
+            say(f"reused, {vocabulary}")
+        else:
+            _learn(text / "train", vocabulary, vocabulary_size, progress)
+        from labse_tf.tokenizers import load_vocabulary
+
+        say(f"{len(load_vocabulary(vocabulary)):,} tokens")
+
+    with _stage(3, "Training") as say:
+        from labse_tf.training import train_dual_encoder, untrained_encoder
+
+        before = _measure(untrained_encoder(recipe, vocabulary), held_out)
+        target = folder / "model"
+        if presets.is_preset(target):
+            say(f"reused, {target}")
+        else:
+            say(
+                f"{recipe.train_steps} steps of {recipe.batch_size} pairs, "
+                f"{recipe.num_layers} layers of {recipe.hidden_dim}"
+            )
+        model = train_dual_encoder(
+            recipe,
+            train,
+            target,
+            vocabulary=vocabulary,
+            checkpoint_every=100,
+            log_every=10,
+            progress=progress,
+        )
+
+    with _stage(4, "Accuracy") as say:
+        after = _measure(model, held_out)
+        accuracy = {
+            code: Accuracy(held_out.counts[code], before[code], after[code])
+            for code in held_out.languages
+        }
+        write_text(
+            folder / "accuracy.json",
+            json.dumps({c: a._asdict() for c, a in accuracy.items()}, indent=2),
+        )
+        say("nearest translation among the held-out ones of a language, both ways")
+
+    with _stage(5, "Export") as say:
+        saved_model = folder / "saved_model" / "1"
+        if saved_model.is_dir():
+            say(f"reused, {saved_model}")
+        else:
+            from labse_tf.export import export_saved_model
+
+            export_saved_model(model, saved_model)
+            say(f"{saved_model}")
+
+    with _stage(6, "Serving") as say:
+        say("hub.KerasLayer in a new process")
+        neighbours = _neighbours(saved_model, held_out)
+    return QuickstartResult(
+        folder / "model",
+        saved_model,
+        accuracy,
+        neighbours,
+        time.perf_counter() - started,
+    )
+
+
+def print_result(result: QuickstartResult) -> None:
+    """Prints the two tables of a quickstart to standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    table = Table(title="Held-out accuracy (nearest translation)")
+    for name, justify in (
+        ("language", "left"),
+        ("pairs", "right"),
+        ("chance", "right"),
+        ("before", "right"),
+        ("after", "right"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for code, row in result.accuracy.items():
+        table.add_row(
+            f"{code}  {language_name(code)}",
+            str(row.pairs),
+            f"{1 / row.pairs:.1%}",
+            f"{row.before:.1%}",
+            f"{row.after:.1%}",
+        )
+    rows = list(result.accuracy.values())
+    table.add_section()
+    table.add_row(
+        "mean",
+        str(sum(row.pairs for row in rows)),
+        f"{sum(1 / row.pairs for row in rows) / len(rows):.1%}",
+        f"{sum(row.before for row in rows) / len(rows):.1%}",
+        f"{sum(row.after for row in rows) / len(rows):.1%}",
+    )
+    console.print(table)
+    table = Table(title="Nearest English sentence, by the SavedModel", show_lines=True)
+    for name in ("sentence", "nearest English", "cosine", ""):
+        table.add_column(name, overflow="fold")
+    for n in result.neighbours:
+        right = n.nearest == n.translation
+        table.add_row(
+            f"{n.language}  {n.sentence}",
+            n.nearest,
+            f"{n.cosine:.2f}",
+            "right" if right else f"expected: {n.translation}",
+        )
+    console.print(table)
+    print(f"model        {result.model}")
+    print(f"SavedModel   {result.saved_model}")
+    print(f"time         {result.seconds:.0f} s")
+
+
+@contextmanager
+def _stage(number: int, name: str) -> Iterator[Any]:
+    """Announces a stage and the time it took, on standard error."""
+    started = time.perf_counter()
+    print(f"[{number}/6] {name}", file=sys.stderr, flush=True)
+    yield lambda text: print(f"      {text}", file=sys.stderr, flush=True)
+    seconds = time.perf_counter() - started
+    print(f"      done in {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def _need_hub() -> None:
+    """Asks for the extra before minutes of work, not after."""
+    for module in ("tensorflow_hub", "tf_keras"):
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(
+                f"The quickstart needs {module}: pip install 'labse-tf[quickstart]'"
+            )
+
+
+def _take_folder(folder: Path, wanted: dict[str, Any], *, fresh: bool) -> None:
+    """Makes the folder ours, or refuses one that holds something else."""
+    state = folder / _STATE
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a directory. Received: a file")
+    known = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else None
+    others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if known is None and others:
+        raise ValueError(
+            f"{folder}: expected a new or empty directory, or one that a quickstart "
+            f"made. Received: {', '.join(sorted(others)[:5])}"
+        )
+    if fresh and known is not None:
+        for name in _MADE:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        known = None
+    if known is not None and known != wanted:
+        different = sorted(key for key in wanted if known.get(key) != wanted[key])
+        raise ValueError(
+            f"{folder} was made with other settings: --fresh starts over, another "
+            f"directory keeps both. Received: another {', '.join(different)}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(state, json.dumps(wanted, indent=2))
+
+
+def _collect(
+    target: Path,
+    pairs: Sequence[str | Path] | None,
+    languages: Sequence[str] | None,
+    on_error: data.OnError,
+) -> None:
+    """Writes `train/en-XX.tsv` and `held_out/en-XX.tsv`: both or nothing."""
+    files = data.find_pair_files(pairs) if pairs else _catalogues(languages or ())
+    seen = set()
+
+    def tidy(pair: data.SentencePair) -> data.SentencePair | None:
+        source, translation = pair.source, pair.target
+        if pairs is None:
+            source = data.clean_interface_text(source)
+            translation = data.clean_interface_text(translation)
+        source, translation = " ".join(source.split()), " ".join(translation.split())
+        key = (pair.language, source, translation)
+        # Untranslated messages and single signs teach and measure nothing.
+        if len(source) < 3 or len(translation) < 2 or source == translation:
+            return None
+        if key in seen:
+            return None
+        seen.add(key)
+        return data.SentencePair(source, translation, pair.language)
+
+    # A fault in a package's catalogue is not the user's to mend.
+    on_error = on_error if pairs else "skip"
+    corpus = data.load_pairs(
+        files, languages=languages, transform=tidy, on_error=on_error
+    )
+    if corpus.skipped:
+        print(corpus.skipped, file=sys.stderr)
+    train, held_out = corpus.split(_HELD_OUT, seed=0)
+    with whole_directory(target) as folder:
+        for name, part, most in (
+            ("train", train, None),
+            ("held_out", held_out, _HELD_OUT_MOST),
+        ):
+            for code in part.languages:
+                lines = [f"{s}\t{t}\n" for s, t in _rows(part, code)[:most]]
+                write_text(folder / name / f"en-{code}.tsv", "".join(lines))
+        if pairs is None:
+            origins = [f"- {name}: {licence}" for name, licence in PACKAGES.items()]
+            write_text(
+                folder / "SOURCES.md",
+                "Messages and their translations from the catalogues of these "
+                "packages, under their licences:\n\n" + "\n".join(origins) + "\n",
+            )
+
+
+def _rows(corpus: data.ParallelCorpus, code: str) -> list[tuple[str, str]]:
+    """All pairs of a language, English first."""
+    sides = corpus.pairs(code, range(corpus.counts[code]))
+    return [(s.decode(), t.decode()) for s, t in zip(*sides, strict=True)]
+
+
+def _catalogues(languages: Iterable[str]) -> list[Path]:
+    """The gettext catalogues of the installed packages in some languages."""
+    wanted = {data.language_tag(code) for code in languages}
+    found: list[Path] = []
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError(
+                f"The quickstart reads the translations of {name}: "
+                "pip install 'labse-tf[quickstart]', or give --pairs"
+            )
+        for place in spec.submodule_search_locations:
+            found.extend(
+                path
+                for path in data.find_pair_files(place)
+                if path.suffix in (".po", ".mo") and data.file_language(path) in wanted
+            )
+    return found
+
+
+def _learn(text: Path, target: Path, size: int, progress: bool | None) -> None:
+    """Learns the vocabulary from the training text."""
+    from labse_tf.tokenizers import learn_vocabulary, save_vocabulary
+
+    files = data.find_pair_files(text)
+    tokens = learn_vocabulary(
+        files, size, reader=data.read_sentences, progress=progress
+    )
+    save_vocabulary(tokens, target)
+
+
+def _measure(model: LaBSE, held_out: data.ParallelCorpus) -> dict[str, float]:
+    """Accuracy a language, mean of both directions."""
+    accuracy = {}
+    for code in held_out.languages:
+        source, target = (
+            model.encode(side, progress=False)
+            for side in zip(*_rows(held_out, code), strict=True)
+        )
+        accuracy[code] = sum(translation_accuracy(source, target)) / 2
+    return accuracy
+
+
+def _neighbours(saved_model: Path, held_out: data.ParallelCorpus) -> list[Neighbour]:
+    """Five sentences in five languages and the English that the SavedModel finds."""
+    everything = {code: _rows(held_out, code) for code in held_out.languages}
+    candidates = sorted({s for rows in everything.values() for s, _ in rows})
+    # The languages in the order of LANGUAGES; of each a sentence of middling length.
+    order = [code for code in LANGUAGES if code in everything]
+    order += [code for code in everything if code not in order]
+    step = max(1, len(order) // 5)
+    chosen = []
+    for code in order[::step][:5]:
+        rows = sorted(everything[code], key=lambda row: (len(row[0].split()), row))
+        chosen.append((code, *rows[len(rows) * 3 // 4]))
+    task = {"queries": [target for _, _, target in chosen], "candidates": candidates}
+    answer = subprocess.run(
+        [sys.executable, "-c", _NEIGHBOURS, str(saved_model)],
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if answer.returncode:
+        raise RuntimeError(f"The SavedModel could not be used:\n{answer.stderr}")
+    found = json.loads(answer.stdout.splitlines()[-1])
+    return [
+        Neighbour(code, target, candidates[row], cosine, source)
+        for (code, source, target), (row, cosine) in zip(chosen, found, strict=True)
+    ]

@@ -1,0 +1,299 @@
+"""The command line: what it makes, what it says to bad input, how fast it answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_models import make_model, sentences
+
+from labse_tf import cli, presets
+from labse_tf.models import LaBSE
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "preset"
+    make_model().save_to_preset(folder)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(a) for a in arguments])
+
+
+def fails(capsys, *arguments: object) -> str:
+    """Runs a command that must end with 2 and one line on standard error."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    output = capsys.readouterr()
+    lines = output.err.strip().splitlines()
+    assert len(lines) == 1, output.err
+    assert lines[0].startswith("labse-tf: ")
+    assert output.out == ""
+    return lines[0]
+
+
+# === What works ===
+
+
+def test_vocab_train_embed_export_evaluate(tmp_path, capsys) -> None:
+    """The way a user goes, on a toy language, through the commands only."""
+    words = "one two three four five six seven eight nine ten".split()
+    rng = np.random.default_rng(0)
+    rows = [" ".join(rng.choice(words, rng.integers(3, 6))) for _ in range(300)]
+    pairs = tmp_path / "en-hi.tsv.gz"
+    with gzip.open(pairs, "wt", encoding="utf-8") as file:
+        file.writelines(f"{row}\t{row.upper()}\n" for row in rows)
+    vocabulary, model = tmp_path / "vocab.txt", tmp_path / "model"
+    report = tmp_path / "vocab.json"
+    assert (
+        run("vocab", pairs, "--size", 300, "--output", vocabulary, "--json", report)
+        == 0
+    )
+    assert json.loads(report.read_text())["unk_rate"] == {"en": 0.0, "hi": 0.0}
+    flags = "--num-layers 0 --hidden-dim 32 --num-heads 2 --intermediate-dim 8"
+    flags += " --pooling mean --batch-size 32 --train-steps 60 --learning-rate 0.02"
+    assert (
+        run(*f"train {pairs} --vocab {vocabulary} --output {model} {flags}".split())
+        == 0
+    )
+    assert presets.is_preset(model)
+
+    text, vectors = tmp_path / "text.txt", tmp_path / "vectors.npy"
+    text.write_text("one two three\n\nnine ten\n", encoding="utf-8")
+    assert run("embed", text, "--model", model, "--output", vectors) == 0
+    loaded = LaBSE.from_preset(model)
+    embedded = np.load(vectors)
+    np.testing.assert_allclose(
+        embedded, loaded.encode(["one two three", "", "nine ten"]), atol=1e-6
+    )
+
+    saved = tmp_path / "serving" / "1"
+    assert run("export", "--model", model, "--output", saved) == 0
+    again = tmp_path / "again.npy"
+    assert run("embed", text, "--model", saved, "--output", again) == 0
+    np.testing.assert_allclose(np.load(again), embedded, atol=1e-6)
+
+    folder = tmp_path / "tatoeba"
+    folder.mkdir()
+    english = sorted(set(rows))[:50]
+    (folder / "tatoeba.hin-eng.eng").write_text("\n".join(english) + "\n")
+    (folder / "tatoeba.hin-eng.hin").write_text("\n".join(english).upper() + "\n")
+    scores, plot = tmp_path / "scores.json", tmp_path / "scores.png"
+    capsys.readouterr()
+    assert (
+        run(
+            *("evaluate", "tatoeba", folder, "--model", model),
+            *("--json", scores, "--plot", plot),
+        )
+        == 0
+    )
+    assert "Hindi" in capsys.readouterr().out
+    accuracy = json.loads(scores.read_text())["languages"]["hi"]["accuracy"]
+    assert accuracy > 0.5  # 2 % is chance
+    assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_skipped_lines_are_reported(tmp_path, capsys) -> None:
+    pairs = tmp_path / "en-hi.tsv"
+    pairs.write_text("one\tएक\nno tab here\ntwo\tदो\n", encoding="utf-8")
+    target = tmp_path / "vocab.txt"
+    arguments = ("vocab", pairs, "--size", 200, "--output", target)
+    assert "en-hi.tsv:2: " in fails_at_the_end(capsys, *arguments)
+    assert not target.exists()
+    assert run(*arguments, "--on-error", "skip") == 0
+    said = capsys.readouterr().err
+    assert "en-hi.tsv" in said
+    assert "2" in said
+    assert target.exists()
+
+
+def test_embedding_a_larger_file_by_blocks(tmp_path, preset, monkeypatch) -> None:
+    texts = sentences(300)
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    blocks = list(cli._line_blocks(path, size=128))
+    assert [len(block) for block in blocks] == [128, 128, 44]
+    assert [line for block in blocks for line in block] == texts
+    output = tmp_path / "vectors.npy"
+    assert run("embed", path, "--model", preset, "--output", output) == 0
+    np.testing.assert_allclose(
+        np.load(output, mmap_mode="r"),
+        LaBSE.from_preset(preset).encode(texts),
+        atol=1e-6,
+    )
+
+
+# === Bad input: exit status 2 and one line that says which and where ===
+
+
+def test_no_such_model(tmp_path, capsys) -> None:
+    (tmp_path / "t.txt").write_text("one\n")
+    output = tmp_path / "v.npy"
+    line = fails(
+        capsys, "embed", tmp_path / "t.txt", "--model", "nothing", "--output", output
+    )
+    assert line.endswith("Received: 'nothing'")
+    assert not output.exists()
+
+
+def test_bad_text(tmp_path, preset, capsys) -> None:
+    path, output = tmp_path / "t.txt", tmp_path / "v.npy"
+    path.write_bytes(b"one\ntwo \xff\n")
+    line = fails(capsys, "embed", path, "--model", preset, "--output", output)
+    assert f"{path}:2: expected UTF-8" in line
+    assert "0xff at column 5" in line
+    assert "No such file" in fails(
+        capsys, "embed", tmp_path / "no.txt", "--model", preset, "--output", output
+    )
+    assert "must end with .npy" in fails(
+        capsys, "embed", path, "--model", preset, "--output", tmp_path / "v.txt"
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "en-hi.tsv:1: "),
+        (b"one\t\xff\n", "en-hi.tsv:1: "),
+        (b"one\ttwo\nthree\n", "en-hi.tsv:2: "),
+        (b"\x1f\x8b\x08\x00broken", "en-hi.tsv"),
+    ],
+)
+def test_bad_pairs(tmp_path, capsys, content: bytes, expected: str) -> None:
+    path, output = tmp_path / "en-hi.tsv", tmp_path / "out"
+    path.write_bytes(content)
+    vocabulary = tmp_path / "vocab.txt"
+    make_model().preprocessor.tokenizer.save_vocabulary(vocabulary)
+    for arguments in (
+        ("vocab", path, "--size", 200, "--output", output),
+        ("train", path, "--vocab", vocabulary, "--output", output),
+        ("quickstart", "--pairs", path, "--output", output),
+    ):
+        line = fails_at_the_end(capsys, *arguments)
+        assert expected in line
+        assert "Received: " in line
+        assert not (output / "text").exists()
+        assert not output.is_file()
+
+
+def fails_at_the_end(capsys, *arguments: object) -> str:
+    """As `fails`, where stages have announced themselves before."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_bad_flags(tmp_path, capsys) -> None:
+    path, output = tmp_path / "en-hi.tsv", tmp_path / "out"
+    path.write_text("one\ttwo\n" * 4)
+    common = ("train", path, "--output", output)
+    missing = fails_at_the_end(capsys, *common, "--vocab", tmp_path / "no.txt")
+    assert missing.endswith("expected a vocab.txt. Received: no such file")
+    assert "`dropout`" in fails(capsys, *common, "--vocab", "v", "--dropout", 1.5)
+    assert "--log-every" in fails(capsys, *common, "--vocab", "v", "--log-every", 0)
+    vocabulary = tmp_path / "vocab.txt"
+    make_model().preprocessor.tokenizer.save_vocabulary(vocabulary)
+    small = ("--num-heads", 2, "--hidden-dim", 8, "--train-steps", 2)
+    line = fails_at_the_end(
+        capsys, *common, "--vocab", vocabulary, *small, "--batch-size", 64
+    )
+    assert "`batch_size` must be at most 4" in line
+    line = fails_at_the_end(
+        capsys, *common[:3], tmp_path / "o2", "--vocab", vocabulary, "--strategy", "gpu"
+    )
+    assert "Received: name='gpu'" in line
+    for unknown in (("train", path), ("nothing",), ("evaluate",), ()):
+        with pytest.raises(SystemExit) as stop:
+            run(*unknown)
+        assert stop.value.code == 2
+
+
+def test_no_folder_and_no_space_for_results(tmp_path, preset, capsys) -> None:
+    line = fails(capsys, "evaluate", "tatoeba", tmp_path / "no", "--model", preset)
+    assert line.endswith("Received: no such directory")
+    target = tmp_path / "1"
+    target.mkdir()
+    line = fails(capsys, "export", "--model", preset, "--output", target)
+    assert "expected a path that does not exist" in line
+    (tmp_path / "file").write_text("")
+    line = fails(
+        capsys, "export", "--model", preset, "--output", tmp_path / "file" / "1"
+    )
+    assert "file" in line
+
+
+def test_our_fault_is_not_the_users(monkeypatch, preset, tmp_path) -> None:
+    """An error that no input explains keeps its traceback and ends with 1."""
+
+    def broken(name: str) -> None:
+        raise TypeError("ours")
+
+    monkeypatch.setattr(cli, "_encoder", broken)
+    (tmp_path / "t.txt").write_text("one\n")
+    with pytest.raises(TypeError, match="ours"):
+        run("embed", tmp_path / "t.txt", "--model", preset, "--output", "v.npy")
+
+
+# === As a process ===
+
+
+def process(*arguments: object, **kwargs: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "labse_tf", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        **kwargs,
+    )
+
+
+def test_a_process_is_quiet_and_tells_its_status(tmp_path, preset) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    (tmp_path / "t.txt").write_text("one\n")
+    done = process(
+        *("embed", tmp_path / "t.txt", "--model", preset),
+        *("--output", tmp_path / "v.npy"),
+        env=environment,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""  # no greetings of TensorFlow's
+    assert done.stdout == f"1 vectors of 16 in {tmp_path / 'v.npy'}\n"
+    assert (
+        process("embed", "no.txt", "--model", "x", "--output", "v.npy").returncode == 2
+    )
+
+
+def test_help_and_version_load_nothing_heavy(run_python) -> None:
+    code = """
+        import sys
+        from labse_tf import cli
+        try:
+            cli.main(["--help"])
+        except SystemExit as stop:
+            assert not stop.code
+        heavy = {"tensorflow", "keras", "keras_hub", "rich", "matplotlib", "numpy"}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    assert run_python(code).splitlines()[-1] == "[]"
+    assert process("--version").stdout.strip() == cli.__version__
+
+
+def test_every_command_has_an_example(capsys) -> None:
+    for command in (
+        *("quickstart", "vocab", "train", "embed", "export"),
+        ("evaluate", "tatoeba"),
+    ):
+        parts = (command,) if isinstance(command, str) else command
+        with pytest.raises(SystemExit):
+            run(*parts, "--help")
+        assert "example: labse-tf " + parts[0] in capsys.readouterr().out
