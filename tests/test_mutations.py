@@ -1,0 +1,102 @@
+"""Deliberate faults in the arithmetic that matters: each must make a test fail.
+
+A copy of the package and of the tests gets one fault; the tests that ought to notice
+run on it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+LOSSES = "tests/test_losses.py"
+GATHER = "tests/test_distribute.py -k gathering"
+REPLICAS = "tests/test_distribute.py -k (one_device)and(2)"
+MODELS = "tests/test_models.py -k fingerprints"
+
+# Name -> file, what stands there, what the fault makes of it, the tests to run.
+FAULTS: dict[str, tuple[str, str, str, str]] = {
+    "no margin": ("losses", "(cosines - self.margin * own)", "cosines", LOSSES),
+    "margin everywhere": ("losses", "self.margin * own", "self.margin", LOSSES),
+    "no scale": ("losses", "self.scale * (cosines", "1.0 * (cosines", LOSSES),
+    "one direction": ("losses", "if self.bidirectional:", "if False:", LOSSES),
+    "halved": ("losses", "ops.mean(values) /", "ops.mean(values) / 2 /", LOSSES),
+    "wrong side": (
+        "losses",
+        "self._rank(target, all_sources,",
+        "self._rank(target, all_targets,",
+        LOSSES,
+    ),
+    "duplicates need both": (
+        "losses",
+        "ops.logical_or(same_source, same_target)",
+        "ops.logical_and(same_source, same_target)",
+        LOSSES,
+    ),
+    "half a fingerprint": (
+        "losses",
+        "same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])",
+        "same_source = same[:, :, 0]",
+        LOSSES,
+    ),
+    "the pair itself masked": (
+        "losses",
+        "ops.logical_not(positive)",
+        "ops.ones_like(positive)",
+        LOSSES,
+    ),
+    "replicas forgotten": ("losses", "/ replica_count()", "/ 1", REPLICAS),
+    "local row ids": (
+        "distribute",
+        "return offset + tf.range",
+        "return tf.range",
+        GATHER,
+    ),
+    "offset without rows": ("distribute", "tf.int32) * count", "tf.int32) * 1", GATHER),
+    "padding in fingerprints": (
+        "layers",
+        "ops.sum(mixed * padding_mask, axis=1)",
+        "ops.sum(mixed, axis=1)",
+        MODELS,
+    ),
+    "fingerprints of bags": (
+        "layers",
+        "token_factor + positions * position_factor",
+        "token_factor",
+        MODELS,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_noticed(name: str, tmp_path: Path) -> None:
+    module, right, wrong, tests = FAULTS[name]
+    for folder in ("labse_tf", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / "labse_tf" / f"{module}.py"
+    code = path.read_text(encoding="utf-8")
+    assert code.count(right) == 1, f"{path.name} has no longer one {right!r}"
+    path.write_text(code.replace(right, wrong), encoding="utf-8")
+    file, *selection = tests.split(" ", 1)
+    arguments = [file, *selection[0].split(" ", 1)] if selection else [file]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+            *arguments,
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    # 1: tests ran and some failed; 2 to 5 would be a run that noticed nothing.
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "failed" in done.stdout
