@@ -43,6 +43,7 @@ _MODULES = frozenset(
         "models",
         "optimizers",
         "preprocessing",
+        "pretraining",
         "presets",
         "progress",
         "quickstart",

@@ -182,6 +182,9 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             visible = self.attention_mask(
                 inputs["padding_mask"], inputs["sequence_ids"]
             )  # (B, T, T), or None where a row holds one sequence
+        else:
+            # Nothing attends; a Keras graph has only inputs that lead somewhere.
+            del inputs["padding_mask"], inputs["sequence_ids"]
         for layer in self.transformer_layers:
             x = layer(x, padding_mask=inputs["padding_mask"], attention_mask=visible)
         pooled = self.pooler(x[:, 0, :])
@@ -208,7 +211,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs the encoder; `position_ids` and `sequence_ids` may be left out."""
         if isinstance(inputs, Mapping):
-            inputs = {**dict.fromkeys(PACKED_FEATURES), **inputs}
+            inputs = {name: inputs.get(name) for name in self.input}
         return super().__call__(inputs, *args, **kwargs)
 
     def compute_output_spec(
