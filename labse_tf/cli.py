@@ -322,15 +322,21 @@ def _train(options: argparse.Namespace) -> int | None:
                 f"Received: {getattr(options, name)}"
             )
     from labse_tf import data, training
+    from labse_tf.progress import progress_bar
 
     report = data.SkipReport()
-    pairs = data.load_pairs(
-        options.files,
-        language=options.language,
-        on_error=options.on_error,
-        languages=options.languages,
-        skipped=report,
-    )
+    files = data.find_pair_files(options.files)
+    with progress_bar(
+        "Reading", len(files), "files", show=sys.stderr.isatty()
+    ) as advance:
+        pairs = data.load_pairs(
+            files,
+            language=options.language,
+            on_error=options.on_error,
+            languages=options.languages,
+            skipped=report,
+            progress=lambda path, kept: advance(1),
+        )
     _say_skipped(report)
     print(
         f"{len(pairs):,} pairs in {len(pairs.languages)} languages: "
