@@ -1,11 +1,14 @@
-"""What the encoder needs and KerasHub lacks: packed attention and pooling.
+"""What KerasHub lacks: packed attention, pooling, a masked-LM head in chunks.
 
-Shapes: B = batch, T = length in tokens, D = hidden dimension. Everything here is
-`keras.ops` and runs on any Keras backend.
+Shapes: B = batch, T = length in tokens, D = hidden dimension, V = vocabulary,
+R = packed rows, P = predictions. Everything here is `keras.ops` and runs on
+TensorFlow and JAX; TensorFlow is imported where its memory needs a hand.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -175,6 +178,552 @@ def gelu_approximate(x: Any) -> Any:
     5e-4 a unit.
     """
     return keras.activations.gelu(x, approximate=True)
+
+
+def get_activation(name: str) -> Callable[[Any], Any]:
+    """An activation by name: those of Keras, and GELU by tanh too.
+
+    Args:
+        name: `"gelu"` is the exact one, `"gelu_approximate"` that of the official
+            BERT code.
+
+    Returns:
+        A function of a tensor.
+
+    Raises:
+        ValueError: If there is no such activation.
+    """
+    if name == "gelu_approximate":
+        return gelu_approximate
+    return keras.activations.get(name)
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class MaskedLMHead(keras.layers.Layer):
+    """BERT's masked-language-model head, without the logits.
+
+    The hidden state of each masked position goes through a dense layer with
+    activation and a layer normalisation; the token table (tied: its gradient comes
+    from both ends of the model) and a bias of the head's own make the logits, which
+    `chunked_softmax_cross_entropy` never holds all at once.
+
+    The table comes with each call, not with the constructor. So the head belongs to
+    no backbone: progressive stacking hands it from stage to stage as it is.
+
+    Args:
+        vocabulary_size: V, the rows of the token table.
+        hidden_dim: D.
+        activation: Of the dense layer; the backbone's.
+        layer_norm_epsilon: Of the layer normalisation; the backbone's.
+        initializer_range: Standard deviation of the truncated normal initialiser.
+        chunk_size: Entries of the vocabulary at a time; memory beside the table
+            and its gradient is a few times predictions x `chunk_size` x 4 bytes.
+        dtype: Compute type; variables, sums and loss are float32 always.
+        **kwargs: `name`, `trainable`.
+
+    Call arguments:
+        sequence_output: float `(R, T, D)`.
+        mask_positions: int `(R, P)`, where in its row each prediction stands.
+        mask_ids: int `(R, P)`, the token to predict, 0 to V - 1 also where
+            `mask_weights` is 0.
+        table: float `(V, D)`, such as `backbone.token_embedding.embeddings`.
+        mask_weights: float `(R, P)`, 1 for a prediction and 0 for padding, or
+            `None` for 1 everywhere.
+
+    Returns:
+        Dict of float32 `(R, P)`: `loss`, the cross-entropy, and `correct`, 1 where
+        the masked token has the largest logit; both times `mask_weights`.
+
+    Raises:
+        ValueError: If a size is not positive, or in a call if the table is not
+            `(V, D)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.layers import MaskedLMHead
+        >>> head = MaskedLMHead(vocabulary_size=50, hidden_dim=4)
+        >>> states, table = np.ones((1, 8, 4)), np.zeros((50, 4))
+        >>> outputs = head(states, np.array([[1, 5]]), np.array([[7, 9]]), table)
+        >>> [round(float(x), 3) for x in outputs["loss"][0]]  # log(50)
+        [3.912, 3.912]
+
+    References:
+        Devlin et al., 2019 (https://arxiv.org/abs/1810.04805), `get_masked_lm_output`
+        of https://github.com/google-research/bert; Press and Wolf, 2017
+        (https://arxiv.org/abs/1608.05859).
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_dim: int,
+        *,
+        activation: str = "gelu",
+        layer_norm_epsilon: float = 1e-12,
+        initializer_range: float = 0.02,
+        chunk_size: int = 8192,
+        dtype: str | keras.DTypePolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Casting by Keras would copy the whole table to the compute type.
+        super().__init__(dtype=compute_policy(dtype), autocast=False, **kwargs)
+        for name, size in {
+            "vocabulary_size": vocabulary_size,
+            "hidden_dim": hidden_dim,
+            "chunk_size": chunk_size,
+        }.items():
+            if size < 1:
+                raise ValueError(f"`{name}` must be positive. Received: {name}={size}")
+        self.vocabulary_size = vocabulary_size
+        self.hidden_dim = hidden_dim
+        self.activation = activation
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.initializer_range = initializer_range
+        self.chunk_size = chunk_size
+        self.transform_dense = keras.layers.Dense(
+            hidden_dim,
+            activation=get_activation(activation),
+            kernel_initializer=keras.initializers.TruncatedNormal(
+                stddev=initializer_range
+            ),
+            dtype=self.dtype_policy,
+            name="transform_dense",
+        )
+        self.transform_layer_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon,
+            dtype=self.dtype_policy,
+            name="transform_layer_norm",
+        )
+        self.build()
+
+    def build(self) -> None:
+        """Makes the weights; no call is needed for it."""
+        if self.built:
+            return
+        shape = (None, self.hidden_dim)
+        self.transform_dense.build(shape)
+        self.transform_layer_norm.build(shape)
+        # `bias` is the name by which the optimiser leaves it undecayed.
+        self.output_bias = self.add_weight(
+            name="bias",
+            shape=(self.vocabulary_size,),
+            initializer="zeros",
+            dtype="float32",
+            autocast=False,
+        )
+
+    def call(
+        self,
+        sequence_output: Any,
+        mask_positions: Any,
+        mask_ids: Any,
+        table: Any,
+        mask_weights: Any | None = None,
+    ) -> dict[str, Any]:
+        """See the class."""
+        self._check_table(table)
+        shape = ops.shape(mask_ids)
+        labels = ops.reshape(ops.cast(mask_ids, "int32"), (-1,))
+        loss, predicted = chunked_softmax_cross_entropy(
+            self.transform(sequence_output, mask_positions),
+            table,
+            self.output_bias,
+            labels,
+            chunk_size=self.chunk_size,
+        )
+        outputs = {
+            "loss": loss,
+            "correct": ops.cast(ops.equal(predicted, labels), "float32"),
+        }
+        outputs = {name: ops.reshape(x, shape) for name, x in outputs.items()}
+        if mask_weights is not None:
+            weights = ops.cast(mask_weights, "float32")
+            outputs = {name: x * weights for name, x in outputs.items()}
+        return outputs
+
+    def transform(self, sequence_output: Any, mask_positions: Any) -> Any:
+        """What the table is multiplied with.
+
+        Args:
+            sequence_output: float `(R, T, D)`.
+            mask_positions: int `(R, P)`.
+
+        Returns:
+            `(R * P, D)` of the compute type.
+        """
+        rows, length = ops.shape(sequence_output)[:2]
+        first = ops.expand_dims(ops.arange(rows, dtype="int32") * length, 1)
+        index = ops.reshape(ops.cast(mask_positions, "int32") + first, (-1,))
+        states = ops.reshape(sequence_output, (-1, self.hidden_dim))  # (R * T, D)
+        states = ops.take(states, index, axis=0)  # (R * P, D)
+        return self.transform_layer_norm(self.transform_dense(states))
+
+    def logits(self, sequence_output: Any, mask_positions: Any, table: Any) -> Any:
+        """All logits, to look at the predictions of a few positions.
+
+        Args:
+            sequence_output: float `(R, T, D)`.
+            mask_positions: int `(R, P)`.
+            table: float `(V, D)`.
+
+        Returns:
+            float32 `(R, P, V)`.
+
+        Raises:
+            ValueError: If the table is not `(V, D)`.
+        """
+        self._check_table(table)
+        hidden = self.transform(
+            ops.convert_to_tensor(sequence_output),
+            ops.convert_to_tensor(mask_positions),
+        )
+        scores = _chunk_logits(hidden, table, self.output_bias)
+        shape = (*ops.shape(mask_positions), self.vocabulary_size)
+        return ops.reshape(scores, shape)
+
+    def compute_output_spec(
+        self,
+        sequence_output: Any,
+        mask_positions: Any,
+        mask_ids: Any,
+        table: Any,
+        mask_weights: Any | None = None,
+    ) -> dict[str, keras.KerasTensor]:
+        """Float32 `(R, P)` for loss and correctness."""
+        return {
+            name: keras.KerasTensor(mask_ids.shape, dtype="float32")
+            for name in ("loss", "correct")
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "hidden_dim": self.hidden_dim,
+            "activation": self.activation,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "initializer_range": self.initializer_range,
+            "chunk_size": self.chunk_size,
+        }
+
+    def _check_table(self, table: Any) -> None:
+        """Refuses the table of another vocabulary or another width."""
+        if tuple(table.shape) != (self.vocabulary_size, self.hidden_dim):
+            raise ValueError(
+                "`table` must be the token table, (vocabulary_size, hidden_dim) = "
+                f"({self.vocabulary_size}, {self.hidden_dim}). "
+                f"Received: table.shape={tuple(table.shape)}"
+            )
+
+
+def chunked_softmax_cross_entropy(
+    hidden: Any, table: Any, bias: Any, labels: Any, *, chunk_size: int = 8192
+) -> tuple[Any, Any]:
+    """Softmax cross-entropy over a vocabulary whose logits would not fit.
+
+    The logits are `hidden @ table.T + bias`. They exist for `chunk_size` entries at
+    a time: the forward pass keeps each row's running maximum, sum and best entry,
+    the backward pass computes the chunks again. Value and gradients are those of
+    the full softmax. Of the table's size there is one buffer, its gradient, dense
+    and written chunk by chunk.
+
+    The products are of the type of `hidden`, so bfloat16 states give logits rounded
+    to bfloat16; sums over the vocabulary and gradients of the table are float32.
+
+    Args:
+        hidden: float `(P, D)`.
+        table: float32 `(V, D)`; V must be static. A tensor or a variable.
+        bias: float32 `(V,)`.
+        labels: int `(P,)`, 0 to V - 1.
+        chunk_size: Entries of the vocabulary at a time. V need be no multiple.
+
+    Returns:
+        The loss, float32 `(P,)`, not a number where the label is no entry; and the
+        entry with the largest logit (the first of equals), int32 `(P,)`.
+
+    Raises:
+        ValueError: If the shapes do not fit together, V is not static or
+            `chunk_size` is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.layers import chunked_softmax_cross_entropy
+        >>> hidden, table = np.eye(2, 4), np.eye(3, 4)
+        >>> loss, predicted = chunked_softmax_cross_entropy(
+        ...     hidden, table, np.zeros(3), np.array([0, 2]), chunk_size=2
+        ... )
+        >>> [round(float(x), 3) for x in loss], [int(x) for x in predicted]
+        ([0.551, 1.551], [0, 1])
+
+    References:
+        Milakov and Gimelshein, 2018, the running softmax
+        (https://arxiv.org/abs/1805.02867); Wijmans et al., 2025, the loss without
+        logits (https://arxiv.org/abs/2411.09009).
+    """
+    hidden = ops.convert_to_tensor(hidden)
+    if not keras.backend.is_float_dtype(hidden.dtype) or _is_float64(hidden):
+        hidden = ops.cast(hidden, "float32")
+    table = ops.cast(ops.convert_to_tensor(table), "float32")
+    bias = ops.cast(ops.convert_to_tensor(bias), "float32")
+    labels = ops.cast(ops.convert_to_tensor(labels), "int32")
+    _check_cross_entropy(hidden, table, bias, labels, chunk_size)
+
+    @ops.custom_gradient
+    def cross_entropy(hidden: Any, table: Any, bias: Any, labels: Any) -> Any:
+        # A tape that sees what happens here would keep all chunks for itself.
+        hidden, table, bias = map(ops.stop_gradient, (hidden, table, bias))
+        loss, predicted, log_sum = _outside_eager(
+            _cross_entropy_forward, hidden, table, bias, labels, chunk_size
+        )
+
+        def gradient(*upstream: Any) -> tuple[Any, ...]:
+            # TensorFlow gives one argument an output, JAX one with all outputs.
+            outer = keras.tree.flatten(upstream)[0]
+            gradients = _outside_eager(
+                _cross_entropy_backward,
+                hidden,
+                table,
+                bias,
+                labels,
+                log_sum,
+                outer,
+                chunk_size,
+            )
+            return (*gradients, None)
+
+        return (loss, predicted), gradient
+
+    return cross_entropy(hidden, table, bias, labels)
+
+
+def _cross_entropy_forward(
+    hidden: Any, table: Any, bias: Any, labels: Any, chunk_size: int
+) -> tuple[Any, Any, Any]:
+    """Loss, best entry and log of the softmax's denominator, each `(P,)`."""
+    size = table.shape[0]
+    places = ops.arange(ops.shape(labels)[0], dtype="int32")
+
+    def step(
+        start: Any, rows: int, top: Any, total: Any, own: Any, best: Any
+    ) -> tuple[Any, ...]:
+        logits = _chunk_logits(hidden, *_chunk(start, rows, table, bias))
+        chunk_best = ops.cast(ops.argmax(logits, axis=1), "int32")
+        chunk_top = ops.max(logits, axis=1)
+        best = ops.where(chunk_top > top, chunk_best + start, best)
+        new_top = ops.maximum(top, chunk_top)
+        # The largest exponent is 0, whatever the logits.
+        chunk_total = ops.sum(ops.exp(logits - new_top[:, None]), axis=1)
+        total = total * ops.exp(top - new_top) + chunk_total
+        column = labels - start
+        here = ops.logical_and(column >= 0, column < rows)
+        place = places * rows + ops.clip(column, 0, rows - 1)
+        own = ops.where(here, ops.take(ops.reshape(logits, (-1,)), place), own)
+        return new_top, total, own, best
+
+    zeros = ops.zeros_like(labels, dtype="float32")
+    lowest = ops.full_like(zeros, -3.0e38)
+    state = (lowest, zeros, zeros, ops.zeros_like(labels))
+    top, total, own, best = _over_chunks(step, state, size, chunk_size)
+    log_sum = top + ops.log(total)
+    known = ops.logical_and(labels >= 0, labels < size)
+    return ops.where(known, log_sum - own, float("nan")), best, log_sum
+
+
+def _cross_entropy_backward(
+    hidden: Any,
+    table: Any,
+    bias: Any,
+    labels: Any,
+    log_sum: Any,
+    outer: Any,
+    chunk_size: int,
+) -> tuple[Any, Any, Any]:
+    """Gradients of `hidden`, `table` and `bias`, given that of the loss `(P,)`."""
+    size, dim = table.shape
+
+    def step(
+        start: Any, rows: int, to_hidden: Any, to_table: Any, to_bias: Any
+    ) -> tuple[Any, ...]:
+        table_rows, bias_rows = _chunk(start, rows, table, bias)
+        logits = _chunk_logits(hidden, table_rows, bias_rows)
+        shares = ops.exp(logits - log_sum[:, None])
+        # A label of another chunk is a row of zeros.
+        shares = shares - ops.one_hot(labels - start, rows, dtype="float32")
+        shares = shares * outer[:, None]  # (P, rows), gradient of the logits
+        to_bias = _write(to_bias, start, ops.sum(shares, axis=0))
+        shares = ops.cast(shares, hidden.dtype)
+        part = ops.matmul(shares, ops.cast(table_rows, hidden.dtype))
+        to_hidden = to_hidden + ops.cast(part, "float32")
+        part = ops.matmul(ops.transpose(shares), hidden)
+        to_table = _write(to_table, start, ops.cast(part, "float32"))
+        return to_hidden, to_table, to_bias
+
+    state = (
+        ops.zeros_like(hidden, dtype="float32"),
+        _buffer((size, dim)),
+        _buffer((size,)),
+    )
+    to_hidden, to_table, to_bias = _over_chunks(step, state, size, chunk_size)
+    return ops.cast(to_hidden, hidden.dtype), to_table, to_bias
+
+
+def _chunk(start: Any, rows: int, table: Any, bias: Any) -> tuple[Any, Any]:
+    """The entries from `start` on, of table and bias."""
+    dim = table.shape[1]
+    return (
+        ops.slice(table, (start, 0), (rows, dim)),
+        ops.slice(bias, (start,), (rows,)),
+    )
+
+
+def _chunk_logits(hidden: Any, table: Any, bias: Any) -> Any:
+    """Float32 `(P, rows)`, multiplied in the type of `hidden`."""
+    table = ops.cast(ops.convert_to_tensor(table), hidden.dtype)
+    logits = ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32")
+    return logits + ops.convert_to_tensor(bias)
+
+
+def _over_chunks(
+    step: Callable[..., tuple[Any, ...]],
+    state: tuple[Any, ...],
+    size: int,
+    chunk_size: int,
+) -> tuple[Any, ...]:
+    """Runs `state = step(start, rows, *state)` over 0 to `size`, strictly in turn."""
+    if _uncompiled_tensorflow():
+        import tensorflow as tf
+
+        for start in range(0, size, chunk_size):
+            # The chunks hardly depend on each other: TensorFlow would compute the
+            # logits of as many at once as it has threads.
+            with tf.control_dependencies(keras.tree.flatten(state)):
+                state = step(start, min(chunk_size, size - start), *state)
+        return state
+    whole = size // chunk_size * chunk_size
+    if whole:
+        _, *rest = ops.while_loop(
+            lambda start, *_: start < whole,
+            lambda start, *state: (
+                start + chunk_size,
+                *step(start, chunk_size, *state),
+            ),
+            (ops.cast(0, "int32"), *state),
+        )
+        state = tuple(rest)
+    if size > whole:
+        state = step(whole, size - whole, *state)
+    return state
+
+
+def _buffer(shape: tuple[int, ...]) -> Any:
+    """A float32 tensor to be filled by `_write`."""
+    if _uncompiled_tensorflow():
+        import tensorflow as tf
+
+        # Zeros would be folded into a constant, which the graph holds for ever and
+        # which the first write would have to copy.
+        return tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
+    return ops.zeros(shape, dtype="float32")
+
+
+def _write(buffer: Any, start: Any, rows: Any) -> Any:
+    """Puts rows into the buffer from `start` on; in place inside a graph."""
+    if _uncompiled_tensorflow():
+        import tensorflow as tf
+
+        # On the CPU the kernels behind `tf.tensor_scatter_nd_update` and
+        # `ops.slice_update` copy the whole buffer at each write; this one does not.
+        return tf.raw_ops.TensorStridedSliceUpdate(
+            input=buffer,
+            begin=[start],
+            end=[start + rows.shape[0]],
+            strides=[1],
+            value=rows,
+        )
+    return ops.slice_update(buffer, (start,) + (0,) * (len(rows.shape) - 1), rows)
+
+
+def _uncompiled_tensorflow() -> bool:
+    """Whether TensorFlow's own kernels will run this; else XLA will, or JAX.
+
+    XLA would hold all chunks of an unrolled loop at once and knows how to write in
+    place; TensorFlow the other way round. Both ways run on both, so that a graph
+    that XLA gets to see later only takes more memory.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    # No public name tells that a graph is traced for `jit_compile=True` or a TPU.
+    from tensorflow.python.ops import control_flow_util
+
+    graph = tf.compat.v1.get_default_graph()
+    return not control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+def _outside_eager(
+    function: Callable[..., Any], hidden: Any, table: Any, *args: Any
+) -> Any:
+    """Calls a function, as a graph where TensorFlow runs eagerly.
+
+    Eagerly, each write would copy the buffer, which the caller still holds.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return _graph_of(function, tuple(table.shape))(hidden, table, *args)
+    return function(hidden, table, *args)
+
+
+@functools.lru_cache(maxsize=32)
+def _graph_of(
+    function: Callable[..., Any], table_shape: tuple[int, int]
+) -> Callable[..., Any]:
+    """The function for tables of one shape, traced for any number of predictions.
+
+    One graph for all tables would forget the static shape, which the loop needs.
+    """
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
+def _is_float64(x: Any) -> bool:
+    """Whether a tensor is of NumPy's float type, which nothing here is meant for."""
+    return keras.backend.standardize_dtype(x.dtype) == "float64"
+
+
+def _check_cross_entropy(
+    hidden: Any, table: Any, bias: Any, labels: Any, chunk_size: int
+) -> None:
+    """Refuses shapes that do not fit together."""
+    if chunk_size < 1:
+        raise ValueError(
+            f"`chunk_size` must be positive. Received: chunk_size={chunk_size}"
+        )
+    shapes = {
+        "hidden": tuple(hidden.shape),
+        "table": tuple(table.shape),
+        "bias": tuple(bias.shape),
+        "labels": tuple(labels.shape),
+    }
+    fits = (
+        [len(shape) for shape in shapes.values()] == [2, 2, 1, 1]
+        and None not in shapes["table"]
+        and shapes["table"][1] == shapes["hidden"][1]
+        and shapes["table"][0] == shapes["bias"][0]
+        and (
+            None in (shapes["hidden"][0], shapes["labels"][0])
+            or shapes["hidden"][0] == shapes["labels"][0]
+        )
+    )
+    if not fits:
+        raise ValueError(
+            "Expected hidden (P, D), table (V, D) with V and D static, bias (V,) and "
+            f"labels (P,). Received: shapes {shapes}"
+        )
 
 
 def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:

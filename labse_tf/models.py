@@ -21,7 +21,7 @@ from labse_tf.layers import (
     PackedAttentionMask,
     SentencePooling,
     compute_policy,
-    gelu_approximate,
+    get_activation,
     sentence_fingerprints,
 )
 from labse_tf.metrics import TranslationRankingAccuracy
@@ -110,7 +110,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
                 f"num_heads={num_heads}, hidden_dim={hidden_dim}"
             )
         policy = compute_policy(dtype)
-        feed_forward_activation = _activation(activation)
+        feed_forward_activation = get_activation(activation)
 
         def initializer() -> keras.initializers.Initializer:
             return keras.initializers.TruncatedNormal(stddev=initializer_range)
@@ -293,10 +293,9 @@ class LaBSE(keras.Model):
         self.backbone = backbone
         self.sentence_pooling = SentencePooling(pooling, name="sentence_pooling")
         self.preprocessor = preprocessor
-        if pooling != "pooler":
-            # No loss reaches it; a trainable weight without a gradient is a warning
-            # a step and decays for nothing.
-            backbone.pooler.trainable = False
+        # Where no loss reaches the pooler, a trainable weight without a gradient is a
+        # warning a step and decays for nothing.
+        backbone.pooler.trainable = backbone.trainable and pooling == "pooler"
 
         # === Functional Model ===
         inputs = {
@@ -779,10 +778,3 @@ def _check_sizes(**sizes: int) -> None:
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
-
-
-def _activation(name: str) -> Callable[[Any], Any]:
-    """An activation by name; GELU in its two forms."""
-    if name == "gelu_approximate":
-        return gelu_approximate
-    return keras.activations.get(name)
