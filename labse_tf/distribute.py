@@ -122,6 +122,20 @@ def all_gather_rows(rows: Any) -> Any:
     return _replica_context().all_gather(tf.convert_to_tensor(rows), axis=0)
 
 
+def sum_over_replicas(value: Any) -> Any:
+    """Adds up a value over all replicas; each gets the sum.
+
+    Args:
+        value: A number or tensor of one shape on all replicas.
+
+    Returns:
+        The same shape; `value` itself on one replica.
+    """
+    if replica_count() == 1:
+        return value
+    return _replica_context().all_reduce("SUM", value)
+
+
 def global_row_ids(rows: Any) -> Any:
     """Numbers this replica's rows within the global batch.
 

@@ -1,4 +1,4 @@
-"""Stacking: which weight comes from where, moments, growth from zero layers."""
+"""Masked language models; stacking: what comes from where, moments, growth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 
 from labse_tf.models import LaBSE, LaBSEBackbone
-from labse_tf.optimizers import adamw
-from labse_tf.pretraining import stack, stack_moments
+from labse_tf.optimizers import WarmupLinearDecay, adamw
+from labse_tf.preprocessing import MaskedLMPreprocessor
+from labse_tf.pretraining import MaskedLM, stack, stack_moments
+from labse_tf.tokenizers import WordPieceTokenizer
 
 SIZE = {"num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
 
@@ -165,3 +167,147 @@ def test_moments_of_grown_blocks_start_at_zero() -> None:
         np.testing.assert_array_equal(variable.numpy(), expected)
     with pytest.raises(ValueError, match=r"one class. Received: Adam and SGD"):
         stack_moments(first, [], keras.optimizers.SGD(), [], 0)
+
+
+# === The masked language model ===
+
+WORDS = "sun moon star sky day night good bad old new hill sea".split()
+OTHER = [word[::-1].upper() for word in WORDS]
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *OTHER]
+
+
+def masked_lm(num_layers: int = 1, **changes: object) -> MaskedLM:
+    size = {"num_heads": 4, "hidden_dim": 32, "intermediate_dim": 64}
+    model = LaBSEBackbone(len(TOKENS), num_layers, **size, dropout=0.0, **changes)
+    return MaskedLM(model, chunk_size=10)
+
+
+def masker(**changes: object) -> MaskedLMPreprocessor:
+    tokenizer = WordPieceTokenizer(TOKENS)
+    settings = {"packed": False, "max_predictions": 8} | changes
+    return MaskedLMPreprocessor(tokenizer, 24, **settings)
+
+
+def rows(count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Random words (nothing to guess from a neighbour) and their translations."""
+    numbers = [rng.integers(0, len(WORDS), 5) for _ in range(count)]
+    return tuple(
+        [" ".join(words[i] for i in row) for row in numbers] for words in (WORDS, OTHER)
+    )
+
+
+def pair_batches(steps: int, preprocessor: MaskedLMPreprocessor) -> tf.data.Dataset:
+    features = preprocessor(rows(32 * steps, np.random.default_rng(3)), (0, 0))
+    return tf.data.Dataset.from_tensor_slices(features).batch(32, drop_remainder=True)
+
+
+def test_loss_and_metrics_are_those_of_the_full_softmax() -> None:
+    model = masked_lm()
+    rng = np.random.default_rng(0)
+    source, target = rows(6, rng)
+    preprocessor = masker()
+    sentences = preprocessor(source[:3], (0, 1))
+    pairs = preprocessor((source[3:], target[3:]), (0, 2))
+    width = max(f["token_ids"].shape[1] for f in (sentences, pairs))
+
+    def padded(name: str, value: tf.Tensor) -> np.ndarray:
+        value = value.numpy()
+        if not name.startswith("mask_"):
+            value = np.pad(value, ((0, 0), (0, width - value.shape[1])))
+        return value
+
+    features = {
+        name: np.concatenate([padded(name, f[name]) for f in (sentences, pairs)])
+        for name in sentences
+    }
+    model.compile("sgd")
+    found = model.test_on_batch(features, return_dict=True)
+
+    states = model.backbone(features)["sequence_output"]
+    logits = model.head.logits(
+        states, features["mask_positions"], model.backbone.token_embedding.embeddings
+    ).numpy()
+    log_softmax = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    ids, weights = features["mask_ids"], features["mask_weights"]
+    losses = -np.take_along_axis(log_softmax, ids[:, :, None], axis=2)[:, :, 0]
+    hits = (logits.argmax(-1) == ids).astype(float)
+    for task, part in (("mlm", slice(0, 3)), ("tlm", slice(3, 6))):
+        total = weights[part].sum()
+        assert total > 0
+        expected = (losses[part] * weights[part]).sum() / total
+        assert found[f"{task}_loss"] == pytest.approx(expected, abs=1e-5)
+        accuracy = (hits[part] * weights[part]).sum() / total
+        assert found[f"{task}_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    expected = (losses * weights).sum() / weights.sum()
+    assert found["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_pooler_is_not_trained_and_stays_trainable() -> None:
+    model = masked_lm()
+    paths = {w.path for w in model.trainable_variables}
+    assert not any(path.startswith("pooler") for path in paths)
+    assert len(paths) == len(model.weights) - 2
+    assert model.backbone.pooler.trainable
+
+
+@pytest.mark.slow
+def test_losses_fall_and_the_translation_helps() -> None:
+    """What TLM is for: a masked word is read off from the other language.
+
+    The same model on the same masked words, with the translation beside them and
+    with that of another sentence.
+    """
+    model = masked_lm(2)
+    model.compile(adamw(WarmupLinearDecay(5e-3, 300, warmup_steps=20)))
+    preprocessor = masker(mask_rate=0.3)
+    history = model.fit(
+        pair_batches(300, preprocessor), epochs=1, shuffle=False, verbose=0
+    ).history
+    after = model.evaluate(pair_batches(4, preprocessor), verbose=0, return_dict=True)
+    rng = np.random.default_rng(99)
+    source, target = rows(128, rng)
+    right = model.test_on_batch(
+        preprocessor((source, target), (7, 7)), return_dict=True
+    )
+    wrong = model.test_on_batch(
+        preprocessor((source, target[1:] + target[:1]), (7, 7)), return_dict=True
+    )
+    # Without the translation there are twelve words to guess from.
+    assert after["tlm_loss"] < np.log(len(WORDS)) - 0.3
+    assert history["tlm_loss"][0] > after["tlm_loss"]
+    assert right["tlm_accuracy"] > wrong["tlm_accuracy"] + 0.2
+
+
+def test_a_stage_hands_its_head_and_embeddings_on() -> None:
+    model = masked_lm(1)
+    deeper = MaskedLM(stack(model.backbone, 2), model.head)
+    assert deeper.head is model.head
+    before = {w.path: w.numpy() for w in model.weights}
+    for weight in deeper.weights:
+        if not weight.path.startswith("transformer_layer_1"):
+            np.testing.assert_array_equal(weight.numpy(), before[weight.path])
+
+
+def test_the_step_compiles_with_xla() -> None:
+    """Static shapes, no strings, no callbacks: what a TPU asks for."""
+    model = masked_lm(1)
+    preprocessor = masker(packed=True)
+    source, target = rows(6, np.random.default_rng(0))
+    features = preprocessor((source, target), (0, 0), num_rows=8)
+    assert "position_ids" in features
+    eager = masked_lm(1)
+    eager.set_weights(model.get_weights())
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=True)
+    eager.compile(keras.optimizers.SGD(0.1))
+    results = [m.train_on_batch(features, return_dict=True) for m in (model, eager)]
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
+    for one, two in zip(model.weights, eager.weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), two.numpy(), atol=1e-5)
+
+
+def test_masked_lm_saves(tmp_path) -> None:
+    model = masked_lm(1)
+    features = masker()(rows(4, np.random.default_rng(0))[0], (0, 0))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(features)["loss"], model(features)["loss"])
