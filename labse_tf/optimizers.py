@@ -67,12 +67,80 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable(package="labse_tf")
+class AdamW(keras.optimizers.AdamW):
+    """AdamW that trains on N replicas as on one device, also where it clips.
+
+    Keras clips each replica's share of the gradients before it adds them up, so its
+    limit means something else on every number of replicas. Here gradients are summed
+    first. What is not decayed is an argument, so that it survives saving, and a decay
+    of 0 costs nothing.
+
+    Args:
+        learning_rate: A number or a schedule.
+        weight_decay: Multiplied by the learning rate; 0 for none.
+        not_decayed: Pattern; variables whose name contains it do not decay. `None`:
+            all do.
+        name: Of the optimiser.
+        **kwargs: Other arguments of `keras.optimizers.AdamW`.
+
+    Example:
+        >>> from labse_tf.optimizers import AdamW
+        >>> AdamW(1e-3, not_decayed="bias").get_config()["not_decayed"]
+        'bias'
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3,
+        weight_decay: float = 0.0,
+        *,
+        not_decayed: str | None = None,
+        name: str = "adamw",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs
+        )
+        self.not_decayed = not_decayed
+        if not_decayed is not None:
+            self.exclude_from_weight_decay(var_names=[not_decayed])
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Updates the variables.
+
+        Args:
+            grads: Tensors, `tf.IndexedSlices` or `None`, one a variable.
+            trainable_variables: The variables; those of `build` where left out.
+        """
+        if keras.backend.backend() == "tensorflow":
+            grads = self._total(grads)
+        super().apply(grads, trainable_variables)
+
+    def _total(self, grads: Any) -> list[Any]:
+        """The gradients of the global batch."""
+        return _sum_over_replicas(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        """Nothing more: `apply` has summed over the replicas, before clipping."""
+        return grads_and_vars
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Keras's, which would read and write every weight for a decay of 0 too."""
+        if self.weight_decay:
+            super()._apply_weight_decay(variables)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "not_decayed": self.not_decayed}
+
+
 # The tables whose rows rest where gradients are dense, by the end of their paths.
 _TABLES = r"(^|/)(token|segment)_embedding/embeddings$"
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
-class LazyAdamW(keras.optimizers.AdamW):
+class LazyAdamW(AdamW):
     """AdamW that touches only the rows of a table that a batch has looked up.
 
     A batch of 512 pairs holds some thousand different tokens out of up to 501,153.
@@ -89,9 +157,6 @@ class LazyAdamW(keras.optimizers.AdamW):
     Bias correction is by the steps done by all, not by those of the row. A dense
     gradient (of a kernel, or of a table that is also a masked-LM head's output)
     gets AdamW as Keras does it.
-
-    With several replicas gradients are clipped after they have been summed, as on
-    one device (Keras's own optimisers clip each replica's share alone).
 
     Backends without `IndexedSlices`, such as JAX, have dense gradients. There, for
     the variables that `tables` names, rows whose gradient is all zero are left as
@@ -113,6 +178,7 @@ class LazyAdamW(keras.optimizers.AdamW):
         clipvalue: Largest element of a gradient.
         global_clipnorm: Largest norm of all gradients together; at most one of the
             three.
+        not_decayed: As in `AdamW`.
         tables: Pattern that a variable's path must contain; on backends without
             `IndexedSlices` only.
         name: Of the optimiser.
@@ -141,6 +207,7 @@ class LazyAdamW(keras.optimizers.AdamW):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        not_decayed: str | None = None,
         tables: str = _TABLES,
         name: str = "lazy_adamw",
     ) -> None:
@@ -153,22 +220,14 @@ class LazyAdamW(keras.optimizers.AdamW):
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
+            not_decayed=not_decayed,
             name=name,
         )
         self.tables = tables
 
-    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Updates the variables.
-
-        Args:
-            grads: Tensors, `tf.IndexedSlices` or `None`, one a variable.
-            trainable_variables: The variables; those of `build` where left out.
-        """
-        if keras.backend.backend() == "tensorflow":
-            grads = [
-                sum_repeated_rows(gradient) for gradient in _sum_over_replicas(grads)
-            ]
-        super().apply(grads, trainable_variables)
+    def _total(self, grads: Any) -> list[Any]:
+        """The gradients of the global batch, each row once."""
+        return [sum_repeated_rows(gradient) for gradient in super()._total(grads)]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its moments.
@@ -274,15 +333,11 @@ class LazyAdamW(keras.optimizers.AdamW):
     def _apply_weight_decay(self, variables: Any) -> None:
         """Nothing: `update_step` decays, which knows the rows."""
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        """Nothing more: `apply` has summed over the replicas, before clipping."""
-        return grads_and_vars
-
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = super().get_config()
         names = "name learning_rate weight_decay beta_1 beta_2 epsilon".split()
-        names += ["clipnorm", "clipvalue", "global_clipnorm"]
+        names += ["clipnorm", "clipvalue", "global_clipnorm", "not_decayed"]
         return {**{name: config[name] for name in names}, "tables": self.tables}
 
 
@@ -373,18 +428,11 @@ def adamw(
         Loshchilov and Hutter, 2019 (https://arxiv.org/abs/1711.05101); BERT's own
         exclusions: https://github.com/google-research/bert, `optimization.py`.
     """
-    settings: dict[str, Any] = {
-        "learning_rate": learning_rate,
-        "global_clipnorm": clip_norm,
-        "epsilon": epsilon,
-    }
-    optimizer: keras.optimizers.Optimizer
-    if lazy:
-        optimizer = LazyAdamW(weight_decay=weight_decay, **settings)
-    elif weight_decay:
-        optimizer = keras.optimizers.AdamW(weight_decay=weight_decay, **settings)
-    else:
-        # A decay of 0 would still read and write every weight at every step.
-        return keras.optimizers.Adam(**settings)
-    optimizer.exclude_from_weight_decay(var_names=[_NOT_DECAYED])
-    return optimizer
+    kind = LazyAdamW if lazy else AdamW
+    return kind(
+        learning_rate,
+        weight_decay,
+        global_clipnorm=clip_norm,
+        epsilon=epsilon,
+        not_decayed=_NOT_DECAYED,
+    )

@@ -63,7 +63,13 @@ TRAIN = """
         dual = models.DualEncoder(encoder)
         kind = StopGradient if settings.get("stop") else losses.AdditiveMarginSoftmax
         loss = kind(0.3, 10.0, cross_replica=settings.get("cross", True))
-        dual.compile(keras.optimizers.SGD(0.5), loss)
+        optimizer = keras.optimizers.SGD(0.5)
+        if "clip" in settings:
+            from labse_tf.optimizers import adamw
+            optimizer = adamw(1e-3, weight_decay=0.1, clip_norm=settings["clip"])
+            # Far from 0, or Adam's division hides what clipping does.
+            optimizer.epsilon = 0.1
+        dual.compile(optimizer, loss)
     first = {}
 
     class Note(keras.callbacks.Callback):
@@ -154,6 +160,15 @@ def test_replicas_train_as_one_device(run_python, tmp_path, one, replicas) -> No
     difference = np.abs(weights - one[1]).max()
     print(f"{replicas} replicas: largest difference after 5 steps {difference:.2e}")
     assert difference < 1e-5
+
+
+def test_clipping_is_that_of_one_device(run_python, tmp_path) -> None:
+    """Gradients are summed over the replicas first, then clipped."""
+    _, alone = train(run_python, tmp_path, strategy="one_device", clip=0.1)
+    _, two = train(run_python, tmp_path, strategy="cpu:2", clip=0.1)
+    _, unclipped = train(run_python, tmp_path, strategy="cpu:2", clip=100.0)
+    assert np.abs(two - alone).max() < 1e-6
+    assert np.abs(unclipped - alone).max() > 1e-4
 
 
 @pytest.mark.parametrize("change", [{"stop": True}, {"cross": False}])

@@ -589,3 +589,16 @@ def test_lazy_on_jax_equals_tensorflow(run_python, tmp_path: Path) -> None:
         np.testing.assert_allclose(one, two, atol=1e-6)
     # Row 10 never occurs.
     np.testing.assert_array_equal(jax[0][10], lazy_start()["table"][10])
+
+
+def test_what_is_not_decayed_survives_saving() -> None:
+    for lazy in (False, True):
+        optimizer = adamw(0.1, weight_decay=0.5, lazy=lazy)
+        again = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(optimizer)
+        )
+        backbone = LaBSEBackbone(20, 1, 2, 8, 16)
+        again.build(backbone.trainable_weights)
+        decayed = [again._use_weight_decay(w.value) for w in backbone.trainable_weights]
+        assert sum(decayed) == 3 + 6 + 1
+        assert again.get_config() == optimizer.get_config()

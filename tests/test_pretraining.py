@@ -165,7 +165,7 @@ def test_moments_of_grown_blocks_start_at_zero() -> None:
     for variable in second.variables[2:]:
         expected = 0.0 if "transformer_layer" in variable.path else 1.0
         np.testing.assert_array_equal(variable.numpy(), expected)
-    with pytest.raises(ValueError, match=r"one class. Received: Adam and SGD"):
+    with pytest.raises(ValueError, match=r"one class. Received: AdamW and SGD"):
         stack_moments(first, [], keras.optimizers.SGD(), [], 0)
 
 
