@@ -71,7 +71,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--chunk", type=int, default=8192)
     parser.add_argument(
-        "--full", action="store_true", help="the full softmax too (up to 14 GB)"
+        "--full", action="store_true", help="the full softmax too (9 GB in all)"
     )
     parser.add_argument(
         "--full-predictions",
