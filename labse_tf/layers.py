@@ -763,6 +763,29 @@ def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:
     return ops.stack(columns, axis=1)
 
 
+def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
+    """Tells which pairs share a sentence: the source, or the target.
+
+    Args:
+        pair_ids: int32 `(b, 4)`, fingerprints of source and target side by side.
+        other_pair_ids: int32 `(G, 4)`, of the pairs to compare with.
+
+    Returns:
+        Bool `(b, G)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.layers import same_sentences
+        >>> pairs = np.array([[1, 1, 5, 5], [1, 1, 6, 6], [1, 2, 7, 7]])
+        >>> np.asarray(same_sentences(pairs[:1], pairs)).tolist()
+        [[True, True, False]]
+    """
+    same = ops.equal(pair_ids[:, None, :], other_pair_ids[None, :, :])  # (b, G, 4)
+    same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])
+    same_target = ops.logical_and(same[:, :, 2], same[:, :, 3])
+    return ops.logical_or(same_source, same_target)
+
+
 def _mix_bits(x: Any) -> Any:
     """Spreads each bit of an int32 over all 32 (MurmurHash3's finaliser)."""
     x = ops.bitwise_xor(x, ops.right_shift(x, 16)) * -2048144789

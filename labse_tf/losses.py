@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from labse_tf.distribute import all_gather_rows, global_row_ids, replica_count
+from labse_tf.layers import same_sentences
 
 # A logit that leaves nothing of its column after the softmax, and is finite.
 _MASKED = -1e9
@@ -157,13 +158,8 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
     def _duplicates(self, source_ids: Any, target_ids: Any, positive: Any) -> Any:
         """Bool `(b, G)`: another pair with the same source or the same target."""
         local = ops.concatenate([source_ids, target_ids], axis=1)  # (b, 4)
-        everyone = self._gather(local)  # (G, 4)
-        same = ops.equal(local[:, None, :], everyone[None, :, :])  # (b, G, 4)
-        same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])
-        same_target = ops.logical_and(same[:, :, 2], same[:, :, 3])
-        return ops.logical_and(
-            ops.logical_or(same_source, same_target), ops.logical_not(positive)
-        )
+        shared = same_sentences(local, self._gather(local))
+        return ops.logical_and(shared, ops.logical_not(positive))
 
     def _rank(
         self, queries: Any, candidates: Any, positive: Any, ignored: Any | None

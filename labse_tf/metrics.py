@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from labse_tf.distribute import all_gather_rows, global_row_ids
+from labse_tf.layers import same_sentences
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -73,12 +74,7 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
         copies = None
         if source_ids is not None and target_ids is not None:
             ids = ops.concatenate([source_ids, target_ids], axis=1)
-            everyone = all_gather_rows(ids)
-            same = ops.equal(ids[:, None, :], everyone[None, :, :])
-            copies = ops.logical_or(
-                ops.logical_and(same[:, :, 0], same[:, :, 1]),
-                ops.logical_and(same[:, :, 2], same[:, :, 3]),
-            )
+            copies = same_sentences(ids, all_gather_rows(ids))
         hits = [
             _nearest_is(labels, queries, all_gather_rows(candidates), copies)
             for queries, candidates in ((source, target), (target, source))

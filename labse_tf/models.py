@@ -577,10 +577,11 @@ class DualEncoder(keras.Model):
                 "`loss` is needed, such as "
                 "labse_tf.losses.AdditiveMarginSoftmax(). Received: loss=None"
             )
-        if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
-            jit_compile = False
         super().compile(
-            optimizer=optimizer, loss=None, jit_compile=jit_compile, **kwargs
+            optimizer=optimizer,
+            loss=None,
+            jit_compile=resolve_jit_compile(jit_compile),
+            **kwargs,
         )
         self.pair_loss = loss
         self.pair_metrics = (
@@ -641,6 +642,21 @@ class DualEncoder(keras.Model):
             metrics=[deserialize(metric) for metric in config["metrics"]],
         )
         self.optimizer.build(self.trainable_variables)
+
+
+def resolve_jit_compile(jit_compile: bool | str) -> bool | str:
+    """Gives what `"auto"` means here.
+
+    Args:
+        jit_compile: As `compile` takes it.
+
+    Returns:
+        `False` for `"auto"` on TensorFlow, where XLA is slower on the CPU and fails
+        with collectives outside a TPU (which compiles always); else the argument.
+    """
+    if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
+        return False
+    return jit_compile
 
 
 def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:

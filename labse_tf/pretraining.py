@@ -15,7 +15,7 @@ from keras import ops
 
 from labse_tf.distribute import sum_over_replicas
 from labse_tf.layers import MaskedLMHead
-from labse_tf.models import LaBSEBackbone
+from labse_tf.models import LaBSEBackbone, resolve_jit_compile
 
 _LAYER = re.compile(r"transformer_layer_(\d+)(?=/)")
 
@@ -114,10 +114,11 @@ class MaskedLM(keras.Model):
             jit_compile: `"auto"` is off on TensorFlow (a TPU compiles always).
             **kwargs: Other arguments of `keras.Model.compile`.
         """
-        if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
-            jit_compile = False
         super().compile(
-            optimizer=optimizer, loss=None, jit_compile=jit_compile, **kwargs
+            optimizer=optimizer,
+            loss=None,
+            jit_compile=resolve_jit_compile(jit_compile),
+            **kwargs,
         )
 
     def compute_loss(

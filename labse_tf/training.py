@@ -428,10 +428,9 @@ def _make_encoder(
         return SentencePreprocessor(tokenizer, recipe.sequence_length)
 
     if model is not None:
-        tokenizer = LaBSE.from_preset(model).text_preprocessor().tokenizer
-        return LaBSE.from_preset(
-            model, preprocessor=preprocessor(tokenizer), dtype=recipe.dtype
-        )
+        known = LaBSE.from_preset(model, dtype=recipe.dtype)
+        tokenizer = known.text_preprocessor().tokenizer
+        return LaBSE(known.backbone, preprocessor(tokenizer), pooling=known.pooling)
     if vocabulary is None:
         raise ValueError("`vocabulary` is needed for a new model. Received: None")
     tokenizer = WordPieceTokenizer(vocabulary, lowercase=lowercase)

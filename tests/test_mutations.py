@@ -33,13 +33,13 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         LOSSES,
     ),
     "duplicates need both": (
-        "losses",
+        "layers",
         "ops.logical_or(same_source, same_target)",
         "ops.logical_and(same_source, same_target)",
         LOSSES,
     ),
     "half a fingerprint": (
-        "losses",
+        "layers",
         "same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])",
         "same_source = same[:, :, 0]",
         LOSSES,
