@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-POOLINGS = ("pooler", "cls", "mean")
+POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 
 
 def compute_policy(
@@ -100,33 +100,69 @@ class SentencePooling(keras.layers.Layer):
         pooling: `"pooler"`: BERT's dense + tanh on [CLS], as in the released
             LaBSE weights; `"cls"`: [CLS] of the last layer, as the paper's text
             says (section 2); `"mean"`: the mean over all tokens that are no padding,
-            [CLS] and [SEP] among them, so that an empty text has a vector too.
+            [CLS] and [SEP] among them, so that an empty text has a vector too;
+            `"weighted_mean"` (ours): the mean with a learned weight `exp(w)` a token
+            of the vocabulary, at first 1. A layer normalisation makes all tokens
+            equally long, and these weights are what then lets "the" count for less:
+            a bag of tokens needs them, and deeper stages keep them.
+        vocabulary_size: V, for `"weighted_mean"` only.
         **kwargs: `name` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         sequence_output: float `(B, T, D)`.
         pooled_output: float `(B, D)`.
         padding_mask: int `(B, T)`.
+        token_ids: int `(B, T)`, for `"weighted_mean"` only.
 
     Returns:
         float32 `(B, D)` of length 1, whatever the compute type.
 
     Raises:
-        ValueError: If `pooling` is none of the three.
+        ValueError: If `pooling` is none of the four, or the weighted mean lacks
+            `vocabulary_size`.
 
     References:
         Feng et al., 2022, section 2 (https://arxiv.org/abs/2007.01852).
     """
 
-    def __init__(self, pooling: str = "pooler", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        pooling: str = "pooler",
+        *,
+        vocabulary_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if pooling not in POOLINGS:
             raise ValueError(
                 f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}"
             )
+        weighted = pooling == "weighted_mean"
+        if weighted and not vocabulary_size:
+            raise ValueError(
+                '`vocabulary_size` is needed for pooling="weighted_mean". '
+                f"Received: vocabulary_size={vocabulary_size}"
+            )
         self.pooling = pooling
+        self.vocabulary_size = vocabulary_size if weighted else None
+        if self.vocabulary_size is not None:
+            # An embedding, so that its gradient has the rows of the batch alone.
+            self.token_weights = keras.layers.Embedding(
+                self.vocabulary_size,
+                1,
+                embeddings_initializer="zeros",
+                dtype="float32",
+                name="token_weights",
+            )
+            self.token_weights.build((None,))
 
-    def call(self, sequence_output: Any, pooled_output: Any, padding_mask: Any) -> Any:
+    def call(
+        self,
+        sequence_output: Any,
+        pooled_output: Any,
+        padding_mask: Any,
+        token_ids: Any | None = None,
+    ) -> Any:
         """See the class."""
         if self.pooling == "pooler":
             vectors = ops.cast(pooled_output, "float32")
@@ -135,19 +171,29 @@ class SentencePooling(keras.layers.Layer):
         else:
             states = ops.cast(sequence_output, "float32")
             weights = ops.cast(padding_mask, "float32")[:, :, None]  # (B, T, 1)
+            if self.pooling == "weighted_mean":
+                weights = weights * ops.exp(self.token_weights(token_ids))
             # The sum points where the mean does; the length is divided out below.
             vectors = ops.sum(states * weights, axis=1)
         return l2_normalize(vectors)
 
     def compute_output_spec(
-        self, sequence_output: Any, pooled_output: Any, padding_mask: Any
+        self,
+        sequence_output: Any,
+        pooled_output: Any,
+        padding_mask: Any,
+        token_ids: Any | None = None,
     ) -> keras.KerasTensor:
         """Float32 `(B, D)`."""
         return keras.KerasTensor(pooled_output.shape, dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().get_config(), "pooling": self.pooling}
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "vocabulary_size": self.vocabulary_size,
+        }
 
 
 def l2_normalize(vectors: Any) -> Any:

@@ -257,7 +257,8 @@ class LaBSE(keras.Model):
         preprocessor: A `SentencePreprocessor`; `None` where token ids are made
             elsewhere (`encode` is not there then).
         pooling: `"pooler"` (dense + tanh on [CLS], as in the released weights),
-            `"cls"` or `"mean"`; see `labse_tf.layers.SentencePooling`.
+            `"cls"`, `"mean"` or `"weighted_mean"`; see
+            `labse_tf.layers.SentencePooling`.
         **kwargs: `name`, `trainable`.
 
     Raises:
@@ -291,7 +292,9 @@ class LaBSE(keras.Model):
 
         # === Layers ===
         self.backbone = backbone
-        self.sentence_pooling = SentencePooling(pooling, name="sentence_pooling")
+        self.sentence_pooling = SentencePooling(
+            pooling, vocabulary_size=backbone.vocabulary_size, name="sentence_pooling"
+        )
         self.preprocessor = preprocessor
         # Where no loss reaches the pooler, a trainable weight without a gradient is a
         # warning a step and decays for nothing.
@@ -306,6 +309,7 @@ class LaBSE(keras.Model):
             outputs["sequence_output"],
             outputs["pooled_output"],
             inputs["padding_mask"],
+            inputs["token_ids"],
         )  # (B, D)
         super().__init__(inputs=inputs, outputs=embeddings, **kwargs)
 
@@ -417,6 +421,7 @@ class LaBSE(keras.Model):
         preset: str | Path,
         *,
         preprocessor: SentencePreprocessor | None | object = _DEFAULT,
+        sequence_length: int | None = None,
         dtype: str | keras.DTypePolicy | None = None,
     ) -> LaBSE:
         """Loads a model by name or from a directory.
@@ -426,6 +431,7 @@ class LaBSE(keras.Model):
                 made.
             preprocessor: One of your own, or `None` for a model without one, which
                 needs no TensorFlow; left out, the preset's.
+            sequence_length: Most tokens a sentence, instead of the preset's.
             dtype: Compute type, `"float32"` or `"bfloat16"`.
 
         Returns:
@@ -437,7 +443,10 @@ class LaBSE(keras.Model):
         directory = presets.find(preset)
         config = presets.read_config(directory)
         if preprocessor is _DEFAULT:
-            preprocessor = _preset_preprocessor(directory, config)
+            settings = config["preprocessor"]
+            if sequence_length is not None:
+                settings = {**settings, "sequence_length": sequence_length}
+            preprocessor = _preset_preprocessor(directory, config, settings)
         backbone = LaBSEBackbone(**config["backbone"], dtype=dtype)
         model = cls(backbone, preprocessor, pooling=config["pooling"])  # type: ignore[arg-type]
         weights = {weight.path: weight for weight in model.weights}
@@ -760,16 +769,16 @@ def _row_encoder(model: LaBSE) -> Callable[..., np.ndarray]:
 
 
 def _preset_preprocessor(
-    directory: Path, config: dict[str, Any]
+    directory: Path, config: dict[str, Any], settings: dict[str, Any]
 ) -> SentencePreprocessor:
-    """The preprocessor that a preset's files describe."""
+    """A preprocessor with a preset's tokenizer."""
     from labse_tf.preprocessing import SentencePreprocessor
     from labse_tf.tokenizers import WordPieceTokenizer
 
     tokenizer = WordPieceTokenizer(
         directory / presets.VOCABULARY, **config["tokenizer"]
     )
-    return SentencePreprocessor(tokenizer, **config["preprocessor"])
+    return SentencePreprocessor(tokenizer, **settings)
 
 
 def _check_fit(backbone: LaBSEBackbone, preprocessor: SentencePreprocessor) -> None:

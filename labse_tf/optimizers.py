@@ -136,7 +136,7 @@ class AdamW(keras.optimizers.AdamW):
 
 
 # The tables whose rows rest where gradients are dense, by the end of their paths.
-_TABLES = r"(^|/)(token|segment)_embedding/embeddings$"
+_TABLES = r"(^|/)((token|segment)_embedding|token_weights)/embeddings$"
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")

@@ -1,20 +1,66 @@
 """Recipes: everything that decides what a training run makes, by name.
 
-A recipe is a frozen dataclass; the command line's flags come from its fields. Each
-named recipe says for each field where the value is from: a section of the paper, the
-official YAML, or `ours:` and the reason.
+A recipe is a frozen dataclass; the command line's flags come from its fields: `Recipe`
+for the dual encoder, `PretrainingRecipe` for the masked language model. Each named
+recipe says for each field where the value is from: a section of the paper, the official
+YAML, or `ours:` and the reason.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
-POOLINGS = ("pooler", "cls", "mean")
+POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 BATCHES = ("mixed", "one_language")
 DTYPES = ("float32", "bfloat16", "float16")
+OPTIMIZERS = ("adamw", "lazy_adamw")
+
+# Shares of the steps that the paper gives to its stages (section 4.1: 400k, 800k and
+# 1.8M), and the part of the depth that each has.
+_PAPER_STAGES = ((4, 400), (2, 800), (1, 1800))
+
+
+class Stage(NamedTuple):
+    """A part of a run in which the depth stays the same.
+
+    Attributes:
+        number: From 1.
+        num_layers: Transformer blocks.
+        start: The step it begins after.
+        end: The step it ends with.
+    """
+
+    number: int
+    num_layers: int
+    start: int
+    end: int
+
+
+def parse_stage(text: str) -> tuple[int, int]:
+    """Reads a stage as the command line writes it.
+
+    Args:
+        text: `"LAYERS:STEPS"`.
+
+    Returns:
+        The two numbers.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> from labse_tf.recipes import parse_stage
+        >>> parse_stage("3:400000")
+        (3, 400000)
+    """
+    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    if match is None:
+        raise ValueError(f"Expected LAYERS:STEPS, such as 3:400000. Received: {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def _field(
@@ -23,15 +69,19 @@ def _field(
     *,
     group: str,
     choices: tuple[str, ...] | None = None,
+    parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """A dataclass field with what the command line needs to offer it as a flag."""
-    metadata = {"help": help, "group": group, "choices": choices}
+    """A dataclass field with what the command line needs to offer it as a flag.
+
+    With `parse` the flag takes any number of values and parses each.
+    """
+    metadata = {"help": help, "group": group, "choices": choices, "parse": parse}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What makes a dual encoder; see the fields' help for meaning and units.
+class BaseRecipe:
+    """What both kinds of training have; see the fields' help for meaning and units.
 
     Raises:
         ValueError: From `check`, if a value makes no sense.
@@ -59,12 +109,17 @@ class Recipe:
         0.3, "exponent of the language mixture: 1 as it is, 0 all alike", group="data"
     )
     cap: int | None = _field(None, "most pairs a language", group="data")
-    batches: str = _field(
-        "mixed", "languages in a batch", group="data", choices=BATCHES
-    )
     # The training.
     batch_size: int = _field(256, "pairs a step, over all replicas", group="training")
-    train_steps: int = _field(10_000, "steps in all", group="training")
+    train_steps: int = _field(10_000, "steps in all, over all stages", group="training")
+    stages: tuple[tuple[int, int], ...] | None = _field(
+        (),
+        "shallower stages that come first, LAYERS:STEPS each; the rest of the steps "
+        "has all layers. From 0 layers the function is kept, from others blocks are "
+        "copied",
+        group="training",
+        parse=parse_stage,
+    )
     learning_rate: float = _field(1e-4, "highest learning rate", group="training")
     warmup_steps: int = _field(0, "steps until it is reached", group="training")
     weight_decay: float = _field(0.01, "of AdamW", group="training")
@@ -72,8 +127,6 @@ class Recipe:
         None, "largest norm of all gradients", group="training"
     )
     epsilon: float = _field(1e-6, "of AdamW", group="training")
-    margin: float = _field(0.3, "subtracted from the positive", group="training")
-    scale: float = _field(20.0, "multiplies the cosines", group="training")
     dtype: str = _field(
         "float32", "compute type; weights are float32", group="training", choices=DTYPES
     )
@@ -93,12 +146,8 @@ class Recipe:
             "train_steps",
             "learning_rate",
             "epsilon",
-            "scale",
         ):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"`{name}` must be positive. Received: {getattr(self, name)}"
-                )
+            _positive(self, name)
         for name in ("num_layers", "warmup_steps", "weight_decay", "smoothing"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -120,10 +169,161 @@ class Recipe:
                     f"`{field.name}` must be one of {choices}. "
                     f"Received: {getattr(self, field.name)!r}"
                 )
+        self.stage_plan()
+
+    def stage_plan(self) -> list[Stage]:
+        """Lists the stages, the last one with all layers.
+
+        Returns:
+            At least one stage; together they have all steps. `stages=None` means the
+            paper's three: a quarter, half and all of the layers, for 2/15, 4/15 and
+            9/15 of the steps.
+
+        Raises:
+            ValueError: If a stage has no steps, there are none left for the last
+                one, or its layers do not divide those of the next one.
+
+        Example:
+            >>> from labse_tf.recipes import PretrainingRecipe
+            >>> recipe = PretrainingRecipe(num_layers=12, train_steps=1500)
+            >>> [(stage.num_layers, stage.end) for stage in recipe.stage_plan()]
+            [(3, 200), (6, 600), (12, 1500)]
+        """
+        stages = self._paper_stages() if self.stages is None else self.stages
+        steps = sum(count for _, count in stages)
+        if any(count < 1 for _, count in stages) or steps >= self.train_steps:
+            raise ValueError(
+                "`stages` must have a step each and leave some of `train_steps` to "
+                f"the last one. Received: stages={_written(stages)}, "
+                f"train_steps={self.train_steps}"
+            )
+        plan: list[Stage] = []
+        for layers, count in (*stages, (self.num_layers, self.train_steps - steps)):
+            before = plan[-1] if plan else Stage(0, layers, 0, 0)
+            if layers < before.num_layers or (
+                before.num_layers and layers % before.num_layers
+            ):
+                raise ValueError(
+                    "`stages` must go from layers to a multiple of them, up to "
+                    f"`num_layers`. Received: stages={_written(stages)}, "
+                    f"num_layers={self.num_layers}"
+                )
+            plan.append(
+                Stage(before.number + 1, layers, before.end, before.end + count)
+            )
+        return plan
+
+    def _paper_stages(self) -> tuple[tuple[int, int], ...]:
+        """A quarter and half of the layers, for the paper's shares of the steps."""
+        if self.num_layers < 1 or self.num_layers % 4:
+            raise ValueError(
+                "`num_layers` must be a multiple of 4 for the paper's stages of a "
+                "quarter, half and all layers; or give `stages`. "
+                f"Received: num_layers={self.num_layers}"
+            )
+        whole = sum(share for _, share in _PAPER_STAGES)
+        return tuple(
+            (self.num_layers // part, max(1, round(self.train_steps * share / whole)))
+            for part, share in _PAPER_STAGES[:-1]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class NamedRecipe:
+class Recipe(BaseRecipe):
+    """What makes a dual encoder; see the fields' help for meaning and units.
+
+    Raises:
+        ValueError: From `check`, if a value makes no sense.
+    """
+
+    batches: str = _field(
+        "mixed", "languages in a batch", group="data", choices=BATCHES
+    )
+    optimizer: str = _field(
+        "adamw",
+        "lazy_adamw lets the rows of the token table rest that a batch has not: many "
+        "times faster where the table is large",
+        group="training",
+        choices=OPTIMIZERS,
+    )
+    margin: float = _field(0.3, "subtracted from the positive", group="training")
+    scale: float = _field(20.0, "multiplies the cosines", group="training")
+
+    def check(self) -> None:
+        """See `BaseRecipe.check`."""
+        super().check()
+        _positive(self, "scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingRecipe(BaseRecipe):
+    """What makes a masked language model; see the fields' help.
+
+    Raises:
+        ValueError: From `check`, if a value makes no sense.
+    """
+
+    num_layers: int = _field(4, "transformer blocks", group="model")
+    sequence_length: int = _field(128, "tokens a row", group="data")
+    cap: int | None = _field(
+        None,
+        "sentences or pairs of a language beyond which its share stays",
+        group="data",
+    )
+    batch_size: int = _field(
+        64, "rows a step, several sentences each, over all replicas", group="training"
+    )
+    stages: tuple[tuple[int, int], ...] | None = _field(
+        None,
+        "shallower stages that come first, LAYERS:STEPS each; the rest of the steps "
+        "has all layers (left out: a quarter and half of the layers for 2/15 and 4/15 "
+        "of the steps; without a value: no stages)",
+        group="training",
+        parse=parse_stage,
+    )
+    mask_rate: float = _field(0.2, "share of the tokens to predict", group="data")
+    max_predictions: int = _field(26, "most predictions a row", group="data")
+    tlm_share: float = _field(0.5, "rows of pairs among all rows", group="data")
+    sentences_from_pairs: bool = _field(
+        True, "the two sides of pairs are sentences too", group="data"
+    )
+
+    def check(self) -> None:
+        """See `BaseRecipe.check`."""
+        super().check()
+        _positive(self, "num_layers")
+        _positive(self, "max_predictions")
+        for name in ("mask_rate", "tlm_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"`{name}` must be from 0 to 1. Received: {getattr(self, name)}"
+                )
+        if self.sequence_length > self.max_sequence_length:
+            raise ValueError(
+                "`sequence_length` must be at most `max_sequence_length`. Received: "
+                f"sequence_length={self.sequence_length}, "
+                f"max_sequence_length={self.max_sequence_length}"
+            )
+
+
+def _positive(recipe: BaseRecipe, name: str) -> None:
+    """Refuses a field that is not above 0."""
+    if not getattr(recipe, name) > 0:
+        raise ValueError(
+            f"`{name}` must be positive. Received: {getattr(recipe, name)}"
+        )
+
+
+def _written(stages: tuple[tuple[int, int], ...]) -> str:
+    """Stages as the command line takes them."""
+    return " ".join(f"{layers}:{steps}" for layers, steps in stages) or "none"
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedRecipe(Generic[AnyRecipe]):
     """A recipe, what it is for, and where each value is from.
 
     Attributes:
@@ -132,13 +332,13 @@ class NamedRecipe:
         sources: Field name -> source, for every field.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     about: str
     sources: Mapping[str, str]
 
 
 _PAPER = "arXiv 2007.01852"
-_BERT_BASE = {
+_BERT_BASE: Mapping[str, Any] = {
     "num_layers": 12,
     "num_heads": 12,
     "hidden_dim": 768,
@@ -162,6 +362,8 @@ _OURS_EVERYWHERE = {
     "smoothing": "ours: the vocabulary's exponent (section 4.1), for the pairs too",
     "cap": "ours: none; the paper's 100 M a language is known second-hand only",
     "batches": "ours: the paper says nothing of a batch's languages",
+    "stages": "ours: none; the encoder comes from pre-training with all its layers",
+    "optimizer": "ours: dense; on a TPU rows of tables cannot be sparse",
     "dtype": "ours: float32 is exact everywhere",
     "seed": "ours: any number does",
 }
@@ -169,7 +371,7 @@ _OURS_EVERYWHERE = {
 
 def _named(
     about: str, values: Mapping[str, Any], sources: Mapping[str, str]
-) -> NamedRecipe:
+) -> NamedRecipe[Recipe]:
     """A recipe of BERT-base shape with its sources."""
     return NamedRecipe(
         Recipe(**{**_BERT_BASE, **values}),
@@ -178,7 +380,7 @@ def _named(
     )
 
 
-RECIPES: Mapping[str, NamedRecipe] = MappingProxyType(
+RECIPES: Mapping[str, NamedRecipe[Recipe]] = MappingProxyType(
     {
         "paper_v1": _named(
             "the first version of the paper, July 2020",
@@ -272,8 +474,61 @@ RECIPES: Mapping[str, NamedRecipe] = MappingProxyType(
 )
 
 
+PRETRAINING_RECIPES: Mapping[str, NamedRecipe[PretrainingRecipe]] = MappingProxyType(
+    {
+        "paper": NamedRecipe(
+            PretrainingRecipe(
+                **_BERT_BASE,
+                sequence_length=512,
+                batch_size=8192,
+                train_steps=3_000_000,
+                stages=((3, 400_000), (6, 800_000)),
+                learning_rate=1e-4,
+                warmup_steps=10_000,
+                mask_rate=0.2,
+                max_predictions=80,
+            ),
+            "MLM and TLM in three stages, as both versions of the paper have it",
+            MappingProxyType(
+                {
+                    **_BERT_SOURCES,
+                    "sequence_length": f"{_PAPER}, section 4.1 (512)",
+                    "smoothing": "ours: the vocabulary's exponent (section 4.1)",
+                    "cap": "ours: none; the paper has text enough of no language",
+                    "batch_size": f"{_PAPER}, section 4.1 (8192)",
+                    "train_steps": f"{_PAPER}, section 4.1 (400k + 800k + 1.8M; that "
+                    "these are per stage and not cumulative is a reading)",
+                    "stages": f"{_PAPER}, section 4.1 (progressive stacking)",
+                    "learning_rate": "ours: 1e-4 as BERT; the paper does not say",
+                    "warmup_steps": "ours: 10k as BERT; the paper does not say",
+                    "weight_decay": "ours: 0.01 as BERT; the paper does not say",
+                    "clip_norm": "ours: none, the paper does not say",
+                    "epsilon": "ours: 1e-6 as BERT; the paper does not say",
+                    "dtype": "ours: float32 is exact everywhere",
+                    "seed": "ours: any number does",
+                    "mask_rate": f"{_PAPER}, section 4.1 (20 %)",
+                    "max_predictions": f"{_PAPER}, section 4.1 (80)",
+                    "tlm_share": "ours: half; the paper does not say",
+                    "sentences_from_pairs": "ours: pairs are text too",
+                }
+            ),
+        ),
+        "small": NamedRecipe(
+            PretrainingRecipe(learning_rate=5e-4, warmup_steps=500),
+            "ours: a small model from scratch on one machine",
+            MappingProxyType(
+                {
+                    field.name: "ours: a size that a laptop trains in hours"
+                    for field in dataclasses.fields(PretrainingRecipe)
+                }
+            ),
+        ),
+    }
+)
+
+
 def get_recipe(name: str, **changes: Any) -> Recipe:
-    """Returns a recipe by name, with some fields changed.
+    """Returns a dual encoder's recipe by name, with some fields changed.
 
     Args:
         name: One of `RECIPES`.
@@ -292,17 +547,46 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
         >>> get_recipe("paper_v1", batch_size=64).batch_size
         64
     """
-    if name not in RECIPES:
+    return _get(RECIPES, name, changes)
+
+
+def get_pretraining_recipe(name: str, **changes: Any) -> PretrainingRecipe:
+    """Returns a masked language model's recipe by name, with some fields changed.
+
+    Args:
+        name: One of `PRETRAINING_RECIPES`.
+        **changes: Field name -> value.
+
+    Returns:
+        A checked recipe.
+
+    Raises:
+        ValueError: If there is no such recipe or field, or a value makes no sense.
+
+    Example:
+        >>> from labse_tf.recipes import get_pretraining_recipe
+        >>> [s.num_layers for s in get_pretraining_recipe("paper").stage_plan()]
+        [3, 6, 12]
+    """
+    return _get(PRETRAINING_RECIPES, name, changes)
+
+
+def _get(
+    recipes: Mapping[str, NamedRecipe[AnyRecipe]], name: str, changes: dict[str, Any]
+) -> AnyRecipe:
+    """One of the named recipes with some fields changed, checked."""
+    if name not in recipes:
         raise ValueError(
-            f"`name` must be one of {', '.join(sorted(RECIPES))}. Received: {name!r}"
+            f"`name` must be one of {', '.join(sorted(recipes))}. Received: {name!r}"
         )
-    names = {field.name for field in dataclasses.fields(Recipe)}
+    recipe = recipes[name].recipe
+    names = {field.name for field in dataclasses.fields(recipe)}
     unknown = sorted(set(changes) - names)
     if unknown:
         raise ValueError(
             f"A recipe has the fields {', '.join(sorted(names))}. "
             f"Received: {', '.join(unknown)}"
         )
-    recipe = dataclasses.replace(RECIPES[name].recipe, **changes)
+    recipe = dataclasses.replace(recipe, **changes)
     recipe.check()
     return recipe

@@ -167,10 +167,16 @@ def test_poolings_by_hand(pooling: str) -> None:
     outputs = model.backbone(features)
     hidden = outputs["sequence_output"].numpy()
     mask = features["padding_mask"].numpy()[:, :, None]
+    w = np.zeros((len(TOKENS), 1))
+    if pooling == "weighted_mean":
+        w = np.random.default_rng(0).normal(size=w.shape)
+        model.sentence_pooling.weights[0].assign(w)
+    weights = mask * np.exp(w[features["token_ids"].numpy()])
     expected = {
         "pooler": outputs["pooled_output"].numpy(),
         "cls": hidden[:, 0],
         "mean": (hidden * mask).sum(1) / mask.sum(1),
+        "weighted_mean": (hidden * weights).sum(1) / weights.sum(1),
     }[pooling]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(model(features).numpy(), expected, atol=1e-6)

@@ -103,7 +103,8 @@ def test_a_run_becomes_a_preset_and_learns(tmp_path, corpus, text) -> None:
     assert [entry["step"] for entry in log] == list(range(2, 41, 2))
     assert log[-1]["loss"] < log[0]["loss"] - 2
     assert log[-1]["ranking_accuracy"] > 2 * log[0]["ranking_accuracy"]
-    assert set(log[0]) == {"step", "loss", "ranking_accuracy", "pairs_per_second"}
+    names = {"step", "loss", "ranking_accuracy", "learning_rate", "pairs_per_second"}
+    assert set(log[0]) == names
     untrained = untrained_encoder(RECIPE, text[1])
     before, after = (
         np.trace(m.similarity(m.encode(WORDS), m.encode(OTHER)))

@@ -1,0 +1,186 @@
+"""The dual encoder's training: from a recipe and pairs to a preset."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from labse_tf import presets
+from labse_tf.distribute import get_strategy
+from labse_tf.losses import AdditiveMarginSoftmax
+from labse_tf.models import DualEncoder, LaBSE
+from labse_tf.recipes import Recipe
+from labse_tf.training.from_recipe import (
+    check_replicas,
+    describe_vocabulary,
+    make_backbone,
+    make_optimizer,
+)
+from labse_tf.training.run import Run
+from labse_tf.training.session import Fit, fit
+
+if TYPE_CHECKING:
+    from labse_tf.data import ParallelCorpus
+
+
+def train_dual_encoder(
+    recipe: Recipe,
+    pairs: ParallelCorpus,
+    output: str | Path,
+    *,
+    model: str | Path | None = None,
+    vocabulary: str | Path | None = None,
+    lowercase: bool = False,
+    strategy: str = "auto",
+    checkpoint_every: int = 1000,
+    log_every: int = 50,
+    deterministic: bool = False,
+    progress: bool | None = None,
+    fit: Fit = fit,
+) -> LaBSE:
+    """Trains a sentence encoder on pairs, into a directory that becomes a preset.
+
+    Killed at any moment and called again with the same arguments it goes on from
+    the last checkpoint; when it has ended, it loads what it made.
+
+    Args:
+        recipe: What to do.
+        pairs: The text, as `labse_tf.data.load_pairs` gives it.
+        output: The run's directory.
+        model: A preset to start from; or
+        vocabulary: a `vocab.txt` for a new model of the recipe's shape.
+        lowercase: Whether a new model's tokenizer lower-cases.
+        strategy: A name for `labse_tf.distribute.get_strategy`.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of the log.
+        deterministic: Bit-identical results on the same machine, somewhat slower.
+        progress: As in `Session`.
+        fit: How: the function of this module, or
+            `labse_tf.pretraining.fit_progressively` for a recipe with stages.
+
+    Returns:
+        The trained model, as loaded from the preset.
+
+    Raises:
+        ValueError: If the arguments do not fit together or the directory is taken.
+        Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+    """
+    from labse_tf.data import sentence_pairs
+
+    recipe.check()
+    if (model is None) == (vocabulary is None):
+        raise ValueError(
+            "Give `model` to go on from, or `vocabulary` for a new one, and not both. "
+            f"Received: model={model!r}, vocabulary={vocabulary!r}"
+        )
+    if deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    description = {
+        "recipe": dataclasses.asdict(recipe),
+        "text": {"pairs": len(pairs), "sha256": pairs.digest()},
+        "start": _start(model, vocabulary, lowercase),
+    }
+    run = Run(output, description)
+    with run.open():
+        if not run.finished:
+            scope = get_strategy(strategy)
+            check_replicas(recipe.batch_size, scope.num_replicas_in_sync)
+            keras.utils.set_random_seed(recipe.seed)
+            with scope.scope():
+                encoder = _make_encoder(recipe, model, vocabulary, lowercase)
+                dual = compile_dual_encoder(encoder, recipe)
+            preprocessor = encoder.text_preprocessor()
+            dual = fit(
+                run,
+                dual,
+                lambda start: sentence_pairs(
+                    pairs,
+                    preprocessor,
+                    batch_size=recipe.batch_size,
+                    steps=recipe.train_steps,
+                    start_step=start,
+                    seed=recipe.seed,
+                    smoothing=recipe.smoothing,
+                    cap=recipe.cap,
+                    batches=recipe.batches,  # type: ignore[arg-type]
+                ),
+                recipe,
+                checkpoint_every=checkpoint_every,
+                log_every=log_every,
+                progress=progress,
+            )
+            dual.encoder.save_to_preset(output)
+        run.drop_checkpoints()
+    return LaBSE.from_preset(output)
+
+
+def compile_dual_encoder(encoder: LaBSE, recipe: Recipe) -> DualEncoder:
+    """Puts an encoder under the recipe's loss and optimiser.
+
+    Args:
+        encoder: Made in the same strategy scope.
+        recipe: Margin, scale, learning rate and the rest.
+
+    Returns:
+        A compiled `DualEncoder` whose optimiser is built.
+    """
+    dual = DualEncoder(encoder)
+    optimizer = make_optimizer(recipe, lazy=recipe.optimizer == "lazy_adamw")
+    loss = AdditiveMarginSoftmax(margin=recipe.margin, scale=recipe.scale)
+    dual.compile(optimizer=optimizer, loss=loss)
+    optimizer.build(dual.trainable_variables)
+    return dual
+
+
+def untrained_encoder(
+    recipe: Recipe, vocabulary: str | Path, *, lowercase: bool = False
+) -> LaBSE:
+    """Makes the encoder that a run with this recipe and vocabulary starts from.
+
+    Args:
+        recipe: Shape, seed and sequence length.
+        vocabulary: A `vocab.txt`.
+        lowercase: Whether the tokenizer lower-cases.
+
+    Returns:
+        The model before its first step.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    return _make_encoder(recipe, None, vocabulary, lowercase)
+
+
+def _make_encoder(
+    recipe: Recipe,
+    model: str | Path | None,
+    vocabulary: str | Path | None,
+    lowercase: bool,
+) -> LaBSE:
+    """The encoder a run starts from, with the recipe's sequence length."""
+    from labse_tf.preprocessing import SentencePreprocessor
+    from labse_tf.tokenizers import WordPieceTokenizer
+
+    if model is not None:
+        return LaBSE.from_preset(
+            model, sequence_length=recipe.sequence_length, dtype=recipe.dtype
+        )
+    if vocabulary is None:
+        raise ValueError("`vocabulary` is needed for a new model. Received: None")
+    tokenizer = WordPieceTokenizer(vocabulary, lowercase=lowercase)
+    backbone = make_backbone(recipe, tokenizer.vocabulary_size)
+    preprocessor = SentencePreprocessor(tokenizer, recipe.sequence_length)
+    return LaBSE(backbone, preprocessor, pooling=recipe.pooling)
+
+
+def _start(
+    model: str | Path | None, vocabulary: str | Path | None, lowercase: bool
+) -> dict[str, Any]:
+    """What a run starts from, by content and not by name."""
+    if model is not None:
+        hashes = presets.read_config(presets.find(model))["sha256"]
+        return {"model": hashes}
+    return describe_vocabulary(str(vocabulary), lowercase)

@@ -1,0 +1,284 @@
+"""Run: a directory that one process at a time works on, and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import keras
+import numpy as np
+
+from labse_tf import presets
+from labse_tf.files import whole_file, write_text
+
+_KEEP = 2  # checkpoints: the newest, and one to fall back to
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop, and a checkpoint was written.
+
+    Attributes:
+        signal: The signal's number, 15 for SIGTERM.
+        step: The step of the checkpoint.
+    """
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped by signal {signal_number} at step {step}")
+        self.signal = signal_number
+        self.step = step
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint's file holds.
+
+    Attributes:
+        path: The file.
+        step: Steps done.
+        arrays: The state of the model, as `Run.assign` takes it.
+    """
+
+    path: Path
+    step: int
+    arrays: list[np.ndarray]
+
+
+class Run:
+    """A run's directory: one process at a time, checkpoints, the log.
+
+    Args:
+        directory: Made if needed.
+        description: What decides the result, JSON types only, one level deep or
+            more. A directory that was started with another one is refused.
+
+    Raises:
+        ValueError: From `open`, if another process works on the directory, or it
+            belongs to something else.
+    """
+
+    def __init__(self, directory: str | Path, description: Mapping[str, Any]) -> None:
+        self.directory = Path(directory)
+        self.description = json.loads(json.dumps(description))
+        self._lock: IO[str] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the preset is there."""
+        return presets.is_preset(self.directory)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.directory / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """The file of the training log."""
+        return self.directory / "training_log.jsonl"
+
+    @contextmanager
+    def open(self) -> Iterator[Run]:
+        """Takes the directory for this process.
+
+        Raises:
+            ValueError: If another process has it, or it was started with another
+                description; the message names the first field that differs.
+            OSError: If it cannot be written.
+        """
+        import fcntl
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._check_description()
+        with (self.directory / "run.lock").open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                raise ValueError(
+                    f"{self.directory}: another run works on this directory. "
+                    f"Received: {lock.read().strip() or 'a lock'}"
+                ) from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}\n")
+            lock.flush()
+            self._lock = lock
+            try:
+                yield self
+            finally:
+                self._lock = None
+
+    def _check_description(self) -> None:
+        """Writes `run.json`, or compares with the one that is there."""
+        path = self.directory / "run.json"
+        if not path.exists():
+            others = [p.name for p in self.directory.iterdir() if p.name != "run.lock"]
+            if others:
+                raise ValueError(
+                    f"{self.directory}: expected a new or empty directory, or one that "
+                    f"this command started. Received: {', '.join(sorted(others)[:5])}"
+                )
+            write_text(path, json.dumps(self.description, indent=2) + "\n")
+            return
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: expected JSON. Received: {error}") from error
+        before, now = _flat(known), _flat(self.description)
+        for name in sorted(set(before) | set(now)):
+            if before.get(name) != now.get(name):
+                raise ValueError(
+                    f"{self.directory} was started with {name} = {before.get(name)!r}; "
+                    "the same command goes on with it, another one needs another "
+                    f"directory. Received: {name} = {now.get(name)!r}"
+                )
+
+    def save(self, model: keras.Model, step: int) -> None:
+        """Writes a checkpoint: all of it or nothing.
+
+        Args:
+            model: Compiled and built.
+            step: Steps done.
+
+        Raises:
+            OSError: If it cannot be written; older checkpoints stay.
+        """
+        path = self.checkpoints / f"step_{step:010d}.npz"
+        arrays = {
+            f"{i:05d}": np.asarray(variable) for i, variable in enumerate(_state(model))
+        }
+        with whole_file(path) as temporary:
+            np.savez(temporary, step=np.int64(step), **arrays)  # type: ignore[arg-type]
+        for old in self._saved()[_KEEP:]:
+            old.unlink()
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """Reads the newest checkpoint that is whole.
+
+        Returns:
+            Its content, or `None` if there is none.
+
+        Warns:
+            UserWarning: If a newer checkpoint is damaged, and is passed over.
+        """
+        for path in self._saved():
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    names = sorted(archive.files)
+                    arrays = [archive[name] for name in names]
+                step = int(arrays.pop(names.index("step")))
+            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
+                warnings.warn(
+                    f"{path} is damaged ({e}); the checkpoint before it is used",
+                    stacklevel=2,
+                )
+                continue
+            return Checkpoint(path, step, arrays)
+        return None
+
+    def restore(self, model: keras.Model) -> int:
+        """Puts the newest readable checkpoint into a model.
+
+        Args:
+            model: As it was saved: compiled and built.
+
+        Returns:
+            The step; 0 if there is no checkpoint.
+
+        Warns:
+            UserWarning: If a newer checkpoint is damaged, and is passed over.
+
+        Raises:
+            ValueError: If a checkpoint is whole and fits another model.
+        """
+        checkpoint = self.newest_checkpoint()
+        if checkpoint is None:
+            return 0
+        self.assign(model, checkpoint)
+        return checkpoint.step
+
+    def assign(self, model: keras.Model, checkpoint: Checkpoint) -> None:
+        """Gives a model the state that a checkpoint holds, all of it or nothing.
+
+        Args:
+            model: As it was saved: compiled and built.
+            checkpoint: As `newest_checkpoint` gives it.
+
+        Raises:
+            ValueError: If it is another model's.
+        """
+        _assign(model, checkpoint.arrays, checkpoint.path)
+
+    def _saved(self) -> list[Path]:
+        """Checkpoints, newest first."""
+        return sorted(self.checkpoints.glob("step_*.npz"), reverse=True)
+
+    def drop_checkpoints(self) -> None:
+        """Removes the checkpoints, when the preset has taken their place."""
+        for path in self._saved():
+            path.unlink()
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
+
+    def cut_log(self, step: int) -> list[dict[str, Any]]:
+        """Drops what the log tells of steps after `step`, which will be done again.
+
+        Args:
+            step: Of the checkpoint that the run goes on from.
+
+        Returns:
+            The entries that are left.
+        """
+        if not self.log.exists():
+            return []
+        kept = []
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # The last line of a process that was killed.
+            if entry["step"] <= step:
+                kept.append(entry)
+        write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in kept))
+        return kept
+
+
+def _state(model: keras.Model) -> list[Any]:
+    """All that a step changes: weights, dropout's seeds, the optimiser's moments."""
+    metrics = {id(v) for metric in model.metrics for v in metric.variables}
+    own = [v for v in model.variables if id(v) not in metrics]
+    return own + list(model.optimizer.variables)
+
+
+def _assign(model: keras.Model, arrays: list[np.ndarray], path: Path) -> None:
+    """Sets the state of a model, or nothing at all if a shape differs."""
+    variables = _state(model)
+    shapes = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
+    if shapes[0] != shapes[1]:
+        different = next(
+            (
+                f"{v.path} has {tuple(v.shape)}, the file {a.shape}"
+                for v, a in zip(variables, arrays, strict=False)
+                if tuple(v.shape) != a.shape
+            ),
+            f"{len(variables)} variables, the file {len(arrays)}",
+        )
+        raise ValueError(
+            f"{path}: expected the state of this model. Received: {different}"
+        )
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return flat

@@ -1,0 +1,363 @@
+"""Session: one process's work on a run: steps, signals, log, TensorBoard, one bar."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from labse_tf.recipes import BaseRecipe, Stage
+from labse_tf.training.run import Interrupted, Run
+
+Batches = Callable[[int], Any]
+
+
+class Session:
+    """One process's work on a run: checkpoints, signals, log, TensorBoard, one bar.
+
+    A context manager around one or more calls of `fit`; more than one where a run has
+    several stages, each with a model of its own.
+
+    Args:
+        run: An open run.
+        stages: Of the recipe, `Recipe.stage_plan`.
+        start: The step it begins after, that of the checkpoint.
+        checkpoint_every: Steps from a checkpoint to the next; a stage ends with one
+            too.
+        log_every: Steps a line of the log is the mean of.
+        unit: What a batch holds, for the rate.
+        batch_size: How many of them.
+        progress: A bar on standard error; `None` for one on a terminal, and a line
+            now and then elsewhere.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        stages: Sequence[Stage],
+        *,
+        start: int,
+        checkpoint_every: int = 1000,
+        log_every: int = 50,
+        unit: str = "pairs",
+        batch_size: int = 1,
+        progress: bool | None = None,
+    ) -> None:
+        self._keeper = _Keeper(run, start=start, every=checkpoint_every)
+        self._reporter = _Reporter(
+            run,
+            stages,
+            start=start,
+            log_every=log_every,
+            unit=unit,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        self._inside = ExitStack()
+
+    def __enter__(self) -> Session:
+        """Opens the log and catches signals."""
+        self._inside.enter_context(self._keeper.signals())
+        self._inside.enter_context(self._reporter)
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        """Closes the log and lets signals go where they went before."""
+        self._inside.__exit__(*details)
+
+    def fit(self, model: keras.Model, batches: Batches, stage: Stage) -> None:
+        """Trains to the end of a stage.
+
+        Args:
+            model: Compiled and built, with the state of the step the session is at;
+                its metrics go into the log.
+            batches: From a step to the `tf.data.Dataset` of the batches from there
+                on, which must hold all up to the end of the stage.
+            stage: The one that the step is in.
+
+        Raises:
+            Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+            ValueError: If the loss is not finite any more.
+        """
+        start = self._keeper.step
+        if start >= stage.end:
+            return
+        self._keeper.last = stage.end
+        self._reporter.begin(stage)
+        model.fit(
+            batches(start),
+            steps_per_epoch=stage.end - start,
+            epochs=1,
+            verbose=0,
+            shuffle=False,  # The batches have their order; Keras warns otherwise.
+            callbacks=[self._reporter, self._keeper],
+        )
+
+
+class Fit(Protocol):
+    """How `train_dual_encoder` trains: `fit`, or another with the same arguments."""
+
+    def __call__(
+        self,
+        run: Run,
+        model: keras.Model,
+        batches: Batches,
+        recipe: BaseRecipe,
+        **options: Any,
+    ) -> keras.Model:
+        """See `fit`."""
+
+
+def fit(
+    run: Run,
+    model: keras.Model,
+    batches: Batches,
+    recipe: BaseRecipe,
+    **options: Any,
+) -> keras.Model:
+    """Trains a compiled model to its last step, from the run's last checkpoint.
+
+    Args:
+        run: An open run.
+        model: Compiled and built; its metrics go into the log.
+        batches: From a step to the `tf.data.Dataset` of the batches from there on,
+            which must hold all up to `train_steps`.
+        recipe: Has one stage.
+        **options: Of `Session`: `checkpoint_every`, `log_every`, `unit`, `progress`.
+
+    Returns:
+        The model.
+
+    Raises:
+        Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+        ValueError: If the recipe has several stages, or the loss is not finite any
+            more.
+    """
+    stages = recipe.stage_plan()
+    if len(stages) > 1:
+        raise ValueError(
+            "A recipe with `stages` needs `labse_tf.pretraining.fit_progressively`. "
+            f"Received: stages={recipe.stages}"
+        )
+    start = run.restore(model)
+    with Session(
+        run, stages, start=start, batch_size=recipe.batch_size, **options
+    ) as session:
+        session.fit(model, batches, stages[0])
+    return model
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Writes checkpoints, and ends a run that a signal has asked to stop."""
+
+    def __init__(self, run: Run, *, start: int, every: int) -> None:
+        super().__init__()
+        self.run = run
+        self.step = start
+        self.every = every
+        self.last = start
+        self.received: int | None = None
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Catches SIGTERM and SIGINT while the block runs (in the main thread)."""
+
+        def note(number: int, frame: object) -> None:
+            self.received = number
+
+        before = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, note)
+        except ValueError:
+            pass  # Not the main thread: signals go elsewhere.
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def on_train_batch_end(
+        self, batch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Counts the step and saves when it is time."""
+        self.step += 1
+        if self.received is not None:
+            self.run.save(self.model, self.step)
+            raise Interrupted(self.received, self.step)
+        if self.step % self.every == 0 or self.step == self.last:
+            self.run.save(self.model, self.step)
+
+
+class _Reporter(keras.callbacks.Callback):
+    """Shows and logs the means of the last steps, and stops at a loss that is none."""
+
+    def __init__(
+        self,
+        run: Run,
+        stages: Sequence[Stage],
+        *,
+        start: int,
+        log_every: int,
+        unit: str,
+        batch_size: int,
+        progress: bool | None,
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.step = start
+        self.stages = stages
+        self.stage = stages[0]
+        self.train_steps = stages[-1].end
+        self.log_every = log_every
+        self.unit = unit
+        self.batch_size = batch_size
+        self.progress = sys.stderr.isatty() if progress is None else progress
+        self.quiet = progress is False
+        self.marked = (start, time.perf_counter())
+        self.said = 0.0
+        self.bar: Any = None
+
+    def __enter__(self) -> _Reporter:
+        """Opens log, events and bar."""
+        entries = self.run.cut_log(self.step)
+        self.file = self.run.log.open("a", encoding="utf-8")
+        self.events = _Events(self.run.directory / "tensorboard")
+        for entry in entries:
+            self.events.write(entry)
+        if self.progress:
+            self.bar = _training_bar(self.step, self.train_steps)
+            self.bar.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        """Closes them."""
+        if self.bar is not None:
+            self.bar.stop()
+        self.events.close()
+        self.file.close()
+
+    def begin(self, stage: Stage) -> None:
+        """A stage begins, or goes on: another model, the same bar."""
+        self.stage = stage
+        self.marked = (self.step, time.perf_counter())
+        if len(self.stages) == 1:
+            return
+        name = f"Stage {stage.number} of {len(self.stages)}, {stage.num_layers} layers"
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], description=name)
+        elif not self.quiet:
+            print(f"{name}, to step {stage.end}", file=sys.stderr)
+
+    def on_train_batch_end(
+        self, batch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Logs when a window of steps is full."""
+        self.step += 1
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.step)
+        if self.step % self.log_every and self.step != self.stage.end:
+            return
+        now = time.perf_counter()
+        since, then = self.marked
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        if not np.isfinite(values.get("loss", 0.0)):
+            raise ValueError(
+                f"The loss of steps {since + 1} to {self.step} is not finite: a lower "
+                f"learning rate may help. Received: loss={values['loss']}"
+            )
+        rate = (self.step - since) * self.batch_size / (now - then)
+        entry = {
+            "step": self.step,
+            **({"stage": self.stage.number} if len(self.stages) > 1 else {}),
+            **{name: round(value, 5) for name, value in values.items()},
+            "learning_rate": float(f"{float(self.model.optimizer.learning_rate):.4g}"),
+            f"{self.unit}_per_second": round(rate, 1),
+        }
+        self.file.write(json.dumps(entry) + "\n")
+        self.file.flush()
+        self.events.write(entry)
+        self.marked = (self.step, now)
+        self.model.reset_metrics()
+        said = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        said = f"{said}  {rate:,.0f} {self.unit}/s"
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], values=said)
+        elif not self.quiet and (now - self.said > 30 or self.step == self.train_steps):
+            self.said = now
+            print(f"step {self.step}/{self.train_steps}  {said}", file=sys.stderr)
+
+
+class _Events:
+    """The log as TensorBoard reads it: one run, also after a restart.
+
+    The folder is written anew from the log by each process, since events of steps that
+    are done again could not be taken back. Without TensorFlow there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer: Any = None
+        if keras.backend.backend() != "tensorflow":
+            return
+        import tensorflow as tf
+
+        self.writer = tf.summary.create_file_writer(str(folder))
+        # What `tf.summary.scalar` would write, which the package tensorboard has.
+        metadata = tf.compat.v1.SummaryMetadata
+        self.metadata = metadata(
+            plugin_data=metadata.PluginData(plugin_name="scalars"), data_class=1
+        )
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Adds the values of a line of the log."""
+        if self.writer is None:
+            return
+        import tensorflow as tf
+
+        with self.writer.as_default(step=entry["step"]):
+            for name, value in entry.items():
+                if name != "step":
+                    tf.summary.write(
+                        name, tf.constant(value, tf.float32), metadata=self.metadata
+                    )
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _training_bar(done: int, total: int) -> Any:
+    """A bar with steps, the latest values and the time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[values]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    bar.add_task("Training", total=total, completed=done, values="")
+    return bar
