@@ -1,18 +1,30 @@
-"""Files of translations -> batches of features: readers, corpus, mixture, dataset.
+"""Files of text -> batches of features: readers, corpora, mixture, datasets.
 
     files -read_pairs-> SentencePair -load_pairs-> ParallelCorpus
           -mixture, plan-> row numbers of batch k -sentence_pairs-> tf.data.Dataset
+    files -read_sentences-> (language, sentence) -load_sentences-> MonolingualCorpus
+          -mixture, plan-> packed rows of batch k -masked_rows-> tf.data.Dataset
 
 A batch is a pure function of the text, the seed, the options and its number: a run
 that starts at step k sees exactly what an uninterrupted run sees from step k on.
 
-`readers` turns one file into pairs, `corpus` packs many files in memory, `pipeline`
-plans the batches and makes the dataset; each imports from those before it only.
+`readers` turns one file into pairs or sentences, `corpus` packs many files in memory,
+`pipeline` plans batches of pairs and makes the dataset, `masked` does so for masked
+rows of pairs and sentences; each imports from those before it only.
 """
 
 from __future__ import annotations
 
-from labse_tf.data.corpus import Files, ParallelCorpus, find_pair_files, load_pairs
+from labse_tf.data.corpus import (
+    Files,
+    MonolingualCorpus,
+    ParallelCorpus,
+    find_pair_files,
+    find_sentence_files,
+    load_pairs,
+    load_sentences,
+)
+from labse_tf.data.masked import masked_rows
 from labse_tf.data.pipeline import DEAL, WINDOW, mixture, sentence_pairs
 from labse_tf.data.readers import (
     DataError,
@@ -32,6 +44,7 @@ __all__ = [
     "WINDOW",
     "DataError",
     "Files",
+    "MonolingualCorpus",
     "OnError",
     "ParallelCorpus",
     "PathLike",
@@ -40,8 +53,11 @@ __all__ = [
     "clean_interface_text",
     "file_language",
     "find_pair_files",
+    "find_sentence_files",
     "language_tag",
     "load_pairs",
+    "load_sentences",
+    "masked_rows",
     "mixture",
     "read_pairs",
     "read_sentences",

@@ -1,6 +1,6 @@
-"""Corpus: pair files -> all their pairs, packed in memory.
+"""Corpus: files -> all their pairs or sentences, packed in memory.
 
-Shapes: N pairs of a corpus.
+Shapes: N pairs or sentences of a corpus.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,9 +30,23 @@ from labse_tf.data.readers import (
     file_language,
     language_tag,
     read_pairs,
+    read_sentences,
 )
 
 Files = PathLike | Iterable[PathLike]
+
+_AnyCorpus = TypeVar("_AnyCorpus", bound="_Corpus")
+
+
+class _GrowingTexts:
+    """Strings end to end, to which more can be added."""
+
+    def __init__(self) -> None:
+        self.buffer, self.sizes = bytearray(), array("q")
+
+    def append(self, text: bytes) -> None:
+        self.buffer += text
+        self.sizes.append(len(text))
 
 
 class _Texts(NamedTuple):
@@ -42,11 +56,12 @@ class _Texts(NamedTuple):
     offsets: NDArray[np.int64]  # (N + 1,)
 
     @classmethod
-    def join(cls, buffers: list[bytearray], sizes: list[array]) -> _Texts:
-        buffer = b"".join(buffers)
-        for copied in buffers:
-            copied.clear()
-        lengths = [np.frombuffer(size, np.int64) for size in sizes]
+    def join(cls, parts: Iterable[_GrowingTexts]) -> _Texts:
+        parts = list(parts)
+        buffer = b"".join([part.buffer for part in parts])
+        for part in parts:
+            part.buffer.clear()
+        lengths = [np.frombuffer(part.sizes, np.int64) for part in parts]
         return cls(buffer, np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum())
 
     def take(self, rows: NDArray[np.int64]) -> list[bytes]:
@@ -82,7 +97,123 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-class ParallelCorpus:
+class _Corpus:
+    """Texts of many languages, of one side or two, packed in memory.
+
+    They lie language by language, in alphabetical order of the languages.
+    """
+
+    counts: dict[str, int]
+    languages: list[str]
+    skipped: SkipReport
+    _sides: tuple[_Texts, ...]
+    _bounds: dict[str, tuple[int, int]]  # language -> first row, row after the last
+
+    def _set(
+        self,
+        counts: dict[str, int],
+        sides: tuple[_Texts, ...],
+        skipped: SkipReport | None,
+    ) -> None:
+        self.counts = counts
+        self.languages = list(counts)
+        self.skipped = SkipReport() if skipped is None else skipped
+        self._sides = sides
+        ends = np.cumsum([0, *counts.values()]).tolist()
+        self._bounds = dict(zip(counts, itertools.pairwise(ends), strict=True))
+
+    def __len__(self) -> int:
+        """Number of pairs or sentences in all languages."""
+        return sum(self.counts.values())
+
+    def digest(self) -> str:
+        """SHA-256 of the text: languages, sentences, their bounds and their order.
+
+        The same text in the same order inside each language gives the same digest,
+        whatever files it came from. Made once, at some 500 MB a second or more.
+
+        Returns:
+            64 hexadecimal digits.
+        """
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        # the offsets end with the size of the text, so no part runs into the next
+        digest = hashlib.sha256(json.dumps(list(self.counts.items())).encode())
+        for buffer, offsets in self._sides:
+            digest.update(np.ascontiguousarray(offsets, "<i8").data)
+            digest.update(buffer)
+        return digest.hexdigest()
+
+    def select(self: _AnyCorpus, languages: Iterable[str]) -> _AnyCorpus:
+        """A corpus of some of the languages.
+
+        Args:
+            languages: codes, in any order and spelling that `language_tag` knows.
+
+        Raises:
+            ValueError: there is no such language.
+        """
+        wanted = {language_tag(code) for code in languages}
+        if not wanted or not wanted <= self.counts.keys():
+            raise ValueError(
+                f"`languages` must be some of {self.languages}. "
+                f"Received: {sorted(wanted)}"
+            )
+        spans = [np.arange(*self._bounds[code]) for code in sorted(wanted)]
+        return self._subset(np.concatenate(spans))
+
+    def _rows(self, language: str, rows: ArrayLike) -> NDArray[np.int64]:
+        """Rows of a language as rows of the corpus, checked."""
+        if language not in self.counts:
+            raise ValueError(
+                f"`language` must be one of {self.languages}. Received: {language}"
+            )
+        rows, count = np.asarray(rows, np.int64), self.counts[language]
+        if rows.size and not (0 <= rows.min() and rows.max() < count):
+            raise ValueError(
+                f"`rows` must lie in 0 to {count - 1}. "
+                f"Received: {rows.min()} to {rows.max()}"
+            )
+        return rows + self._bounds[language][0]
+
+    def _take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.object_], ...]:
+        """Some rows of the corpus, an array of bytes a side."""
+        taken = np.empty((len(self._sides), len(rows)), object)
+        for texts, side in zip(taken, self._sides, strict=True):
+            texts[:] = side.take(rows)
+        return tuple(taken)
+
+    @functools.cached_property
+    def _lengths(self) -> NDArray[np.int32]:
+        return np.maximum.reduce([side.lengths() for side in self._sides])
+
+    def _subset(self: _AnyCorpus, rows: NDArray[np.int64]) -> _AnyCorpus:
+        ends = np.searchsorted(rows, [end for _, end in self._bounds.values()])
+        counts = np.diff(ends, prepend=0).tolist()
+        corpus = type(self).__new__(type(self))
+        corpus._set(
+            {code: n for code, n in zip(self.counts, counts, strict=True) if n},
+            tuple(side.subset(rows) for side in self._sides),
+            self.skipped,
+        )
+        return corpus
+
+    def _sentences(self) -> Iterator[tuple[str, bytes]]:
+        """(language, sentence) of all sides."""
+        raise NotImplementedError
+
+    def _side(self, number: int, language: str) -> Iterator[bytes]:
+        """Sentences of one side of a language."""
+        first, end = self._bounds[language]
+        for start in range(first, end, 1 << 13):  # bounds the copies
+            yield from self._sides[number].take(
+                np.arange(start, min(start + (1 << 13), end))
+            )
+
+
+class ParallelCorpus(_Corpus):
     """Sentence pairs of many languages, packed in memory.
 
     Holds the text in UTF-8 and 16 bytes a pair. Pairs lie language by language, in
@@ -103,43 +234,17 @@ class ParallelCorpus:
         self, pairs: Iterable[SentencePair], *, skipped: SkipReport | None = None
     ) -> None:
         """Packs the pairs."""
-        growing: dict[str, tuple[bytearray, array, bytearray, array]] = {}
+        growing: dict[str, tuple[_GrowingTexts, _GrowingTexts]] = {}
         for source, target, language in pairs:
             if language not in growing:
-                growing[language] = bytearray(), array("q"), bytearray(), array("q")
-            sources, source_sizes, targets, target_sizes = growing[language]
-            encoded = source.encode()
-            sources += encoded
-            source_sizes.append(len(encoded))
-            encoded = target.encode()
-            targets += encoded
-            target_sizes.append(len(encoded))
-        counts = {code: len(growing[code][1]) for code in sorted(growing)}
+                growing[language] = _GrowingTexts(), _GrowingTexts()
+            sources, targets = growing[language]
+            sources.append(source.encode())
+            targets.append(target.encode())
+        counts = {code: len(growing[code][0].sizes) for code in sorted(growing)}
         parts = [growing.pop(code) for code in counts]
-        self._set(
-            counts,
-            _Texts.join([part[0] for part in parts], [part[1] for part in parts]),
-            _Texts.join([part[2] for part in parts], [part[3] for part in parts]),
-            skipped,
-        )
-
-    def _set(
-        self,
-        counts: dict[str, int],
-        source: _Texts,
-        target: _Texts,
-        skipped: SkipReport | None,
-    ) -> None:
-        self.counts = counts
-        self.languages = list(counts)
-        self.skipped = SkipReport() if skipped is None else skipped
-        self._source, self._target = source, target
-        ends = np.cumsum([0, *counts.values()]).tolist()
-        self._bounds = dict(zip(counts, itertools.pairwise(ends), strict=True))
-
-    def __len__(self) -> int:
-        """Number of pairs in all languages."""
-        return sum(self.counts.values())
+        sides = (_Texts.join([part[side] for part in parts]) for side in (0, 1))
+        self._set(counts, tuple(sides), skipped)
 
     def pairs(
         self, language: str, rows: ArrayLike
@@ -153,78 +258,22 @@ class ParallelCorpus:
         Returns:
             Sources and targets: arrays of UTF-8 `bytes`, ready for `tf.constant`.
         """
-        if language not in self.counts:
-            raise ValueError(
-                f"`language` must be one of {self.languages}. Received: {language}"
-            )
-        rows, count = np.asarray(rows, np.int64), self.counts[language]
-        if rows.size and not (0 <= rows.min() and rows.max() < count):
-            raise ValueError(
-                f"`rows` must lie in 0 to {count - 1}. "
-                f"Received: {rows.min()} to {rows.max()}"
-            )
-        return self._take(rows + self._bounds[language][0])
-
-    def digest(self) -> str:
-        """SHA-256 of the pairs: languages, sentences, their bounds and their order.
-
-        The same pairs in the same order inside each language give the same digest,
-        whatever files they came from. Made once, at some 500 MB a second or more.
-
-        Returns:
-            64 hexadecimal digits.
-        """
-        return self._digest
-
-    @functools.cached_property
-    def _digest(self) -> str:
-        # the offsets end with the size of the text, so no part runs into the next
-        digest = hashlib.sha256(json.dumps(list(self.counts.items())).encode())
-        for buffer, offsets in (self._source, self._target):
-            digest.update(np.ascontiguousarray(offsets, "<i8").data)
-            digest.update(buffer)
-        return digest.hexdigest()
-
-    def _take(
-        self, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-        sources, targets = np.empty((2, len(rows)), object)
-        sources[:], targets[:] = self._source.take(rows), self._target.take(rows)
+        sources, targets = self._take(self._rows(language, rows))
         return sources, targets
 
-    @functools.cached_property
-    def _lengths(self) -> NDArray[np.int32]:
-        return np.maximum(self._source.lengths(), self._target.lengths())
+    def to_sentences(self) -> MonolingualCorpus:
+        """Both sides of the pairs as single sentences, for masked-LM training.
 
-    def _subset(self, rows: NDArray[np.int64]) -> ParallelCorpus:
-        ends = np.searchsorted(rows, [end for _, end in self._bounds.values()])
-        counts = np.diff(ends, prepend=0).tolist()
-        corpus = ParallelCorpus.__new__(ParallelCorpus)
-        corpus._set(
-            {code: n for code, n in zip(self.counts, counts, strict=True) if n},
-            self._source.subset(rows),
-            self._target.subset(rows),
-            self.skipped,
-        )
-        return corpus
-
-    def select(self, languages: Iterable[str]) -> ParallelCorpus:
-        """A corpus of some of the languages.
-
-        Args:
-            languages: codes, in any order and spelling that `language_tag` knows.
-
-        Raises:
-            ValueError: there is no such language.
+        Returns:
+            A `MonolingualCorpus`: the sources in the language `"en"`, the targets in
+            theirs, each sentence once a language.
         """
-        wanted = {language_tag(code) for code in languages}
-        if not wanted or not wanted <= self.counts.keys():
-            raise ValueError(
-                f"`languages` must be some of {self.languages}. "
-                f"Received: {sorted(wanted)}"
-            )
-        spans = [np.arange(*self._bounds[code]) for code in sorted(wanted)]
-        return self._subset(np.concatenate(spans))
+        return MonolingualCorpus._of(_Distinct(self._sentences()), self.skipped)
+
+    def _sentences(self) -> Iterator[tuple[str, bytes]]:
+        for language in self.languages:
+            yield from (("en", text) for text in self._side(0, language))
+            yield from ((language, text) for text in self._side(1, language))
 
     def split(
         self, held_out: float | int, seed: int = 0
@@ -245,7 +294,7 @@ class ParallelCorpus:
         Raises:
             ValueError: the share is out of range, or one side would be empty.
         """
-        buffer, offsets = self._source
+        buffer, offsets = self._sides[0]
         spans = itertools.pairwise(offsets.tolist())
         codes = [zlib.crc32(buffer[start:end]) for start, end in spans]
         salt = _mix(np.asarray([seed & (2**64 - 1)], np.uint64) + np.uint64(1))
@@ -268,6 +317,109 @@ class ParallelCorpus:
         return self._subset(np.flatnonzero(~out)), self._subset(np.flatnonzero(out))
 
 
+class _Distinct:
+    """Sentences of many languages, each kept once a language; grows.
+
+    Beside the text it holds 64 bits of a hash (in a set: some 100 bytes) of each
+    sentence until the corpus is made. Among 100 million sentences of a language there
+    is one chance in 3,700 that two have the same hash, and that one is lost.
+    """
+
+    def __init__(self, sentences: Iterable[tuple[str, bytes]] = ()) -> None:
+        self._growing: dict[str, tuple[_GrowingTexts, set[bytes]]] = {}
+        self._count = 0
+        for language, text in sentences:
+            self.add(language, text)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, language: str, text: bytes) -> None:
+        if language not in self._growing:
+            self._growing[language] = _GrowingTexts(), set()
+        texts, seen = self._growing[language]
+        # not `hash`, which differs from process to process
+        key = hashlib.blake2b(text, digest_size=8).digest()
+        if key not in seen:
+            seen.add(key)
+            texts.append(text)
+            self._count += 1
+
+    def packed(self) -> tuple[dict[str, int], tuple[_Texts]]:
+        """The counts and the one side of a corpus; leaves nothing here."""
+        parts = {code: self._growing.pop(code)[0] for code in sorted(self._growing)}
+        counts = {code: len(texts.sizes) for code, texts in parts.items()}
+        return counts, (_Texts.join(parts.values()),)
+
+
+class MonolingualCorpus(_Corpus):
+    """Single sentences of many languages, packed in memory.
+
+    Holds the text in UTF-8 and 8 bytes a sentence. Sentences lie language by language,
+    in alphabetical order of the languages; inside a language in the order given. Of
+    exact duplicates inside a language the first is kept.
+
+    Args:
+        sentences: any iterable of (language, sentence), such as `read_sentences`
+            returns.
+        skipped: the report of what could not be read.
+
+    Attributes:
+        counts: language -> number of sentences.
+        languages: the languages, sorted.
+        skipped: the report of what could not be read.
+    """
+
+    def __init__(
+        self,
+        sentences: Iterable[tuple[str, str]],
+        *,
+        skipped: SkipReport | None = None,
+    ) -> None:
+        """Packs the sentences."""
+        encoded = ((language, text.encode()) for language, text in sentences)
+        self._set(*_Distinct(encoded).packed(), skipped)
+
+    @classmethod
+    def _of(cls, distinct: _Distinct, skipped: SkipReport) -> MonolingualCorpus:
+        corpus = cls.__new__(cls)
+        corpus._set(*distinct.packed(), skipped)
+        return corpus
+
+    def sentences(self, language: str, rows: ArrayLike) -> NDArray[np.object_]:
+        """Sentences of some rows of a language.
+
+        Args:
+            language: one of `languages`.
+            rows: integers below `counts[language]`, any order.
+
+        Returns:
+            An array of UTF-8 `bytes`, ready for `tf.constant`.
+        """
+        return self._take(self._rows(language, rows))[0]
+
+    def union(self, *others: MonolingualCorpus | ParallelCorpus) -> MonolingualCorpus:
+        """This corpus's sentences, then those of others that are not among them.
+
+        Args:
+            *others: corpora; both sides of a parallel one, as in
+                `ParallelCorpus.to_sentences`.
+
+        Returns:
+            A new corpus, with this one's `skipped`.
+        """
+        corpora: tuple[_Corpus, ...] = self, *others
+        every = itertools.chain.from_iterable(each._sentences() for each in corpora)
+        return MonolingualCorpus._of(_Distinct(every), self.skipped)
+
+    def _sentences(self) -> Iterator[tuple[str, bytes]]:
+        for language in self.languages:
+            yield from ((language, text) for text in self._side(0, language))
+
+
+# === Files ===
+
+
 def find_pair_files(files: Files) -> list[Path]:
     """Lists the pair files among paths, sorted, each once.
 
@@ -282,6 +434,35 @@ def find_pair_files(files: Files) -> list[Path]:
         DataError: a directory without pair files.
         ValueError: no path at all.
     """
+    return _find(files, _is_pair_file, "en-XX.tsv, .po or .mo files")
+
+
+def find_sentence_files(files: Files) -> list[Path]:
+    """Lists the files of sentences among paths, sorted, each once.
+
+    A directory stands for the pair files in it, see `find_pair_files`, and the text
+    files anywhere in it whose name gives the language: `XX.txt`, `any.XX.txt`, both
+    also with `.gz`.
+
+    Args:
+        files: a path or several.
+
+    Raises:
+        DataError: a directory without such files.
+        ValueError: no path at all.
+    """
+
+    def wanted(path: Path) -> bool:
+        return _is_pair_file(path) or (
+            _stem_and_kind(path)[1] == ".txt"
+            and path.is_file()
+            and file_language(path) is not None
+        )
+
+    return _find(files, wanted, "XX.txt, en-XX.tsv, .po or .mo files")
+
+
+def _find(files: Files, wanted: Callable[[Path], bool], expected: str) -> list[Path]:
     paths = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     if not paths:
         raise ValueError(f"`files` must name at least one file. Received: {files!r}")
@@ -290,9 +471,9 @@ def find_pair_files(files: Files) -> list[Path]:
         if not path.is_dir():
             found.add(path)
             continue
-        inside = [p for p in path.rglob("*") if _is_pair_file(p)]
+        inside = [p for p in path.rglob("*") if wanted(p)]
         if not inside:
-            raise DataError(path, 1, "en-XX.tsv, .po or .mo files", "none of them")
+            raise DataError(path, 1, expected, "none of them")
         found.update(inside)
     return sorted(found)
 
@@ -377,11 +558,87 @@ def load_pairs(
     corpus = ParallelCorpus(read_all(), skipped=report)
     if skipped is None and report:
         warnings.warn(str(report), stacklevel=2)
+    _check_loaded(corpus, wanted, paths, "pairs")
+    return corpus
+
+
+def load_sentences(
+    files: Files,
+    *,
+    language: str | None = None,
+    on_error: OnError = "raise",
+    skipped: SkipReport | None = None,
+    languages: Iterable[str] | None = None,
+    min_characters: int = 1,
+    max_characters: int | None = None,
+    progress: Callable[[Path, int], None] | None = None,
+) -> MonolingualCorpus:
+    """Loads single sentences into memory, from text files and from pair files.
+
+    The order of `files` does not matter: they are read sorted by path. Files of one
+    language are joined. Of exact duplicates inside a language the first is kept.
+
+    Args:
+        files: a path or several: text with one sentence or paragraph a line, or pair
+            files, of which both sides are taken; a directory stands for those in it,
+            see `find_sentence_files`.
+        language: as in `read_sentences`, for all files.
+        on_error: as in `read_sentences`.
+        skipped: as in `read_sentences`; also the corpus's attribute `skipped`.
+        languages: keep only these; the sources of pairs are `"en"`.
+        min_characters: leave out what is shorter; the paper takes lines of 10 to 5000
+            characters.
+        max_characters: leave out what is longer; None for no limit.
+        progress: called after each file with its path and the number of sentences kept.
+
+    Returns:
+        A `MonolingualCorpus`.
+
+    Raises:
+        DataError: as in `read_sentences`.
+        ValueError: nothing was left to load, or an argument is wrong.
+
+    References:
+        arXiv 2007.01852, for the characters of a line.
+    """
+    if not 1 <= min_characters <= (max_characters or min_characters):
+        raise ValueError(
+            "`min_characters` must be positive and not be over `max_characters`. "
+            f"Received: {min_characters}, {max_characters}"
+        )
+    paths = find_sentence_files(files)
+    report = SkipReport() if skipped is None else skipped
+    wanted = None if languages is None else {language_tag(code) for code in languages}
+    english = wanted is None or "en" in wanted
+    side: Literal["both", "target"] = "both" if english else "target"
+    distinct = _Distinct()
+    for path in paths:
+        before = len(distinct)
+        for code, text in read_sentences(
+            path, language=language, side=side, on_error=on_error, skipped=report
+        ):
+            if wanted is not None and code not in wanted:
+                if side == "target":
+                    break  # a file has one language then
+            elif min_characters <= len(text) <= (max_characters or len(text)):
+                distinct.add(code, text.encode())
+        if progress is not None:
+            progress(path, len(distinct) - before)
+    corpus = MonolingualCorpus._of(distinct, report)
+    if skipped is None and report:
+        warnings.warn(str(report), stacklevel=2)
+    _check_loaded(corpus, wanted, paths, "sentences")
+    return corpus
+
+
+def _check_loaded(
+    corpus: _Corpus, wanted: set[str] | None, paths: list[Path], what: str
+) -> None:
+    """Refuses a corpus that is empty or lacks a language that was asked for."""
     missing = sorted((wanted or set()) - corpus.counts.keys())
     if missing or not len(corpus):
-        named = "any pairs" if not missing else f"pairs in {', '.join(missing)}"
+        named = f"any {what}" if not missing else f"{what} in {', '.join(missing)}"
         raise ValueError(
             f"`files` must hold {named}. Received: {len(paths)} files from {paths[0]} "
-            f"on, with pairs in {corpus.languages}"
+            f"on, with {what} in {corpus.languages}"
         )
-    return corpus

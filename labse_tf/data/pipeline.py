@@ -1,6 +1,6 @@
 """Pipeline: corpus -> the rows of batch k -> `tf.data.Dataset` of features.
 
-Shapes: N pairs of a corpus, B pairs of a batch, W batches of a block.
+Shapes: N pairs or sentences of a corpus, B pairs of a batch, W batches of a block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.corpus import Files, ParallelCorpus, _mix, load_pairs
+from labse_tf.data.corpus import Files, ParallelCorpus, _Corpus, _mix, load_pairs
 from labse_tf.data.readers import OnError
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def mixture(
     p(language) = min(pairs, cap) ** smoothing / sum of the same over all languages.
 
     Args:
-        counts: language -> number of pairs.
+        counts: language -> number of pairs or sentences.
         smoothing: 1 keeps the proportions of the text, 0 gives all languages the same.
-        cap: pairs of a language beyond this number do not raise its share.
+        cap: pairs or sentences of a language beyond this number do not raise its share.
 
     Returns:
         Language -> probability, sorted by language.
@@ -149,7 +149,7 @@ class _Endless:
 
     def __init__(
         self,
-        corpus: ParallelCorpus,
+        corpus: _Corpus,
         language: str,
         batch_size: int | None,
         seed: int,
@@ -294,11 +294,7 @@ def sentence_pairs(
             '`length_buckets` must be True, False or "tokens". '
             f"Received: {length_buckets}"
         )
-    if batch_size < 1 or start_step < 0 or seed < 0:
-        raise ValueError(
-            "`batch_size` must be positive, `start_step` and `seed` not negative. "
-            f"Received: {batch_size}, {start_step}, {seed}"
-        )
+    _check_numbers(batch_size, start_step, seed)
     if shuffle and not drop_remainder:
         raise ValueError(
             "`drop_remainder=False` needs `shuffle=False`: shuffled batches have no "
@@ -342,19 +338,31 @@ def sentence_pairs(
         spans = list(corpus._bounds.values()) if one_language else [(0, len(corpus))]
         one_pass, plan = _plan_in_order(spans, batch_size, start_step, drop_remainder)
     steps = one_pass if steps is None else steps
+    remaining = _remaining(steps, start_step)
+    return _dataset(
+        lambda: map(corpus._take, itertools.islice(plan(), remaining)),
+        *_both_sides(preprocessor, batch_size if drop_remainder else None),
+        cardinality=remaining,
+        prefetch=prefetch,
+    )
+
+
+def _check_numbers(batch_size: int, start_step: int, seed: int) -> None:
+    if batch_size < 1 or start_step < 0 or seed < 0:
+        raise ValueError(
+            "`batch_size` must be positive, `start_step` and `seed` not negative. "
+            f"Received: {batch_size}, {start_step}, {seed}"
+        )
+
+
+def _remaining(steps: int, start_step: int) -> int | None:
+    """Number of batches; None for no end."""
     if steps != -1 and steps < start_step:
         raise ValueError(
             "`steps` must be -1 or at least `start_step`: it is the number of the "
             f"batch to stop before. Received: steps={steps}, start_step={start_step}"
         )
-    remaining = None if steps == -1 else steps - start_step
-    return _dataset(
-        lambda: map(corpus._take, itertools.islice(plan(), remaining)),
-        preprocessor,
-        batch_size=batch_size if drop_remainder else None,
-        cardinality=remaining,
-        prefetch=prefetch,
-    )
+    return None if steps == -1 else steps - start_step
 
 
 def _token_lengths(
@@ -375,30 +383,14 @@ def _token_lengths(
     return result
 
 
-def _dataset(
-    batches: Callable[[], Iterator[Any]],
-    preprocessor: Callable[[Any], dict[str, Any]],
-    *,
-    batch_size: int | None,
-    cardinality: int | None,
-    prefetch: int | None,
-) -> tf.data.Dataset:
+def _both_sides(
+    preprocessor: Callable[[Any], dict[str, Any]], batch_size: int | None
+) -> tuple[Any, Callable[..., dict[str, Any]]]:
+    """What the items of a dataset of pairs are, and what makes features of one."""
     import tensorflow as tf
 
     strings = tf.TensorSpec((batch_size,), tf.string)
-    dataset = tf.data.Dataset.from_generator(
-        batches, output_signature=(strings, strings)
-    )
-    infinite = tf.data.experimental.INFINITE_CARDINALITY
-    dataset = dataset.apply(
-        tf.data.experimental.assert_cardinality(
-            infinite if cardinality is None else cardinality
-        )
-    )
 
-    # AutoGraph warns where it cannot read a function's source, and there is nothing
-    # for it to convert
-    @tf.autograph.experimental.do_not_convert
     def features(source: tf.Tensor, target: tf.Tensor) -> dict[str, Any]:
         both = {"source": preprocessor(source), "target": preprocessor(target)}
         # ragged operations inside may have forgotten the batch dimension
@@ -406,8 +398,33 @@ def _dataset(
             lambda x: tf.ensure_shape(x, strings.shape.concatenate(x.shape[1:])), both
         )
 
+    return (strings, strings), features
+
+
+def _dataset(
+    items: Callable[[], Iterator[Any]],
+    signature: Any,
+    features: Callable[..., dict[str, Any]],
+    *,
+    cardinality: int | None,
+    prefetch: int | None,
+) -> tf.data.Dataset:
+    """What `features` makes of the items, in their order and for all replicas."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_generator(items, output_signature=signature)
+    infinite = tf.data.experimental.INFINITE_CARDINALITY
+    dataset = dataset.apply(
+        tf.data.experimental.assert_cardinality(
+            infinite if cardinality is None else cardinality
+        )
+    )
+    # AutoGraph warns where it cannot read a function's source, and there is nothing
+    # for it to convert
     dataset = dataset.map(
-        features, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        tf.autograph.experimental.do_not_convert(features),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )
     options = tf.data.Options()
     options.deterministic = True
