@@ -13,13 +13,21 @@ import os
 import sys
 import tempfile
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf import __version__
 from labse_tf.files import whole_file, write_text
-from labse_tf.recipes import RECIPES, Recipe, get_recipe
+from labse_tf.recipes import (
+    PRETRAINING_RECIPES,
+    RECIPES,
+    BaseRecipe,
+    PretrainingRecipe,
+    Recipe,
+    get_pretraining_recipe,
+    get_recipe,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_quickstart(commands)
     _add_vocab(commands)
+    _add_pretrain(commands)
     _add_train(commands)
     _add_embed(commands)
     _add_evaluate(commands)
@@ -150,6 +159,12 @@ def _add_quickstart(commands: Any) -> None:
     _add_on_error(parser)
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--train-steps", type=int, metavar="N")
+    parser.add_argument(
+        "--pretrain-steps",
+        type=int,
+        metavar="N",
+        help="of the masked language model before; 0 leaves it out",
+    )
     parser.add_argument("--vocabulary-size", type=int, metavar="N")
     _add_json(parser)
 
@@ -159,18 +174,19 @@ def _quickstart(options: argparse.Namespace) -> int | None:
 
     recipe = quickstart.RECIPE
     if options.train_steps is not None:
-        recipe = dataclasses.replace(
-            recipe,
-            train_steps=options.train_steps,
-            warmup_steps=min(recipe.warmup_steps, options.train_steps // 10),
-        )
+        recipe = _with_steps(recipe, options.train_steps)
     recipe.check()
+    pretraining: PretrainingRecipe | None = quickstart.PRETRAINING
+    if options.pretrain_steps is not None:
+        steps = options.pretrain_steps
+        pretraining = _with_steps(quickstart.PRETRAINING, steps) if steps else None
     result = _until_signal(
         lambda: quickstart.quickstart(
             options.output,
             pairs=options.pairs,
             languages=options.languages,
             recipe=recipe,
+            pretraining=pretraining,
             vocabulary_size=options.vocabulary_size or quickstart.VOCABULARY_SIZE,
             on_error=options.on_error,
             fresh=options.fresh,
@@ -181,6 +197,15 @@ def _quickstart(options: argparse.Namespace) -> int | None:
     quickstart.print_result(result)
     _write_json(options.json, result.to_dict())
     return None
+
+
+_R = typing.TypeVar("_R", bound=BaseRecipe)
+
+
+def _with_steps(recipe: _R, steps: int) -> _R:
+    """A recipe of fewer or more steps, with a warm-up that fits into them."""
+    warmup = min(recipe.warmup_steps, steps // 10)
+    return dataclasses.replace(recipe, train_steps=steps, warmup_steps=warmup)
 
 
 # === vocab ===
@@ -245,6 +270,75 @@ def _vocab(options: argparse.Namespace) -> None:
     _write_json(options.json, {"size": len(tokens), "unk_rate": rates})
 
 
+# === pretrain ===
+
+
+def _add_pretrain(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "pretrain",
+        _pretrain,
+        "train a masked language model (MLM and TLM) in stages of growing depth",
+        "labse-tf pretrain --mono wiki.hi.txt.gz --pairs en-hi.tsv en-bn.tsv "
+        "--vocab vocab.txt --output my-pretrained, then: "
+        "labse-tf train en-hi.tsv en-bn.tsv --model my-pretrained --output my-model",
+    )
+    parser.add_argument(
+        "--mono",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="text for MLM: a sentence or paragraph a line, the language in the name "
+        "(wiki.hi.txt.gz), or pair files, of which both sides are taken",
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="text for TLM: en-XX.tsv, .po or .mo, plain or .gz, or a directory",
+    )
+    _add_languages(parser)
+    parser.add_argument("--vocab", required=True, metavar="FILE")
+    _add_run(parser, PRETRAINING_RECIPES)
+    _add_recipe_flags(parser, PretrainingRecipe)
+
+
+def _pretrain(options: argparse.Namespace) -> int | None:
+    recipe = get_pretraining_recipe(
+        options.recipe, **_given(options, PretrainingRecipe)
+    )
+    _check_run(options)
+    if not options.mono and not options.pairs:
+        raise ValueError("--mono or --pairs must name text. Received: neither")
+    from labse_tf import data, pretraining
+
+    report = data.SkipReport()
+    pairs = sentences = None
+    if options.pairs:
+        pairs = _load(options, options.pairs, data.load_pairs, report)
+    if options.mono:
+        sentences = _load(options, options.mono, data.load_sentences, report)
+    _say_skipped(report)
+    for text, unit in ((pairs, "pairs"), (sentences, "sentences")):
+        if text is not None:
+            _say_counts(text.counts, unit)
+    result = _until_signal(
+        lambda: pretraining.pretrain(
+            recipe,
+            pairs,
+            sentences,
+            options.output,
+            vocabulary=options.vocab,
+            **_run_options(options),
+        )
+    )
+    if isinstance(result, int):
+        return result
+    print(f"model: {options.output}")
+    return None
+
+
 # === train ===
 
 
@@ -260,14 +354,50 @@ def _add_train(commands: Any) -> None:
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--model", metavar="PRESET", help="go on from this model")
     start.add_argument("--vocab", metavar="FILE", help="a new model with this one")
+    _add_run(parser, RECIPES)
+    _add_recipe_flags(parser, Recipe)
+
+
+def _train(options: argparse.Namespace) -> int | None:
+    recipe = get_recipe(options.recipe, **_given(options, Recipe))
+    _check_run(options)
+    from labse_tf import data, pretraining, training
+
+    report = data.SkipReport()
+    pairs = _load(options, options.files, data.load_pairs, report)
+    _say_skipped(report)
+    _say_counts(pairs.counts, "pairs")
+    result = _until_signal(
+        lambda: training.train_dual_encoder(
+            recipe,
+            pairs,
+            options.output,
+            model=options.model,
+            vocabulary=options.vocab,
+            fit=pretraining.fit_progressively,
+            **_run_options(options),
+        )
+    )
+    if isinstance(result, int):
+        return result
+    print(f"model: {options.output}")
+    return None
+
+
+# === Shared by the trainers ===
+
+
+def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> None:
+    """The arguments of a command that trains."""
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="a preset when the run ends"
     )
+    about = "; ".join(f"{name}: {named.about}" for name, named in recipes.items())
     parser.add_argument(
         "--recipe",
         default="small",
-        choices=sorted(RECIPES),
-        help="where the values come from that no flag gives (default: small)",
+        choices=sorted(recipes),
+        help="where the values come from that no flag gives (default: small). " + about,
     )
     parser.add_argument("--lowercase", action="store_true")
     parser.add_argument(
@@ -282,54 +412,67 @@ def _add_train(commands: Any) -> None:
         action="store_true",
         help="bit-identical results on the same machine, somewhat slower",
     )
-    _add_recipe_flags(parser)
 
 
-def _add_recipe_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of a recipe."""
-    types = typing.get_type_hints(Recipe)
-    titles = {"model": "the model, where it is new", "data": "text"}
-    groups: dict[str, Any] = {}
-    for field in dataclasses.fields(Recipe):
-        name = field.metadata["group"]
-        if name not in groups:
-            groups[name] = parser.add_argument_group(titles.get(name, name))
-        kinds = [t for t in typing.get_args(types[field.name]) if t is not type(None)]
-        groups[name].add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=kinds[0] if kinds else types[field.name],
-            choices=field.metadata["choices"],
-            metavar=None if field.metadata["choices"] else "N",
-            help=field.metadata["help"],
-        )
-
-
-def _recipe(options: argparse.Namespace) -> Recipe:
-    """The named recipe with the flags that were given."""
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    given = {name: getattr(options, name) for name in names}
-    return get_recipe(
-        options.recipe, **{k: v for k, v in given.items() if v is not None}
-    )
-
-
-def _train(options: argparse.Namespace) -> int | None:
-    recipe = _recipe(options)
+def _check_run(options: argparse.Namespace) -> None:
     for name in ("checkpoint_every", "log_every"):
         if getattr(options, name) < 1:
             raise ValueError(
                 f"--{name.replace('_', '-')} must be positive. "
                 f"Received: {getattr(options, name)}"
             )
-    from labse_tf import data, training
+
+
+def _run_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What both trainers take as it is."""
+    names = ("lowercase", "strategy", "checkpoint_every", "log_every", "deterministic")
+    return {name: getattr(options, name) for name in names}
+
+
+def _add_recipe_flags(parser: argparse.ArgumentParser, kind: type[BaseRecipe]) -> None:
+    """A flag for each field of a recipe."""
+    types = typing.get_type_hints(kind)
+    titles = {"model": "the model, where it is new", "data": "text"}
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        name = field.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(titles.get(name, name))
+        settings: dict[str, Any] = {"help": field.metadata["help"]}
+        parts = [t for t in typing.get_args(types[field.name]) if t is not type(None)]
+        if field.metadata["parse"]:
+            settings |= {"nargs": "*", "metavar": "LAYERS:STEPS"}
+        elif types[field.name] is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        else:
+            settings["type"] = parts[0] if parts else types[field.name]
+            settings["choices"] = field.metadata["choices"]
+            settings["metavar"] = None if field.metadata["choices"] else "N"
+        groups[name].add_argument("--" + field.name.replace("_", "-"), **settings)
+
+
+def _given(options: argparse.Namespace, kind: type[BaseRecipe]) -> dict[str, Any]:
+    """The fields of a recipe whose flags were given."""
+    given = {}
+    for field in dataclasses.fields(kind):
+        value = getattr(options, field.name)
+        if value is not None:
+            parse = field.metadata["parse"]
+            given[field.name] = tuple(map(parse, value)) if parse else value
+    return given
+
+
+def _load(
+    options: argparse.Namespace,
+    files: Sequence[str],
+    load: Callable[..., Any],
+    report: SkipReport,
+) -> Any:
+    """Reads text files with a bar."""
     from labse_tf.progress import progress_bar
 
-    report = data.SkipReport()
-    files = data.find_pair_files(options.files)
-    with progress_bar(
-        "Reading", len(files), "files", show=sys.stderr.isatty()
-    ) as advance:
-        pairs = data.load_pairs(
+    with progress_bar("Reading", None, "files", show=sys.stderr.isatty()) as advance:
+        return load(
             files,
             language=options.language,
             on_error=options.on_error,
@@ -337,30 +480,14 @@ def _train(options: argparse.Namespace) -> int | None:
             skipped=report,
             progress=lambda path, kept: advance(1),
         )
-    _say_skipped(report)
+
+
+def _say_counts(counts: Mapping[str, int], unit: str) -> None:
     print(
-        f"{len(pairs):,} pairs in {len(pairs.languages)} languages: "
-        + ", ".join(f"{code} {count:,}" for code, count in pairs.counts.items()),
+        f"{sum(counts.values()):,} {unit} in {len(counts)} languages: "
+        + ", ".join(f"{code} {count:,}" for code, count in counts.items()),
         file=sys.stderr,
     )
-    result = _until_signal(
-        lambda: training.train_dual_encoder(
-            recipe,
-            pairs,
-            options.output,
-            model=options.model,
-            vocabulary=options.vocab,
-            lowercase=options.lowercase,
-            strategy=options.strategy,
-            checkpoint_every=options.checkpoint_every,
-            log_every=options.log_every,
-            deterministic=options.deterministic,
-        )
-    )
-    if isinstance(result, int):
-        return result
-    print(f"model: {options.output}")
-    return None
 
 
 def _until_signal(work: Callable[[], Any]) -> Any:
@@ -533,6 +660,10 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="pairs: en-XX.tsv, .po or .mo, plain or .gz, or a directory of them",
     )
+    _add_languages(parser)
+
+
+def _add_languages(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language", metavar="CODE", help="of files whose names do not say it"
     )

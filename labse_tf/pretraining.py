@@ -1,21 +1,41 @@
 """Pre-training: masked language models over one and two languages, and stacking.
 
+`pretrain` is the run from text to a preset; `fit_progressively` trains a model in
+stages of growing depth, `grow` takes it from one stage to the next, `stack` is what
+happens to the backbone then.
+
 Shapes: R = rows of a batch, T = length in tokens, P = predictions a row, D = hidden
 dimension.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from labse_tf.distribute import sum_over_replicas
+from labse_tf.distribute import get_strategy, sum_over_replicas
 from labse_tf.layers import MaskedLMHead
-from labse_tf.models import LaBSEBackbone, resolve_jit_compile
+from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone, resolve_jit_compile
+from labse_tf.recipes import BaseRecipe, PretrainingRecipe
+from labse_tf.training import (
+    Batches,
+    Run,
+    Session,
+    check_replicas,
+    describe_vocabulary,
+    make_backbone,
+    make_optimizer,
+)
+
+if TYPE_CHECKING:
+    from labse_tf.data import MonolingualCorpus, ParallelCorpus
 
 _LAYER = re.compile(r"transformer_layer_(\d+)(?=/)")
 
@@ -164,6 +184,278 @@ class MaskedLM(keras.Model):
         for name in ("backbone", "head"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def pretrain(
+    recipe: PretrainingRecipe,
+    pairs: ParallelCorpus | None,
+    sentences: MonolingualCorpus | None,
+    output: str | Path,
+    *,
+    vocabulary: str | Path,
+    lowercase: bool = False,
+    strategy: str = "auto",
+    checkpoint_every: int = 1000,
+    log_every: int = 50,
+    deterministic: bool = False,
+    progress: bool | None = None,
+) -> LaBSE:
+    """Trains a masked language model in stages, into a directory that becomes a preset.
+
+    The preset is an encoder whose vectors mean nothing yet; it is what
+    `labse_tf.training.train_dual_encoder` (`labse-tf train --model`) starts from.
+    Killed at any moment and called again with the same arguments it goes on from the
+    last checkpoint; when it has ended, it loads what it made.
+
+    Args:
+        recipe: What to do.
+        pairs: Text for TLM, as `labse_tf.data.load_pairs` gives it, or `None`.
+        sentences: Text for MLM, as `labse_tf.data.load_sentences` gives it, or
+            `None`; the sides of the pairs are added where the recipe says so.
+        output: The run's directory.
+        vocabulary: A `vocab.txt`.
+        lowercase: Whether the tokenizer lower-cases.
+        strategy: A name for `labse_tf.distribute.get_strategy`.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of the log.
+        deterministic: Bit-identical results on the same machine, somewhat slower.
+        progress: As in `labse_tf.training.Session`.
+
+    Returns:
+        The encoder, as loaded from the preset.
+
+    Raises:
+        ValueError: If there is no text, the arguments do not fit together or the
+            directory is taken.
+        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+
+    References:
+        Feng et al., 2022, sections 3.1 and 4.1 (https://arxiv.org/abs/2007.01852).
+    """
+    from labse_tf.data import masked_rows
+    from labse_tf.preprocessing import MaskedLMPreprocessor, SentencePreprocessor
+    from labse_tf.tokenizers import WordPieceTokenizer
+
+    recipe.check()
+    if pairs is None and sentences is None:
+        raise ValueError(
+            "Give `pairs`, `sentences` or both. Received: pairs=None, sentences=None"
+        )
+    if deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    description = {
+        "recipe": dataclasses.asdict(recipe),
+        "text": {
+            name: None if text is None else {"size": len(text), "sha256": text.digest()}
+            for name, text in (("pairs", pairs), ("sentences", sentences))
+        },
+        "start": describe_vocabulary(vocabulary, lowercase),
+    }
+    run = Run(output, description)
+    with run.open():
+        if not run.finished:
+            scope = get_strategy(strategy)
+            check_replicas(recipe.batch_size, scope.num_replicas_in_sync)
+            tokenizer = WordPieceTokenizer(vocabulary, lowercase=lowercase)
+            preprocessor = MaskedLMPreprocessor(
+                tokenizer,
+                recipe.sequence_length,
+                mask_rate=recipe.mask_rate,
+                max_predictions=recipe.max_predictions,
+            )
+            if pairs is not None and recipe.sentences_from_pairs:
+                sentences = (
+                    pairs.to_sentences()
+                    if sentences is None
+                    else sentences.union(pairs)
+                )
+
+            def batches(start: int) -> Any:
+                return masked_rows(
+                    pairs,
+                    sentences,
+                    preprocessor,
+                    batch_size=recipe.batch_size,
+                    steps=recipe.train_steps,
+                    start_step=start,
+                    seed=recipe.seed,
+                    smoothing=recipe.smoothing,
+                    cap=recipe.cap,
+                    tlm_share=recipe.tlm_share,
+                )
+
+            keras.utils.set_random_seed(recipe.seed)
+            with scope.scope():
+                model = MaskedLM(make_backbone(recipe, tokenizer.vocabulary_size))
+                optimizer = make_optimizer(recipe)
+                model.compile(optimizer)
+                optimizer.build(model.trainable_variables)
+            model = fit_progressively(
+                run,
+                model,
+                batches,
+                recipe,
+                checkpoint_every=checkpoint_every,
+                log_every=log_every,
+                unit="rows",
+                progress=progress,
+            )
+            encoder = LaBSE(
+                model.backbone,
+                SentencePreprocessor(tokenizer, recipe.sequence_length),
+                pooling=recipe.pooling,
+            )
+            encoder.save_to_preset(output)
+        run.drop_checkpoints()
+    return LaBSE.from_preset(output)
+
+
+Growing = TypeVar("Growing", bound=keras.Model)
+
+
+def fit_progressively(
+    run: Run, model: Growing, batches: Batches, recipe: BaseRecipe, **options: Any
+) -> Growing:
+    """Trains a model through the stages of a recipe, each deeper than the one before.
+
+    One run: the learning-rate schedule, the moments, the batches, the log and the bar
+    go on from stage to stage. It trains a `MaskedLM` in the paper's three stages, and
+    grows a `DualEncoder` from zero layers (ours, not the paper's), where stage 0 is a
+    bag of tokens: take a mean for its pooling then.
+
+    Killed at any moment and called again with the same arguments it goes on from the
+    last checkpoint, in the stage that this belongs to.
+
+    Args:
+        run: An open run.
+        model: A compiled `MaskedLM` or `DualEncoder` whose optimiser is built, as deep
+            as the first stage, or shallower: then it is grown first (but for a recipe
+            of one stage, where it keeps its depth).
+        batches: From a step to the `tf.data.Dataset` of the batches from there on,
+            which must hold all up to `train_steps`.
+        recipe: Its stages, its seed and its batch size are used here.
+        **options: Of `labse_tf.training.Session`: `checkpoint_every`, `log_every`,
+            `unit`, `progress`.
+
+    Returns:
+        The trained model; another object than `model` where it has grown.
+
+    Raises:
+        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+        ValueError: If the model cannot grow to the first stage's depth, or the loss is
+            not finite any more.
+
+    References:
+        Feng et al., 2022, section 4.1 (https://arxiv.org/abs/2007.01852).
+    """
+    stages = recipe.stage_plan()
+    checkpoint = run.newest_checkpoint()
+    start = 0 if checkpoint is None else checkpoint.step
+    with Session(
+        run, stages, start=start, batch_size=recipe.batch_size, **options
+    ) as session:
+        for stage in stages:
+            # The checkpoint at a stage's last step is that of the shallower model.
+            if start > stage.end:
+                continue
+            # With one stage a loaded model keeps the depth it has.
+            if len(stages) > 1 and _backbone(model).num_layers != stage.num_layers:
+                # New layers' weights and the states of dropout come out alike in an
+                # undisturbed run and a resumed one.
+                keras.utils.set_random_seed(recipe.seed + stage.number)
+                model = grow(model, stage.num_layers)
+            if checkpoint is not None:
+                run.assign(model, checkpoint)
+                checkpoint = None
+            session.fit(model, batches, stage)
+    return model
+
+
+def grow(model: Growing, num_layers: int) -> Growing:
+    """Makes a deeper model out of a compiled one, with the optimiser's state.
+
+    The backbone is stacked (see `stack`), everything else goes along: the masked-LM
+    head, the pooling's token weights, the loss, the moments and the step count.
+
+    Args:
+        model: A compiled `MaskedLM`, or a `DualEncoder` around a `LaBSE`; its
+            optimiser is built.
+        num_layers: Of the new one; a multiple of the old one's.
+
+    Returns:
+        A compiled model with the same optimiser settings, in the same strategy.
+
+    Raises:
+        ValueError: If it is another kind of model, or the depths do not fit.
+
+    Example:
+        >>> import labse_tf
+        >>> from labse_tf.pretraining import grow
+        >>> bag = labse_tf.LaBSEBackbone(9, 0, 2, 8, 16)
+        >>> encoder = labse_tf.LaBSE(bag, None, "mean")
+        >>> dual = labse_tf.DualEncoder(encoder)
+        >>> dual.compile(loss=labse_tf.losses.AdditiveMarginSoftmax())
+        >>> dual.optimizer.build(dual.trainable_variables)
+        >>> grow(dual, 2).encoder.backbone.num_layers
+        2
+    """
+    old_backbone = _backbone(model)
+    settings: dict[str, Any] = {"jit_compile": model.jit_compile}
+    with _scope(model):
+        backbone = stack(old_backbone, num_layers)
+        new: Any
+        if isinstance(model, MaskedLM):
+            new = MaskedLM(backbone, model.head)
+        else:
+            old: LaBSE = model.encoder
+            encoder = LaBSE(backbone, old.preprocessor, pooling=old.pooling)
+            _copy_weights(
+                old.sentence_pooling.weights, encoder.sentence_pooling.weights
+            )
+            new = DualEncoder(encoder)
+            settings["loss"] = model.pair_loss
+            settings["metrics"] = [
+                type(metric).from_config(metric.get_config())
+                for metric in model.pair_metrics
+            ]
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        new.compile(optimizer, **settings)
+        optimizer.build(new.trainable_variables)
+        stack_moments(
+            model.optimizer,
+            model.trainable_variables,
+            optimizer,
+            new.trainable_variables,
+            old_backbone.num_layers,
+        )
+    return new
+
+
+def _backbone(model: keras.Model) -> LaBSEBackbone:
+    """The part of a model that grows."""
+    if isinstance(model, MaskedLM):
+        return model.backbone
+    if isinstance(model, DualEncoder) and isinstance(model.encoder, LaBSE):
+        return model.encoder.backbone
+    raise ValueError(
+        "Expected a MaskedLM, or a DualEncoder around a LaBSE. "
+        f"Received: {type(model).__name__}"
+    )
+
+
+def _scope(model: keras.Model) -> Any:
+    """The scope of the strategy that a model was made in."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    return model.distribute_strategy.scope()
+
+
+def _copy_weights(sources: list[keras.Variable], targets: list[keras.Variable]) -> None:
+    """Gives one layer's weights to another of the same kind."""
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(source)
 
 
 def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:

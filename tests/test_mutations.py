@@ -18,6 +18,16 @@ LOSSES = "tests/test_losses.py"
 GATHER = "tests/test_distribute.py -k gathering"
 REPLICAS = "tests/test_distribute.py -k (one_device)and(2)"
 MODELS = "tests/test_models.py -k fingerprints"
+STACK = "tests/test_pretraining.py -k (copied_in_turn)or(two_digits)"
+ZERO = "tests/test_pretraining.py -k growing_from_zero"
+GROW = "tests/test_stages.py -k growing_takes"
+BAG = "tests/test_stages.py -k grown_from_zero"
+RESUME = "tests/test_stages.py -k resumed_in_any_stage"
+HAND = "tests/test_masking.py -k by_hand"
+RATES = "tests/test_masking.py -k (rates_over)or(never_masked)"
+LEAKS = "tests/test_masking.py -k leaks_nothing"
+CHUNKS = "tests/test_layers.py -k (chunked)or(cross_entropy)"
+STREAM = "tests/test_masked_stream.py"
 
 # Name -> file, what stands there, what the fault makes of it, the tests to run.
 FAULTS: dict[str, tuple[str, str, str, str]] = {
@@ -69,6 +79,85 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "token_factor + positions * position_factor",
         "token_factor",
         MODELS,
+    ),
+    "layer by division": (
+        "pretraining",
+        "int(m[1]) % layers",
+        "int(m[1]) // layers",
+        STACK,
+    ),
+    "head forgotten": (
+        "pretraining",
+        "new = MaskedLM(backbone, model.head)",
+        "new = MaskedLM(backbone)",
+        GROW,
+    ),
+    "step count forgotten": (
+        "pretraining",
+        "new_optimizer.iterations.assign(old_optimizer.iterations)",
+        "pass",
+        GROW,
+    ),
+    "token weights forgotten": (
+        "pretraining",
+        "        target.assign(source)\n",
+        "        pass\n",
+        BAG,
+    ),
+    "embedding norm left where it was": (
+        "pretraining",
+        "embedding.assign(np.full(embedding.shape, neutral, dtype=np.float32))",
+        "pass",
+        ZERO,
+    ),
+    "the last step of a stage in the next": (
+        "pretraining",
+        "if start > stage.end:",
+        "if start >= stage.end:",
+        RESUME,
+    ),
+    "new layers by chance": (
+        "pretraining",
+        "keras.utils.set_random_seed(recipe.seed + stage.number)",
+        "pass",
+        RESUME,
+    ),
+    "segments off by one": (
+        "preprocessing",
+        "return sequences, first_length + 2",
+        "return sequences, first_length + 1",
+        HAND,
+    ),
+    "special tokens masked": ("preprocessing", "~special & (", "(", RATES),
+    "rate rounded down": (
+        "preprocessing",
+        "available * self.mask_rate + uniform(_COUNTS, tf.shape(available))",
+        "available * self.mask_rate",
+        RATES,
+    ),
+    "packed sentences see each other": (
+        "layers",
+        "return ops.logical_and(same, real)",
+        "return ops.logical_and(ops.ones_like(same), real)",
+        LEAKS,
+    ),
+    "running sum not rescaled": (
+        "layers",
+        "total = total * ops.exp(top - new_top) + chunk_total",
+        "total = total + chunk_total",
+        CHUNKS,
+    ),
+    "label of another chunk": (
+        "layers",
+        "ops.one_hot(labels - start, rows",
+        "ops.one_hot(labels, rows",
+        CHUNKS,
+    ),
+    "one order for both streams": (
+        "data/masked",
+        "self._order_seed = 2 * seed + number",
+        "self._order_seed = 2 * seed",
+        STREAM,
     ),
 }
 
