@@ -1,6 +1,7 @@
-"""The whole way in minutes, on real text: vocabulary, training, accuracy, export.
+"""The whole way in minutes, on real text: vocabulary, two trainings, accuracy, export.
 
-    catalogues -> text/ -> vocab.txt -> model/ -> saved_model/1 -> hub.KerasLayer
+    catalogues -> text/ -> vocab.txt -> pretrained/ -> model/ -> saved_model/1
+        -> hub.KerasLayer
 
 Each stage leaves its result in the output directory and is skipped when it is there.
 """
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from labse_tf import data, presets
 from labse_tf.evaluation import language_name, translation_accuracy
 from labse_tf.files import whole_directory, write_text
-from labse_tf.recipes import Recipe
+from labse_tf.recipes import PretrainingRecipe, Recipe
 
 if TYPE_CHECKING:
     from labse_tf.models import LaBSE
@@ -41,8 +42,23 @@ LANGUAGES = tuple(
     "hi bn ta te mr ml kn pa ne ur or si ar de es fr id ru tr zh-Hans".split()
 )
 
+PRETRAINING = PretrainingRecipe(
+    num_layers=4,
+    num_heads=4,
+    hidden_dim=128,
+    intermediate_dim=256,
+    max_sequence_length=128,
+    pooling="mean",
+    sequence_length=64,
+    batch_size=32,
+    train_steps=150,
+    learning_rate=2e-3,
+    warmup_steps=10,
+    max_predictions=13,
+)
+
 RECIPE = Recipe(
-    num_layers=2,
+    num_layers=4,
     num_heads=4,
     hidden_dim=128,
     intermediate_dim=256,
@@ -59,7 +75,15 @@ VOCABULARY_SIZE = 8000
 _HELD_OUT = 0.1  # share of the English sentences, and so of all their translations
 _HELD_OUT_MOST = 200  # pairs a language that accuracy is measured on
 _STATE = "quickstart.json"
-_MADE = ("text", "vocab.txt", "model", "saved_model", "accuracy.json", _STATE)
+_MADE = (
+    *("text", "vocab.txt", "pretrained", "model", "saved_model"),
+    *("accuracy.json", _STATE),
+)
+# What both trainings must agree on: it is one encoder.
+_SHAPE = (
+    *("num_layers", "num_heads", "hidden_dim", "intermediate_dim", "activation"),
+    *("max_sequence_length", "pooling"),
+)
 
 # Runs in a process of its own, which shows that the SavedModel needs no labse_tf.
 _NEIGHBOURS = """
@@ -136,12 +160,13 @@ def quickstart(
     pairs: Sequence[str | Path] | None = None,
     languages: Sequence[str] | None = None,
     recipe: Recipe = RECIPE,
+    pretraining: PretrainingRecipe | None = PRETRAINING,
     vocabulary_size: int = VOCABULARY_SIZE,
     on_error: data.OnError = "raise",
     fresh: bool = False,
     progress: bool | None = None,
 ) -> QuickstartResult:
-    """Learns a vocabulary, trains, measures, exports and serves a small encoder.
+    """Learns a vocabulary, pre-trains, trains, measures, exports and serves an encoder.
 
     Without `pairs` the text is the message catalogues of Django and a few more
     packages, which the extra `quickstart` installs. A tenth of the English sentences
@@ -151,7 +176,10 @@ def quickstart(
         output: Where to; `model` is the preset, `saved_model/1` the SavedModel.
         pairs: Files of your own instead; see `labse_tf.data.find_pair_files`.
         languages: Codes to keep; left out, `LANGUAGES`, or all of `pairs`.
-        recipe: The model and its training.
+        recipe: The model and its training on pairs.
+        pretraining: How it is trained as a masked language model before that; the
+            shape comes from `recipe`. `None` leaves it out, and so does an encoder
+            without layers.
         vocabulary_size: Of the vocabulary, special tokens included.
         on_error: `"skip"` counts bad lines of `pairs` and goes on.
         fresh: Starts over instead of going on where an earlier call stopped.
@@ -169,10 +197,12 @@ def quickstart(
     if pairs is None and languages is None:
         languages = LANGUAGES
     _need_hub()
+    pretraining = _fitted(pretraining, recipe)
     wanted = {
         "pairs": None if pairs is None else [str(Path(p).resolve()) for p in pairs],
         "languages": None if languages is None else list(languages),
         "recipe": dataclasses.asdict(recipe),
+        "pretraining": pretraining and dataclasses.asdict(pretraining),
         "vocabulary_size": vocabulary_size,
     }
     _take_folder(folder, wanted, fresh=fresh)
@@ -200,7 +230,14 @@ def quickstart(
 
         say(f"{len(load_vocabulary(vocabulary)):,} tokens")
 
-    with _stage(3, "Training") as say:
+    with _stage(3, "Pre-training") as say:
+        start: dict[str, Any] = {"vocabulary": vocabulary}
+        if pretraining is None:
+            say("left out")
+        else:
+            start = {"model": _pretrain(pretraining, train, folder, say, progress)}
+
+    with _stage(4, "Training") as say:
         from labse_tf.training import train_dual_encoder, untrained_encoder
 
         before = _measure(untrained_encoder(recipe, vocabulary), held_out)
@@ -216,13 +253,13 @@ def quickstart(
             recipe,
             train,
             target,
-            vocabulary=vocabulary,
+            **start,
             checkpoint_every=100,
             log_every=10,
             progress=progress,
         )
 
-    with _stage(4, "Accuracy") as say:
+    with _stage(5, "Accuracy") as say:
         after = _measure(model, held_out)
         accuracy = {
             code: Accuracy(held_out.counts[code], before[code], after[code])
@@ -234,7 +271,7 @@ def quickstart(
         )
         say("nearest translation among the held-out ones of a language, both ways")
 
-    with _stage(5, "Export") as say:
+    with _stage(6, "Export") as say:
         saved_model = folder / "saved_model" / "1"
         if saved_model.is_dir():
             say(f"reused, {saved_model}")
@@ -244,7 +281,7 @@ def quickstart(
             export_saved_model(model, saved_model)
             say(f"{saved_model}")
 
-    with _stage(6, "Serving") as say:
+    with _stage(7, "Serving") as say:
         say("hub.KerasLayer in a new process")
         neighbours = _neighbours(saved_model, held_out)
     return QuickstartResult(
@@ -310,7 +347,7 @@ def print_result(result: QuickstartResult) -> None:
 def _stage(number: int, name: str) -> Iterator[Any]:
     """Announces a stage and the time it took, on standard error."""
     started = time.perf_counter()
-    print(f"[{number}/6] {name}", file=sys.stderr, flush=True)
+    print(f"[{number}/7] {name}", file=sys.stderr, flush=True)
     yield lambda text: print(f"      {text}", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - started
     print(f"      done in {seconds:.1f} s", file=sys.stderr, flush=True)
@@ -437,6 +474,53 @@ def _learn(text: Path, target: Path, size: int, progress: bool | None) -> None:
         files, size, reader=data.read_sentences, progress=progress
     )
     save_vocabulary(tokens, target)
+
+
+def _fitted(
+    pretraining: PretrainingRecipe | None, recipe: Recipe
+) -> PretrainingRecipe | None:
+    """The pre-training of an encoder of the recipe's shape; `None` for none."""
+    if pretraining is None or not recipe.num_layers:
+        return None
+    shape = {name: getattr(recipe, name) for name in _SHAPE}
+    fitted = dataclasses.replace(pretraining, **shape)
+    if fitted.stages is None and fitted.num_layers % 4:
+        # A quarter of the layers is no number of layers.
+        fitted = dataclasses.replace(fitted, stages=())
+    fitted.check()
+    return fitted
+
+
+def _pretrain(
+    recipe: PretrainingRecipe,
+    train: data.ParallelCorpus,
+    folder: Path,
+    say: Any,
+    progress: bool | None,
+) -> Path:
+    """Trains the masked language model and returns its preset's directory."""
+    from labse_tf.pretraining import pretrain
+
+    target = folder / "pretrained"
+    if presets.is_preset(target):
+        say(f"reused, {target}")
+    else:
+        layers = " -> ".join(str(stage.num_layers) for stage in recipe.stage_plan())
+        say(
+            f"MLM and TLM, {recipe.train_steps} steps of {recipe.batch_size} rows of "
+            f"{recipe.sequence_length} tokens, layers {layers}"
+        )
+    pretrain(
+        recipe,
+        train,
+        None,
+        target,
+        vocabulary=folder / "vocab.txt",
+        checkpoint_every=50,
+        log_every=10,
+        progress=progress,
+    )
+    return target
 
 
 def _measure(model: LaBSE, held_out: data.ParallelCorpus) -> dict[str, float]:

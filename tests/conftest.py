@@ -102,10 +102,14 @@ def small_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = dataclasses.replace(
         quickstart.RECIPE, num_layers=1, train_steps=60, warmup_steps=6, batch_size=128
     )
+    pretraining = dataclasses.replace(
+        quickstart.PRETRAINING, train_steps=10, warmup_steps=1
+    )
     quickstart.quickstart(
         folder,
         languages=["hi", "bn", "ta", "fr"],
         recipe=recipe,
+        pretraining=pretraining,
         vocabulary_size=3000,
         progress=False,
     )

@@ -24,9 +24,13 @@ def settings() -> dict:
     recipe = dataclasses.replace(
         quickstart.RECIPE, num_layers=1, train_steps=60, warmup_steps=6, batch_size=128
     )
+    pretraining = dataclasses.replace(
+        quickstart.PRETRAINING, train_steps=10, warmup_steps=1
+    )
     return {
         "languages": LANGUAGES,
         "recipe": recipe,
+        "pretraining": pretraining,
         "vocabulary_size": 3000,
         "progress": False,
     }
@@ -89,7 +93,8 @@ def test_run_again_it_reuses(copy: Path, settings: dict, capsys) -> None:
     saved = (copy / "saved_model" / "1" / "saved_model.pb").stat().st_mtime_ns
     result = quickstart.quickstart(copy, **settings)
     said = capsys.readouterr().err
-    assert said.count("reused") == 4  # text, vocabulary, model, SavedModel
+    # text, vocabulary, pre-trained model, model, SavedModel
+    assert said.count("reused") == 5
     assert (copy / "model" / "model.weights.h5").stat().st_mtime_ns == model
     assert (copy / "saved_model" / "1" / "saved_model.pb").stat().st_mtime_ns == saved
     assert len(result.neighbours) == 4  # one a language, as there are four
