@@ -231,6 +231,7 @@ def test_clipping_is_that_of_one_device(run_python, tmp_path) -> None:
     assert np.abs(unclipped - alone).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_masked_lm_grows_on_replicas_as_on_one_device(run_python, tmp_path) -> None:
     runs = {
         name: train(run_python, tmp_path, code=PRETRAIN, **settings)

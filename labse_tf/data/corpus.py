@@ -108,6 +108,8 @@ class _Corpus:
     skipped: SkipReport
     _sides: tuple[_Texts, ...]
     _bounds: dict[str, tuple[int, int]]  # language -> first row, row after the last
+    # a preprocessor, and the tokens that it makes of each text
+    _counted: tuple[object, NDArray[np.integer]] | None = None
 
     def _set(
         self,

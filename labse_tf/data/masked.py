@@ -204,7 +204,12 @@ def _features(
 def _token_counts(
     corpus: _Corpus, preprocessor: MaskedLMPreprocessor, advance: Callable[[int], None]
 ) -> NDArray[np.integer]:
-    """Places in a row that each sequence takes, int16 or int32 `(N,)`."""
+    """Places in a row that each sequence takes, int16 or int32 `(N,)`.
+
+    Counted once a corpus: each stage of a run makes a dataset of its own.
+    """
+    if corpus._counted is not None and corpus._counted[0] is preprocessor:
+        return corpus._counted[1]
     import tensorflow as tf
 
     @tf.function(
@@ -214,12 +219,13 @@ def _token_counts(
     def count(*sides: tf.Tensor) -> tf.Tensor:
         return preprocessor.count_tokens(sides)
 
+    traced = count.get_concrete_function()  # or each thread traces one of its own
     small = preprocessor.sequence_length <= np.iinfo(np.int16).max
     dtype: type[np.integer] = np.int16 if small else np.int32
     result = np.zeros(len(corpus), dtype)
 
     def count_block(rows: range) -> tf.Tensor:
-        return count(*map(tf.constant, corpus._take(np.asarray(rows))))
+        return traced(*map(tf.constant, corpus._take(np.asarray(rows))))
 
     blocks = [range(len(corpus))[i : i + 4096] for i in range(0, len(corpus), 4096)]
     pool = ThreadPoolExecutor()  # TensorFlow tokenizes on one core a call
@@ -229,6 +235,7 @@ def _token_counts(
             advance(len(rows))
     finally:
         pool.shutdown(cancel_futures=True)  # who stops it need not wait for the rest
+    corpus._counted = preprocessor, result
     return result
 
 
