@@ -455,7 +455,7 @@ def _scope(model: keras.Model) -> Any:
 def _copy_weights(sources: list[keras.Variable], targets: list[keras.Variable]) -> None:
     """Gives one layer's weights to another of the same kind."""
     for source, target in zip(sources, targets, strict=True):
-        target.assign(source)
+        target.assign(_copied(source))
 
 
 def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
@@ -497,7 +497,7 @@ def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
     for weight in new.weights:
         source = _origin(weight.path, layers)
         if source in old_weights:
-            weight.assign(old_weights[source])
+            weight.assign(_copied(old_weights[source]))
     if not layers and num_layers:
         _keep_function(new)
     return new
@@ -536,7 +536,16 @@ def stack_moments(
     for (path, slot), variable in _slots(new_optimizer, new_variables).items():
         source = known.get((_origin(path, num_layers), slot))
         if source is not None:
-            variable.assign(source)
+            variable.assign(_copied(source))
+
+
+def _copied(variable: Any) -> np.ndarray:
+    """A variable's value in memory of its own.
+
+    Two blocks are copies of one: on JAX they would share its buffer, which a step gives
+    away and can give away once only.
+    """
+    return np.array(ops.convert_to_numpy(variable), copy=True)
 
 
 def _origin(path: str, layers: int) -> str:

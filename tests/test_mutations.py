@@ -100,7 +100,7 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "token weights forgotten": (
         "pretraining",
-        "        target.assign(source)\n",
+        "        target.assign(_copied(source))\n",
         "        pass\n",
         BAG,
     ),

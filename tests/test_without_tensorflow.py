@@ -10,7 +10,9 @@ from test_models import make_model, sentences
 
 pytest.importorskip("jax", reason="the extra `parity` is not installed")
 
-FREE = "recipes presets layers models losses metrics optimizers evaluation".split()
+FREE = (
+    "recipes presets layers models losses metrics optimizers evaluation pretraining"
+).split()
 
 CODE = """
     import importlib, json, sys
@@ -47,7 +49,17 @@ CODE = """
     schedule = WarmupLinearDecay(5e-3, 200, warmup_steps=8)
     dual.compile(adamw(schedule, weight_decay=0.01), AdditiveMarginSoftmax())
     history = dual.fit(pairs, batch_size=32, epochs=8, verbose=0).history
-    print(json.dumps({"vectors": vectors.tolist(), "history": history}))
+    from labse_tf.pretraining import grow
+
+    deeper = grow(dual, 4)
+    more = deeper.fit(pairs, batch_size=32, epochs=1, verbose=0).history
+    print(json.dumps({
+        "vectors": vectors.tolist(),
+        "history": history,
+        "layers": deeper.encoder.backbone.num_layers,
+        "steps": int(deeper.optimizer.iterations),
+        "more": more["loss"][0],
+    }))
 """
 
 
@@ -71,6 +83,9 @@ def test_core_on_jax(run_python, tmp_path) -> None:
     assert losses[-1] < losses[0] - 1
     accuracy = result["history"]["ranking_accuracy"]
     assert accuracy[-1] > accuracy[0]
+    # Stacked from two layers to four, with the optimiser's steps.
+    assert (result["layers"], result["steps"]) == (4, 9 * 8)
+    assert result["more"] < losses[0]
 
 
 @pytest.mark.parity
