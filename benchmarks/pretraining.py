@@ -30,7 +30,6 @@ SHAPE = {
     "hidden-dim": 128,
     "intermediate-dim": 256,
     "max-sequence-length": 128,
-    "pooling": "mean",
 }
 
 
@@ -51,8 +50,9 @@ def main() -> None:
     parser.add_argument("--vocabulary-size", type=int, default=8_000)
     parser.add_argument("--pretrain-steps", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=32, help="rows a step")
-    parser.add_argument("--tune-steps", type=int, default=300)
+    parser.add_argument("--tune-steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=128, help="pairs a step")
+    parser.add_argument("--pooling", default="pooler", help="the paper's: pooler")
     parser.add_argument("--plot", help="PNG of the losses")
     options = parser.parse_args()
     work = Path(options.output)
@@ -82,6 +82,7 @@ def run(options: argparse.Namespace, work: Path, vocabulary: Path, seed: int) ->
     )
     tuning = {
         **SHAPE,
+        "pooling": options.pooling,
         "seed": seed,
         "sequence-length": 32,
         "batch-size": options.batch_size,
@@ -122,6 +123,7 @@ def pretraining(options: argparse.Namespace, seed: int, steps: int) -> dict[str,
     """Flags of `labse-tf pretrain`."""
     return {
         **SHAPE,
+        "pooling": options.pooling,
         "seed": seed,
         "sequence-length": 64,
         "max-predictions": 13,
