@@ -250,6 +250,30 @@ def test_the_pooler_is_not_trained_and_stays_trainable() -> None:
     assert model.backbone.pooler.trainable
 
 
+def test_a_new_model_knows_how_often_tokens_occur() -> None:
+    """Its first loss is the entropy of the frequencies, not log V."""
+    rng = np.random.default_rng(0)
+    frequent = [" ".join(rng.choice(WORDS[:2], 6)) for _ in range(60)]
+    rare = [" ".join(rng.choice(WORDS, 6)) for _ in range(20)]
+    features = masker()(frequent + rare, (0, 0))
+    batches = tf.data.Dataset.from_tensor_slices(features).batch(20)
+    model = masked_lm()
+    model.start_from_frequencies(batches)
+    labels = features["mask_ids"].numpy()[features["mask_weights"].numpy() > 0]
+    counts = [1 + (labels == i).sum() for i in range(len(TOKENS))]
+    np.testing.assert_allclose(
+        model.head.output_bias, np.log(counts) - np.log(np.sum(counts)), atol=1e-6
+    )
+    # States that say nothing leave the bias alone.
+    model.backbone.token_embedding.embeddings.assign(np.zeros((len(TOKENS), 32)))
+    model.compile("sgd")
+    loss = model.test_on_batch(features, return_dict=True)["loss"]
+    shares = np.bincount(labels, minlength=len(TOKENS)) / len(labels)
+    expected = -(shares * np.log(np.array(counts) / np.sum(counts))).sum()
+    assert loss == pytest.approx(expected, abs=1e-5)
+    assert loss < np.log(len(TOKENS)) - 0.5
+
+
 @pytest.mark.slow
 def test_losses_fall_and_the_translation_helps() -> None:
     """What TLM is for: a masked word is read off from the other language.
