@@ -52,6 +52,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="rows a step")
     parser.add_argument("--tune-steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=128, help="pairs a step")
+    parser.add_argument(
+        "--one-pretraining",
+        action="store_true",
+        help="pre-train with the first seed only; the others are those of the tuning",
+    )
     parser.add_argument("--pooling", default="pooler", help="the paper's: pooler")
     parser.add_argument("--plot", help="PNG of the losses")
     options = parser.parse_args()
@@ -73,12 +78,12 @@ def main() -> None:
 
 def run(options: argparse.Namespace, work: Path, vocabulary: Path, seed: int) -> None:
     """Pre-training and both tunings of a seed; what has ended is no work."""
-    steps = options.pretrain_steps
-    stacked = work / f"stacked_{seed}"
+    first = pretraining_seeds(options)[0] if options.one_pretraining else seed
+    stacked = work / f"stacked_{first}"
     labse_tf(
         *("pretrain", "--pairs", *options.pairs, "--vocab", vocabulary),
         *("--output", stacked),
-        *flags(pretraining(options, seed, steps)),
+        *flags(pretraining(options, first, options.pretrain_steps)),
     )
     tuning = {
         **SHAPE,
@@ -104,6 +109,11 @@ def run(options: argparse.Namespace, work: Path, vocabulary: Path, seed: int) ->
                 *("evaluate", "tatoeba", options.tatoeba, "--model", model),
                 *("--languages", *languages(options.pairs), "--json", scores),
             )
+
+
+def pretraining_seeds(options: argparse.Namespace) -> list[int]:
+    """Seeds that have a pre-training of their own."""
+    return options.seeds[:1] if options.one_pretraining else options.seeds
 
 
 def run_fresh(
@@ -140,7 +150,7 @@ def print_stages(options: argparse.Namespace, work: Path) -> None:
     """Losses and times of the stages, and the fresh start beside the last one."""
     print("| seed | stage | layers | steps | loss, begin | loss, end | minutes |")
     print("|---|---|---:|---:|---:|---:|---:|")
-    for seed in options.seeds:
+    for seed in pretraining_seeds(options):
         before = 0
         for entries in stages(work / f"stacked_{seed}"):
             number, end = entries[0]["stage"], entries[-1]["step"]
@@ -230,7 +240,7 @@ def plot(options: argparse.Namespace, work: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for seed in options.seeds:
+    for seed in pretraining_seeds(options):
         parts = stages(work / f"stacked_{seed}")
         begin = parts[-2][-1]["step"]
         first = seed == options.seeds[0]

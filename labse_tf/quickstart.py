@@ -51,8 +51,8 @@ PRETRAINING = PretrainingRecipe(
     pooling="mean",
     sequence_length=64,
     batch_size=32,
-    train_steps=150,
-    learning_rate=2e-3,
+    train_steps=100,
+    learning_rate=5e-4,
     warmup_steps=10,
     max_predictions=13,
 )
@@ -65,9 +65,9 @@ RECIPE = Recipe(
     max_sequence_length=128,
     pooling="mean",
     sequence_length=48,
-    batch_size=256,
+    batch_size=128,
     train_steps=500,
-    learning_rate=2e-3,
+    learning_rate=1e-3,
     warmup_steps=40,
 )
 
