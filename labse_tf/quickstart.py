@@ -66,7 +66,7 @@ RECIPE = Recipe(
     pooling="mean",
     sequence_length=48,
     batch_size=128,
-    train_steps=500,
+    train_steps=400,
     learning_rate=1e-3,
     warmup_steps=40,
 )

@@ -26,8 +26,8 @@ RESUME = "tests/test_stages.py -k resumed_in_any_stage"
 HAND = "tests/test_masking.py -k by_hand"
 RATES = "tests/test_masking.py -k (rates_over)or(never_masked)"
 LEAKS = "tests/test_masking.py -k leaks_nothing"
-CHUNKS = "tests/test_layers.py -k (chunked)or(cross_entropy)"
-STREAM = "tests/test_masked_stream.py"
+CHUNKS = "tests/test_layers.py -k full_softmax"
+STREAM = "tests/test_masked_stream.py -k in_step"
 
 # Name -> file, what stands there, what the fault makes of it, the tests to run.
 FAULTS: dict[str, tuple[str, str, str, str]] = {
@@ -114,12 +114,6 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "pretraining",
         "if start > stage.end:",
         "if start >= stage.end:",
-        RESUME,
-    ),
-    "new layers by chance": (
-        "pretraining",
-        "keras.utils.set_random_seed(recipe.seed + stage.number)",
-        "pass",
         RESUME,
     ),
     "segments off by one": (
