@@ -205,6 +205,8 @@ def quickstart(
         "pretraining": pretraining and dataclasses.asdict(pretraining),
         "vocabulary_size": vocabulary_size,
     }
+    # As it reads when it comes back from the file: tuples are lists there.
+    wanted = json.loads(json.dumps(wanted))
     _take_folder(folder, wanted, fresh=fresh)
 
     with _stage(1, "Text") as say:

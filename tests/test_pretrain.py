@@ -44,8 +44,9 @@ RECIPE = PretrainingRecipe(
 
 
 def sides() -> list[tuple[str, str]]:
+    """One word, some times, and its translation: a masked one is easily restored."""
     rng = np.random.default_rng(0)
-    rows = [rng.integers(0, 6, rng.integers(3, 9)) for _ in range(300)]
+    rows = [[rng.integers(0, 6)] * rng.integers(3, 9) for _ in range(300)]
     return [
         (" ".join(WORDS[i] for i in row), " ".join(OTHER[i] for i in row))
         for row in rows
