@@ -316,9 +316,11 @@ def _pretrain(options: argparse.Namespace) -> int | None:
     report = data.SkipReport()
     pairs = sentences = None
     if options.pairs:
-        pairs = _load(options, options.pairs, data.load_pairs, report)
+        files = data.find_pair_files(options.pairs)
+        pairs = _load(options, files, data.load_pairs, report)
     if options.mono:
-        sentences = _load(options, options.mono, data.load_sentences, report)
+        files = data.find_sentence_files(options.mono)
+        sentences = _load(options, files, data.load_sentences, report)
     _say_skipped(report)
     for text, unit in ((pairs, "pairs"), (sentences, "sentences")):
         if text is not None:
@@ -364,7 +366,8 @@ def _train(options: argparse.Namespace) -> int | None:
     from labse_tf import data, pretraining, training
 
     report = data.SkipReport()
-    pairs = _load(options, options.files, data.load_pairs, report)
+    files = data.find_pair_files(options.files)
+    pairs = _load(options, files, data.load_pairs, report)
     _say_skipped(report)
     _say_counts(pairs.counts, "pairs")
     result = _until_signal(
@@ -464,14 +467,16 @@ def _given(options: argparse.Namespace, kind: type[BaseRecipe]) -> dict[str, Any
 
 def _load(
     options: argparse.Namespace,
-    files: Sequence[str],
+    files: Sequence[Path],
     load: Callable[..., Any],
     report: SkipReport,
 ) -> Any:
     """Reads text files with a bar."""
     from labse_tf.progress import progress_bar
 
-    with progress_bar("Reading", None, "files", show=sys.stderr.isatty()) as advance:
+    with progress_bar(
+        "Reading", len(files), "files", show=sys.stderr.isatty()
+    ) as advance:
         return load(
             files,
             language=options.language,

@@ -42,13 +42,8 @@ LANGUAGES = tuple(
     "hi bn ta te mr ml kn pa ne ur or si ar de es fr id ru tr zh-Hans".split()
 )
 
+# Its shape is that of RECIPE.
 PRETRAINING = PretrainingRecipe(
-    num_layers=4,
-    num_heads=4,
-    hidden_dim=128,
-    intermediate_dim=256,
-    max_sequence_length=128,
-    pooling="mean",
     sequence_length=64,
     batch_size=32,
     train_steps=100,

@@ -211,7 +211,23 @@ class Run:
         Raises:
             ValueError: If it is another model's.
         """
-        _assign(model, checkpoint.arrays, checkpoint.path)
+        variables = _state(model)
+        shapes = [tuple(v.shape) for v in variables]
+        if shapes != [a.shape for a in checkpoint.arrays]:
+            different = next(
+                (
+                    f"{v.path} has {tuple(v.shape)}, the file {a.shape}"
+                    for v, a in zip(variables, checkpoint.arrays, strict=False)
+                    if tuple(v.shape) != a.shape
+                ),
+                f"{len(variables)} variables, the file {len(checkpoint.arrays)}",
+            )
+            raise ValueError(
+                f"{checkpoint.path}: expected the state of this model. "
+                f"Received: {different}"
+            )
+        for variable, array in zip(variables, checkpoint.arrays, strict=True):
+            variable.assign(array)
 
     def _saved(self) -> list[Path]:
         """Checkpoints, newest first."""
@@ -252,26 +268,6 @@ def _state(model: keras.Model) -> list[Any]:
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     own = [v for v in model.variables if id(v) not in metrics]
     return own + list(model.optimizer.variables)
-
-
-def _assign(model: keras.Model, arrays: list[np.ndarray], path: Path) -> None:
-    """Sets the state of a model, or nothing at all if a shape differs."""
-    variables = _state(model)
-    shapes = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
-    if shapes[0] != shapes[1]:
-        different = next(
-            (
-                f"{v.path} has {tuple(v.shape)}, the file {a.shape}"
-                for v, a in zip(variables, arrays, strict=False)
-                if tuple(v.shape) != a.shape
-            ),
-            f"{len(variables)} variables, the file {len(arrays)}",
-        )
-        raise ValueError(
-            f"{path}: expected the state of this model. Received: {different}"
-        )
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
