@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-from labse_tf import evaluation
 from labse_tf.evaluation import (
     INDIAN_LANGUAGES,
     LANGUAGES,
@@ -21,6 +20,8 @@ from labse_tf.evaluation import (
     tatoeba,
     translation_accuracy,
 )
+from labse_tf.evaluation.laser import _read_lines, _tatoeba_files
+from labse_tf.evaluation.nearest import _nearest
 
 # === Languages ===
 
@@ -119,7 +120,7 @@ def test_groups():
 
 
 def test_groups_are_the_files_of_the_release(shared):
-    files = evaluation._tatoeba_files(shared / "tatoeba")
+    files = _tatoeba_files(shared / "tatoeba")
     assert set(files) == set(TATOEBA_GROUPS["112"])
 
 
@@ -176,9 +177,9 @@ def test_blocks_never_change_the_result():
     # Few distinct vectors: nearly every neighbour is a tie.
     source = rng.normal(size=(9, 48)).astype(np.float32)[rng.integers(0, 9, 131)]
     target = source[rng.permutation(131)] + np.float32(0)
-    whole = evaluation._nearest(source, target, 1000)
+    whole = _nearest(source, target, 1000)
     for block_size in (1, 2, 3, 16, 64, 130, 131, 132):
-        parts = evaluation._nearest(source, target, block_size)
+        parts = _nearest(source, target, block_size)
         np.testing.assert_array_equal(parts[0], whole[0])
         np.testing.assert_array_equal(parts[1], whole[1])
     # The nearest of copies is always the first copy.
@@ -395,7 +396,7 @@ def test_two_spellings_of_one_language(folder):
 def test_lines_end_at_newlines_only(tmp_path):
     path = tmp_path / "file"
     path.write_bytes("\ufeffa\u2028b\r\nc\x85\x0bd\n\ne".encode())
-    assert evaluation._read_lines(path) == ["a\u2028b", "c\x85\x0bd", "", "e"]
+    assert _read_lines(path) == ["a\u2028b", "c\x85\x0bd", "", "e"]
 
 
 @pytest.mark.parametrize(
