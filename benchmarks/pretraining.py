@@ -48,9 +48,10 @@ def main() -> None:
         help="those of --seeds for which the fresh start is run too",
     )
     parser.add_argument("--vocabulary-size", type=int, default=8_000)
-    parser.add_argument("--pretrain-steps", type=int, default=1000)
+    parser.add_argument("--pretrain-steps", type=int, default=4000)
     parser.add_argument("--rows", type=int, default=32, help="rows a step")
-    parser.add_argument("--tune-steps", type=int, default=200)
+    parser.add_argument("--tune-steps", type=int, default=400)
+    parser.add_argument("--tune-learning-rate", type=float, default=5e-4)
     parser.add_argument("--batch-size", type=int, default=128, help="pairs a step")
     parser.add_argument(
         "--one-pretraining",
@@ -92,8 +93,8 @@ def run(options: argparse.Namespace, work: Path, vocabulary: Path, seed: int) ->
         "sequence-length": 32,
         "batch-size": options.batch_size,
         "train-steps": options.tune_steps,
-        "learning-rate": 1e-3,
-        "warmup-steps": options.tune_steps // 20,
+        "learning-rate": options.tune_learning_rate,
+        "warmup-steps": options.tune_steps // 10,
         "log-every": 10,
         "checkpoint-every": 100,
     }

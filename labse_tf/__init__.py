@@ -40,6 +40,7 @@ _MODULES = frozenset(
         "layers",
         "losses",
         "metrics",
+        "mining",
         "models",
         "optimizers",
         "preprocessing",

@@ -456,7 +456,9 @@ class LaBSE(keras.Model):
             weights[path].assign(array)
         return model
 
-    def save_to_preset(self, directory: str | Path) -> None:
+    def save_to_preset(
+        self, directory: str | Path, *, storage: str = "float32"
+    ) -> None:
         """Writes `config.json`, `vocab.txt`, `model.weights.h5` and a card.
 
         The preset appears whole or not at all: files are written beside it and
@@ -465,12 +467,16 @@ class LaBSE(keras.Model):
         Args:
             directory: Where to; an older preset there is replaced, other files
                 stay.
+            storage: Of the weights on disk: `"float32"`, exact; `"float16"`, half
+                the size; `"int8"`, a token table of a quarter the size (one scale a
+                row) and the rest as float16. Loaded, all are float32.
 
         Raises:
             ValueError: If the model has no preprocessor, whose vocabulary belongs
-                to the preset.
+                to the preset, or there is no such storage type.
             OSError: If the directory cannot be written.
         """
+        presets.check_storage(storage)
         preprocessor = self.text_preprocessor()
         backbone = self.backbone.get_config()
         for name in ("name", "trainable", "dtype"):
@@ -487,12 +493,14 @@ class LaBSE(keras.Model):
                 "lowercase": tokenizer.lowercase,
                 "compat": tokenizer.compat,
             },
+            "storage": storage,
         }
         with presets.writing(directory, config) as folder:
             tokenizer.save_vocabulary(folder / presets.VOCABULARY)
             presets.write_weights(
                 folder / presets.WEIGHTS,
                 {weight.path: np.asarray(weight) for weight in self.weights},
+                storage,
             )
 
     def get_config(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import pytest
 from test_models import make_model, sentences
 
 from labse_tf import cli, presets
+from labse_tf.cli import use
+from labse_tf.cli.use import _line_blocks
 from labse_tf.models import LaBSE
 
 
@@ -119,7 +121,7 @@ def test_embedding_a_larger_file_by_blocks(tmp_path, preset, monkeypatch) -> Non
     texts = sentences(300)
     path = tmp_path / "text.txt"
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    blocks = list(cli._line_blocks(path, size=128))
+    blocks = list(_line_blocks(path, size=128))
     assert [len(block) for block in blocks] == [128, 128, 44]
     assert [line for block in blocks for line in block] == texts
     output = tmp_path / "vectors.npy"
@@ -129,6 +131,60 @@ def test_embedding_a_larger_file_by_blocks(tmp_path, preset, monkeypatch) -> Non
         LaBSE.from_preset(preset).encode(texts),
         atol=1e-6,
     )
+
+
+def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypatch):
+    texts = sentences(30)
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("".join(f"{t}\n\n" for t in texts[:20]), encoding="utf-8")
+    second.write_text("\n".join(texts[20:]), encoding="utf-8")
+    # Blocks smaller than a file: rows are counted through files and blank lines.
+    monkeypatch.setattr(use, "_line_blocks", lambda path: _line_blocks(path, size=7))
+    report = tmp_path / "found.json"
+    query = texts[25]
+    arguments = ("search", query, first, second, "--model", preset)
+    assert run(*arguments, "--top", 4, "--json", report) == 0
+    lines = capsys.readouterr().out.splitlines()
+    vectors = LaBSE.from_preset(preset).encode(texts)
+    order = np.argsort(-(vectors @ vectors[25]), kind="stable")[:4]
+    places = [(first, 2 * i + 1) if i < 20 else (second, i - 19) for i in order]
+    assert lines[0] == f"1.000  {second}:6  {query}"
+    assert [line.split("  ")[1] for line in lines] == [f"{f}:{n}" for f, n in places]
+    found = json.loads(report.read_text())
+    assert found["query"] == query
+    assert [line["text"] for line in found["lines"]] == [texts[i] for i in order]
+    assert found["lines"][0]["cosine"] == 1.0
+
+
+def test_convert_makes_a_smaller_preset_of_nearly_the_same_vectors(
+    tmp_path, preset, capsys
+) -> None:
+    assert presets.STORAGES == use._STORAGES
+    target = tmp_path / "small"
+    assert run("convert", preset, "--storage", "int8", "--output", target) == 0
+    assert "int8: " in capsys.readouterr().out
+    texts = sentences(20)
+    exact, small = (LaBSE.from_preset(p).encode(texts) for p in (preset, target))
+    assert 0 < np.abs(exact - small).max() < 2e-2
+    line = fails(capsys, "convert", preset, "--output", target)
+    assert "--output must be a new or empty directory" in line
+
+
+def test_evaluate_retrieval_on_pair_files(tmp_path, preset, capsys) -> None:
+    texts = sorted(set(sentences(60)) - {""})
+    for code, other in (("hi", texts), ("ta", texts[::-1])):
+        lines = (f"{a}\t{b}\n" for a, b in zip(texts, other, strict=True))
+        (tmp_path / f"en-{code}.tsv").write_text("".join(lines), encoding="utf-8")
+    report = tmp_path / "scores.json"
+    common = ("evaluate", "retrieval", tmp_path, "--model", preset)
+    assert run(*common, "--json", report) == 0
+    assert "Hindi" in capsys.readouterr().out
+    scores = json.loads(report.read_text())
+    assert scores["languages"]["hi"]["accuracy"] == 1.0
+    # The middle of an odd number stays in its place when the order is turned round.
+    assert scores["languages"]["ta"]["accuracy"] == len(texts) % 2 / len(texts)
+    assert run(*common, "--languages", "hi") == 0
+    assert "Tamil" not in capsys.readouterr().out
 
 
 # === Bad input: exit status 2 and one line that says which and where ===
@@ -231,13 +287,25 @@ def test_no_folder_and_no_space_for_results(tmp_path, preset, capsys) -> None:
     assert "file" in line
 
 
+def test_bad_searches(tmp_path, preset, capsys) -> None:
+    text = tmp_path / "t.txt"
+    text.write_text("\n \n", encoding="utf-8")
+    common = ("--model", preset)
+    assert "no-file" in fails(capsys, "search", "one", tmp_path / "no-file", *common)
+    assert "--top" in fails(capsys, "search", "one", text, *common, "--top", 0)
+    assert "QUERY" in fails(capsys, "search", " ", text, *common)
+    assert "lines with text" in fails(capsys, "search", "one", text, *common)
+    line = fails(capsys, "search", "one", text, "--model", "no-model")
+    assert "name of a shipped model" in line
+
+
 def test_our_fault_is_not_the_users(monkeypatch, preset, tmp_path) -> None:
     """An error that no input explains keeps its traceback and ends with 1."""
 
     def broken(name: str) -> None:
         raise TypeError("ours")
 
-    monkeypatch.setattr(cli, "_encoder", broken)
+    monkeypatch.setattr(use, "encoder", broken)
     (tmp_path / "t.txt").write_text("one\n")
     with pytest.raises(TypeError, match="ours"):
         run("embed", tmp_path / "t.txt", "--model", preset, "--output", "v.npy")
@@ -290,8 +358,8 @@ def test_help_and_version_load_nothing_heavy(run_python) -> None:
 
 def test_every_command_has_an_example(capsys) -> None:
     for command in (
-        *("quickstart", "vocab", "train", "embed", "export"),
-        ("evaluate", "tatoeba"),
+        *("quickstart", "vocab", "pretrain", "train", "embed", "search", "export"),
+        *("convert", ("evaluate", "tatoeba"), ("evaluate", "retrieval")),
     ):
         parts = (command,) if isinstance(command, str) else command
         with pytest.raises(SystemExit):

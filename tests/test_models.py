@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import peers
@@ -533,3 +534,71 @@ def test_features_are_int32() -> None:
     features = make_model().preprocessor(["sun"])
     assert set(features) == set(FEATURES)
     assert {f.dtype for f in features.values()} == {tf.int32}
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "weighted_mean"])
+def test_storage_types_load_as_float32_and_cost_little(
+    tmp_path: Path, pooling: str
+) -> None:
+    model = make_model(pooling=pooling)
+    texts = sentences(20)
+    expected = model.encode(texts)
+    for storage, table_type, bound in (
+        ("float32", "float32", 0.0),
+        ("float16", "float16", 1e-3),
+        ("int8", "int8", 2e-2),
+    ):
+        folder = tmp_path / storage
+        model.save_to_preset(folder, storage=storage)
+        with h5py.File(folder / presets.WEIGHTS) as file:
+            assert file["token_embedding/embeddings"].dtype == table_type
+            rest = {file[name].dtype.name for name in ("pooler/kernel", "pooler/bias")}
+            assert rest == {"float32" if storage == "float32" else "float16"}
+        again = LaBSE.from_preset(folder)
+        assert {weight.dtype for weight in again.weights} == {"float32"}
+        error = np.abs(again.encode(texts) - expected).max()
+        assert error <= bound
+        assert json.loads((folder / "config.json").read_text())["storage"] == storage
+        # What was rounded once is kept exactly by being saved again.
+        again.save_to_preset(tmp_path / "again", storage=storage)
+        np.testing.assert_allclose(
+            LaBSE.from_preset(tmp_path / "again").encode(texts),
+            again.encode(texts),
+            atol=1e-6,
+        )
+    with pytest.raises(ValueError, match=r"`storage` must be one of .*'int4'"):
+        model.save_to_preset(tmp_path / "new", storage="int4")
+    assert not (tmp_path / "new").exists()
+
+
+def test_quantize_rows_is_within_half_a_step() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(50, 16)) * 10.0 ** rng.integers(-6, 6, (50, 1))
+    table[7] = 0
+    codes, scale = presets.quantize_rows(table)
+    assert codes.dtype == np.int8 and codes.min() == -127 and codes.max() == 127
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    assert (np.abs(codes * scale - table) <= largest / 254 * (1 + 1e-5)).all()
+    assert not codes[7].any() and scale[7] == 0
+    table[3, 3] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        presets.quantize_rows(table)
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
+    model = make_model()
+    model.backbone.pooler.bias.assign(np.full(model.embedding_dim, 1e5))
+    with pytest.raises(ValueError, match=r"65,504 .* Received: 100000 in pooler/bias"):
+        model.save_to_preset(tmp_path / "preset", storage="float16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scales_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.h5"
+    table = np.ones((4, 2), np.float32)
+    presets.write_weights(path, {"token_embedding/embeddings": table}, "int8")
+    with h5py.File(path, "a") as file:
+        del file["token_embedding/embeddings:scale"]
+        file["token_embedding/embeddings:scale"] = np.ones((3, 1))
+    with pytest.raises(ValueError, match=r"scale a row. Received: .* shape \(3, 1\)"):
+        presets.read_weights(path, {"token_embedding/embeddings": (4, 2)})

@@ -11,7 +11,8 @@ from test_models import make_model, sentences
 pytest.importorskip("jax", reason="the extra `parity` is not installed")
 
 FREE = (
-    "recipes presets layers models losses metrics optimizers evaluation pretraining"
+    "recipes presets layers models losses metrics optimizers mining evaluation "
+    "pretraining"
 ).split()
 
 CODE = """

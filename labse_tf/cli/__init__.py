@@ -1,0 +1,95 @@
+"""The command line: `labse-tf` and `python -m labse_tf`.
+
+`commands` has what all commands share, `train` those that make models, `use` those
+that take one.
+
+Exit status: 0 done, 2 the input is wrong (one line says what), 1 our fault, 130 and
+143 stopped by Ctrl-C and SIGTERM, in training after a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from labse_tf import __version__
+from labse_tf.cli import train, use
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: Without the program's name; the process's own where left out.
+
+    Returns:
+        The exit status.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        _start_tensorflow_quietly()
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        print("labse-tf: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does: nothing to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        print(f"labse-tf: {_one_line(error)}", file=sys.stderr)
+        if options.traceback:
+            raise
+        return 2
+
+
+def _start_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its start-up messages, unless it fails.
+
+    They tell of CPU features and missing GPUs, on the file descriptor and not through
+    Python, before any setting of TensorFlow's has an effect.
+    """
+    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            os.dup2(kept, 2)
+            messages.seek(0)
+            os.write(2, messages.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _one_line(error: BaseException) -> str:
+    """An error's message on one line."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="labse-tf",
+        description="Train, serve and measure multilingual sentence encoders.",
+        epilog="example: labse-tf quickstart",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error came from"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (*train.COMMANDS, *use.COMMANDS):
+        add(commands)
+    return parser

@@ -1,0 +1,175 @@
+"""What the commands share: arguments, models by name, tables and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labse_tf.files import write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from labse_tf.data import SkipReport
+
+Encode = Callable[[list[str]], "np.ndarray"]
+
+_MODEL_HELP = "a shipped name, a preset directory or a SavedModel"
+
+
+def command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    help: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """Adds a command with its help and an example."""
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog=f"example: {example}",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a command that reads pair files."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="pairs: en-XX.tsv, .po or .mo, plain or .gz, or a directory of them",
+    )
+    add_languages(parser)
+
+
+def add_languages(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say the language of files, or choose some."""
+    parser.add_argument(
+        "--language", metavar="CODE", help="of files whose names do not say it"
+    )
+    parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these")
+    add_on_error(parser)
+
+
+def add_on_error(parser: argparse.ArgumentParser) -> None:
+    """What to do at a bad line."""
+    parser.add_argument(
+        "--on-error",
+        default="raise",
+        choices=("raise", "skip"),
+        help="at a bad line: stop, or count it and go on (default: raise)",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """The model, needed where there is no default."""
+    parser.add_argument(
+        "--model",
+        required=default is None,
+        default=default,
+        metavar="MODEL",
+        help=_MODEL_HELP + (f" (default: {default})" if default else ""),
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Where results go beside standard output."""
+    parser.add_argument("--json", metavar="FILE", help="write the results there too")
+
+
+def encoder(name: str) -> Encode:
+    """A model's `encode` from whatever the user has named."""
+    if (Path(name) / "saved_model.pb").is_file():
+        return _saved_model_encoder(name)
+    from labse_tf.models import LaBSE
+
+    return LaBSE.from_preset(name).encode
+
+
+def _saved_model_encoder(path: str) -> Encode:
+    """`encode` of a SavedModel by the TF Hub text contract."""
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401 (registers the ops of the tokenizer)
+
+    module = tf.saved_model.load(path)
+
+    def encode(texts: list[str]) -> np.ndarray:
+        # By length, so that a batch is not padded for one long sentence in it.
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        parts = []
+        for start in range(0, len(order), 128):
+            batch = tf.constant([texts[i] for i in order[start : start + 128]])
+            output = module(batch)
+            vectors = output["default"] if isinstance(output, dict) else output
+            parts.append(vectors.numpy())
+        result = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        restored = np.empty_like(result)
+        restored[order] = result
+        return restored
+
+    return encode
+
+
+def say_skipped(report: SkipReport) -> None:
+    """Tells on standard error what could not be read."""
+    if report:
+        print(report, file=sys.stderr)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table to standard output, the first column to the left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def write_json(path: str | None, result: dict[str, Any]) -> None:
+    """Writes a result, where the user asked for the file."""
+    if path is not None:
+        write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def load(
+    options: argparse.Namespace,
+    files: Sequence[Path],
+    load: Callable[..., Any],
+    report: SkipReport,
+) -> Any:
+    """Reads text files with a bar."""
+    from labse_tf.progress import progress_bar
+
+    with progress_bar(
+        "Reading", len(files), "files", show=sys.stderr.isatty()
+    ) as advance:
+        return load(
+            files,
+            language=options.language,
+            on_error=options.on_error,
+            languages=options.languages,
+            skipped=report,
+            progress=lambda path, kept: advance(1),
+        )
+
+
+def say_counts(counts: Mapping[str, int], unit: str) -> None:
+    """Tells on standard error what was read, by language."""
+    print(
+        f"{sum(counts.values()):,} {unit} in {len(counts)} languages: "
+        + ", ".join(f"{code} {count:,}" for code, count in counts.items()),
+        file=sys.stderr,
+    )

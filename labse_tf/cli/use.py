@@ -1,0 +1,336 @@
+"""Commands that take a model: embed, search, evaluate, export, convert."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labse_tf.cli.commands import (
+    add_json,
+    add_model,
+    add_text,
+    command,
+    encoder,
+    load,
+    say_skipped,
+    write_json,
+)
+from labse_tf.files import whole_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from labse_tf.evaluation import RetrievalResult
+
+_DEFAULT_MODEL = "labse-mini"
+_STORAGES = ("float32", "float16", "int8")  # of `presets`, which is slow to import
+
+# === embed ===
+
+
+def _add_embed(commands: Any) -> None:
+    parser = command(
+        commands,
+        "embed",
+        _embed,
+        "turn the lines of a file into vectors",
+        "labse-tf embed sentences.txt --model my-model --output vectors.npy",
+    )
+    parser.add_argument("file", metavar="FILE", help="one sentence a line, UTF-8")
+    add_model(parser)
+    parser.add_argument(
+        "--output", required=True, metavar="FILE.npy", help="float32 (lines, D)"
+    )
+
+
+def _embed(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from labse_tf.progress import progress_bar
+
+    path, output = Path(options.file), Path(options.output)
+    if output.suffix != ".npy":
+        raise ValueError(f"--output must end with .npy. Received: {output}")
+    total = sum(len(block) for block in _line_blocks(path))
+    encode = encoder(options.model)
+    dim = encode([""]).shape[1]
+    with whole_file(output) as temporary:
+        # Mapped and filled a block at a time: memory does not grow with the file.
+        vectors = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.float32, shape=(total, dim)
+        )
+        with progress_bar("Encoding", total, "lines") as advance:
+            row = 0
+            for block in _line_blocks(path):
+                vectors[row : row + len(block)] = encode(block)
+                row += len(block)
+                advance(len(block))
+        vectors.flush()
+    print(f"{total:,} vectors of {dim} in {output}")
+
+
+# === search ===
+
+
+def _add_search(commands: Any) -> None:
+    parser = command(
+        commands,
+        "search",
+        _search,
+        "print the lines of files that are nearest in meaning, in any language",
+        'labse-tf search "where is the station?" phrases.hi.txt phrases.ta.txt',
+    )
+    parser.add_argument("query", metavar="QUERY", help="a sentence in any language")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="one sentence a line, UTF-8"
+    )
+    add_model(parser, default=_DEFAULT_MODEL)
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="lines to print (default 5)"
+    )
+    add_json(parser)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from labse_tf.mining import nearest_neighbors
+    from labse_tf.progress import progress_bar
+
+    if options.top < 1:
+        raise ValueError(f"--top must be positive. Received: {options.top}")
+    if not options.query.strip():
+        raise ValueError(f"QUERY must be a sentence. Received: {options.query!r}")
+    for file in options.files:
+        with open(file, "rb"):
+            pass  # before the model is loaded
+    encode = encoder(options.model)
+
+    def vectors(advance: Callable[[int], None]) -> Iterator[np.ndarray]:
+        for block in _filled_lines(options.files):
+            yield encode([text for _, _, text in block])
+            advance(len(block))
+
+    with progress_bar("Searching", None, "lines") as advance:
+        cosines, rows = nearest_neighbors(
+            encode([options.query]), vectors(advance), options.top
+        )
+    # Read again: to keep all lines would take memory that grows with the files.
+    wanted = set(rows[0].tolist())
+    every = (line for block in _filled_lines(options.files) for line in block)
+    lines = {row: line for row, line in enumerate(every) if row in wanted}
+    found = [
+        {"cosine": round(float(cosine), 4), "file": file, "line": number, "text": text}
+        for cosine, row in zip(cosines[0], rows[0].tolist(), strict=True)
+        for file, number, text in (lines[row],)
+    ]
+    if not found:
+        raise ValueError(f"expected lines with text. Received: {options.files}, empty")
+    for line in found:
+        print(f"{line['cosine']:.3f}  {line['file']}:{line['line']}  {line['text']}")
+    write_json(options.json, {"query": options.query, "lines": found})
+
+
+def _filled_lines(files: Sequence[str]) -> Iterator[list[tuple[str, int, str]]]:
+    """Lines that are not blank, with file and number, some thousands at a time."""
+    for file in files:
+        number = 0
+        for block in _line_blocks(Path(file)):
+            lines = [(file, number + i, line) for i, line in enumerate(block, start=1)]
+            number += len(block)
+            filled = [line for line in lines if line[2].strip()]
+            if filled:
+                yield filled
+
+
+def _line_blocks(path: Path, size: int = 8192) -> Iterator[list[str]]:
+    """The lines of a UTF-8 file, some thousands at a time."""
+    block = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                block.append(line.decode("utf-8").rstrip("\r\n"))
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}:{number}: expected UTF-8. Received: byte "
+                    f"0x{line[error.start]:02x} at column {error.start + 1}"
+                ) from error
+            if len(block) == size:
+                yield block
+                block = []
+    if block:
+        yield block
+
+
+# === evaluate ===
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model",
+        description="Measure a model.",
+        epilog="example: labse-tf evaluate tatoeba tatoeba/v1 --model my-model",
+    )
+    tests = parser.add_subparsers(dest="test", required=True, metavar="TEST")
+    tatoeba = command(
+        tests,
+        "tatoeba",
+        _tatoeba,
+        "nearest-translation accuracy on the Tatoeba files of LASER",
+        "labse-tf evaluate tatoeba tatoeba/v1 --model my-model --plot tatoeba.png",
+    )
+    tatoeba.add_argument(
+        "folder", metavar="DIR", help="with tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng"
+    )
+    add_model(tatoeba)
+    tatoeba.add_argument("--languages", nargs="+", metavar="CODE")
+    tatoeba.add_argument("--plot", metavar="FILE.png", help="bar chart a language")
+    add_json(tatoeba)
+    retrieval = command(
+        tests,
+        "retrieval",
+        _retrieval,
+        "nearest-translation accuracy on pair files of your own",
+        "labse-tf evaluate retrieval dev/en-hi.tsv dev/en-ta.tsv --model my-model",
+    )
+    add_text(retrieval)
+    add_model(retrieval)
+    retrieval.add_argument("--plot", metavar="FILE.png", help="bar chart a language")
+    add_json(retrieval)
+
+
+def _retrieval(options: argparse.Namespace) -> None:
+    from labse_tf import data, evaluation
+
+    report = data.SkipReport()
+    files = data.find_pair_files(options.files)
+    corpus = load(options, files, data.load_pairs, report)
+    say_skipped(report)
+    pairs = {}
+    for code in corpus.languages:
+        english, other = corpus.pairs(code, range(corpus.counts[code]))
+        pairs[code] = [t.decode() for t in english], [t.decode() for t in other]
+    _show(options, "Retrieval", functools.partial(evaluation.retrieval, pairs=pairs))
+
+
+def _show(
+    options: argparse.Namespace, title: str, measure: Callable[..., RetrievalResult]
+) -> None:
+    """Measures under a bar; prints the table and writes what else was asked for."""
+    from labse_tf.progress import progress_bar
+
+    encode = encoder(options.model)
+    with progress_bar(title, None, "languages", show=sys.stderr.isatty()) as advance:
+        result = measure(encode, progress=lambda code, done, total: advance(1))
+    print(result.table())
+    if options.plot:
+        result.plot(options.plot)
+        print(f"plot: {options.plot}")
+    write_json(options.json, result.to_dict())
+
+
+def _tatoeba(options: argparse.Namespace) -> None:
+    from labse_tf import evaluation
+
+    if not Path(options.folder).is_dir():
+        raise ValueError(
+            f"{options.folder}: expected the folder of the Tatoeba files. "
+            "Received: no such directory"
+        )
+    _show(
+        options,
+        "Tatoeba",
+        functools.partial(
+            evaluation.tatoeba, folder=options.folder, languages=options.languages
+        ),
+    )
+
+
+# === export ===
+
+
+def _add_export(commands: Any) -> None:
+    parser = command(
+        commands,
+        "export",
+        _export,
+        "write a SavedModel for TF Hub and TF Serving, preprocessing inside",
+        "labse-tf export --model my-model --output serving/1",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="for TF Serving NAME/VERSION"
+    )
+    parser.add_argument("--interface", default="text", choices=("text",))
+    parser.add_argument("--overwrite", action="store_true")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from labse_tf.export import export_saved_model
+    from labse_tf.models import LaBSE
+
+    path = export_saved_model(
+        LaBSE.from_preset(options.model),
+        options.output,
+        options.interface,
+        overwrite=options.overwrite,
+    )
+    print(f"SavedModel: {path}")
+
+
+# === convert ===
+
+
+def _add_convert(commands: Any) -> None:
+    parser = command(
+        commands,
+        "convert",
+        _convert,
+        "write a model's weights in a smaller storage type",
+        "labse-tf convert my-model --storage int8 --output my-model-int8",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a shipped name or a preset directory"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "--storage",
+        default="float32",
+        choices=_STORAGES,
+        help="int8: the token table as int8 with a scale a row, the rest as float16 "
+        "(default: float32)",
+    )
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from labse_tf import presets
+    from labse_tf.models import LaBSE
+
+    source, target = presets.find(options.model), Path(options.output)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(
+            f"--output must be a new or empty directory. Received: {target}"
+        )
+    model = LaBSE.from_preset(source)
+    model.save_to_preset(target, storage=options.storage)
+    # The vocabulary is text that every model has: what has rounding done to it?
+    words = model.text_preprocessor().tokenizer.vocabulary[::7][:5000]
+    before = model.encode(words, progress=False)
+    after = LaBSE.from_preset(target).encode(words, progress=False)
+    cosine = (before * after).sum(axis=1)
+    sizes = [
+        sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
+        for folder in (source, target)
+    ]
+    print(
+        f"{options.storage}: {sizes[0]:.1f} -> {sizes[1]:.1f} MB; cosine of new and "
+        f"old vectors of {len(words):,} tokens: mean {cosine.mean():.5f}, lowest "
+        f"{cosine.min():.5f}"
+    )
+    print(f"model: {target}")
+
+
+COMMANDS = (_add_embed, _add_search, _add_evaluate, _add_export, _add_convert)
