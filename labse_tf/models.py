@@ -491,6 +491,7 @@ class LaBSE(keras.Model):
             },
             "tokenizer": {
                 "lowercase": tokenizer.lowercase,
+                "strip_accents": tokenizer.strip_accents,
                 "compat": tokenizer.compat,
             },
             "storage": storage,

@@ -218,6 +218,7 @@ def pretrain(
     *,
     vocabulary: str | Path,
     lowercase: bool = False,
+    strip_accents: bool | None = None,
     strategy: str = "auto",
     checkpoint_every: int = 1000,
     log_every: int = 50,
@@ -239,6 +240,7 @@ def pretrain(
         output: The run's directory.
         vocabulary: A `vocab.txt`.
         lowercase: Whether the tokenizer lower-cases.
+        strip_accents: As in `labse_tf.WordPieceTokenizer`.
         strategy: A name for `labse_tf.distribute.get_strategy`.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
@@ -275,14 +277,16 @@ def pretrain(
             name: None if text is None else {"size": len(text), "sha256": text.digest()}
             for name, text in (("pairs", pairs), ("sentences", sentences))
         },
-        "start": describe_vocabulary(vocabulary, lowercase),
+        "start": describe_vocabulary(vocabulary, lowercase, strip_accents),
     }
     run = Run(output, description)
     with run.open():
         if not run.finished:
             scope = get_strategy(strategy)
             check_replicas(recipe.batch_size, scope.num_replicas_in_sync)
-            tokenizer = WordPieceTokenizer(vocabulary, lowercase=lowercase)
+            tokenizer = WordPieceTokenizer(
+                vocabulary, lowercase=lowercase, strip_accents=strip_accents
+            )
             preprocessor = MaskedLMPreprocessor(
                 tokenizer,
                 recipe.sequence_length,

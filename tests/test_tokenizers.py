@@ -105,7 +105,9 @@ def learned(
     )
 
 
-def hugging_face(vocabulary: list[str], lowercase: bool) -> object:
+def hugging_face(
+    vocabulary: list[str], lowercase: bool, strip_accents: bool | None = None
+) -> object:
     """The oracle: BERT's tokenizer in Hugging Face `tokenizers`."""
     peer = pytest.importorskip(
         "tokenizers", reason="Hugging Face tokenizers is not installed"
@@ -113,7 +115,7 @@ def hugging_face(vocabulary: list[str], lowercase: bool) -> object:
     return peer.BertWordPieceTokenizer(
         {token: row for row, token in enumerate(vocabulary)},
         lowercase=lowercase,
-        strip_accents=lowercase,
+        strip_accents=lowercase if strip_accents is None else strip_accents,
         handle_chinese_chars=True,
         clean_text=True,
     )
@@ -135,6 +137,12 @@ class TestIds:
         actual = tokenizer(texts).to_list()
         for text, ours, theirs in zip(texts, actual, expected, strict=True):
             assert ours == theirs, text
+        for strip in (True, False):
+            other = WordPieceTokenizer(
+                vocabulary, lowercase=lowercase, strip_accents=strip
+            )
+            peer = hugging_face(vocabulary, lowercase, strip)
+            assert other(texts).to_list() == peer_ids(peer, texts)
         flat = [token for row in expected for token in row]
         # The comparison means something: pieces, words and [UNK] all occur.
         assert 0 < flat.count(tokenizer.unk_token_id) < 0.1 * len(flat)
@@ -490,10 +498,17 @@ class TestVocabulary:
             with pytest.raises(ValueError, match=f"id={bad}"):
                 tokenizer.id_to_token(bad)
 
+    def test_tfhub_strips_accents_as_it_lowercases(self) -> None:
+        with pytest.raises(ValueError, match="lowercase=True, strip_accents=False"):
+            WordPieceTokenizer(
+                SMALL, lowercase=True, strip_accents=False, compat="tfhub"
+            )
+
     def test_config_round_trip(self) -> None:
         first = WordPieceTokenizer(SMALL, lowercase=True, compat="tfhub", name="t")
         config = first.get_config()
         assert config["vocabulary"] == SMALL
+        assert config["strip_accents"] is True
         second = WordPieceTokenizer.from_config(config)
         assert second.get_config() == config
         assert (second.lowercase, second.compat, second.name) == (True, "tfhub", "t")
@@ -736,6 +751,21 @@ class TestLearnVocabulary:
         lower = learn_vocabulary([file], 200, lowercase=True, progress=False)
         assert "cafe" in lower and not set("CAFÉé") & set("".join(lower[104:]))
         assert "CAFÉ" in cased and "Café" in cased
+
+    def test_lowercase_keeps_accents_where_told(self, tmp_path: Path) -> None:
+        texts = ["Café CAFÉ किताब Тест"] * 5
+        file = write(tmp_path / "mul.txt", texts)
+        options = {"lowercase": True, "strip_accents": False}
+        vocabulary = learn_vocabulary([file], 300, progress=False, **options)
+        assert {"café", "किताब", "тест"} <= set(vocabulary)
+        tokenizer = WordPieceTokenizer(vocabulary, **options)
+        assert (
+            tokenizer.detokenize(tokenizer(["CAFÉ किताब"])[0]) == "café किताब".encode()
+        )
+        stripped = WordPieceTokenizer(vocabulary, lowercase=True)
+        # Its vowels gone, the Hindi word is none that the vocabulary knows.
+        assert stripped(["किताब"]).to_list() == [[stripped.unk_token_id]]
+        assert tokenizer(["किताब"]).to_list() != [[tokenizer.unk_token_id]]
 
     def test_all_indian_letters_are_covered(self, tmp_path: Path) -> None:
         texts = [x for x in SENTENCES if any("\u0900" <= c < "\u0e00" for c in x)]

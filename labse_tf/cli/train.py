@@ -123,9 +123,20 @@ def _add_vocab(commands: Any) -> None:
         help="exponent of the languages' shares: 1 as they are, 0 all alike "
         "(default 0.3, the paper's)",
     )
-    parser.add_argument("--lowercase", action="store_true")
+    _add_case(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="processes")
     add_json(parser)
+
+
+def _add_case(parser: argparse.ArgumentParser) -> None:
+    """How a new tokenizer treats capitals and accents."""
+    parser.add_argument("--lowercase", action="store_true")
+    parser.add_argument(
+        "--strip-accents",
+        action=argparse.BooleanOptionalAction,
+        help="delete non-spacing marks, by default where --lowercase is given; in "
+        "Indian scripts they are vowels, so give --no-strip-accents there",
+    )
 
 
 def _vocab(options: argparse.Namespace) -> None:
@@ -145,6 +156,7 @@ def _vocab(options: argparse.Namespace) -> None:
         reader=reader,
         smoothing=options.smoothing,
         lowercase=options.lowercase,
+        strip_accents=options.strip_accents,
         languages=options.languages,
         num_workers=options.workers,
     )
@@ -152,7 +164,9 @@ def _vocab(options: argparse.Namespace) -> None:
     say_skipped(report)
     rates = tokenizers.unk_rate(
         files,
-        tokenizers.WordPieceTokenizer(tokens, lowercase=options.lowercase),
+        tokenizers.WordPieceTokenizer(
+            tokens, lowercase=options.lowercase, strip_accents=options.strip_accents
+        ),
         reader=reader,
     )
     print_table(
@@ -294,7 +308,7 @@ def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> Non
         choices=sorted(recipes),
         help="where the values come from that no flag gives (default: small). " + about,
     )
-    parser.add_argument("--lowercase", action="store_true")
+    _add_case(parser)
     parser.add_argument(
         "--strategy",
         default="auto",
@@ -320,7 +334,10 @@ def _check_run(options: argparse.Namespace) -> None:
 
 def _run_options(options: argparse.Namespace) -> dict[str, Any]:
     """What both trainers take as it is."""
-    names = ("lowercase", "strategy", "checkpoint_every", "log_every", "deterministic")
+    names = (
+        *("lowercase", "strip_accents", "strategy"),
+        *("checkpoint_every", "log_every", "deterministic"),
+    )
     return {name: getattr(options, name) for name in names}
 
 

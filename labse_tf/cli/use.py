@@ -186,7 +186,12 @@ def _add_evaluate(commands: Any) -> None:
         "folder", metavar="DIR", help="with tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng"
     )
     add_model(tatoeba)
-    tatoeba.add_argument("--languages", nargs="+", metavar="CODE")
+    tatoeba.add_argument(
+        "--languages",
+        nargs="+",
+        metavar="CODE",
+        help="only these; 14, 36 and 112 stand for the groups of the paper",
+    )
     tatoeba.add_argument("--plot", metavar="FILE.png", help="bar chart a language")
     add_json(tatoeba)
     retrieval = command(

@@ -130,7 +130,7 @@ def tatoeba(
     Args:
         encode: from a list of strings to `(n, D)`; the rows need not be unit vectors.
         folder: where the files are.
-        languages: codes (any spelling), or "14", "36" or "112" for a group of the
+        languages: codes (any spelling); "14", "36" and "112" stand for a group of the
             paper; all languages of the folder where None.
         block_size: rows that are compared at a time; it bounds memory and does not
             change the result.
@@ -160,9 +160,9 @@ def tatoeba(
     if languages is None:
         codes = sorted(files)
     else:
-        if isinstance(languages, str):
-            languages = TATOEBA_GROUPS.get(languages, (languages,))
-        codes = list(dict.fromkeys(language_code(code) for code in languages))
+        named = [languages] if isinstance(languages, str) else languages
+        single = (code for name in named for code in TATOEBA_GROUPS.get(name, (name,)))
+        codes = list(dict.fromkeys(language_code(code) for code in single))
         if not codes:
             raise ValueError("languages must name at least one. Received: none")
         missing = [code for code in codes if code not in files]

@@ -83,6 +83,7 @@ def learn_vocabulary(
     reader: Callable[[Any], Iterable[tuple[str, str]]] = read_lines,
     smoothing: float = 0.3,
     lowercase: bool = False,
+    strip_accents: bool | None = None,
     min_frequency: int = 2,
     character_coverage: float = 0.9999,
     languages: Collection[str] | None = None,
@@ -114,6 +115,7 @@ def learn_vocabulary(
         smoothing: exponent of the languages' sizes, from 0 (all alike) to 1 (as they
             come). 0.3 as in section 3.1 of the paper.
         lowercase: as in `WordPieceTokenizer`.
+        strip_accents: as in `WordPieceTokenizer`.
         min_frequency: how often a token must be in the text, before smoothing. ours: 2,
             as a token seen once learns nothing.
         character_coverage: the share of each language's characters to keep; the rarest
@@ -161,7 +163,10 @@ def learn_vocabulary(
             "`min_frequency` must be 1 or more. "
             f"Received: min_frequency={min_frequency}"
         )
-    counts = _count_words(files, reader, lowercase, languages, num_workers, progress)
+    splitter = _WordSplitter(
+        lowercase, lowercase if strip_accents is None else strip_accents
+    )
+    counts = _count_words(files, reader, splitter, languages, num_workers, progress)
     if not counts:
         chosen = "" if languages is None else f" in {', '.join(sorted(languages))}"
         raise ValueError(
@@ -245,7 +250,7 @@ def _batches(
 class _WordSplitter:
     """Counts words, split exactly where the tokenizer splits them."""
 
-    def __init__(self, lowercase: bool) -> None:
+    def __init__(self, lowercase: bool, strip_accents: bool) -> None:
         import tensorflow as tf
         import tensorflow_text as tf_text
 
@@ -253,7 +258,7 @@ class _WordSplitter:
         # offsets of the op say where it lies. The op wants one more token: U+FFFD is
         # in no cleaned text.
         vocabulary = [UNK_TOKEN, "\N{REPLACEMENT CHARACTER}"]
-        self._ops = FastBert(vocabulary, lowercase, "bert")
+        self._ops = FastBert(vocabulary, lowercase, strip_accents, "bert")
         with tf.device("cpu:0"):
             self._normalizer = tf_text.FastBertNormalizer()
             self._splitter = tf_text.FastWordpieceTokenizer(
@@ -296,7 +301,7 @@ class _WordSplitter:
 def _count_words(
     files: list[Any],
     reader: Callable[[Any], Iterable[tuple[str, str]]],
-    lowercase: bool,
+    splitter: _WordSplitter,
     languages: Collection[str] | None,
     num_workers: int | None,
     progress: bool | None,
@@ -308,7 +313,6 @@ def _count_words(
     Returns:
         Words and how often each occurs, by language.
     """
-    splitter = _WordSplitter(lowercase)
 
     def count_file(file: Any) -> dict[str, Counter[bytes]]:
         counts: dict[str, Counter[bytes]] = defaultdict(Counter)

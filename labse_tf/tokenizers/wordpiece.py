@@ -57,7 +57,11 @@ class WordPieceTokenizer(keras.layers.Layer):
         vocabulary: path of a `vocab.txt` (UTF-8, one token a line; the line number
             from 0 is the id) or the list of tokens. It must hold `[PAD]`, `[UNK]`,
             `[CLS]`, `[SEP]` and `[MASK]`, anywhere.
-        lowercase: whether to lowercase and strip accents, for uncased vocabularies.
+        lowercase: whether to lowercase, for uncased vocabularies.
+        strip_accents: whether to delete all that Unicode calls non-spacing marks; where
+            left out, as `lowercase` is, which is how BERT's uncased models have it. In
+            Indian scripts these marks are vowels: a lowercase vocabulary for them
+            needs `strip_accents=False`.
         compat: `"bert"` for the ids of the original tokenizer, or `"tfhub"` for those
             of the preprocessing models on TF Hub: words of more than 100 bytes become
             one `[UNK]`, format characters (zero-width joiners) split words, and bytes
@@ -93,6 +97,7 @@ class WordPieceTokenizer(keras.layers.Layer):
         vocabulary: str | os.PathLike[str] | Sequence[str],
         *,
         lowercase: bool = False,
+        strip_accents: bool | None = None,
         compat: str = "bert",
         **kwargs: Any,
     ) -> None:
@@ -102,13 +107,24 @@ class WordPieceTokenizer(keras.layers.Layer):
             raise ValueError(
                 f'`compat` must be "bert" or "tfhub". Received: compat={compat!r}'
             )
+        if strip_accents is not None and compat == "tfhub":
+            if bool(strip_accents) != bool(lowercase):
+                raise ValueError(
+                    '`strip_accents` goes with `lowercase` where compat="tfhub". '
+                    f"Received: lowercase={lowercase}, strip_accents={strip_accents}"
+                )
         # Strings come in as they are, whatever the backend.
         self._convert_input_args = False
         self._allow_non_tensor_positional_args = True
         self.lowercase = bool(lowercase)
+        self.strip_accents = (
+            self.lowercase if strip_accents is None else bool(strip_accents)
+        )
         self.compat = compat
         self._table = Table(vocabulary)
-        self._ops = FastBert(self._table.tokens, self.lowercase, compat)
+        self._ops = FastBert(
+            self._table.tokens, self.lowercase, self.strip_accents, compat
+        )
         self.built = True
 
     @property
@@ -262,6 +278,7 @@ class WordPieceTokenizer(keras.layers.Layer):
         config.update(
             vocabulary=list(self._table.tokens),
             lowercase=self.lowercase,
+            strip_accents=self.strip_accents,
             compat=self.compat,
         )
         return config
@@ -270,7 +287,9 @@ class WordPieceTokenizer(keras.layers.Layer):
 class FastBert:
     """The ops of the tokenizer; a plain object, so that Keras does not track it."""
 
-    def __init__(self, tokens: list[str], lowercase: bool, compat: str) -> None:
+    def __init__(
+        self, tokens: list[str], lowercase: bool, strip_accents: bool, compat: str
+    ) -> None:
         import tensorflow as tf
 
         try:
@@ -282,6 +301,7 @@ class FastBert:
 
         self._text = tf_text
         self._lowercase = lowercase
+        self._strip_accents = strip_accents
         self._compat = compat
         # A token with white space can match no word, but the op lets it match between
         # words: it gets a stand-in, which, as all with punctuation, matches nothing.
@@ -319,6 +339,7 @@ class FastBert:
         texts = tf.strings.regex_replace(texts, _DELETED, "")
         if self._lowercase:
             texts = tf.strings.lower(texts, encoding="utf-8")
+        if self._strip_accents:
             texts = self._text.normalize_utf8(texts, "NFD")
             texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
         return texts

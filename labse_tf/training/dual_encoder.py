@@ -34,6 +34,7 @@ def train_dual_encoder(
     model: str | Path | None = None,
     vocabulary: str | Path | None = None,
     lowercase: bool = False,
+    strip_accents: bool | None = None,
     strategy: str = "auto",
     checkpoint_every: int = 1000,
     log_every: int = 50,
@@ -53,6 +54,7 @@ def train_dual_encoder(
         model: A preset to start from; or
         vocabulary: a `vocab.txt` for a new model of the recipe's shape.
         lowercase: Whether a new model's tokenizer lower-cases.
+        strip_accents: As in `labse_tf.WordPieceTokenizer`.
         strategy: A name for `labse_tf.distribute.get_strategy`.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
@@ -83,7 +85,7 @@ def train_dual_encoder(
     description = {
         "recipe": dataclasses.asdict(recipe),
         "text": {"pairs": len(pairs), "sha256": pairs.digest()},
-        "start": _start(model, vocabulary, lowercase),
+        "start": _start(model, vocabulary, lowercase, strip_accents),
     }
     run = Run(output, description)
     with run.open():
@@ -92,7 +94,9 @@ def train_dual_encoder(
             check_replicas(recipe.batch_size, scope.num_replicas_in_sync)
             keras.utils.set_random_seed(recipe.seed)
             with scope.scope():
-                encoder = _make_encoder(recipe, model, vocabulary, lowercase)
+                encoder = _make_encoder(
+                    recipe, model, vocabulary, lowercase, strip_accents
+                )
                 dual = compile_dual_encoder(encoder, recipe)
             preprocessor = encoder.text_preprocessor()
             dual = fit(
@@ -138,7 +142,11 @@ def compile_dual_encoder(encoder: LaBSE, recipe: Recipe) -> DualEncoder:
 
 
 def untrained_encoder(
-    recipe: Recipe, vocabulary: str | Path, *, lowercase: bool = False
+    recipe: Recipe,
+    vocabulary: str | Path,
+    *,
+    lowercase: bool = False,
+    strip_accents: bool | None = None,
 ) -> LaBSE:
     """Makes the encoder that a run with this recipe and vocabulary starts from.
 
@@ -146,12 +154,13 @@ def untrained_encoder(
         recipe: Shape, seed and sequence length.
         vocabulary: A `vocab.txt`.
         lowercase: Whether the tokenizer lower-cases.
+        strip_accents: As in `labse_tf.WordPieceTokenizer`.
 
     Returns:
         The model before its first step.
     """
     keras.utils.set_random_seed(recipe.seed)
-    return _make_encoder(recipe, None, vocabulary, lowercase)
+    return _make_encoder(recipe, None, vocabulary, lowercase, strip_accents)
 
 
 def _make_encoder(
@@ -159,6 +168,7 @@ def _make_encoder(
     model: str | Path | None,
     vocabulary: str | Path | None,
     lowercase: bool,
+    strip_accents: bool | None,
 ) -> LaBSE:
     """The encoder a run starts from, with the recipe's sequence length."""
     from labse_tf.preprocessing import SentencePreprocessor
@@ -170,17 +180,22 @@ def _make_encoder(
         )
     if vocabulary is None:
         raise ValueError("`vocabulary` is needed for a new model. Received: None")
-    tokenizer = WordPieceTokenizer(vocabulary, lowercase=lowercase)
+    tokenizer = WordPieceTokenizer(
+        vocabulary, lowercase=lowercase, strip_accents=strip_accents
+    )
     backbone = make_backbone(recipe, tokenizer.vocabulary_size)
     preprocessor = SentencePreprocessor(tokenizer, recipe.sequence_length)
     return LaBSE(backbone, preprocessor, pooling=recipe.pooling)
 
 
 def _start(
-    model: str | Path | None, vocabulary: str | Path | None, lowercase: bool
+    model: str | Path | None,
+    vocabulary: str | Path | None,
+    lowercase: bool,
+    strip_accents: bool | None,
 ) -> dict[str, Any]:
     """What a run starts from, by content and not by name."""
     if model is not None:
         hashes = presets.read_config(presets.find(model))["sha256"]
         return {"model": hashes}
-    return describe_vocabulary(str(vocabulary), lowercase)
+    return describe_vocabulary(str(vocabulary), lowercase, strip_accents)

@@ -60,12 +60,15 @@ def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:
     )
 
 
-def describe_vocabulary(path: str | Path, lowercase: bool) -> dict[str, Any]:
+def describe_vocabulary(
+    path: str | Path, lowercase: bool, strip_accents: bool | None
+) -> dict[str, Any]:
     """Tells by content what a new model's tokenizer is, for a run's description.
 
     Args:
         path: A `vocab.txt`.
         lowercase: Whether the tokenizer lower-cases.
+        strip_accents: Whether it strips accents; `None` for as `lowercase`.
 
     Returns:
         JSON types.
@@ -75,7 +78,10 @@ def describe_vocabulary(path: str | Path, lowercase: bool) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise ValueError(f"{path}: expected a vocab.txt. Received: no such file")
-    return {"vocabulary": presets.sha256(Path(path)), "lowercase": lowercase}
+    description = {"vocabulary": presets.sha256(Path(path)), "lowercase": lowercase}
+    if strip_accents not in (None, lowercase):
+        description["strip_accents"] = strip_accents
+    return description
 
 
 def check_replicas(batch_size: int, replicas: int) -> None:
