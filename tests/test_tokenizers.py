@@ -753,19 +753,17 @@ class TestLearnVocabulary:
         assert "CAFÉ" in cased and "Café" in cased
 
     def test_lowercase_keeps_accents_where_told(self, tmp_path: Path) -> None:
-        texts = ["Café CAFÉ किताब Тест"] * 5
+        texts = ["Café CAFÉ कुर्सी Тест"] * 5
         file = write(tmp_path / "mul.txt", texts)
         options = {"lowercase": True, "strip_accents": False}
         vocabulary = learn_vocabulary([file], 300, progress=False, **options)
-        assert {"café", "किताब", "тест"} <= set(vocabulary)
+        assert {"café", "कुर्सी", "тест"} <= set(vocabulary)
         tokenizer = WordPieceTokenizer(vocabulary, **options)
-        assert (
-            tokenizer.detokenize(tokenizer(["CAFÉ किताब"])[0]) == "café किताब".encode()
-        )
+        assert tokenizer.detokenize(tokenizer(["CAFÉ कुर्सी"])[0]) == "café कुर्सी".encode()
         stripped = WordPieceTokenizer(vocabulary, lowercase=True)
         # Its vowels gone, the Hindi word is none that the vocabulary knows.
-        assert stripped(["किताब"]).to_list() == [[stripped.unk_token_id]]
-        assert tokenizer(["किताब"]).to_list() != [[tokenizer.unk_token_id]]
+        assert stripped(["कुर्सी"]).to_list() == [[stripped.unk_token_id]]
+        assert tokenizer(["कुर्सी"]).to_list() != [[tokenizer.unk_token_id]]
 
     def test_all_indian_letters_are_covered(self, tmp_path: Path) -> None:
         texts = [x for x in SENTENCES if any("\u0900" <= c < "\u0e00" for c in x)]
