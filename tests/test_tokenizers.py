@@ -761,9 +761,8 @@ class TestLearnVocabulary:
         tokenizer = WordPieceTokenizer(vocabulary, **options)
         assert tokenizer.detokenize(tokenizer(["CAFÉ कुर्सी"])[0]) == "café कुर्सी".encode()
         stripped = WordPieceTokenizer(vocabulary, lowercase=True)
-        # Its vowels gone, the Hindi word is none that the vocabulary knows.
-        assert stripped(["कुर्सी"]).to_list() == [[stripped.unk_token_id]]
-        assert tokenizer(["कुर्सी"]).to_list() != [[tokenizer.unk_token_id]]
+        # Without two of its marks the Hindi word is no word.
+        assert len(tokenizer(["कुर्सी"])[0]) == 1 < len(stripped(["कुर्सी"])[0])
 
     def test_all_indian_letters_are_covered(self, tmp_path: Path) -> None:
         texts = [x for x in SENTENCES if any("\u0900" <= c < "\u0e00" for c in x)]
