@@ -142,10 +142,10 @@ def markdown(scores: dict[str, Any]) -> list[str]:
 
 
 def draw_similarity(folder: Path, path: Path) -> None:
-    """Cosines of five sentences with themselves in ten other languages."""
+    """Cosines of three sentences with themselves in ten other languages."""
     model = labse_tf.LaBSE.from_preset(folder)
     pairs = read_pairs(sample_folder(), list(SHOWN))
-    english = pairs["hi"][0][:5]
+    english = pairs["hi"][0][:3]
     rows = [(code, i) for i in range(len(english)) for code in SHOWN]
     sentences = [english[i] if code == "en" else pairs[code][1][i] for code, i in rows]
     cosines = model.similarity(model.encode(sentences), model.encode(english))
@@ -154,7 +154,7 @@ def draw_similarity(folder: Path, path: Path) -> None:
         path,
         rows=[f"{evaluation.language_name(code)} {i + 1}" for code, i in rows],
         columns=[f"{i + 1}. {text}" for i, text in enumerate(english)],
-        title=f"{folder.name}: cosine of sentences to five English ones",
+        title=f"{folder.name}: cosine to three English sentences",
     )
 
 
@@ -162,13 +162,13 @@ def draw_curve(folder: Path, path: Path) -> None:
     """Loss and in-batch accuracy against minutes of training."""
     from labse_tf.evaluation.plots import new_figure, save_figure
 
-    recipe = json.loads((folder / "run.json").read_text())["recipe"]
+    whole = json.loads((folder / "run.json").read_text())["recipe"]["batch_size"]
     log = (folder / "training_log.jsonl").read_text()
     entries = [json.loads(line) for line in log.splitlines()]
     minutes, seconds, before = [], 0.0, 0
     for entry in entries:
         steps = entry["step"] - before
-        seconds += steps * recipe["batch_size"] / entry["pairs_per_second"]
+        seconds += steps * entry.get("batch_size", whole) / entry["pairs_per_second"]
         before = entry["step"]
         minutes.append(seconds / 60)
     figure = new_figure(7, 3.4)

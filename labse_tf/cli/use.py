@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from labse_tf.evaluation import RetrievalResult
 
-_DEFAULT_MODEL = "labse-mini"
+_DEFAULT_MODEL = "labse-nano"
 _STORAGES = ("float32", "float16", "int8")  # of `presets`, which is slow to import
 
 # === embed ===
