@@ -74,6 +74,12 @@ class PackedAttentionMask(keras.layers.Layer):
         `None`.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # It has no weights; where nothing calls it (a backbone without blocks), Keras
+        # would warn of a layer left unbuilt.
+        self.built = True
+
     def call(self, padding_mask: Any, sequence_ids: Any | None = None) -> Any | None:
         """See the class."""
         if sequence_ids is None:

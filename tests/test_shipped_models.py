@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +110,26 @@ def test_search_with_the_shipped_model(name, tmp_path, sample, capsys):
     assert cli.main(["search", QUERY, str(file), "--model", name]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.split("  ", 2)[2] in [target[0] for _, target in sample.values()]
+
+
+def test_the_first_command_of_a_user_says_nothing_but_the_answer(tmp_path):
+    file = tmp_path / "phrases.txt"
+    file.write_text("Où est la gare ?\nLe livre est sur la table.\n", encoding="utf-8")
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "labse_tf", "search", QUERY, str(file)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=True,
+        env=environment,
+    )
+    assert done.stderr == ""
+    assert [line.split("  ")[2] for line in done.stdout.splitlines()] == [
+        "Où est la gare ?",
+        "Le livre est sur la table.",
+    ]
 
 
 @pytest.mark.slow
