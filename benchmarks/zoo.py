@@ -43,9 +43,10 @@ def main() -> None:
         folder = presets.find(name)
         known = folder / "scores.json"
         languages = options.languages or json.loads(known.read_text())["languages"]
-        scores = measure(folder, options.data, languages)
+        model = labse_tf.LaBSE.from_preset(folder)
+        scores = measure(model.encode, folder, options.data, languages)
         known.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
-        draw_similarity(folder, folder / "similarity.png")
+        draw_similarity(model, name, folder / "similarity.png")
         draw_curve(folder, folder / "curve.png")
         table = "\n".join(markdown(scores))
         print(f"{name}\n\n{table}\n")
@@ -56,9 +57,10 @@ def main() -> None:
         card.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
-def measure(folder: Path, files: Path, languages: list[str]) -> dict[str, Any]:
+def measure(
+    encode: evaluation.Encoder, folder: Path, files: Path, languages: list[str]
+) -> dict[str, Any]:
     """Accuracy a language on each set, and the chart of Tatoeba."""
-    encode = labse_tf.LaBSE.from_preset(folder).encode
     started = time.perf_counter()
     there = evaluation.laser._tatoeba_files(files / "tatoeba")
     result = evaluation.tatoeba(
@@ -141,9 +143,8 @@ def markdown(scores: dict[str, Any]) -> list[str]:
     return lines
 
 
-def draw_similarity(folder: Path, path: Path) -> None:
+def draw_similarity(model: labse_tf.LaBSE, name: str, path: Path) -> None:
     """Cosines of three sentences with themselves in ten other languages."""
-    model = labse_tf.LaBSE.from_preset(folder)
     pairs = read_pairs(sample_folder(), list(SHOWN))
     english = pairs["hi"][0][:3]
     rows = [(code, i) for i in range(len(english)) for code in SHOWN]
@@ -154,7 +155,7 @@ def draw_similarity(folder: Path, path: Path) -> None:
         path,
         rows=[f"{evaluation.language_name(code)} {i + 1}" for code, i in rows],
         columns=[f"{i + 1}. {text}" for i, text in enumerate(english)],
-        title=f"{folder.name}: cosine to three English sentences",
+        title=f"{name}: cosine to three English sentences",
     )
 
 

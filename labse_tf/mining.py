@@ -46,7 +46,7 @@ def nearest_neighbors(
     for name, value in {"k": k, "block_size": block_size}.items():
         if value < 1:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
-    unit_queries = _unit_rows(queries, None, 0, "queries")
+    unit_queries = _checked_unit_rows(queries, None, 0, "queries")
     if isinstance(candidates, np.ndarray):
         blocks: Iterable[Any] = (
             candidates[start : start + block_size]
@@ -58,7 +58,9 @@ def nearest_neighbors(
     rows = np.empty((len(unit_queries), 0), dtype=np.int64)
     first = 0
     for block in blocks:
-        unit_block = _unit_rows(block, unit_queries.shape[1], first, "candidates")
+        unit_block = _checked_unit_rows(
+            block, unit_queries.shape[1], first, "candidates"
+        )
         # The last bits of a product depend on its place in the block and would order
         # equal cosines at random: they are made equal here, at 1e-7.
         cosines = (unit_queries @ unit_block.T).round(7).astype(np.float32)
@@ -92,7 +94,9 @@ def _merge(
     )
 
 
-def _unit_rows(matrix: Any, width: int | None, first: int, what: str) -> np.ndarray:
+def _checked_unit_rows(
+    matrix: Any, width: int | None, first: int, what: str
+) -> np.ndarray:
     """Checks a matrix and divides its rows by their lengths, in float64."""
     values = np.asarray(matrix, dtype=np.float64)
     if values.ndim != 2 or (width is not None and values.shape[1] != width):
@@ -100,11 +104,38 @@ def _unit_rows(matrix: Any, width: int | None, first: int, what: str) -> np.ndar
             f"`{what}` must have the shape (rows, {width or 'D'}). "
             f"Received: {values.shape}"
         )
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    check_finite(values, f"`{what}`", first)
+    return unit_rows(values)
+
+
+def check_finite(vectors: np.ndarray, what: str, first: int = 0) -> None:
+    """Refuses a matrix with NaN or infinity in it.
+
+    Args:
+        vectors: `(rows, D)`.
+        what: What they are, for the message.
+        first: Number of the first row, where they are a block of many.
+
+    Raises:
+        ValueError: If a row is not finite; the message has the number of the first.
+    """
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise ValueError(
-            f"`{what}` must be finite. Received: NaN or infinity in {len(bad)} of "
-            f"{len(values)} rows, the first is row {first + bad[0]}"
+            f"{what} must be finite. Received: NaN or infinity in {len(bad)} of "
+            f"{len(vectors)} rows, the first is row {first + bad[0]}"
         )
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(length == 0, 1, length)
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Divides rows by their lengths, in float64; rows of zeros stay.
+
+    Args:
+        vectors: `(rows, D)`.
+
+    Returns:
+        float64 `(rows, D)`.
+    """
+    vectors = vectors.astype(np.float64, copy=False)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length == 0, 1, length)

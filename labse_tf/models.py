@@ -476,7 +476,6 @@ class LaBSE(keras.Model):
                 to the preset, or there is no such storage type.
             OSError: If the directory cannot be written.
         """
-        presets.check_storage(storage)
         preprocessor = self.text_preprocessor()
         backbone = self.backbone.get_config()
         for name in ("name", "trainable", "dtype"):

@@ -152,21 +152,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_storage(storage: str) -> None:
-    """Refuses a storage type that there is none of.
-
-    Args:
-        storage: One of `STORAGES`.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if storage not in STORAGES:
-        raise ValueError(
-            f"`storage` must be one of {', '.join(STORAGES)}. Received: {storage!r}"
-        )
-
-
 def write_weights(
     path: Path, arrays: Mapping[str, np.ndarray], storage: str = "float32"
 ) -> None:
@@ -189,7 +174,10 @@ def write_weights(
     """
     import h5py
 
-    check_storage(storage)
+    if storage not in STORAGES:
+        raise ValueError(
+            f"`storage` must be one of {', '.join(STORAGES)}. Received: {storage!r}"
+        )
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             if storage == "int8" and name.endswith(_TABLE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -120,7 +121,8 @@ def _search(options: argparse.Namespace) -> None:
     # Read again: to keep all lines would take memory that grows with the files.
     wanted = set(rows[0].tolist())
     every = (line for block in _filled_lines(options.files) for line in block)
-    lines = {row: line for row, line in enumerate(every) if row in wanted}
+    read = itertools.islice(every, max(wanted, default=-1) + 1)
+    lines = {row: line for row, line in enumerate(read) if row in wanted}
     found = [
         {"cosine": round(float(cosine), 4), "file": file, "line": number, "text": text}
         for cosine, row in zip(cosines[0], rows[0].tolist(), strict=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from labse_tf.mining import check_finite, unit_rows
+
 Encoder = Callable[[list[str]], Any]
 
 
@@ -48,12 +50,7 @@ def as_vectors(values: Any, *, rows: int | None, what: str) -> np.ndarray:
             f"the vectors of {what} must have the shape ({expected}, D). Received: "
             f"{vectors.shape}"
         )
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"the vectors of {what} must be finite. Received: NaN or infinity in "
-            f"{len(bad)} of {len(vectors)} rows, the first is row {bad[0]}"
-        )
+    check_finite(vectors, f"the vectors of {what}")
     return vectors
 
 
@@ -109,9 +106,9 @@ def _nearest(
     best = [np.full(len(m), -np.inf, np.float32) for m in (source, target)]
     nearest = [np.zeros(len(m), np.int64) for m in (source, target)]
     for i in range(0, len(source), block_size):
-        source_block = _unit_rows(source[i : i + block_size])
+        source_block = unit_rows(source[i : i + block_size])
         for j in range(0, len(target), block_size):
-            target_block = _unit_rows(target[j : j + block_size])
+            target_block = unit_rows(target[j : j + block_size])
             # The last bits of a float32 product depend on its place in the block, and
             # would break ties at random. Rounded from float64 they do not.
             cosine = (source_block @ target_block.T).astype(np.float32)
@@ -123,10 +120,3 @@ def _nearest(
                 best[side][span] = np.where(nearer, value, best[side][span])
                 nearest[side][span] = np.where(nearer, index, nearest[side][span])
     return nearest[0], nearest[1]
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Divides rows by their lengths, in float64; rows of zeros stay."""
-    vectors = vectors.astype(np.float64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length == 0, 1, length)

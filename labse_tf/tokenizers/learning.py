@@ -163,9 +163,7 @@ def learn_vocabulary(
             "`min_frequency` must be 1 or more. "
             f"Received: min_frequency={min_frequency}"
         )
-    splitter = _WordSplitter(
-        lowercase, lowercase if strip_accents is None else strip_accents
-    )
+    splitter = _WordSplitter(lowercase, strip_accents)
     counts = _count_words(files, reader, splitter, languages, num_workers, progress)
     if not counts:
         chosen = "" if languages is None else f" in {', '.join(sorted(languages))}"
@@ -250,7 +248,7 @@ def _batches(
 class _WordSplitter:
     """Counts words, split exactly where the tokenizer splits them."""
 
-    def __init__(self, lowercase: bool, strip_accents: bool) -> None:
+    def __init__(self, lowercase: bool, strip_accents: bool | None) -> None:
         import tensorflow as tf
         import tensorflow_text as tf_text
 

@@ -117,14 +117,10 @@ class WordPieceTokenizer(keras.layers.Layer):
         self._convert_input_args = False
         self._allow_non_tensor_positional_args = True
         self.lowercase = bool(lowercase)
-        self.strip_accents = (
-            self.lowercase if strip_accents is None else bool(strip_accents)
-        )
         self.compat = compat
         self._table = Table(vocabulary)
-        self._ops = FastBert(
-            self._table.tokens, self.lowercase, self.strip_accents, compat
-        )
+        self._ops = FastBert(self._table.tokens, self.lowercase, strip_accents, compat)
+        self.strip_accents = self._ops.strip_accents
         self.built = True
 
     @property
@@ -288,7 +284,11 @@ class FastBert:
     """The ops of the tokenizer; a plain object, so that Keras does not track it."""
 
     def __init__(
-        self, tokens: list[str], lowercase: bool, strip_accents: bool, compat: str
+        self,
+        tokens: list[str],
+        lowercase: bool,
+        strip_accents: bool | None,
+        compat: str,
     ) -> None:
         import tensorflow as tf
 
@@ -301,7 +301,7 @@ class FastBert:
 
         self._text = tf_text
         self._lowercase = lowercase
-        self._strip_accents = strip_accents
+        self.strip_accents = bool(lowercase if strip_accents is None else strip_accents)
         self._compat = compat
         # A token with white space can match no word, but the op lets it match between
         # words: it gets a stand-in, which, as all with punctuation, matches nothing.
@@ -339,7 +339,7 @@ class FastBert:
         texts = tf.strings.regex_replace(texts, _DELETED, "")
         if self._lowercase:
             texts = tf.strings.lower(texts, encoding="utf-8")
-        if self._strip_accents:
+        if self.strip_accents:
             texts = self._text.normalize_utf8(texts, "NFD")
             texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
         return texts
