@@ -14,7 +14,7 @@ import pytest
 from test_models import make_model, sentences
 
 from labse_tf import cli, presets
-from labse_tf.cli import use
+from labse_tf.cli import exchange
 from labse_tf.cli.use import _line_blocks
 from labse_tf.models import LaBSE
 
@@ -159,7 +159,7 @@ def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypat
 def test_convert_makes_a_smaller_preset_of_nearly_the_same_vectors(
     tmp_path, preset, capsys
 ) -> None:
-    assert presets.STORAGES == use._STORAGES
+    assert presets.STORAGES == exchange._STORAGES
     target = tmp_path / "small"
     assert run("convert", preset, "--storage", "int8", "--output", target) == 0
     assert "int8: " in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """The command line: `labse-tf` and `python -m labse_tf`.
 
 `commands` has what all commands share, `train` those that make models, `use` those
-that take one.
+that take one, `exchange` those that bring one in or out.
 
 Exit status: 0 done, 2 the input is wrong (one line says what), 1 our fault, 130 and
 143 stopped by Ctrl-C and SIGTERM, in training after a checkpoint.
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 
 from labse_tf import __version__
-from labse_tf.cli import train, use
+from labse_tf.cli import exchange, train, use
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,6 +90,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where an error came from"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (*train.COMMANDS, *use.COMMANDS):
+    for add in (*train.COMMANDS, *use.COMMANDS, *exchange.COMMANDS):
         add(commands)
     return parser

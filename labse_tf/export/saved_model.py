@@ -1,9 +1,4 @@
-"""SavedModels by the TF Hub text contract: text in, unit vectors out, no labse_tf.
-
-The contract is that of reusable SavedModels
-(https://www.tensorflow.org/hub/reusable_saved_models) and of text embeddings
-(https://www.tensorflow.org/hub/common_saved_model_apis/text).
-"""
+"""SavedModels: text in, unit vectors out, no labse_tf."""
 
 from __future__ import annotations
 
