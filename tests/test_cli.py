@@ -14,7 +14,7 @@ import pytest
 from test_models import make_model, sentences
 
 from labse_tf import cli, presets
-from labse_tf.cli import exchange
+from labse_tf.cli import exchange, use
 from labse_tf.cli.use import _line_blocks
 from labse_tf.models import LaBSE
 
