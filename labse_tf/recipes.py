@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 BATCHES = ("mixed", "one_language")
+LENGTH_BUCKETS = ("characters", "tokens", "none")
 DTYPES = ("float32", "bfloat16", "float16")
 OPTIMIZERS = ("adamw", "lazy_adamw")
 
@@ -239,6 +240,20 @@ class Recipe(BaseRecipe):
     batches: str = _field(
         "mixed", "languages in a batch", group="data", choices=BATCHES
     )
+    length_buckets: str = _field(
+        "characters",
+        "pairs of a batch are of similar length, to save padding: by characters, or by "
+        "tokens, which saves more and first counts those of the whole corpus",
+        group="data",
+        choices=LENGTH_BUCKETS,
+    )
+    hard_negatives: int = _field(
+        0,
+        "a batch is put together of groups of so many pairs whose English sentences "
+        "are near each other by the model that the run starts from; 0: at random. "
+        "Needs --model and --batches one_language",
+        group="data",
+    )
     optimizer: str = _field(
         "adamw",
         "lazy_adamw lets the rows of the token table rest that a batch has not: many "
@@ -253,6 +268,17 @@ class Recipe(BaseRecipe):
         """See `BaseRecipe.check`."""
         super().check()
         _positive(self, "scale")
+        size = self.hard_negatives
+        if size < 0 or (size and self.batch_size % size):
+            raise ValueError(
+                "`hard_negatives` must be 0 or a divisor of `batch_size`. Received: "
+                f"hard_negatives={size}, batch_size={self.batch_size}"
+            )
+        if size and self.batches != "one_language":
+            raise ValueError(
+                '`hard_negatives` needs `batches` "one_language". Received: '
+                f"hard_negatives={size}, batches={self.batches!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,6 +388,8 @@ _OURS_EVERYWHERE = {
     "smoothing": "ours: the vocabulary's exponent (section 4.1), for the pairs too",
     "cap": "ours: none; the paper's 100 M a language is known second-hand only",
     "batches": "ours: the paper says nothing of a batch's languages",
+    "hard_negatives": "arXiv 2007.01852: none; they are said not to help",
+    "length_buckets": "ours: the paper says nothing of lengths in a batch",
     "stages": "ours: none; the encoder comes from pre-training with all its layers",
     "optimizer": "ours: dense; on a TPU rows of tables cannot be sparse",
     "dtype": "ours: float32 is exact everywhere",

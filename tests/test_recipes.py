@@ -60,6 +60,7 @@ def test_changes_and_unknown_names() -> None:
         ("warmup_steps", 10_000),
         ("pooling", "max"),
         ("batches", "one"),
+        ("length_buckets", "words"),
         ("dtype", "int8"),
     ],
 )

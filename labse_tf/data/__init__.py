@@ -9,8 +9,9 @@ A batch is a pure function of the text, the seed, the options and its number: a 
 that starts at step k sees exactly what an uninterrupted run sees from step k on.
 
 `readers` turns one file into pairs or sentences, `corpus` packs many files in memory,
-`pipeline` plans batches of pairs and makes the dataset, `masked` does so for masked
-rows of pairs and sentences; each imports from those before it only.
+`neighbors` puts pairs that are alike together, `pipeline` plans batches of pairs and
+makes the dataset, `masked` does so for masked rows of pairs and sentences; each imports
+from those before it only.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from labse_tf.data.corpus import (
     load_sentences,
 )
 from labse_tf.data.masked import masked_rows
+from labse_tf.data.neighbors import neighbor_groups, principal_axes
 from labse_tf.data.pipeline import DEAL, WINDOW, mixture, sentence_pairs
 from labse_tf.data.readers import (
     DataError,
@@ -59,6 +61,8 @@ __all__ = [
     "load_sentences",
     "masked_rows",
     "mixture",
+    "neighbor_groups",
+    "principal_axes",
     "read_pairs",
     "read_sentences",
     "sentence_pairs",

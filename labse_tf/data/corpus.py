@@ -248,6 +248,19 @@ class ParallelCorpus(_Corpus):
         sides = (_Texts.join([part[side] for part in parts]) for side in (0, 1))
         self._set(counts, tuple(sides), skipped)
 
+    def sources(self, rows: NDArray[np.integer]) -> NDArray[np.object_]:
+        """English sentences of some rows of the corpus.
+
+        Args:
+            rows: Integers below the number of pairs, any order.
+
+        Returns:
+            An array of UTF-8 `bytes`, of the shape of `rows`.
+        """
+        texts = np.empty(len(rows), object)
+        texts[:] = self._sides[0].take(np.asarray(rows, np.int64))
+        return texts
+
     def pairs(
         self, language: str, rows: ArrayLike
     ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:

@@ -9,12 +9,13 @@ import functools
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labse_tf.data.corpus import Files, ParallelCorpus, _Corpus, _mix, load_pairs
+from labse_tf.data.neighbors import neighbor_groups
 from labse_tf.data.readers import OnError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def _plan(
     *,
     lengths: NDArray[np.int32] | None,
     one_language: bool,
+    neighbors: _Neighbors | None = None,
 ) -> Iterator[NDArray[np.int64]]:
     """Rows of batch `start`, `start` + 1, ... without end.
 
@@ -92,7 +94,10 @@ def _plan(
         window -= window % DEAL if window > DEAL else 0
     block_size = window if one_language else window * batch_size  # of batches or rows
     streams = [
-        _Endless(corpus, code, batch_size if one_language else None, seed, lengths)
+        _Endless(
+            *(corpus, code, batch_size if one_language else None, seed),
+            *(lengths, neighbors),
+        )
         for code in corpus.languages
     ]
     edges = np.cumsum(probabilities) * block_size
@@ -141,6 +146,13 @@ def _drawn(edges: NDArray[np.float64], seed: int, blocks: range) -> NDArray[np.i
     return np.diff(until, prepend=0)
 
 
+class _Neighbors(NamedTuple):
+    """What makes batches of pairs that are alike: vectors (N, D), pairs of a group."""
+
+    vectors: NDArray[np.floating]
+    group_size: int
+
+
 class _Endless:
     """A language's rows, epoch after epoch, each time all of them in a new order.
 
@@ -154,8 +166,10 @@ class _Endless:
         batch_size: int | None,
         seed: int,
         lengths: NDArray[np.int32] | None,
+        neighbors: _Neighbors | None = None,
     ) -> None:
         self._batch_size, self._lengths = batch_size, lengths
+        self._neighbors = neighbors
         self._first = corpus._bounds[language][0]
         self._size = corpus.counts[language]
         self._seed = seed, zlib.crc32(language.encode())
@@ -181,6 +195,8 @@ class _Endless:
             return rows
         if len(rows) < batch_size:
             return np.resize(rows, (1, batch_size))
+        if self._neighbors is not None:
+            return self._alike(self._neighbors, batch_size, random)
         rows = rows[: len(rows) - len(rows) % batch_size]
         if self._lengths is not None:
             # a run of W batches at a time: batches differ from epoch to epoch
@@ -189,6 +205,21 @@ class _Endless:
         batches = rows.reshape(-1, batch_size)
         parts = [batches[i : i + WINDOW] for i in range(0, len(batches), WINDOW)]
         return np.concatenate([random.permutation(part) for part in parts])
+
+    def _alike(
+        self, neighbors: _Neighbors, batch_size: int, random: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Batches of several groups of near neighbours, the groups of like length."""
+        span = slice(self._first, self._first + self._size)
+        lengths = None if self._lengths is None else self._lengths[span]
+        groups = neighbor_groups(
+            neighbors.vectors[span], neighbors.group_size, random, lengths
+        )
+        random.shuffle(groups)
+        groups = groups[: self._size // batch_size * batch_size // groups.shape[1]]
+        if lengths is not None:
+            groups = groups[np.argsort(lengths[groups].mean(axis=1), kind="stable")]
+        return self._first + random.permutation(groups.reshape(-1, batch_size))
 
 
 def _plan_in_order(
@@ -224,6 +255,8 @@ def sentence_pairs(
     cap: int | None = None,
     batches: Literal["mixed", "one_language"] = "mixed",
     length_buckets: bool | Literal["tokens"] = True,
+    vectors: NDArray[np.floating] | None = None,
+    group_size: int = 64,
     shuffle: bool = True,
     drop_remainder: bool = True,
     languages: Iterable[str] | None = None,
@@ -267,8 +300,13 @@ def sentence_pairs(
             first (some 70,000 pairs a second) and goes by its `padding_mask`. Measured
             on eleven Indian languages, batches of 512: 23 % of the places hold tokens
             without buckets, 53 % by characters, 81 % by tokens.
+        vectors: `(N, D)` of unit length, one a pair in the corpus's order, by which
+            pairs are alike; may be float16 and memory-mapped. A batch is then put
+            together of groups of neighbours, drawn anew every epoch: hard negatives.
+            Needs batches of one language. See `neighbor_groups`.
+        group_size: pairs of such a group; must divide `batch_size`.
         shuffle: False for file order, language by language, each pair once a pass;
-            `smoothing`, `cap` and `length_buckets` then have no effect.
+            `smoothing`, `cap`, `length_buckets` and `vectors` then have no effect.
         drop_remainder: False keeps the last, smaller batches of a pass (with batches of
             one language, one each); needs `shuffle=False`, and the batch dimension is
             then not static.
@@ -312,6 +350,10 @@ def sentence_pairs(
             files_or_corpus, language=language, on_error=on_error, languages=languages
         )
     one_language = batches == "one_language"
+    neighbors = None
+    if vectors is not None:
+        _check_neighbors(vectors, group_size, corpus, batch_size, one_language)
+        neighbors = _Neighbors(vectors, group_size)
     largest = max(corpus.counts.values()) if one_language else len(corpus)
     if drop_remainder and batch_size > largest:
         raise ValueError(
@@ -333,6 +375,7 @@ def sentence_pairs(
             *(corpus, shares, batch_size, seed, start_step),
             lengths=lengths,
             one_language=one_language,
+            neighbors=neighbors,
         )
     else:
         spans = list(corpus._bounds.values()) if one_language else [(0, len(corpus))]
@@ -352,6 +395,30 @@ def _check_numbers(batch_size: int, start_step: int, seed: int) -> None:
         raise ValueError(
             "`batch_size` must be positive, `start_step` and `seed` not negative. "
             f"Received: {batch_size}, {start_step}, {seed}"
+        )
+
+
+def _check_neighbors(
+    vectors: NDArray[np.floating],
+    group_size: int,
+    corpus: ParallelCorpus,
+    batch_size: int,
+    one_language: bool,
+) -> None:
+    if not one_language:
+        raise ValueError(
+            '`vectors` needs `batches="one_language"`: neighbours are looked for among '
+            'the pairs of a language. Received: batches="mixed"'
+        )
+    if vectors.ndim != 2 or len(vectors) != len(corpus):
+        raise ValueError(
+            f"`vectors` must be a matrix with a row for each of the {len(corpus)} "
+            f"pairs. Received: shape {vectors.shape}"
+        )
+    if group_size < 1 or batch_size % group_size:
+        raise ValueError(
+            f"`group_size` must divide `batch_size`, {batch_size}. "
+            f"Received: {group_size}"
         )
 
 

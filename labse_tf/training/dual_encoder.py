@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
+import numpy as np
 
 from labse_tf import presets
+from labse_tf.data.neighbors import principal_axes
 from labse_tf.distribute import get_strategy
+from labse_tf.files import whole_file
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE
+from labse_tf.progress import progress_bar
 from labse_tf.recipes import Recipe
 from labse_tf.training.from_recipe import (
     check_replicas,
@@ -24,6 +28,16 @@ from labse_tf.training.session import Fit, fit
 
 if TYPE_CHECKING:
     from labse_tf.data import ParallelCorpus
+
+NEIGHBORS = "neighbors.npy"
+NEIGHBOR_DIMENSIONS = 128  # ours: half a gigabyte for two million pairs
+
+# Names of the recipe -> the argument of `sentence_pairs`.
+_LENGTH_BUCKETS: dict[str, bool | Literal["tokens"]] = {
+    "characters": True,
+    "tokens": "tokens",
+    "none": False,
+}
 
 
 def train_dual_encoder(
@@ -78,6 +92,11 @@ def train_dual_encoder(
             "Give `model` to go on from, or `vocabulary` for a new one, and not both. "
             f"Received: model={model!r}, vocabulary={vocabulary!r}"
         )
+    if recipe.hard_negatives and model is None:
+        raise ValueError(
+            "`hard_negatives` needs `model`: neighbours are found by its vectors. "
+            f"Received: hard_negatives={recipe.hard_negatives}, model=None"
+        )
     if deterministic:
         import tensorflow as tf
 
@@ -99,6 +118,12 @@ def train_dual_encoder(
                 )
                 dual = compile_dual_encoder(encoder, recipe)
             preprocessor = encoder.text_preprocessor()
+            # Of the starting model: before the fit, which goes on from a checkpoint.
+            vectors = None
+            if recipe.hard_negatives:
+                vectors = _neighbor_vectors(
+                    run.directory / NEIGHBORS, encoder, pairs, progress
+                )
             dual = fit(
                 run,
                 dual,
@@ -112,6 +137,9 @@ def train_dual_encoder(
                     smoothing=recipe.smoothing,
                     cap=recipe.cap,
                     batches=recipe.batches,  # type: ignore[arg-type]
+                    length_buckets=_LENGTH_BUCKETS[recipe.length_buckets],
+                    vectors=vectors,
+                    group_size=recipe.hard_negatives or 1,
                 ),
                 recipe,
                 checkpoint_every=checkpoint_every,
@@ -120,7 +148,36 @@ def train_dual_encoder(
             )
             dual.encoder.save_to_preset(output)
         run.drop_checkpoints()
+        (run.directory / NEIGHBORS).unlink(missing_ok=True)
     return LaBSE.from_preset(output)
+
+
+def _neighbor_vectors(
+    path: Path, encoder: LaBSE, pairs: ParallelCorpus, progress: bool | None
+) -> np.ndarray:
+    """The English side's vectors on a few axes, `(N, d)`, kept for a resumed run."""
+    if not path.exists():
+        count, dim = len(pairs), min(NEIGHBOR_DIMENSIONS, encoder.embedding_dim)
+        sample = np.random.default_rng(0).integers(count, size=min(count, 1 << 15))
+        axes = principal_axes(encoder.encode(pairs.sources(sample)), dim)
+        with (
+            whole_file(path) as temporary,
+            progress_bar("Embedding", count, "pairs", show=progress) as advance,
+        ):
+            rows = np.lib.format.open_memmap(
+                temporary, mode="w+", dtype=np.float16, shape=(count, dim)
+            )
+            for start in range(0, count, 1 << 16):
+                chosen = np.arange(start, min(start + (1 << 16), count))
+                # Much English is there in many languages.
+                texts, places = np.unique(pairs.sources(chosen), return_inverse=True)
+                short = encoder.encode(texts, progress=False) @ axes
+                short /= np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-6)
+                rows[chosen] = short[places]
+                advance(len(chosen))
+            rows.flush()
+            del rows
+    return np.load(path, mmap_mode="r")
 
 
 def compile_dual_encoder(encoder: LaBSE, recipe: Recipe) -> DualEncoder:
