@@ -113,6 +113,35 @@ def test_a_run_becomes_a_preset_and_learns(tmp_path, corpus, text) -> None:
     assert after > before  # words have come nearer to their translations
 
 
+def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> None:
+    from labse_tf.evaluation import retrieval
+
+    dev = ParallelCorpus(make_pairs(300)[200:])
+    recipe = dataclasses.replace(RECIPE, train_steps=14)
+    models = [
+        train_dual_encoder(
+            recipe,
+            corpus,
+            tmp_path / name,
+            vocabulary=text[1],
+            log_every=3,
+            progress=False,
+            **options,
+        )
+        for name, options in (("plain", {}), ("dev", {"dev": dev, "dev_every": 5}))
+    ]
+    for ours, theirs in zip(*map(weights, models), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    log = log_of(tmp_path / "dev")
+    measured = [entry for entry in log if "dev_accuracy" in entry]
+    assert [entry["step"] for entry in measured] == [5, 10, 14]
+    accuracy = retrieval(models[1].encode, dev.lists()).mean_accuracy
+    assert measured[-1]["dev_accuracy"] == pytest.approx(accuracy, abs=1e-5)
+    assert 0.1 < accuracy < 1
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses == [entry["loss"] for entry in log_of(tmp_path / "plain")]
+
+
 def test_a_finished_run_does_nothing(tmp_path, corpus, text) -> None:
     output = tmp_path / "run"
     first = train(corpus, output, text[1])

@@ -215,10 +215,7 @@ def _retrieval(options: argparse.Namespace) -> None:
     files = data.find_pair_files(options.files)
     corpus = load(options, files, data.load_pairs, report)
     say_skipped(report)
-    pairs = {}
-    for code in corpus.languages:
-        english, other = corpus.pairs(code, range(corpus.counts[code]))
-        pairs[code] = [t.decode() for t in english], [t.decode() for t in other]
+    pairs = corpus.lists()
     _show(options, "Retrieval", functools.partial(evaluation.retrieval, pairs=pairs))
 
 

@@ -276,6 +276,20 @@ class ParallelCorpus(_Corpus):
         sources, targets = self._take(self._rows(language, rows))
         return sources, targets
 
+    def lists(self) -> dict[str, tuple[list[str], list[str]]]:
+        """All pairs as strings, which takes many times the memory of the corpus.
+
+        Returns:
+            Language -> sources and targets, as `labse_tf.evaluation.retrieval` takes
+            them.
+        """
+        found = {}
+        for language in self.languages:
+            sides = self.pairs(language, range(self.counts[language]))
+            sources, targets = ([text.decode() for text in side] for side in sides)
+            found[language] = sources, targets
+        return found
+
     def to_sentences(self) -> MonolingualCorpus:
         """Both sides of the pairs as single sentences, for masked-LM training.
 

@@ -31,13 +31,14 @@ from labse_tf.training.from_recipe import (
     make_optimizer,
 )
 from labse_tf.training.run import Checkpoint, Interrupted, Run
-from labse_tf.training.session import Batches, Fit, Session, fit
+from labse_tf.training.session import Batches, Fit, Measure, Session, fit
 
 __all__ = [
     "Batches",
     "Checkpoint",
     "Fit",
     "Interrupted",
+    "Measure",
     "Run",
     "Session",
     "check_replicas",

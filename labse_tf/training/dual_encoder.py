@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from labse_tf import presets
 from labse_tf.data.neighbors import principal_axes
 from labse_tf.distribute import get_strategy
+from labse_tf.evaluation import retrieval
 from labse_tf.files import whole_file
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE
@@ -24,7 +26,7 @@ from labse_tf.training.from_recipe import (
     make_optimizer,
 )
 from labse_tf.training.run import Run
-from labse_tf.training.session import Fit, fit
+from labse_tf.training.session import Fit, Measure, fit
 
 if TYPE_CHECKING:
     from labse_tf.data import ParallelCorpus
@@ -52,6 +54,8 @@ def train_dual_encoder(
     strategy: str = "auto",
     checkpoint_every: int = 1000,
     log_every: int = 50,
+    dev: ParallelCorpus | None = None,
+    dev_every: int = 1000,
     deterministic: bool = False,
     progress: bool | None = None,
     fit: Fit = fit,
@@ -72,6 +76,9 @@ def train_dual_encoder(
         strategy: A name for `labse_tf.distribute.get_strategy`.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
+        dev: Pairs to measure on while training: the mean over the languages of the
+            accuracy of the nearest translation goes into the log. They change nothing.
+        dev_every: Steps between measurements; the last step has one too.
         deterministic: Bit-identical results on the same machine, somewhat slower.
         progress: As in `Session`.
         fit: How: the function of this module, or
@@ -144,12 +151,25 @@ def train_dual_encoder(
                 recipe,
                 checkpoint_every=checkpoint_every,
                 log_every=log_every,
+                measure=None if dev is None else _dev_accuracy(dev),
+                measure_every=dev_every,
                 progress=progress,
             )
             dual.encoder.save_to_preset(output)
         run.drop_checkpoints()
         (run.directory / NEIGHBORS).unlink(missing_ok=True)
     return LaBSE.from_preset(output)
+
+
+def _dev_accuracy(dev: ParallelCorpus) -> Measure:
+    """Measures a dual encoder on held-out pairs."""
+    pairs = dev.lists()
+
+    def measure(model: keras.Model) -> dict[str, float]:
+        encode = functools.partial(model.encoder.encode, progress=False)
+        return {"dev_accuracy": retrieval(encode, pairs).mean_accuracy}
+
+    return measure
 
 
 def _neighbor_vectors(

@@ -19,6 +19,7 @@ from labse_tf.recipes import BaseRecipe, Stage
 from labse_tf.training.run import Interrupted, Run
 
 Batches = Callable[[int], Any]
+Measure = Callable[[keras.Model], Mapping[str, float]]
 
 
 class Session:
@@ -36,6 +37,9 @@ class Session:
         log_every: Steps a line of the log is the mean of.
         unit: What a batch holds, for the rate.
         batch_size: How many of them.
+        measure: From the model to values for the log, at every `measure_every` steps
+            and at the end; the time that it takes is not the training's.
+        measure_every: Steps.
         progress: A bar on standard error; `None` for one on a terminal, and a line
             now and then elsewhere.
     """
@@ -50,6 +54,8 @@ class Session:
         log_every: int = 50,
         unit: str = "pairs",
         batch_size: int = 1,
+        measure: Measure | None = None,
+        measure_every: int = 1000,
         progress: bool | None = None,
     ) -> None:
         self._keeper = _Keeper(run, start=start, every=checkpoint_every)
@@ -60,6 +66,8 @@ class Session:
             log_every=log_every,
             unit=unit,
             batch_size=batch_size,
+            measure=measure,
+            measure_every=measure_every,
             progress=progress,
         )
         self._inside = ExitStack()
@@ -210,11 +218,15 @@ class _Reporter(keras.callbacks.Callback):
         log_every: int,
         unit: str,
         batch_size: int,
+        measure: Measure | None,
+        measure_every: int,
         progress: bool | None,
     ) -> None:
         super().__init__()
         self.run = run
         self.step = start
+        self.measure = measure
+        self.measure_every = measure_every
         self.stages = stages
         self.stage = stages[0]
         self.train_steps = stages[-1].end
@@ -265,11 +277,18 @@ class _Reporter(keras.callbacks.Callback):
         self.step += 1
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.step)
-        if self.step % self.log_every and self.step != self.stage.end:
-            return
+        if self.step % self.log_every == 0 or self.step == self.stage.end:
+            self._log_window(logs or {})
+        if self.measure is not None and (
+            self.step % self.measure_every == 0 or self.step == self.train_steps
+        ):
+            self._log_measure(self.measure)
+
+    def _log_window(self, logs: Mapping[str, Any]) -> None:
+        """Logs the means since the last time, and the rate."""
         now = time.perf_counter()
         since, then = self.marked
-        values = {name: float(value) for name, value in (logs or {}).items()}
+        values = {name: float(value) for name, value in logs.items()}
         if not np.isfinite(values.get("loss", 0.0)):
             raise ValueError(
                 f"The loss of steps {since + 1} to {self.step} is not finite: a lower "
@@ -283,9 +302,7 @@ class _Reporter(keras.callbacks.Callback):
             "learning_rate": float(f"{float(self.model.optimizer.learning_rate):.4g}"),
             f"{self.unit}_per_second": round(rate, 1),
         }
-        self.file.write(json.dumps(entry) + "\n")
-        self.file.flush()
-        self.events.write(entry)
+        self._write(entry)
         self.marked = (self.step, now)
         self.model.reset_metrics()
         said = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -295,6 +312,26 @@ class _Reporter(keras.callbacks.Callback):
         elif not self.quiet and (now - self.said > 30 or self.step == self.train_steps):
             self.said = now
             print(f"step {self.step}/{self.train_steps}  {said}", file=sys.stderr)
+
+    def _log_measure(self, measure: Measure) -> None:
+        """Logs a measurement in a line of its own, and leaves its time out."""
+        began = time.perf_counter()
+        values = {name: round(float(x), 5) for name, x in measure(self.model).items()}
+        took = time.perf_counter() - began
+        step, then = self.marked
+        self.marked = step, then + took
+        self._write({"step": self.step, **values, "seconds": round(took, 1)})
+        said = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        if self.bar is not None:
+            self.bar.console.print(f"step {self.step}  {said}")
+        elif not self.quiet:
+            print(f"step {self.step}/{self.train_steps}  {said}", file=sys.stderr)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        """A line of the log, and the same for TensorBoard."""
+        self.file.write(json.dumps(entry) + "\n")
+        self.file.flush()
+        self.events.write(entry)
 
 
 class _Events:
