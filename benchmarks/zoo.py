@@ -160,27 +160,35 @@ def draw_similarity(model: labse_tf.LaBSE, name: str, path: Path) -> None:
 
 
 def draw_curve(folder: Path, path: Path) -> None:
-    """Loss and in-batch accuracy against minutes of training."""
+    """Loss, and accuracy on held-out pairs or in the batch, against minutes."""
     from labse_tf.evaluation.plots import new_figure, save_figure
 
     whole = json.loads((folder / "run.json").read_text())["recipe"]["batch_size"]
     log = (folder / "training_log.jsonl").read_text()
-    entries = [json.loads(line) for line in log.splitlines()]
-    minutes, seconds, before = [], 0.0, 0
-    for entry in entries:
+    losses, measured = [], []
+    seconds, before = 0.0, 0
+    for entry in map(json.loads, log.splitlines()):
+        if "loss" not in entry:
+            measured.append((seconds / 60, entry["dev_accuracy"]))
+            continue
         steps = entry["step"] - before
         seconds += steps * entry.get("batch_size", whole) / entry["pairs_per_second"]
         before = entry["step"]
-        minutes.append(seconds / 60)
+        losses.append((seconds / 60, entry["loss"], entry["ranking_accuracy"]))
     figure = new_figure(7, 3.4)
     axes = figure.add_subplot()
-    axes.plot(minutes, [e["loss"] for e in entries], color="#08519c")
-    axes.set_xlabel("minutes")
+    minutes, loss, in_batch = zip(*losses, strict=True)
+    axes.plot(minutes, loss, color="#08519c")
+    axes.set_xlabel("minutes of training")
     axes.set_ylabel("loss", color="#08519c")
     axes.set_ylim(bottom=0)
     other = axes.twinx()
-    other.plot(minutes, [e["ranking_accuracy"] for e in entries], color="#e6550d")
-    other.set_ylabel("accuracy in the batch", color="#e6550d")
+    if measured:
+        other.plot(*zip(*measured, strict=True), "o-", color="#e6550d", markersize=4)
+        other.set_ylabel("accuracy on held-out pairs", color="#e6550d")
+    else:
+        other.plot(minutes, in_batch, color="#e6550d")
+        other.set_ylabel("accuracy in the batch", color="#e6550d")
     other.set_ylim(0, 1)
     for side in (axes, other):
         side.spines["top"].set_visible(False)

@@ -66,13 +66,6 @@ def test_rows_that_fill_no_group_are_left_out_at_random() -> None:
     assert len(set.union(*left)) > 25
 
 
-def test_groups_of_an_anchor_differ_in_length() -> None:
-    vectors = np.ones((64, 1), np.float32)  # all alike
-    lengths = np.random.default_rng(0).permutation(64)
-    groups = data.neighbor_groups(vectors, 8, np.random.default_rng(0), lengths)
-    np.testing.assert_array_equal(lengths[groups], np.arange(64).reshape(8, 8))
-
-
 @pytest.mark.parametrize("size", [0, 51])
 def test_a_group_size_that_cannot_be(size: int) -> None:
     vectors, _ = planted(topics=5, each=10)
@@ -151,6 +144,25 @@ def test_batches_are_alike_and_complete(corpus, vectors, buckets) -> None:
         assert sorted(epoch) == list(range(first, last))
 
 
+def test_neighbours_are_of_like_length() -> None:
+    random = np.random.default_rng(0)
+    size = 4096
+    letters = random.integers(1, 60, size)
+    corpus = data.ParallelCorpus(
+        data.SentencePair("x" * n + f" {i}", f"{i}", "hi")
+        for i, n in enumerate(letters)
+    )
+    vectors = unit(random.normal(size=(size, 8)))
+
+    def filled(**options: object) -> float:
+        """Share of a batch's places that hold letters."""
+        batches = rows(corpus, batch_size=64, vectors=vectors, group_size=16, **options)
+        assert len(batches) == 64
+        return np.mean([letters[b].mean() / letters[b].max() for b in batches])
+
+    assert filled(length_buckets=True) > 0.8 > 0.6 > filled(length_buckets=False)
+
+
 def test_a_resumed_dataset_goes_on(corpus, vectors) -> None:
     options = {"batch_size": 16, "steps": 90, "vectors": vectors, "group_size": 8}
     whole = rows(corpus, **options, seed=3)
@@ -189,6 +201,7 @@ def start(tmp_path):
     return tmp_path / "start"
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_killed_and_resumed_is_undisturbed(tmp_path, start, monkeypatch) -> None:
     recipe = dataclasses.replace(
         RECIPE, hard_negatives=4, batches="one_language", train_steps=10

@@ -18,7 +18,6 @@ def neighbor_groups(
     vectors: NDArray[np.floating],
     group_size: int,
     random: np.random.Generator,
-    lengths: NDArray[np.integer] | None = None,
 ) -> NDArray[np.int64]:
     """Puts pairs into groups of near neighbours, another way at each call.
 
@@ -31,8 +30,6 @@ def neighbor_groups(
         vectors: `(n, D)`, unit length; float16 and memory-mapped will do.
         group_size: G.
         random: Decides everything.
-        lengths: `(n,)`; an anchor's rows are then in the order of their lengths, so
-            that its groups differ in them.
 
     Returns:
         Row numbers int64 `(n // G, G)`, no number twice.
@@ -61,9 +58,7 @@ def neighbor_groups(
     turns = random.permutation(len(anchors))
     turns = np.argsort(np.lexsort((turns, _nearest(anchors, few))))
     nearest = turns[_nearest(vectors, anchors)]
-    ties = random.random(count)
-    keys = (ties, nearest) if lengths is None else (ties, lengths, nearest)
-    order = np.lexsort(keys)
+    order = np.lexsort((random.random(count), nearest))
     return order[: count - count % group_size].reshape(-1, group_size)
 
 

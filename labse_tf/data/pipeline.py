@@ -26,6 +26,12 @@ WINDOW = 64
 # ours: neighbours in length are dealt to this many batches, so that a pair drawn twice
 # in a block does not meet itself
 DEAL = 4
+# ours: neighbours are looked for among pairs of like length. Measured on Hindi and
+# French, groups of 64 in batches of 512, by tokens: with one band 23 and 35 % of the
+# places hold tokens, with 4 bands 56 and 75, with 8 bands 74 and 87, with 16 bands 87
+# and 92; the mean cosine to the 16 nearest in the batch is 0.43 and 0.31, 0.37 and
+# 0.27, 0.35 and 0.25, 0.31 and 0.23 (batches at random: 0.24 and 0.21)
+LENGTH_BANDS = 8
 
 
 # === Mixture ===
@@ -209,14 +215,21 @@ class _Endless:
     def _alike(
         self, neighbors: _Neighbors, batch_size: int, random: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Batches of several groups of near neighbours, the groups of like length."""
+        """Batches of groups of near neighbours, all of a batch of like length."""
         span = slice(self._first, self._first + self._size)
-        lengths = None if self._lengths is None else self._lengths[span]
-        groups = neighbor_groups(
-            neighbors.vectors[span], neighbors.group_size, random, lengths
+        vectors, size = neighbors.vectors[span], neighbors.group_size
+        if self._lengths is None:
+            lengths, bands = None, [np.arange(self._size)]
+        else:
+            lengths = self._lengths[span]
+            order = np.lexsort((random.random(self._size), lengths))
+            count = min(LENGTH_BANDS, max(1, self._size // (4 * batch_size)))
+            bands = [np.sort(band) for band in np.array_split(order, count)]
+        groups = np.concatenate(
+            [band[neighbor_groups(vectors[band], size, random)] for band in bands]
         )
         random.shuffle(groups)
-        groups = groups[: self._size // batch_size * batch_size // groups.shape[1]]
+        groups = groups[: len(groups) - len(groups) % (batch_size // size)]
         if lengths is not None:
             groups = groups[np.argsort(lengths[groups].mean(axis=1), kind="stable")]
         return self._first + random.permutation(groups.reshape(-1, batch_size))
@@ -303,7 +316,9 @@ def sentence_pairs(
         vectors: `(N, D)` of unit length, one a pair in the corpus's order, by which
             pairs are alike; may be float16 and memory-mapped. A batch is then put
             together of groups of neighbours, drawn anew every epoch: hard negatives.
-            Needs batches of one language. See `neighbor_groups`.
+            With `length_buckets` neighbours are looked for among pairs of like
+            length. What fills no group or batch is left out for an epoch. Needs
+            batches of one language. See `neighbor_groups`.
         group_size: pairs of such a group; must divide `batch_size`.
         shuffle: False for file order, language by language, each pair once a pass;
             `smoothing`, `cap`, `length_buckets` and `vectors` then have no effect.
