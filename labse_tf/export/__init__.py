@@ -4,11 +4,30 @@ The contract is that of reusable SavedModels
 (https://www.tensorflow.org/hub/reusable_saved_models) and of text embeddings
 (https://www.tensorflow.org/hub/common_saved_model_apis/text).
 
-`saved_model` writes them.
+`saved_model` writes them: `interfaces` has the objects, `storage` the types of their
+weights, `parity` what those cost, `serving` what TF Serving reads besides.
+
+`check` examines any SavedModel for text: `inputs` makes what it takes, `elsewhere` runs
+it in another process, `operations` knows what a server can run, `conformance` is the
+report.
 """
 
 from __future__ import annotations
 
-from labse_tf.export.saved_model import INTERFACES, export_saved_model
+from labse_tf.export.check import check_saved_model
+from labse_tf.export.conformance import ConformanceReport
+from labse_tf.export.interfaces import INTERFACES
+from labse_tf.export.parity import Parity
+from labse_tf.export.saved_model import ExportReport, export_saved_model, read_report
+from labse_tf.export.storage import STORAGES
 
-__all__ = ["INTERFACES", "export_saved_model"]
+__all__ = [
+    "INTERFACES",
+    "STORAGES",
+    "ConformanceReport",
+    "ExportReport",
+    "Parity",
+    "check_saved_model",
+    "export_saved_model",
+    "read_report",
+]

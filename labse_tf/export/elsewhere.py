@@ -1,0 +1,196 @@
+"""What a SavedModel gives in a process that has no labse_tf, and to a server's loader.
+
+`check` runs this file's text in a new Python process, so nothing of the package is
+imported here. Shapes: B sentences, T tokens, D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# What TensorFlow puts before the reason in the message of an error.
+_NO_REASON = ("Graph execution error", "Detected at node", "<stack", "File ")
+
+
+def main(folder: str, inputs_file: str, outputs_file: str) -> None:
+    """Loads a SavedModel, calls it, and runs its signature in a session.
+
+    Args:
+        folder: The SavedModel.
+        inputs_file: JSON: `batch` and whatever batches else, each a list of strings,
+            a dict or a list of lists of integers; `callable`, whether the object is.
+        outputs_file: An npz file for the outputs: `call/NAME` of the object,
+            `session/NAME` of the signature, each of `batch`.
+
+    What fails is printed as JSON on the last line, `{"errors": {part: message},
+    "widths": {batch: T}}`: T is the length that most tensors (B, T, D) of a run have.
+    """
+    # So that an import fails, wherever the package is installed.
+    sys.modules["labse_tf"] = None  # type: ignore[assignment]
+    import numpy as np
+    import tensorflow as tf
+
+    try:
+        import tensorflow_text  # noqa: F401 (registers operations)
+    except ImportError:
+        pass
+    with open(inputs_file, encoding="utf-8") as file:
+        given = json.load(file)
+    arrays: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    widths: dict[str, int] = {}
+    if given["callable"]:
+        try:
+            module = tf.saved_model.load(folder)
+            outputs = named_tensors(module(tensors(given["batches"]["batch"])))
+            arrays |= {f"call/{name}": value.numpy() for name, value in outputs.items()}
+        except Exception as error:
+            errors["call"] = first_line(error)
+    try:
+        values, widths = run_in_session(folder, given["batches"])
+        arrays |= {f"session/{name}": value for name, value in values.items()}
+    except Exception as error:
+        errors["session"] = first_line(error)
+    np.savez(outputs_file, **arrays)
+    print(json.dumps({"errors": errors, "widths": widths}))
+
+
+def run_in_session(
+    folder: str, batches: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Runs `serving_default` as TF Serving does: tag `serve`, a session.
+
+    Args:
+        folder: The SavedModel.
+        batches: Of `main`'s file.
+
+    Returns:
+        The signature's outputs of `batch` by name, and for each batch the length T of
+        tensors (B, T, D) inside, 0 where there are none.
+
+    Raises:
+        ValueError: If there is no such signature, or its inputs are others.
+    """
+    import tensorflow as tf
+
+    options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
+    results, widths = {}, {}
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder)
+        if "serving_default" not in graph.signature_def:
+            raise ValueError(
+                "expected the signature `serving_default`. Received: "
+                f"{sorted(graph.signature_def)}"
+            )
+        signature = graph.signature_def["serving_default"]
+        fetches = {name: info.name for name, info in signature.outputs.items()}
+        for name, batch in batches.items():
+            matched = match_names(list(signature.inputs), batch)
+            feeds = {signature.inputs[k].name: value for k, value in matched.items()}
+            trace = tf.compat.v1.RunMetadata()
+            values = session.run(fetches, feeds, options=options, run_metadata=trace)
+            if name == "batch":
+                results = values
+            rows = len(next(iter(feeds.values())))
+            lengths = Counter[int]()
+            for device in trace.step_stats.dev_stats:
+                for node in device.node_stats:
+                    for output in node.output:
+                        sizes = [d.size for d in output.tensor_description.shape.dim]
+                        if len(sizes) == 3 and sizes[0] == rows:
+                            lengths[sizes[1]] += 1
+            widths[name] = lengths.most_common(1)[0][0] if lengths else 0
+    return results, widths
+
+
+def tensors(batch: Any) -> Any:
+    """Makes what the object takes from a batch as it stands in JSON.
+
+    Args:
+        batch: Strings, or integers by name, or a list of arrays of integers.
+
+    Returns:
+        Tensors in the same structure: string (B,) or int32 (B, T).
+    """
+    import tensorflow as tf
+
+    if isinstance(batch, dict):
+        return {name: tf.constant(value, tf.int32) for name, value in batch.items()}
+    if batch and isinstance(batch[0], str):
+        return tf.constant(batch)
+    return [tf.constant(value, tf.int32) for value in batch]
+
+
+def match_names(names: Sequence[str], batch: Any) -> dict[str, Any]:
+    """Says which of a signature's inputs takes what.
+
+    Args:
+        names: The signature's inputs.
+        batch: As in `tensors`, or already tensors in its structure.
+
+    Returns:
+        The values by the signature's names, which may end in the object's.
+
+    Raises:
+        ValueError: If the names cannot be matched.
+    """
+    if not isinstance(batch, dict):
+        if len(names) == 1:
+            return {names[0]: batch}
+        raise ValueError(f"expected a signature of one input. Received: {names}")
+    matched = {}
+    for name, value in batch.items():
+        found = [other for other in names if other == name]
+        found = found or [other for other in names if other.endswith(name)]
+        if len(found) != 1:
+            raise ValueError(
+                f"expected a signature with the input {name!r}. Received: {names}"
+            )
+        matched[found[0]] = value
+    return matched
+
+
+def named_tensors(outputs: Any, prefix: str = "") -> dict[str, Any]:
+    """Flattens what an object gives.
+
+    Args:
+        outputs: A tensor, or dicts and lists of tensors.
+        prefix: Put before the names.
+
+    Returns:
+        Tensors by name: the keys, positions in lists joined by `_`, and `output` for
+        a bare tensor.
+    """
+    if isinstance(outputs, Mapping):
+        items: Any = outputs.items()
+    elif isinstance(outputs, (list, tuple)):
+        items = enumerate(outputs)
+    else:
+        return {prefix or "output": outputs}
+    named: dict[str, Any] = {}
+    for key, value in items:
+        named |= named_tensors(value, f"{prefix}_{key}" if prefix else str(key))
+    return named
+
+
+def first_line(error: BaseException, width: int = 200) -> str:
+    """An error in one line.
+
+    Args:
+        error: Any.
+        width: At most so many characters of it.
+
+    Returns:
+        Its type, and the first line that gives a reason.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(_NO_REASON)]
+    return f"{type(error).__name__}: {told[0] if told else ''}"[:width]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,247 @@
+"""A SavedModel for text: read, what it takes, and batches made for it.
+
+Shapes: B sentences, T tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from labse_tf.export.elsewhere import first_line, tensors
+from labse_tf.export.operations import foreign_operations, graph_operations
+
+# What a token id's three companions are called, by a part of the name.
+_PARTS = (("mask", "mask"), ("type|segment", "types"), ("", "ids"))
+
+
+class Interface(NamedTuple):
+    """One of TF Hub's interfaces for text.
+
+    Attributes:
+        name: `text`, `preprocessor` or `encoder`.
+        specification: Of the call's first argument, a structure of `tf.TensorSpec`.
+        keys: An encoder's inputs: names in a dict, or positions in a list.
+    """
+
+    name: str
+    specification: Any
+    keys: tuple[Any, ...] = ()
+
+    @property
+    def strings(self) -> bool:
+        """Whether it takes strings (B,)."""
+        return self.name != "encoder"
+
+    def fixed_length(self) -> int | None:
+        """The length T that an encoder's traces ask for; None where it is free."""
+        import tensorflow as tf
+
+        shape = tf.nest.flatten(self.specification)[0].shape
+        return shape[1] if shape.rank == 2 else None
+
+    def batch(self, rows: Sequence[Any], extra: int = 0) -> Any:
+        """Makes a batch as it stands in JSON.
+
+        Args:
+            rows: Sentences, or lists of token ids.
+            extra: Padding beyond the longest row.
+
+        Returns:
+            Strings, or ids, mask and types (B, T) in the structure of the call.
+        """
+        if self.strings:
+            return list(rows)
+        width = self.fixed_length() or max(map(len, rows)) + extra
+        parts = {
+            "ids": [row + [0] * (width - len(row)) for row in rows],
+            "mask": [[1] * len(row) + [0] * (width - len(row)) for row in rows],
+            "types": [[0] * width for _ in rows],
+        }
+        if isinstance(self.keys[0], str):
+            return {
+                key: parts[next(part for what, part in _PARTS if re.search(what, key))]
+                for key in self.keys
+            }
+        return [parts[name] for name in ("ids", "mask", "types")]
+
+    def given(self, batch: Any) -> Any:
+        """Makes what the call takes from a batch.
+
+        Args:
+            batch: Of `batch`.
+
+        Returns:
+            Tensors of the types that the traces take.
+        """
+        import tensorflow as tf
+
+        if self.strings:
+            return tensors(batch)
+        like = self.specification
+        like = dict(like) if isinstance(like, Mapping) else list(like)
+        return tf.nest.map_structure(
+            lambda value, one: tf.cast(value, one.dtype), tensors(batch), like
+        )
+
+
+def read_meta_graph(folder: Path) -> Any:
+    """Reads the graph that servers and `tf.saved_model.load` take.
+
+    Args:
+        folder: Of the SavedModel.
+
+    Returns:
+        The `MetaGraphDef` with the tag `serve`.
+
+    Raises:
+        ValueError: If there is none, or the file is damaged.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = folder / "saved_model.pb"
+    if not file.is_file():
+        what = "a file" if folder.exists() else "no such directory"
+        if folder.is_dir():
+            names = sorted(entry.name for entry in folder.iterdir())
+            what = f"a directory of {names[:6]}{' and more' if names[6:] else ''}"
+        raise ValueError(
+            f"{folder}: expected the directory of a SavedModel, which has a "
+            f"saved_model.pb. Received: {what}"
+        )
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        saved_model.ParseFromString(file.read_bytes())
+    except DecodeError as error:
+        raise ValueError(
+            f"{file}: expected a whole SavedModel. Received: {file.stat().st_size:,} "
+            f"bytes that cannot be parsed ({error})"
+        ) from error
+    for graph in saved_model.meta_graphs:
+        if "serve" in graph.meta_info_def.tags:
+            return graph
+    tags = [sorted(graph.meta_info_def.tags) for graph in saved_model.meta_graphs]
+    raise ValueError(
+        f"{file}: expected a graph with the tag 'serve'. Received: graphs with {tags}"
+    )
+
+
+def load_object(folder: Path, meta_graph: Any) -> Any:
+    """Loads a SavedModel.
+
+    Args:
+        folder: Of the SavedModel.
+        meta_graph: Of `read_meta_graph`.
+
+    Returns:
+        What `tf.saved_model.load` gives.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
+    import tensorflow as tf
+
+    try:
+        import tensorflow_text  # noqa: F401 (registers the operations of tokenizers)
+    except ImportError:
+        pass
+    try:
+        return tf.saved_model.load(str(folder), tags=["serve"])
+    # Whatever the loader stumbles over, the model is at fault.
+    except Exception as error:
+        foreign = foreign_operations(graph_operations(meta_graph.graph_def))
+        operations = f"; its operations include {', '.join([*foreign][:4])}"
+        raise ValueError(
+            f"{folder}: expected a SavedModel that TensorFlow loads. Received: "
+            f"{first_line(error)}{operations if foreign else ''}"
+        ) from error
+
+
+def read_interface(folder: Path, module: Any) -> Interface:
+    """Reads the interface from the traces, or from the signature where there are none.
+
+    Args:
+        folder: Of the SavedModel; for messages.
+        module: What `tf.saved_model.load` gave.
+
+    Returns:
+        The interface.
+
+    Raises:
+        ValueError: If it is none of text.
+    """
+    candidates = []
+    if callable(module):
+        for trace in module.__call__.concrete_functions:
+            positional, named = trace.structured_input_signature
+            given = [*positional, *named.values()]
+            if given:
+                candidates.append((given[0], trace.structured_outputs))
+    elif "serving_default" in module.signatures:
+        signature = module.signatures["serving_default"]
+        inputs = dict(signature.structured_input_signature[1])
+        one = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+        candidates.append((one, signature.structured_outputs))
+    for specification, outputs in candidates:
+        found = _interface_of(specification, outputs)
+        if found is not None:
+            return found
+    raise ValueError(
+        f"{folder}: expected a text model, called with strings (batch,) or with token "
+        "ids, mask and type ids (batch, length). Received: "
+        + (
+            f"one called with {specification_text(candidates[0][0])}"
+            if candidates
+            else "an object without a call"
+        )
+    )
+
+
+def _interface_of(specification: Any, outputs: Any) -> Interface | None:
+    """The interface of one trace, or None."""
+    import tensorflow as tf
+
+    flat = tf.nest.flatten(specification)
+    if not flat or not all(isinstance(one, tf.TensorSpec) for one in flat):
+        return None
+    if isinstance(specification, tf.TensorSpec):
+        if specification.dtype != tf.string or specification.shape.rank not in (
+            None,
+            1,
+        ):
+            return None
+        made = tf.nest.flatten(outputs)
+        numbers = bool(made) and all(
+            value.dtype.is_integer and value.shape.rank in (None, 2) for value in made
+        )
+        return Interface("preprocessor" if numbers else "text", specification)
+    if not all(one.dtype.is_integer and one.shape.rank in (None, 2) for one in flat):
+        return None
+    if isinstance(specification, Mapping):
+        names = tuple(specification)
+        if any("word_ids" in name or "token_ids" in name for name in names):
+            return Interface("encoder", specification, names)
+    elif len(flat) == 3:
+        # As before 2021: ids, mask and types, in this order.
+        return Interface("encoder", specification, (0, 1, 2))
+    return None
+
+
+def specification_text(specification: Any) -> str:
+    """Writes a structure of `tf.TensorSpec` short.
+
+    Args:
+        specification: Any structure.
+
+    Returns:
+        Types and shapes.
+    """
+    import tensorflow as tf
+
+    return ", ".join(
+        f"{one.dtype.name} {one.shape}" if isinstance(one, tf.TensorSpec) else repr(one)
+        for one in tf.nest.flatten(specification)
+    )

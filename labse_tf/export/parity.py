@@ -1,0 +1,139 @@
+"""Parity: what a SavedModel's vectors have lost against the model's own.
+
+It is measured with the files as they lie on the disk, on real text: sentences of one's
+own or, where there are none, the shipped sample in 25 languages.
+
+Shapes: n = sentences, D = hidden dimension.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labse_tf import presets
+from labse_tf.export.interfaces import HUB_NAMES, Packing, to_hub_names
+from labse_tf.models import LaBSE
+
+_BATCH = 64
+
+
+class Parity(NamedTuple):
+    """How near a SavedModel's vectors are to the model's.
+
+    Attributes:
+        sentences: How many were compared.
+        mean_cosine: Mean of the cosines of new and old vectors.
+        lowest_cosine: Their minimum.
+        largest_difference: Of any number in any vector.
+    """
+
+    sentences: int
+    mean_cosine: float
+    lowest_cosine: float
+    largest_difference: float
+
+
+def sample_texts(model: LaBSE) -> list[str]:
+    """Real sentences that every installation has.
+
+    Args:
+        model: Where the shipped sample is missing, tokens of its vocabulary stand in.
+
+    Returns:
+        Distinct sentences, those of all languages mixed.
+    """
+    texts: dict[str, None] = {}
+    for file in sorted((presets.shipped_directory() / "sample").glob("*.tsv")):
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+                texts.update(dict.fromkeys(row))
+    return list(texts) or model.text_preprocessor().tokenizer.vocabulary[::7][:2000]
+
+
+def measure(
+    path: str | Path, model: LaBSE, interface: str, texts: Sequence[str]
+) -> Parity | None:
+    """Loads a SavedModel and compares what it gives with what the model gives.
+
+    Args:
+        path: The SavedModel.
+        model: What it was made of.
+        interface: `"text"`, `"encoder"`, or `"preprocessor"`, which must give the very
+            token ids.
+        texts: Sentences.
+
+    Returns:
+        The parity of the vectors; `None` for a preprocessor, which has none.
+
+    Raises:
+        RuntimeError: If a preprocessor's ids are not the model's.
+    """
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    if interface == "preprocessor":
+        _same_ids(loaded, model, texts)
+        return None
+    packing = Packing(model.text_preprocessor())
+    parts = []
+    # By length, so that a batch is not padded for one long sentence in it.
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    for start in range(0, len(order), _BATCH):
+        inputs: Any = tf.constant([texts[i] for i in order[start : start + _BATCH]])
+        if interface == "encoder":
+            inputs = to_hub_names(packing.from_texts(inputs))
+        parts.append(loaded(inputs)["default"].numpy())
+    new = np.empty((len(texts), model.embedding_dim), np.float32)
+    new[order] = np.concatenate(parts)
+    return compare(new, model.encode(texts, progress=False))
+
+
+def compare(new: np.ndarray, old: np.ndarray) -> Parity:
+    """Compares two matrices of vectors, row by row.
+
+    Args:
+        new: float `(n, D)`; float32 is not the last word on a vector's length, so the
+            cosines are divided by it.
+        old: float `(n, D)`.
+
+    Returns:
+        Their parity.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.export.parity import compare
+        >>> compare(np.array([[1.0, 0.0], [3.0, 4.0]]), np.eye(2)).lowest_cosine
+        0.8
+    """
+    new, old = np.asarray(new, np.float64), np.asarray(old, np.float64)
+    lengths = np.linalg.norm(new, axis=1) * np.linalg.norm(old, axis=1)
+    cosines = (new * old).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return Parity(
+        len(new),
+        float(cosines.mean()),
+        float(cosines.min()),
+        float(np.abs(new - old).max()),
+    )
+
+
+def _same_ids(loaded: Any, model: LaBSE, texts: Sequence[str]) -> None:
+    """Raises unless a loaded preprocessor gives the model's features."""
+    import tensorflow as tf
+
+    for start in range(0, len(texts), _BATCH):
+        batch = tf.constant(texts[start : start + _BATCH])
+        outputs = loaded(batch)
+        for ours, expected in model.text_preprocessor()(batch).items():
+            received = outputs[HUB_NAMES[ours]]
+            # Padded to different lengths, perhaps: the shorter has all tokens.
+            length = min(received.shape[1], expected.shape[1])
+            if bool(tf.reduce_any(received[:, :length] != expected[:, :length])):
+                raise RuntimeError(
+                    f"The exported preprocessor gives other {HUB_NAMES[ours]} than "
+                    f"the model's. Received: texts {start} to {start + _BATCH}"
+                )
