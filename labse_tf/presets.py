@@ -1,5 +1,8 @@
 """Presets: a model as a directory of four files, found by name or by path.
 
+Models come with the package (`shipped_names`) or are published elsewhere (`FAMILY`) and
+become presets by `labse-tf convert NAME`.
+
     config.json        constructor arguments, and the sha256 of the files below
     vocab.txt          one token a line
     model.weights.h5   weights by path, in float32 or a smaller storage type
@@ -17,10 +20,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from labse_tf.files import write_text
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
@@ -35,6 +41,150 @@ _FORMAT_VERSION = 1
 # The one weight that `int8` stores so; in LaBSE it is 82 % of all.
 _TABLE = "token_embedding/embeddings"
 _SCALE = "scale"
+
+# === The family ===
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A place that a published model can be downloaded from.
+
+    Attributes:
+        hub: `"huggingface"` or `"kaggle"`, where the models of TF Hub are now.
+        handle: Name of the model there.
+        vocabulary: Handle of the preprocessing SavedModel that has the vocabulary,
+            where the model's own has none.
+    """
+
+    hub: str
+    handle: str
+    vocabulary: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The page of the model, for people."""
+        return _page(self.hub, self.handle)
+
+    @property
+    def vocabulary_url(self) -> str | None:
+        """The page of the preprocessing SavedModel."""
+        return None if self.vocabulary is None else _page(self.hub, self.vocabulary)
+
+
+def _page(hub: str, handle: str) -> str:
+    """The address of a model's page."""
+    if hub == "huggingface":
+        return f"https://huggingface.co/{handle}"
+    owner, model, framework, variation = handle.split("/")
+    return f"https://www.kaggle.com/models/{owner}/{model}/{framework}/{variation}"
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model of the LaBSE family that others have published.
+
+    Attributes:
+        backbone: Shape, as arguments of `labse_tf.LaBSEBackbone`.
+        sequence_length: Most tokens a sentence, as its origin has it.
+        languages: Codes of those that it was trained on.
+        licence: SPDX name.
+        origins: Where to get it, the best first.
+        paper: Address.
+    """
+
+    backbone: dict[str, Any]
+    sequence_length: int
+    languages: tuple[str, ...]
+    licence: str
+    origins: tuple[Origin, ...]
+    paper: str
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        sizes = self.backbone
+        width, inner = sizes["hidden_dim"], sizes["intermediate_dim"]
+        tables = sizes["vocabulary_size"] + sizes["max_sequence_length"]
+        tables += sizes["num_segments"]
+        block = 4 * width * (width + 1) + 2 * width * inner + inner + width + 4 * width
+        pooler = width * (width + 1)
+        return tables * width + 2 * width + sizes["num_layers"] * block + pooler
+
+
+def _shape(width: int, layers: int, heads: int, vocabulary: int) -> dict[str, Any]:
+    """A BERT of this size: all of the family have four times as wide inner layers."""
+    return {
+        "vocabulary_size": vocabulary,
+        "num_layers": layers,
+        "num_heads": heads,
+        "hidden_dim": width,
+        "intermediate_dim": 4 * width,
+        "max_sequence_length": 512,
+        "num_segments": 2,
+    }
+
+
+_LABSE_TOKENS = 501_153
+# The 109 languages of the paper's appendix.
+_LABSE_LANGUAGES = tuple(
+    "af am ar as az be bg bn bo bs ca ceb co cs cy da de el en eo es et eu fa fi fr "
+    "fy ga gd gl gu ha haw he hi hmn hr ht hu hy id ig is it ja jv ka kk km kn ko ku "
+    "ky la lb lo lt lv mg mi mk ml mn mr ms mt my ne nl no ny or pa pl pt ro ru rw si "
+    "sk sl sm sn so sq sr st su sv sw ta te tg th tk tl tr tt ug uk ur uz vi wo xh yi "
+    "yo zh zu".split()
+)
+_LABSE_PAPER = "https://arxiv.org/abs/2007.01852"
+
+
+def _lealla(size: str, width: int, heads: int) -> PublishedModel:
+    """A LEALLA: 24 narrow layers that were taught by LaBSE."""
+    return PublishedModel(
+        backbone=_shape(width, 24, heads, _LABSE_TOKENS),
+        sequence_length=128,
+        languages=_LABSE_LANGUAGES,
+        licence="Apache-2.0",
+        origins=(
+            Origin("kaggle", f"google/lealla/tensorFlow2/lealla-{size}"),
+            Origin("huggingface", f"setu4993/LEALLA-{size}"),
+        ),
+        paper="https://arxiv.org/abs/2302.08387",
+    )
+
+
+FAMILY = {
+    "labse": PublishedModel(
+        backbone=_shape(768, 12, 12, _LABSE_TOKENS),
+        sequence_length=256,
+        languages=_LABSE_LANGUAGES,
+        licence="Apache-2.0",
+        origins=(
+            Origin("huggingface", "sentence-transformers/LaBSE"),
+            Origin(
+                "kaggle",
+                "google/labse/tensorFlow2/labse",
+                vocabulary=(
+                    "google/universal-sentence-encoder/tensorFlow2/"
+                    "cmlm-multilingual-preprocess"
+                ),
+            ),
+        ),
+        paper=_LABSE_PAPER,
+    ),
+    "lealla-small": _lealla("small", 128, 8),
+    "lealla-base": _lealla("base", 192, 12),
+    "lealla-large": _lealla("large", 256, 8),
+    # LaBSE with the tokens of 15 languages (arXiv 2010.05609 says how).
+    "smaller-labse": PublishedModel(
+        backbone=_shape(768, 12, 12, 173_347),
+        sequence_length=512,
+        languages=tuple("ar de en es fr it ja ko nl pl pt ru th tr zh".split()),
+        licence="Apache-2.0",
+        origins=(Origin("huggingface", "setu4993/smaller-LaBSE"),),
+        paper=_LABSE_PAPER,
+    ),
+}
+
+# === Presets on the disk ===
 
 
 def shipped_directory() -> Path:
@@ -67,7 +217,8 @@ def find(preset: str | Path) -> Path:
         The preset's directory.
 
     Raises:
-        ValueError: If it is neither; the message lists the names there are.
+        ValueError: If it is neither; the message lists the names there are, and for
+            a name in `FAMILY` says how to fetch it.
     """
     directory = Path(preset)
     if is_preset(directory):
@@ -79,6 +230,12 @@ def find(preset: str | Path) -> Path:
         )
     if str(preset) in shipped_names():
         return shipped_directory() / str(preset)
+    if str(preset) in FAMILY:
+        raise ValueError(
+            f"{preset} does not come with the package: fetch it once with `labse-tf "
+            f"convert {preset} --output DIR` and load DIR. Received: {str(preset)!r}, "
+            "a published model, and no directory of this name"
+        )
     names = ", ".join(shipped_names()) or "none in this version"
     raise ValueError(
         "Expected a preset directory or the name of a shipped model "
@@ -111,6 +268,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected JSON. Received: {error}") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         received = config.get("format") if isinstance(config, dict) else type(config)
+        if isinstance(config, dict) and "model_type" in config:
+            received = "a Hugging Face directory, which `labse-tf convert` reads"
         raise ValueError(
             f'{path}: expected "format": "{_FORMAT}". Received: {received!r}'
         )
@@ -335,6 +494,32 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
             os.replace(path, target / path.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def record_source(directory: Path, source: Mapping[str, Any]) -> None:
+    """Writes into a preset where its weights are from.
+
+    Args:
+        directory: A preset.
+        source: What `config.json` shall hold under `source`: strings, and `sha256` of
+            the files that were converted.
+
+    Raises:
+        ValueError: If it is no preset.
+        OSError: If it cannot be written.
+    """
+    config = {**read_config(directory), "source": dict(source)}
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    rows = [
+        f"| {key} | {value} |"
+        for key, value in source.items()
+        if not isinstance(value, Mapping)
+    ]
+    rows += [f"| sha256 of {n} | `{h}` |" for n, h in source.get("sha256", {}).items()]
+    card = (directory / CARD).read_text(encoding="utf-8").rstrip()
+    section = "\n".join(["## Source", "", "| | |", "|---|---|", *rows])
+    write_text(directory / CARD, f"{card}\n\n{section}\n")
+    write_text(directory / CONFIG, text)
 
 
 def _card(name: str, config: dict[str, Any]) -> str:

@@ -1,0 +1,191 @@
+"""Published models from the hubs, checked; or what to do by hand without a network.
+
+Hugging Face publishes a hash of every file, SHA-256 of large ones and git's own SHA-1
+of small ones, and each file is compared with it. `kagglehub` compares archives with
+Kaggle's hash itself. No hash is known beforehand, so the SHA-256 of what was downloaded
+is kept in the preset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labse_tf import presets
+
+# Without the same weights in other formats, which many repositories have too.
+_SMALL_FILES = (".json", ".txt")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A downloaded model.
+
+    Attributes:
+        path: Of the model.
+        vocabulary: Of the preprocessing SavedModel, where the vocabulary is apart.
+        source: What to keep of where it is from: hub, revision, licence, paper, and
+            the SHA-256 of the files.
+    """
+
+    path: Path
+    vocabulary: Path | None
+    source: dict[str, Any]
+
+
+def download(name: str, *, hub: str | None = None) -> Download:
+    """Downloads a published model.
+
+    Args:
+        name: A name in `labse_tf.presets.FAMILY`.
+        hub: `"huggingface"` or `"kaggle"`; left out, the first that answers.
+
+    Returns:
+        Where it is on this machine.
+
+    Raises:
+        ValueError: If there is no such model or no such hub, or a file is not what the
+            hub says it is.
+        ConnectionError: If no hub can be reached or its package is missing; the message
+            says for each hub why, and what to do by hand.
+    """
+    if name not in presets.FAMILY:
+        raise ValueError(
+            f"`name` must be one of {', '.join(presets.FAMILY)}. Received: {name!r}"
+        )
+    model = presets.FAMILY[name]
+    origins = [origin for origin in model.origins if hub in (None, origin.hub)]
+    if not origins:
+        hubs = ", ".join(origin.hub for origin in model.origins)
+        raise ValueError(f"{name}: expected the hub {hubs}. Received: {hub!r}")
+    failures = []
+    for origin in origins:
+        fetch = _FETCH[origin.hub]
+        try:
+            found = fetch(origin)
+        except (ValueError, MemoryError):
+            raise
+        # Clients raise errors of many kinds where there is no network or no access.
+        except Exception as error:
+            said = " ".join(str(error).split())[:120] or type(error).__name__
+            failures.append(f"{origin.hub}: {said}")
+            continue
+        source = {"name": name, "licence": model.licence, "paper": model.paper}
+        return Download(found.path, found.vocabulary, {**source, **found.source})
+    raise ConnectionError(
+        f"{name} could not be downloaded ({'; '.join(failures)}). By hand: "
+        + ", or ".join(map(_by_hand, origins))
+        + ". Then: labse-tf convert FOLDER --output DIR"
+        + (
+            " --vocabulary PREPROCESSOR"
+            if any(origin.vocabulary for origin in origins)
+            and not any(origin.hub == "huggingface" for origin in origins)
+            else ""
+        )
+    )
+
+
+def _by_hand(origin: presets.Origin) -> str:
+    """What a person has to fetch."""
+    if origin.hub == "huggingface":
+        return (
+            f"all .json and .txt files, those of the subfolders too, and "
+            f"model.safetensors of {origin.url} into a FOLDER of the same structure"
+        )
+    text = f"unpack the download of {origin.url} into a FOLDER"
+    if origin.vocabulary is not None:
+        text += f", and that of {origin.vocabulary_url} into another (--vocabulary)"
+    return text
+
+
+# === Hugging Face ===
+
+
+def _from_huggingface(origin: presets.Origin) -> Download:
+    """Downloads the files that converting needs, and compares their hashes."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            "it needs huggingface_hub: pip install 'labse-tf[convert]'"
+        ) from error
+
+    info = huggingface_hub.HfApi().model_info(origin.handle, files_metadata=True)
+    files = {file.rfilename: file for file in info.siblings or []}
+    wanted = [name for name in files if name.endswith(_SMALL_FILES)]
+    # A Dense module has weights in a folder of its own.
+    for place in {name.rpartition("/")[0] for name in files}:
+        beside = [f"{place}/{name}".lstrip("/") for name in _WEIGHTS]
+        wanted += [name for name in beside if name in files][:1]
+    if not set(_WEIGHTS) & set(wanted):
+        raise ValueError(
+            f"{origin.url}: expected {' or '.join(_WEIGHTS)}. "
+            f"Received: {', '.join(sorted(files)) or 'no files'}"
+        )
+    folder = Path(
+        huggingface_hub.snapshot_download(
+            origin.handle, revision=info.sha, allow_patterns=wanted
+        )
+    )
+    hashes = {}
+    for name in sorted(wanted):
+        hashes[name] = presets.sha256(folder / name)
+        _compare(folder / name, hashes[name], files[name])
+    source = {
+        "hub": origin.url,
+        "revision": info.sha,
+        "sha256": hashes,
+    }
+    return Download(folder, None, source)
+
+
+def _compare(path: Path, received: str, published: Any) -> None:
+    """Refuses a file that is not the published one."""
+    large = getattr(published, "lfs", None)
+    if large is not None:
+        expected = large["sha256"] if isinstance(large, dict) else large.sha256
+    else:
+        expected = published.blob_id
+        data = path.read_bytes()
+        received = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    if expected is not None and received != expected:
+        raise ValueError(
+            f"{path}: expected the file that the hub has ({expected[:12]}…); delete it "
+            f"and download again. Received: {received[:12]}…"
+        )
+
+
+# === Kaggle ===
+
+
+def _from_kaggle(origin: presets.Origin) -> Download:
+    """Downloads a SavedModel, and the one that has its vocabulary."""
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise ImportError(
+            "it needs kagglehub: pip install 'labse-tf[convert]'"
+        ) from error
+
+    folder = Path(kagglehub.model_download(origin.handle))
+    vocabulary = None
+    if origin.vocabulary is not None:
+        vocabulary = Path(kagglehub.model_download(origin.vocabulary))
+    hashes = {
+        str(path.relative_to(folder)): presets.sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    # The version is the folder's name in kagglehub's cache.
+    source = {"hub": origin.url, "revision": folder.name, "sha256": hashes}
+    return Download(folder, vocabulary, source)
+
+
+_FETCH: dict[str, Callable[[presets.Origin], Download]] = {
+    "huggingface": _from_huggingface,
+    "kaggle": _from_kaggle,
+}

@@ -1,0 +1,585 @@
+"""Hugging Face directories, read as a sentence encoder.
+
+A directory of `sentence-transformers` says in `modules.json` how vectors are made; one
+of `transformers` holds a BERT alone. Weights are read from safetensors one at a time,
+so that PyTorch is not needed and LaBSE's 1.9 GB are not in memory twice.
+
+References:
+    - https://www.sbert.net/docs/package_reference/sentence_transformer/models.html
+    - https://huggingface.co/sentence-transformers/LaBSE, the layout of the released
+      weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labse_tf.checkpoints.bert import (
+    HUGGING_FACE,
+    Source,
+    assign_weights,
+    backbone_config,
+    check_names,
+    make_model,
+    neutral_pooler,
+    read_json,
+)
+from labse_tf.layers import POOLINGS
+from labse_tf.models import LaBSE
+from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS, load_vocabulary
+
+MODULES = "modules.json"
+CONFIG = "config.json"
+VOCABULARY = "vocab.txt"
+WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_PICKLED = "pytorch_model.bin"
+_DTYPES = ("float32", "bfloat16", "float16")
+NEEDS_SAFETENSORS = (
+    "Hugging Face directories need safetensors: pip install 'labse-tf[convert]'"
+)
+
+
+def from_huggingface(
+    directory: str | Path,
+    dtype: str = "float32",
+    *,
+    pooling: str | None = None,
+    sequence_length: int | None = None,
+) -> LaBSE:
+    """Loads a sentence encoder from a Hugging Face directory.
+
+    Understood are BERTs with WordPiece vocabularies: directories of
+    `sentence-transformers` with a Transformer, optional WordWeights, Pooling (`cls` or
+    `mean`), an optional Dense (tanh, as wide as the encoder, after `cls`: LaBSE's) and
+    Normalize; and plain directories of `transformers`. Vectors are of unit length also
+    where the directory has no Normalize.
+
+    Text is split as the directory's tokenizer does, but for what
+    `labse_tf.WordPieceTokenizer` does otherwise on purpose: words over 100 characters.
+
+    Args:
+        directory: With `config.json`, weights and vocabulary.
+        dtype: Compute type, `"float32"` or `"bfloat16"`; `"auto"` for the one that the
+            directory names. Variables are float32 in any case.
+        pooling: Of `LaBSE`, where the directory does not say it because it has no
+            `modules.json`; left out, `"pooler"` where the weights have one, which is
+            how the ports of LaBSE and LEALLA are used, else `"mean"`.
+        sequence_length: Most tokens a sentence, instead of the directory's.
+
+    Returns:
+        The model. Where the directory has no pooler, that of the model is the identity
+        and of no effect.
+
+    Raises:
+        ValueError: If files are missing or damaged; if weights are missing, surplus or
+            of another shape; if the vocabulary has another size than the token table;
+            or if the directory asks for what we lack (another architecture, pooling,
+            tokenizer), which the message names.
+        ImportError: If safetensors (or, for `pytorch_model.bin`, PyTorch) is missing.
+
+    References:
+        https://www.sbert.net/docs/sentence_transformer/usage/custom_models.html
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder}: expected a Hugging Face directory. Received: no directory"
+        )
+    steps = _read_steps(folder)
+    if steps is not None and pooling is not None:
+        raise ValueError(
+            f"`pooling` is for directories without {MODULES}. "
+            f"Received: pooling={pooling!r} and {folder / MODULES}"
+        )
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(
+            f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}"
+        )
+    transformer = folder if steps is None else steps.transformer
+    config = _read_config(transformer)
+    settings = backbone_config(transformer / CONFIG, config)
+    source = _encoder_source(_weights(transformer))
+    has_pooler = any(name.startswith("pooler.") for name in source.shapes)
+    if steps is not None:
+        pooling = steps.pooling
+    elif pooling is None:
+        pooling = "pooler" if has_pooler else "mean"
+    dense = steps.dense if steps is not None else None
+    if dense is not None:
+        # Its weights are what the vectors go through, whatever the BERT's pooler is.
+        source = _without(source, "pooler.")
+        has_pooler = False
+    names = HUGGING_FACE.names(
+        settings["num_layers"],
+        pooler=has_pooler or (pooling == "pooler" and dense is None),
+    )
+    check_names(source, names.values(), HUGGING_FACE)
+    tokenizer, where, length = _read_tokenizer(transformer, steps)
+    model = make_model(
+        settings,
+        tokenizer,
+        where=where,
+        pooling=pooling,
+        sequence_length=sequence_length or length or settings["max_sequence_length"],
+        dtype=_compute_type(transformer / CONFIG, config, dtype),
+    )
+    assign_weights(model, source, names, HUGGING_FACE)
+    if dense is not None:
+        _assign_dense(model, dense)
+    elif not has_pooler:
+        neutral_pooler(model)
+    if steps is not None and steps.word_weights is not None:
+        _assign_word_weights(model, steps.word_weights)
+    return model
+
+
+# === What the directory describes ===
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The modules of a sentence-transformers directory, by what they do."""
+
+    transformer: Path
+    pooling: str
+    dense: Path | None
+    word_weights: Path | None
+
+
+def _read_steps(folder: Path) -> _Steps | None:
+    """Reads `modules.json`; None where there is none."""
+    path = folder / MODULES
+    if not path.is_file():
+        return None
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        kinds = [
+            (str(m["type"]).rpartition(".")[2], folder / m["path"]) for m in modules
+        ]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: expected a list of modules, each with "type" and "path". '
+            f"Received: {error!r}"
+        ) from error
+    order = ("Transformer", "WordWeights", "Pooling", "Dense", "Normalize")
+    found: dict[str, Path] = {}
+    for kind, place in kinds:
+        known = order.index(kind) if kind in order else -1
+        if known < 0 or any(order.index(other) >= known for other in found):
+            raise ValueError(
+                f"{path}: expected some of {', '.join(order)}, each once and in this "
+                f"order. Received: {', '.join(name for name, _ in kinds)}"
+            )
+        found[kind] = place
+    for kind in ("Transformer", "Pooling"):
+        if kind not in found:
+            raise ValueError(
+                f"{path}: expected a {kind} among the modules. "
+                f"Received: {', '.join(found) or 'none'}"
+            )
+    _refuse_prompts(folder / "config_sentence_transformers.json")
+    pooling = _read_pooling(found["Pooling"] / CONFIG)
+    dense, weights = found.get("Dense"), found.get("WordWeights")
+    if dense is not None:
+        if pooling != "cls" or weights is not None:
+            raise ValueError(
+                f"{path}: expected a Dense after the pooling cls alone, as in LaBSE. "
+                f"Received: one after {pooling}"
+            )
+        pooling = "pooler"
+    if weights is not None:
+        if pooling != "mean":
+            raise ValueError(
+                f"{path}: expected WordWeights before the pooling mean alone. "
+                f"Received: before {pooling}"
+            )
+        pooling = "weighted_mean"
+    return _Steps(found["Transformer"], pooling, dense, weights)
+
+
+def _refuse_prompts(path: Path) -> None:
+    """Refuses a text that would be put before every sentence."""
+    if not path.is_file():
+        return
+    config = read_json(path)
+    name = config.get("default_prompt_name")
+    prompt = (config.get("prompts") or {}).get(name) if name else None
+    if prompt:
+        raise ValueError(
+            f"{path}: expected no default prompt, which would change every vector. "
+            f"Received: {prompt!r}"
+        )
+
+
+def _read_pooling(path: Path) -> str:
+    """The pooling of a `1_Pooling/config.json`, old form or new."""
+    config = read_json(path)
+    if "pooling_mode" in config:
+        modes = config["pooling_mode"]
+        modes = [modes] if isinstance(modes, str) else list(modes or [])
+    else:
+        modes = [
+            key.removeprefix("pooling_mode_")
+            .removesuffix("_tokens")
+            .replace("cls_token", "cls")
+            for key, value in config.items()
+            if key.startswith("pooling_mode_") and value is True
+        ]
+    # A sum over the root of the length points where the mean does.
+    ours = {"cls": "cls", "mean": "mean", "mean_sqrt_len": "mean"}
+    ours["mean_sqrt_len_tokens"] = "mean"
+    if len(modes) != 1 or modes[0] not in ours:
+        raise ValueError(
+            f"{path}: expected the pooling cls or mean. "
+            f"Received: {' + '.join(map(str, modes)) or 'none'}"
+        )
+    return ours[modes[0]]
+
+
+def _read_config(transformer: Path) -> dict[str, Any]:
+    """Reads `config.json` and refuses what is no plain BERT."""
+    path = transformer / CONFIG
+    config = read_json(path)
+    for key, expected in (
+        ("model_type", ("bert",)),
+        ("position_embedding_type", (None, "absolute")),
+        ("is_decoder", (None, False)),
+        ("add_cross_attention", (None, False)),
+    ):
+        if config.get(key) not in expected:
+            raise ValueError(
+                f'{path}: expected "{key}": {json.dumps(expected[-1])}. '
+                f"Received: {json.dumps(config.get(key))}"
+            )
+    return config
+
+
+def _compute_type(path: Path, config: Mapping[str, Any], dtype: str) -> str:
+    """The compute type that was asked for, or the directory's."""
+    if dtype != "auto":
+        return dtype
+    named = config.get("dtype") or config.get("torch_dtype") or "float32"
+    if named not in _DTYPES:
+        raise ValueError(
+            f'{path}: expected "dtype" to be one of {", ".join(_DTYPES)}. '
+            f"Received: {named!r}"
+        )
+    return named
+
+
+# === Tokenizer ===
+
+
+def _read_tokenizer(
+    folder: Path, steps: _Steps | None
+) -> tuple[WordPieceTokenizer, str, int | None]:
+    """The tokenizer, the file of its vocabulary, and the most tokens a sentence."""
+    config = _optional_json(folder / "tokenizer_config.json")
+    whole = _optional_json(folder / "tokenizer.json")
+    sentences = (
+        _optional_json(folder / "sentence_bert_config.json")
+        if steps is not None
+        else {}
+    )
+    _refuse_tokenizers(folder, config)
+    vocabulary, where = _read_vocabulary(folder, whole)
+    lowercase, strip_accents = _read_casing(folder, config, whole)
+    if sentences.get("do_lower_case") and not lowercase:
+        # sentence-transformers lower-cases before the tokenizer, which keeps accents.
+        lowercase = True
+    tokenizer = WordPieceTokenizer(
+        vocabulary, lowercase=lowercase, strip_accents=strip_accents
+    )
+    # `transformers` writes 1e30 where it has no limit.
+    limits = [sentences.get("max_seq_length"), config.get("model_max_length")]
+    known = [n for n in limits if isinstance(n, (int, float)) and 3 <= n <= 1 << 20]
+    return tokenizer, where, int(known[0]) if known else None
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def _refuse_tokenizers(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses what `tokenizer_config.json` asks for and we cannot do."""
+    path = folder / "tokenizer_config.json"
+
+    def refuse(key: str, expected: str) -> None:
+        raise ValueError(
+            f'{path}: expected "{key}" to be {expected}. '
+            f"Received: {json.dumps(config[key], ensure_ascii=False)}"
+        )
+
+    kind = config.get("tokenizer_class")
+    generic = ("PreTrainedTokenizerFast", "TokenizersBackend")
+    if kind not in (None, "BertTokenizer", "BertTokenizerFast", *generic):
+        refuse("tokenizer_class", "BertTokenizer or BertTokenizerFast")
+    for key in ("do_basic_tokenize", "tokenize_chinese_chars"):
+        if config.get(key, True) is False:
+            refuse(key, "true")
+    if config.get("never_split"):
+        refuse("never_split", "empty")
+    for token in SPECIAL_TOKENS:
+        key = f"{token.strip('[]').lower()}_token"
+        given = config.get(key) or token
+        if (given.get("content") if isinstance(given, dict) else given) != token:
+            refuse(key, f'"{token}"')
+
+
+def _read_vocabulary(folder: Path, whole: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The tokens, and the file they are from.
+
+    Where there is a `tokenizer.json`, `transformers` does not look at `vocab.txt`.
+    """
+    if whole:
+        path = folder / "tokenizer.json"
+        return _wordpieces(path, whole), str(path)
+    path = folder / VOCABULARY
+    if not path.is_file():
+        raise ValueError(
+            f"{folder}: expected a WordPiece vocabulary, {VOCABULARY} or "
+            "tokenizer.json. Received: neither"
+        )
+    return load_vocabulary(path), str(path)
+
+
+def _wordpieces(path: Path, whole: Mapping[str, Any]) -> list[str]:
+    """The tokens of a `tokenizer.json` in the order of their ids."""
+    model = whole.get("model") or {}
+    vocabulary = model.get("vocab")
+    prefix = model.get("continuing_subword_prefix", "##")
+    if (
+        # Files before version 0.9 of tokenizers have no type.
+        model.get("type", "WordPiece") != "WordPiece"
+        or prefix != "##"
+        or not isinstance(vocabulary, dict)
+    ):
+        raise ValueError(
+            f'{path}: expected a model of type WordPiece with the prefix "##". '
+            f"Received: {model.get('type')} with {prefix!r}"
+        )
+    rows = dict(vocabulary)
+    for added in whole.get("added_tokens") or []:
+        rows.setdefault(added["content"], added["id"])
+    tokens = {row: token for token, row in rows.items()}
+    if len(tokens) < len(rows) or not all(
+        isinstance(row, int) and 0 <= row < 1 << 24 for row in tokens
+    ):
+        raise ValueError(
+            f"{path}: expected an id of its own, from 0 on, for each token. "
+            f"Received: {len(tokens):,} different ids for {len(rows):,} tokens"
+        )
+    # A file that held a token twice has an id that no text gives.
+    return [tokens.get(row, f"[[{row}]]") for row in range(max(tokens, default=-1) + 1)]
+
+
+def _read_casing(
+    folder: Path, config: Mapping[str, Any], whole: Mapping[str, Any]
+) -> tuple[bool, bool]:
+    """Whether to lower-case and to strip accents, from both files that say it."""
+    path = folder / "tokenizer.json"
+    normalizer = whole.get("normalizer") or {}
+    if whole and (
+        normalizer.get("type") != "BertNormalizer"
+        or not normalizer.get("clean_text", True)
+        or not normalizer.get("handle_chinese_chars", True)
+        or (whole.get("pre_tokenizer") or {}).get("type") != "BertPreTokenizer"
+    ):
+        raise ValueError(
+            f"{path}: expected a BertNormalizer that cleans text and splits Chinese "
+            "characters, and a BertPreTokenizer. Received: "
+            f"{json.dumps(whole.get('normalizer'))} and "
+            f"{json.dumps(whole.get('pre_tokenizer'))}"
+        )
+    stated = []
+    if "do_lower_case" in config:
+        stated.append((config["do_lower_case"], config.get("strip_accents")))
+    if normalizer:
+        stated.append((normalizer.get("lowercase"), normalizer.get("strip_accents")))
+    # BERT's tokenizer lower-cases where nothing is said; accents go with the case.
+    casings = {
+        (bool(lower), bool(lower if strip is None else strip))
+        for lower, strip in stated or [(True, config.get("strip_accents"))]
+    }
+    if len(casings) > 1:
+        raise ValueError(
+            f"{folder}: expected tokenizer_config.json and tokenizer.json to agree "
+            "whether to lower-case and to strip accents. Received: "
+            f"{' and '.join(map(str, sorted(casings)))}"
+        )
+    return casings.pop()
+
+
+# === Weights ===
+
+
+def _weights(folder: Path) -> Source:
+    """All weights of a directory, by the names in its files."""
+    if (folder / WEIGHTS).is_file():
+        return _safetensors(folder / WEIGHTS)
+    if (folder / _INDEX).is_file():
+        return _shards(folder / _INDEX)
+    if (folder / _PICKLED).is_file():
+        return _pickled(folder / _PICKLED)
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix in (".h5", ".msgpack", ".onnx", ".bin", ".safetensors")
+    )
+    raise ValueError(
+        f"{folder}: expected weights in {WEIGHTS}, {_INDEX} or {_PICKLED}. "
+        f"Received: {', '.join(others) or 'none'}"
+    )
+
+
+def _safetensors(path: Path) -> Source:
+    """The weights of one file."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ImportError(NEEDS_SAFETENSORS) from error
+
+    def failed(error: Exception) -> ValueError:
+        return ValueError(
+            f"{path}: expected a whole safetensors file. Received: {error}"
+        )
+
+    try:
+        with safe_open(path, "np") as file:
+            shapes = {
+                name: tuple(file.get_slice(name).get_shape()) for name in file.keys()
+            }
+    except SafetensorError as error:
+        raise failed(error) from error
+
+    def read(name: str) -> np.ndarray:
+        try:
+            with safe_open(path, "np") as file:
+                return file.get_tensor(name)
+        except (SafetensorError, TypeError, AttributeError) as error:
+            raise failed(error) from error
+
+    return Source(str(path), shapes, read)
+
+
+def _shards(index: Path) -> Source:
+    """The weights of several files, by their index."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise ValueError(
+            f'{index}: expected "weight_map", from weights to files. '
+            f"Received: {type(places).__name__}"
+        )
+    files: dict[str, Source] = {}
+    for name in sorted(set(places.values())):
+        if not (index.parent / name).is_file():
+            raise ValueError(
+                f"{index}: expected the file {name} beside it. Received: no such file"
+            )
+        files[name] = _safetensors(index.parent / name)
+    shapes = {}
+    for weight, name in places.items():
+        if weight not in files[name].shapes:
+            raise ValueError(
+                f"{index}: expected {weight} in {name}. Received: a file without it"
+            )
+        shapes[weight] = files[name].shapes[weight]
+    return Source(str(index), shapes, lambda weight: files[places[weight]].read(weight))
+
+
+def _pickled(path: Path) -> Source:
+    """The weights of a PyTorch file."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"{path.name} needs PyTorch to be read: pip install 'labse-tf[parity]', or "
+            f"take the directory's {WEIGHTS} instead, where there is one"
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    # PyTorch raises errors of many kinds for a damaged file.
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path}: expected a PyTorch file of weights alone. Received: {said}"
+        ) from error
+    return Source(str(path), shapes, lambda name: state[name].float().numpy())
+
+
+def _encoder_source(source: Source) -> Source:
+    """The weights of the BERT, named as in `BertModel` of today."""
+    names: dict[str, str] = {}
+    prefixed = any(name.startswith("bert.") for name in source.shapes)
+    for full in source.shapes:
+        if prefixed and full.startswith("cls."):
+            continue  # the heads of pre-training
+        name = full.removeprefix("bert.")
+        # Directories of before 2019.
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+        if name != "embeddings.position_ids":  # 0, 1, 2, ...
+            names[name] = full
+    return Source(
+        source.where,
+        {name: source.shapes[full] for name, full in names.items()},
+        lambda name: source.read(names[name]),
+    )
+
+
+def _without(source: Source, prefix: str) -> Source:
+    """A source without the names that begin so."""
+    kept = {n: s for n, s in source.shapes.items() if not n.startswith(prefix)}
+    return Source(source.where, kept, source.read)
+
+
+def _assign_dense(model: LaBSE, folder: Path) -> None:
+    """Puts a Dense module into the pooler, which computes the same."""
+    path = folder / CONFIG
+    config = read_json(path)
+    width = model.backbone.hidden_dim
+    activation = str(config.get("activation_function", "")).rpartition(".")[2]
+    if activation != "Tanh" or config.get("bias") is False:
+        raise ValueError(
+            f"{path}: expected a Dense with bias and Tanh, as LaBSE's. Received: "
+            f"{activation or 'no activation'}, bias={config.get('bias')}"
+        )
+    if config.get("out_features") != width:
+        raise ValueError(
+            f"{path}: expected a Dense as wide as the encoder, {width}. "
+            f"Received: out_features={config.get('out_features')}"
+        )
+    source = _weights(folder)
+    names = {"pooler/kernel": "linear.weight", "pooler/bias": "linear.bias"}
+    check_names(source, names.values(), HUGGING_FACE)
+    assign_weights(model, source, names, HUGGING_FACE)
+
+
+def _assign_word_weights(model: LaBSE, folder: Path) -> None:
+    """Puts WordWeights, factors a token, into the pooling, which has logarithms."""
+    source = _weights(folder)
+    name = "emb_layer.weight"
+    check_names(source, [name], HUGGING_FACE)
+    expected = (model.backbone.vocabulary_size, 1)
+    if source.shapes[name] != expected:
+        raise ValueError(
+            f"{source.where}: expected {name} of shape {expected}. "
+            f"Received: {source.shapes[name]}"
+        )
+    factors = np.asarray(source.read(name), dtype=np.float32)
+    if not (np.isfinite(factors).all() and (factors > 0).all()):
+        raise ValueError(
+            f"{source.where}: expected positive word weights. "
+            f"Received: values from {factors.min():g} to {factors.max():g}"
+        )
+    model.sentence_pooling.token_weights.set_weights([np.log(factors)])

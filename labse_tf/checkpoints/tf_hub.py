@@ -1,0 +1,347 @@
+"""SavedModels of TF Hub: LaBSE, LEALLA and other BERTs, weights out of the graph.
+
+Two layouts are known. Encoders of the Model Garden's exporter (LaBSE/2) take token ids
+and name their variables `transformer/layer_0/self_attention/query/kernel`. LEALLA's
+take strings and have Google's first names below `student_bert/`; they also hold a
+`token_type_embeddings_real` that nothing in their graph reads.
+
+A converted model is compared with the SavedModel's own vectors before it is returned:
+what a variable's name does not say (which GELU, how many heads) cannot go wrong
+unnoticed.
+
+References:
+    - https://www.tensorflow.org/hub/common_saved_model_apis/text, the interfaces.
+    - Mao and Nakagawa, 2023, LEALLA, https://arxiv.org/abs/2302.08387.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from labse_tf import presets
+from labse_tf.checkpoints.bert import (
+    GOOGLE,
+    MODEL_GARDEN,
+    Layout,
+    Source,
+    assign_weights,
+    check_names,
+    is_lowercase,
+    make_model,
+)
+from labse_tf.models import LaBSE
+from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers.vocabulary import load_vocabulary
+
+SAVED_MODEL = "saved_model.pb"
+
+# The preprocessing SavedModel of LaBSE/2 cuts sentences here.
+_SEQUENCE_LENGTH = 128
+# Float32 sums in another order stay far below; wrong heads or casing are far above.
+_TOLERANCE = 1e-4
+_UNREAD = "token_type_embeddings_real"
+
+
+def from_tf_hub(
+    directory: str | Path,
+    *,
+    vocabulary: str | Path | None = None,
+    lowercase: bool | None = None,
+    activation: str | None = None,
+    num_heads: int | None = None,
+    sequence_length: int = _SEQUENCE_LENGTH,
+    dtype: str | keras.DTypePolicy | None = None,
+) -> LaBSE:
+    """Loads LaBSE, LEALLA or another BERT from a SavedModel of TF Hub.
+
+    Args:
+        directory: The SavedModel, as `kagglehub` or a download of
+            kaggle.com/models/google/labse leaves it.
+        vocabulary: A `vocab.txt`, or the preprocessing SavedModel that has it among its
+            assets. LaBSE/2 needs it (`universal-sentence-encoder/
+            cmlm-multilingual-preprocess`); left out, the SavedModel's own assets.
+        lowercase: Whether text is lower-cased. Left out, as the SavedModel says, or
+            else where the vocabulary has no capital.
+        activation: Of the feed-forward layers. Left out, as the graph has it.
+        num_heads: Where the variables do not say it (LEALLA's). Left out, that of the
+            model of `labse_tf.presets.FAMILY` with as many layers and dimensions.
+        sequence_length: Most tokens a sentence.
+        dtype: Compute type.
+
+    Returns:
+        The model, whose vectors are those of the SavedModel to float32's rounding. They
+        have unit length; LaBSE/2's own are not normalised.
+
+    Raises:
+        ValueError: If the directory holds no SavedModel, or one of another interface or
+            with other variables; if the vocabulary is missing or has another size; if
+            the converted model's vectors are others than the SavedModel's.
+
+    References:
+        https://www.kaggle.com/models/google/labse
+    """
+    folder = Path(directory)
+    module = _load(folder)
+    layout, source = _find_layout(folder, module)
+    settings = _settings(folder, layout, source, num_heads)
+    names = layout.names(settings["num_layers"])
+    check_names(source, names.values(), layout)
+    tokens, where = _vocabulary(folder, module, vocabulary, settings["vocabulary_size"])
+    settings["activation"] = activation or _activation(folder)
+    if lowercase is None:
+        stated = getattr(module, "do_lower_case", None)
+        lowercase = is_lowercase(tokens) if stated is None else bool(stated.numpy())
+    model = make_model(
+        settings,
+        WordPieceTokenizer(tokens, lowercase=lowercase),
+        where=where,
+        pooling="pooler",
+        sequence_length=sequence_length,
+        dtype=dtype,
+    )
+    assign_weights(model, source, names, layout)
+    if model.backbone.compute_dtype == "float32":
+        _compare(folder, module, model)
+    return model
+
+
+def _load(folder: Path) -> Any:
+    """Loads the SavedModel with TensorFlow."""
+    if not (folder / SAVED_MODEL).is_file():
+        received = "a directory without it" if folder.is_dir() else "no directory"
+        raise ValueError(
+            f"{folder}: expected a SavedModel, which holds {SAVED_MODEL}. "
+            f"Received: {received}"
+        )
+    import tensorflow as tf
+
+    # LEALLA's graph begins with TF-Text's tokenizer.
+    import tensorflow_text  # noqa: F401
+
+    # TensorFlow raises errors of many kinds for a damaged SavedModel.
+    try:
+        return tf.saved_model.load(str(folder))
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{folder}: expected a SavedModel that can be loaded. Received: {said}"
+        ) from error
+
+
+def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
+    """The layout of the variables' names, and the variables without their prefix."""
+    variables = {
+        variable.name.partition(":")[0]: variable
+        for variable in getattr(module, "variables", [])
+        if variable.dtype.is_floating and _UNREAD not in variable.name
+    }
+    # Some exporters say of a table that it is one.
+    tidy = {
+        re.sub(r"(_embeddings)/(embeddings|weight)$", r"\1", name): variable
+        for name, variable in variables.items()
+    }
+    for layout, known in ((MODEL_GARDEN, variables), (GOOGLE, tidy)):
+        table = layout.parts["token_embedding"] + layout.table
+        roots = [
+            name.removesuffix(table)
+            for name in known
+            if name == table or name.endswith(f"/{table}")
+        ]
+        if len(roots) == 1:
+            # An encoder inside another model has its name before those of its weights.
+            inside = {
+                name.removeprefix(roots[0]): variable
+                for name, variable in known.items()
+                if name.startswith(roots[0])
+            }
+            return layout, _source(folder, inside)
+    names = ", ".join(sorted(variables)[:3]) or "none"
+    raise ValueError(
+        f"{folder}: expected the variables of a BERT encoder, such as "
+        "word_embeddings/embeddings or .../embeddings/word_embeddings. "
+        f"Received: {len(variables)} variables, first {names}"
+    )
+
+
+def _source(folder: Path, variables: Mapping[str, Any]) -> Source:
+    """Variables as a source of weights."""
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    return Source(str(folder), shapes, lambda name: variables[name].numpy())
+
+
+def _settings(
+    folder: Path, layout: Layout, source: Source, num_heads: int | None
+) -> dict[str, Any]:
+    """The backbone's arguments from the shapes of the variables."""
+    blocks = re.compile(r"(?:^|/)layer_(\d+)/")
+    numbers = [int(m[1]) for name in source.shapes if (m := blocks.search(name))]
+
+    def shape(path: str, rank: int) -> tuple[int, ...]:
+        name = layout.names(1)[path]
+        found = source.shapes.get(name, ())
+        if len(found) != rank:
+            raise ValueError(
+                f"{folder}: expected a variable {name} of {rank} axes. "
+                f"Received: {'shape ' + str(found) if found else 'none'}"
+            )
+        return found
+
+    tokens, width = shape("token_embedding/embeddings", 2)
+    block = "transformer_layer_0"
+    if not layout.flat:
+        heads = shape(f"{block}/self_attention_layer/query/kernel", 3)[1]
+    else:
+        heads = num_heads or _known_heads(folder, max(numbers, default=-1) + 1, width)
+    return {
+        "vocabulary_size": tokens,
+        "num_layers": max(numbers, default=-1) + 1,
+        "num_heads": heads,
+        "hidden_dim": width,
+        "intermediate_dim": shape(f"{block}/feedforward_intermediate_dense/bias", 1)[0],
+        "max_sequence_length": shape("position_embedding/embeddings", 2)[0],
+        "num_segments": shape("segment_embedding/embeddings", 2)[0],
+    }
+
+
+def _known_heads(folder: Path, layers: int, width: int) -> int:
+    """The heads of the published model of this shape."""
+    for known in presets.FAMILY.values():
+        shape = (known.backbone["num_layers"], known.backbone["hidden_dim"])
+        if shape == (layers, width):
+            return known.backbone["num_heads"]
+    raise ValueError(
+        f"{folder}: the variables do not say how many heads there are: expected "
+        f"`num_heads`. Received: None, for {layers} layers of {width} dimensions"
+    )
+
+
+# === Vocabulary ===
+
+
+def _vocabulary(
+    folder: Path, module: Any, given: str | Path | None, size: int
+) -> tuple[list[str], str]:
+    """The tokens, and where they are from."""
+    if given is not None:
+        path = Path(given)
+        candidates = sorted((path / "assets").glob("*")) if path.is_dir() else [path]
+    else:
+        path = folder
+        candidates = sorted((folder / "assets").glob("*"))
+        asset = getattr(module, "vocab_file", None)
+        if asset is not None:
+            candidates = [Path(asset.asset_path.numpy().decode())]
+    if not candidates:
+        raise ValueError(
+            f"{path}: expected a vocabulary among the assets, or `vocabulary` "
+            "(`--vocabulary`): a vocab.txt or the preprocessing SavedModel, which for "
+            "LaBSE/2 is universal-sentence-encoder/cmlm-multilingual-preprocess. "
+            "Received: no assets"
+        )
+    found: dict[Path, int] = {}
+    for file in candidates:
+        tokens = load_vocabulary(file)
+        if len(tokens) == size:
+            return tokens, str(file)
+        found[file] = len(tokens)
+    raise ValueError(
+        f"{path}: expected {size:,} tokens, one for each row of the token table. "
+        "Received: "
+        + ", ".join(f"{count:,} in {file.name}" for file, count in found.items())
+    )
+
+
+# === What the graph says ===
+
+
+def _activation(folder: Path) -> str:
+    """The activation of the feed-forward layers, from the operations of the graph."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    graph = saved_model_pb2.SavedModel()
+    graph.ParseFromString((folder / SAVED_MODEL).read_bytes())
+    operations = {
+        node.op
+        for meta in graph.meta_graphs
+        for nodes in (
+            meta.graph_def.node,
+            *(function.node_def for function in meta.graph_def.library.function),
+        )
+        for node in nodes
+    }
+    if operations & {"Erf", "Erfc"}:
+        return "gelu"
+    if "Pow" in operations and "Tanh" in operations:
+        return "gelu_approximate"
+    if "Relu" in operations:
+        return "relu"
+    raise ValueError(
+        f"{folder}: expected a graph with GELU (Erf, or Pow and Tanh) or Relu, or "
+        "`activation`. Received: none of them"
+    )
+
+
+def _compare(folder: Path, module: Any, model: LaBSE) -> None:
+    """Refuses a model whose vectors are others than the SavedModel's."""
+    import tensorflow as tf
+
+    preprocessor = model.text_preprocessor()
+    words = [
+        token
+        for token in preprocessor.tokenizer.vocabulary
+        if token.isalnum() and token.isascii()
+    ]
+    capitals = [word for word in words if word != word.lower()]
+    rng = np.random.default_rng(0)
+    texts = [
+        " ".join(rng.choice(kind, size)) if kind else ""
+        for kind in (words, capitals)
+        for size in (1, 3, 6, 12)
+    ]
+    expected = _vectors(folder, module, tf.constant(texts), preprocessor(texts))
+    difference = float(np.abs(expected - model.encode(texts, progress=False)).max())
+    if not difference < _TOLERANCE:
+        raise ValueError(
+            f"{folder}: expected the SavedModel's own vectors from the converted "
+            f"model, within {_TOLERANCE:g}; give `activation`, `num_heads` or "
+            "`lowercase` if you know them. Received: a difference of "
+            f"{difference:.2g} with activation={model.backbone.activation!r}, "
+            f"num_heads={model.backbone.num_heads}"
+        )
+
+
+def _vectors(
+    folder: Path, module: Any, texts: Any, features: Mapping[str, Any]
+) -> np.ndarray:
+    """Unit vectors of the SavedModel, called with ids or with strings."""
+    names = {
+        "input_word_ids": "token_ids",
+        "input_mask": "padding_mask",
+        "input_type_ids": "segment_ids",
+    }
+    ids = {theirs: features[ours] for theirs, ours in names.items()}
+    failures = []
+    for inputs in (ids, texts):
+        # A function without a fitting signature raises any of several errors.
+        try:
+            outputs = module(inputs)
+        except Exception as error:
+            failures.append(" ".join(str(error).split())[:80])
+            continue
+        if isinstance(outputs, Mapping):
+            outputs = outputs.get("default", outputs.get("pooled_output"))
+        shape = getattr(outputs, "shape", None)
+        if shape is not None and len(shape) == 2:
+            vectors = np.asarray(outputs, dtype=np.float32)
+            return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        failures.append(f"an output of {type(outputs).__name__}")
+    raise ValueError(
+        f"{folder}: expected a SavedModel that takes {', '.join(names)} or strings and "
+        f"gives vectors. Received: {'; '.join(failures)}"
+    )

@@ -1,0 +1,246 @@
+"""Hugging Face directories, written for sentence-transformers and transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labse_tf.checkpoints.bert import HUGGING_FACE, activation_name
+from labse_tf.checkpoints.huggingface import (
+    CONFIG,
+    MODULES,
+    NEEDS_SAFETENSORS,
+    VOCABULARY,
+    WEIGHTS,
+)
+from labse_tf.files import whole_directory
+from labse_tf.models import LaBSE
+from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
+
+
+def to_huggingface(
+    model: LaBSE, directory: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Writes a directory that `SentenceTransformer(directory)` loads.
+
+    All four poolings have a form there: the pooler is a Dense with tanh after `cls`, as
+    in the released LaBSE; a weighted mean is WordWeights before `mean`. The BERT alone
+    loads with `transformers.BertModel`.
+
+    Vectors are the same to float32's rounding wherever the tokenizers agree: they
+    differ for words over 100 characters, which Hugging Face's drops, for special tokens
+    written in a text, which it takes for special tokens, and for the lower case of a
+    Greek sigma at a word's end.
+
+    Args:
+        model: With a preprocessor.
+        directory: The target, which appears whole or not at all.
+        overwrite: Whether an existing one is replaced.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: If the model has no preprocessor, its tokenizer is that of TF Hub
+            (`compat="tfhub"`), its activation has no name there, or the target exists.
+        ImportError: If safetensors is missing.
+        OSError: If the target cannot be written.
+    """
+    try:
+        from safetensors.numpy import save_file
+    except ImportError as error:
+        raise ImportError(NEEDS_SAFETENSORS) from error
+
+    preprocessor = model.text_preprocessor()
+    tokenizer = preprocessor.tokenizer
+    if tokenizer.compat != "bert":
+        raise ValueError(
+            "Hugging Face's tokenizer splits text as BERT does: expected a tokenizer "
+            f'with compat="bert". Received: compat={tokenizer.compat!r}'
+        )
+    config = _bert_config(model)
+    arrays = {weight.path: np.asarray(weight) for weight in model.weights}
+    tensors = {
+        name: HUGGING_FACE.export_array(path, arrays[path])
+        for path, name in HUGGING_FACE.names(model.backbone.num_layers).items()
+    }
+    pooling = {"pooler": "cls", "weighted_mean": "mean"}.get(
+        model.pooling, model.pooling
+    )
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    if model.pooling == "pooler":
+        kinds.insert(2, "Dense")
+    elif model.pooling == "weighted_mean":
+        kinds.insert(1, "WordWeights")
+    places = {
+        kind: f"{number}_{kind}" if number else "" for number, kind in enumerate(kinds)
+    }
+    modules = [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": places[kind],
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for number, kind in enumerate(kinds)
+    ]
+    with whole_directory(directory, overwrite=overwrite) as folder:
+        for place in places.values():
+            (folder / place).mkdir(exist_ok=True)
+        _write_json(folder / MODULES, modules)
+        _write_json(folder / CONFIG, config)
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        _write_tokenizer(folder, tokenizer, preprocessor.sequence_length)
+        _write_json(
+            folder / "sentence_bert_config.json",
+            {"max_seq_length": preprocessor.sequence_length, "do_lower_case": False},
+        )
+        _write_json(
+            folder / places["Pooling"] / CONFIG,
+            {
+                "word_embedding_dimension": model.embedding_dim,
+                "pooling_mode_cls_token": pooling == "cls",
+                "pooling_mode_mean_tokens": pooling == "mean",
+                "pooling_mode_max_tokens": False,
+                "pooling_mode_mean_sqrt_len_tokens": False,
+            },
+        )
+        if "Dense" in places:
+            _write_json(
+                folder / places["Dense"] / CONFIG,
+                {
+                    "in_features": model.embedding_dim,
+                    "out_features": model.embedding_dim,
+                    "bias": True,
+                    "activation_function": "torch.nn.modules.activation.Tanh",
+                },
+            )
+            linear = {
+                "linear.weight": tensors["pooler.dense.weight"],
+                "linear.bias": tensors["pooler.dense.bias"],
+            }
+            save_file(linear, folder / places["Dense"] / WEIGHTS)
+        if "WordWeights" in places:
+            factors = np.exp(
+                np.asarray(model.sentence_pooling.token_weights.weights[0])
+            )
+            _write_json(
+                folder / places["WordWeights"] / CONFIG,
+                {
+                    "vocab": tokenizer.vocabulary,
+                    "word_weights": dict(
+                        zip(tokenizer.vocabulary, factors[:, 0].tolist(), strict=True)
+                    ),
+                    "unknown_word_weight": 1.0,
+                },
+            )
+            save_file(
+                {"emb_layer.weight": factors}, folder / places["WordWeights"] / WEIGHTS
+            )
+        (folder / "README.md").write_text(
+            _card(Path(directory).name, model), encoding="utf-8"
+        )
+    return Path(directory)
+
+
+def _bert_config(model: LaBSE) -> dict[str, Any]:
+    """The `config.json` of `transformers.BertModel`."""
+    backbone = model.backbone
+    tokenizer = model.text_preprocessor().tokenizer
+    return {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "attention_probs_dropout_prob": backbone.dropout,
+        "hidden_act": activation_name(backbone.activation),
+        "hidden_dropout_prob": backbone.dropout,
+        "hidden_size": backbone.hidden_dim,
+        "initializer_range": backbone.initializer_range,
+        "intermediate_size": backbone.intermediate_dim,
+        "layer_norm_eps": backbone.layer_norm_epsilon,
+        "max_position_embeddings": backbone.max_sequence_length,
+        "num_attention_heads": backbone.num_heads,
+        "num_hidden_layers": backbone.num_layers,
+        "pad_token_id": tokenizer.pad_token_id,
+        "position_embedding_type": "absolute",
+        "torch_dtype": "float32",
+        "type_vocab_size": backbone.num_segments,
+        "vocab_size": backbone.vocabulary_size,
+    }
+
+
+def _write_tokenizer(
+    folder: Path, tokenizer: WordPieceTokenizer, sequence_length: int
+) -> None:
+    """Writes the tokenizer in the forms of old and new versions."""
+    import tokenizers
+
+    tokenizer.save_vocabulary(folder / VOCABULARY)
+    keys = {f"{t.strip('[]').lower()}_token": t for t in SPECIAL_TOKENS}
+    _write_json(folder / "special_tokens_map.json", keys)
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": tokenizer.lowercase,
+            "strip_accents": tokenizer.strip_accents,
+            "tokenize_chinese_chars": True,
+            "model_max_length": sequence_length,
+            **keys,
+        },
+    )
+    rows = {token: row for row, token in enumerate(tokenizer.vocabulary)}
+    fast = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(
+            rows, unk_token="[UNK]", max_input_chars_per_word=100
+        )
+    )
+    fast.normalizer = tokenizers.normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=True,
+        strip_accents=tokenizer.strip_accents,
+        lowercase=tokenizer.lowercase,
+    )
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    fast.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, rows[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    fast.decoder = tokenizers.decoders.WordPiece(prefix="##")
+    fast.add_special_tokens(list(SPECIAL_TOKENS))
+    fast.save(str(folder / "tokenizer.json"))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Writes JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def _card(name: str, model: LaBSE) -> str:
+    """A model card with the fields that the hub reads."""
+    from labse_tf import __version__
+
+    return f"""---
+pipeline_tag: sentence-similarity
+library_name: sentence-transformers
+tags:
+- sentence-transformers
+- labse
+---
+
+# {name}
+
+A multilingual sentence encoder, {model.embedding_dim} dimensions, written by labse_tf
+{__version__}.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("{name}").encode(["Hello, world.", "नमस्ते दुनिया"])
+```
+"""

@@ -1,0 +1,71 @@
+"""The family of published models: sizes, names, origins, and what loading one says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_models import make_model
+
+from labse_tf import presets
+from labse_tf.models import LaBSE, LaBSEBackbone
+
+
+def test_sizes_are_those_of_the_papers() -> None:
+    """LaBSE 470.9 M, of which 384.9 M the table; LEALLA 69, 107 and 147 M."""
+    millions = {n: round(m.parameters / 1e6, 1) for n, m in presets.FAMILY.items()}
+    assert millions["labse"] == 470.9
+    assert round(millions["lealla-small"]) == 69
+    assert round(millions["lealla-base"]) == 107
+    assert round(millions["lealla-large"]) == 147
+    shape = presets.FAMILY["labse"].backbone
+    table = shape["vocabulary_size"] * shape["hidden_dim"]
+    assert round(table / 1e6, 1) == 384.9
+
+
+def test_parameters_are_counted_as_keras_does() -> None:
+    small = presets._shape(24, 3, 4, 50)
+    known = presets.PublishedModel(small, 16, (), "", (), "")
+    assert known.parameters == LaBSEBackbone(**small).count_params()
+
+
+def test_every_name_says_where_it_is_from() -> None:
+    assert not set(presets.FAMILY) & set(presets.shipped_names())
+    for name, model in presets.FAMILY.items():
+        assert model.licence == "Apache-2.0", name
+        assert model.paper.startswith("https://arxiv.org/abs/"), name
+        assert model.origins, name
+        for origin in model.origins:
+            parts = origin.handle.split("/")
+            assert len(parts) == {"huggingface": 2, "kaggle": 4}[origin.hub]
+            assert origin.url.startswith("https://")
+            assert (origin.vocabulary is None) == (origin.vocabulary_url is None)
+    assert len(set(presets.FAMILY["labse"].languages)) == 109
+    assert len(presets.FAMILY["smaller-labse"].languages) == 15
+
+
+@pytest.mark.parametrize("name", presets.FAMILY)
+def test_loading_one_that_is_not_there_says_how_to_get_it(
+    name, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"labse-tf convert {name} --output DIR"):
+        LaBSE.from_preset(name)
+    # A directory of that name goes first.
+    make_model().save_to_preset(name)
+    assert LaBSE.from_preset(name).pooling == "mean"
+
+
+def test_the_source_stands_in_configuration_and_card(tmp_path) -> None:
+    make_model().save_to_preset(tmp_path / "model")
+    source = {"hub": "https://example.org", "sha256": {"a.bin": "abc"}}
+    presets.record_source(tmp_path / "model", source)
+    assert presets.read_config(tmp_path / "model")["source"] == source
+    card = (tmp_path / "model" / presets.CARD).read_text(encoding="utf-8")
+    assert card.startswith("# model\n")
+    assert "| hub | https://example.org |" in card
+    assert "| sha256 of a.bin | `abc` |" in card
+    assert LaBSE.from_preset(tmp_path / "model").pooling == "mean"
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match=r"Received: 'a Hugging Face directory, which"):
+        LaBSE.from_preset(tmp_path / "model")
