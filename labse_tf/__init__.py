@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labse_tf.hub import HubEncoder
     from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
     from labse_tf.tokenizers import WordPieceTokenizer
 
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DualEncoder",
+    "HubEncoder",
     "LaBSE",
     "LaBSEBackbone",
     "WordPieceTokenizer",
@@ -25,18 +27,21 @@ __all__ = [
 
 _HOME = {
     "DualEncoder": "models",
+    "HubEncoder": "hub",
     "LaBSE": "models",
     "LaBSEBackbone": "models",
     "WordPieceTokenizer": "tokenizers",
 }
 _MODULES = frozenset(
     {
+        "checkpoints",
         "cli",
         "data",
         "distribute",
         "evaluation",
         "export",
         "files",
+        "hub",
         "layers",
         "losses",
         "metrics",
@@ -51,6 +56,7 @@ _MODULES = frozenset(
         "recipes",
         "tokenizers",
         "training",
+        "trimming",
     }
 )
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"__main__"},
     {"cli", "quickstart", "beam"},
     {"pretraining"},
-    {"training", "checkpoints", "export"},
+    {"training", "checkpoints", "export", "trimming"},
     {"models", "data", "metrics"},
     {"preprocessing", "losses", "hub", "evaluation", "optimizers"},
     {"tokenizers", "layers", "distribute", "mining", "presets", "recipes"},

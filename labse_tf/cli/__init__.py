@@ -1,7 +1,8 @@
 """The command line: `labse-tf` and `python -m labse_tf`.
 
 `commands` has what all commands share, `train` those that make models, `use` those
-that take one, `exchange` those that bring one in or out.
+that take one, `exchange` those that bring one in or out, `doctor` looks at what is
+installed.
 
 Exit status: 0 done, 2 the input is wrong (one line says what), 1 our fault, 130 and
 143 stopped by Ctrl-C and SIGTERM, in training after a checkpoint.
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 
 from labse_tf import __version__
-from labse_tf.cli import exchange, train, use
+from labse_tf.cli import doctor, exchange, train, use
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        _start_tensorflow_quietly()
+        if getattr(options, "start_tensorflow", True):
+            _start_tensorflow_quietly()
         return options.run(options) or 0
     except KeyboardInterrupt:
         print("labse-tf: interrupted", file=sys.stderr)
@@ -90,6 +92,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where an error came from"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (*train.COMMANDS, *use.COMMANDS, *exchange.COMMANDS):
+    for add in (*train.COMMANDS, *use.COMMANDS, *exchange.COMMANDS, *doctor.COMMANDS):
         add(commands)
     return parser

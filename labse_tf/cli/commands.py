@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from labse_tf.data import SkipReport
+    from labse_tf.models import LaBSE
 
 Encode = Callable[[list[str]], "np.ndarray"]
 
-_MODEL_HELP = "a shipped name, a preset directory or a SavedModel"
+_MODEL_HELP = (
+    "a shipped name, a preset directory, a Hugging Face directory or a SavedModel"
+)
 
 
 def command(
@@ -89,9 +94,31 @@ def encoder(name: str) -> Encode:
     """A model's `encode` from whatever the user has named."""
     if (Path(name) / "saved_model.pb").is_file():
         return _saved_model_encoder(name)
-    from labse_tf.models import LaBSE
+    return load_model(name).encode
 
-    return LaBSE.from_preset(name).encode
+
+def load_model(name: str) -> LaBSE:
+    """A model from whatever the user has named, to train, export or convert."""
+    from labse_tf import checkpoints
+
+    return checkpoints.load(name)
+
+
+@contextmanager
+def as_preset(name: str | None) -> Iterator[str | None]:
+    """A preset for what the user has named: converted for as long as it is needed.
+
+    Converting gives the same bytes each time, so that a run knows its start again.
+    """
+    from labse_tf import checkpoints
+
+    if name is None or checkpoints.layout_of(name) in (None, "preset"):
+        yield name
+        return
+    with tempfile.TemporaryDirectory(prefix="labse_tf.") as folder:
+        preset = Path(folder) / "model"
+        checkpoints.load(name).save_to_preset(preset)
+        yield str(preset)
 
 
 def _saved_model_encoder(path: str) -> Encode:
@@ -101,6 +128,15 @@ def _saved_model_encoder(path: str) -> Encode:
     import tensorflow_text  # noqa: F401 (registers the ops of the tokenizer)
 
     module = tf.saved_model.load(path)
+    # Whatever a SavedModel raises that takes something else, several kinds of errors.
+    try:
+        module(tf.constant([""]))
+    except Exception as error:
+        raise ValueError(
+            f"{path}: expected a SavedModel that takes strings and gives vectors; of a "
+            "BERT that takes token ids, as LaBSE on TF Hub, `labse-tf convert` makes a "
+            f"model that can be used here. Received: {str(error).strip()[:120]}"
+        ) from error
 
     def encode(texts: list[str]) -> np.ndarray:
         # By length, so that a batch is not padded for one long sentence in it.

@@ -15,6 +15,7 @@ from labse_tf.cli.commands import (
     add_languages,
     add_on_error,
     add_text,
+    as_preset,
     command,
     load,
     print_table,
@@ -260,33 +261,53 @@ def _add_train(commands: Any) -> None:
     )
     add_text(parser)
     start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--model", metavar="PRESET", help="go on from this model")
+    start.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="go on from this model: a shipped name, a preset, a Hugging Face "
+        "directory, a SavedModel of TF Hub or a BERT checkpoint",
+    )
     start.add_argument("--vocab", metavar="FILE", help="a new model with this one")
     _add_run(parser, RECIPES)
+    parser.add_argument(
+        "--dev",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="held-out pairs, as FILE; their accuracy goes into the log",
+    )
+    parser.add_argument("--dev-every", type=int, default=1000, metavar="STEPS")
     _add_recipe_flags(parser, Recipe)
 
 
 def _train(options: argparse.Namespace) -> int | None:
     recipe = get_recipe(options.recipe, **_given(options, Recipe))
     _check_run(options)
+    _check_every(options, "dev_every")
     from labse_tf import data, pretraining, training
 
     report = data.SkipReport()
     files = data.find_pair_files(options.files)
     pairs = load(options, files, data.load_pairs, report)
+    dev = None
+    if options.dev:
+        dev = load(options, data.find_pair_files(options.dev), data.load_pairs, report)
     say_skipped(report)
     say_counts(pairs.counts, "pairs")
-    result = _until_signal(
-        lambda: training.train_dual_encoder(
-            recipe,
-            pairs,
-            options.output,
-            model=options.model,
-            vocabulary=options.vocab,
-            fit=pretraining.fit_progressively,
-            **_run_options(options),
+    with as_preset(options.model) as model:
+        result = _until_signal(
+            lambda: training.train_dual_encoder(
+                recipe,
+                pairs,
+                options.output,
+                model=model,
+                vocabulary=options.vocab,
+                dev=dev,
+                dev_every=options.dev_every,
+                fit=pretraining.fit_progressively,
+                **_run_options(options),
+            )
         )
-    )
     if isinstance(result, int):
         return result
     print(f"model: {options.output}")
@@ -324,7 +345,11 @@ def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> Non
 
 
 def _check_run(options: argparse.Namespace) -> None:
-    for name in ("checkpoint_every", "log_every"):
+    _check_every(options, "checkpoint_every", "log_every")
+
+
+def _check_every(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
         if getattr(options, name) < 1:
             raise ValueError(
                 f"--{name.replace('_', '-')} must be positive. "

@@ -1,0 +1,297 @@
+"""What an environment has: the facts that `doctor` judges.
+
+`gather` looks at the installed distributions, at the machine, and, in a process of its
+own, at what happens when the libraries are imported, because a TensorFlow that does not
+fit the machine can end the process or never come back. Nothing here needs more than
+Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Distributions that all put files into the folder `tensorflow`.
+TENSORFLOWS = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorflow-gpu",
+    "tensorflow-tpu",
+    "tf-nightly",
+    "tf-nightly-tpu",
+)
+DISTRIBUTIONS = (
+    *TENSORFLOWS,
+    *("tensorflow-text", "keras", "keras-hub", "keras-nlp", "tensorflow-hub"),
+    *("tf-keras", "numpy", "h5py", "protobuf", "setuptools", "libtpu", "jax", "torch"),
+)
+# By name and not by prefix: Terraform's variables start with TF_ too, and hold secrets.
+_VARIABLES = re.compile(
+    r"TF_(CONFIG|(CPP|USE|ENABLE|DISABLE|FORCE|GPU|XLA|NUM|DETERMINISTIC)_\w+)|TPU_\w+|"
+    r"KERAS_(BACKEND|HOME)|CUDA_VISIBLE_DEVICES|XLA_FLAGS|JAX_PLATFORMS|PJRT_DEVICE|"
+    r"COLAB_(TPU_\w+|RELEASE_TAG)|LD_LIBRARY_PATH|PYTHONPATH"
+)
+# Imported by the probe, in this order; the last two where they are installed.
+_MODULES = ("tensorflow", "tensorflow_text", "keras", "keras_hub")
+_OPTIONAL = {"tensorflow_hub": "tensorflow-hub", "tf_keras": "tf-keras"}
+PROBE_SECONDS = 180
+
+# A line of JSON a module, as soon as it is known: the next import may be the last.
+_PROBE = """
+import importlib, json, sys
+sys.path[:] = json.loads(sys.argv[1])
+for name in sys.argv[2:]:
+    told = {"module": name}
+    print(json.dumps({"module": name, "started": True}), flush=True)
+    try:
+        module = importlib.import_module(name)
+        told["file"] = getattr(module, "__file__", None)
+        told["version"] = getattr(module, "__version__", None)
+        if name == "keras":
+            told["backend"] = module.backend.backend()
+        if name == "tensorflow":
+            told["version"] = module.__version__
+            told["cuda"] = module.test.is_built_with_cuda()
+            told["gpus"] = [d.name for d in module.config.list_physical_devices("GPU")]
+            told["tpus"] = [d.name for d in module.config.list_physical_devices("TPU")]
+            from tensorflow.python.framework import kernels
+            op = "ConfigureDistributedTPU"
+            told["tpu_kernels"] = len(kernels.get_registered_kernels_for_op(op).kernel)
+    except BaseException as error:
+        told["error"] = f"{type(error).__name__}: {error}"
+    print(json.dumps(told), flush=True)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """What came of importing a module.
+
+    Attributes:
+        error: Why it could not be imported; `None` where it could.
+        signal: Name of the signal that ended the process in it, if one did.
+        version: Its `__version__`.
+        file: Where it lies.
+        backend: Of `keras`: the backend in use.
+        cuda: Of `tensorflow`: whether it was built for NVIDIA GPUs.
+        gpus: Of `tensorflow`: the GPUs that it sees.
+        tpus: Of `tensorflow`: the TPUs that it sees before one is set up.
+        tpu_kernels: Of `tensorflow`: kernels of the op that sets up a TPU; only the
+            TPU build has some.
+    """
+
+    error: str | None = None
+    signal: str | None = None
+    version: str | None = None
+    file: str | None = None
+    backend: str | None = None
+    cuda: bool = False
+    gpus: tuple[str, ...] = ()
+    tpus: tuple[str, ...] = ()
+    tpu_kernels: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """An environment, as far as it matters here.
+
+    Attributes:
+        python: Version, such as `"3.11.9"`.
+        system: `"Linux"`, `"Darwin"` or `"Windows"`.
+        machine: `"x86_64"`, `"arm64"`, ...
+        packages: Installed distribution -> version, of those that matter.
+        modules: Module -> what came of importing it.
+        variables: Environment variables that matter.
+        cpu: Name of the processor.
+        cpu_flags: What it can do (`"avx"`, ...); empty where nobody tells.
+        cores: Logical ones that this process may use.
+        memory_gb: Main memory; 0 where nobody tells.
+        nvidia_gpus: Of the machine, whatever TensorFlow sees.
+        nvidia_driver: Its version; `None` where none is loaded.
+        tpu_devices: Device files of TPUs on this machine.
+        messages: What TensorFlow wrote to standard error.
+    """
+
+    python: str = "3.11.0"
+    system: str = "Linux"
+    machine: str = "x86_64"
+    packages: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    modules: Mapping[str, Module] = dataclasses.field(default_factory=dict)
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cpu: str = ""
+    cpu_flags: frozenset[str] = frozenset()
+    cores: int = 1
+    memory_gb: float = 0.0
+    nvidia_gpus: tuple[str, ...] = ()
+    nvidia_driver: str | None = None
+    tpu_devices: tuple[str, ...] = ()
+    messages: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts for JSON."""
+        return dataclasses.asdict(self) | {"cpu_flags": sorted(self.cpu_flags)}
+
+
+def gather() -> Facts:
+    """Looks at the environment that this process runs in.
+
+    Returns:
+        The facts. What cannot be found out is left at its default.
+    """
+    packages = _packages()
+    wanted = [*_MODULES, *(m for m, name in _OPTIONAL.items() if name in packages)]
+    modules, messages = _probe(wanted)
+    cpu, flags = _processor()
+    gpus, driver = _nvidia()
+    return Facts(
+        python=platform.python_version(),
+        system=platform.system(),
+        machine=platform.machine(),
+        packages=packages,
+        modules=modules,
+        variables={
+            name: value
+            for name, value in sorted(os.environ.items())
+            if _VARIABLES.fullmatch(name) and value
+        },
+        cpu=cpu,
+        cpu_flags=flags,
+        cores=_cores(),
+        memory_gb=_memory_gb(),
+        nvidia_gpus=gpus,
+        nvidia_driver=driver,
+        tpu_devices=tuple(
+            str(path)
+            for pattern in ("accel[0-9]*", "vfio/[0-9]*")
+            for path in sorted(Path("/dev").glob(pattern))
+        ),
+        messages=messages,
+    )
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _probe(names: Sequence[str]) -> tuple[dict[str, Module], str]:
+    """Imports modules in a new process that finds what this one finds."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    code = [sys.executable, "-c", _PROBE, json.dumps(sys.path), *names]
+    try:
+        process = subprocess.run(
+            code,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_SECONDS,
+        )
+        output, messages, status = process.stdout, process.stderr, process.returncode
+        end = f"the process ended with status {status}"
+    except subprocess.TimeoutExpired as error:
+        output, messages, status = error.stdout or b"", error.stderr or b"", 0
+        end = f"no end after {PROBE_SECONDS} s"
+    except OSError as error:
+        output, messages, status, end = b"", b"", 0, str(error)
+    modules: dict[str, Module] = {}
+    started = None
+    for line in output.decode("utf-8", "replace").splitlines():
+        try:
+            told = json.loads(line)
+            name = told.pop("module")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            continue  # a library's own words
+        if told.pop("started", False):
+            started = name
+        else:
+            lists = {key: tuple(v) for key, v in told.items() if isinstance(v, list)}
+            modules[name] = Module(**{**told, **lists})
+    died = signal.Signals(-status).name if status < 0 else None
+    for name in names:
+        if name not in modules:
+            first = name == started or started is None
+            modules[name] = Module(
+                error=end if first else f"not tried: {started} ended the process",
+                signal=died if first else None,
+            )
+    return modules, messages.decode("utf-8", "replace")
+
+
+def _processor() -> tuple[str, frozenset[str]]:
+    """Its name and flags, where the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor(), frozenset()
+    found = re.findall(r"(?m)^([^\t:]+?)\s*:[ \t]*(.*)$", text)
+    lines: dict[str, str] = dict(found)
+    return (
+        lines.get("model name", platform.processor()),
+        frozenset((lines.get("flags") or lines.get("Features") or "").split()),
+    )
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _memory_gb() -> float:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):
+        return 0.0
+
+
+def _nvidia() -> tuple[tuple[str, ...], str | None]:
+    """GPUs and driver: by the driver's tool, else by the driver, else by the bus."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+        )
+        text = listed.stdout.decode("utf-8", "replace")
+        rows = [line.split(",", 1) for line in text.splitlines() if "," in line]
+        if listed.returncode == 0 and rows:
+            return tuple(name.strip() for _, name in rows), rows[0][0].strip()
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    found = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        model = re.search(r"(?m)^Model:\s*(.+)$", _read(path))
+        found.append(model[1] if model else path.parent.name)
+    version = re.search(
+        r"Kernel Module.*?(\d+\.[\d.]+)", _read(Path("/proc/driver/nvidia/version"))
+    )
+    for device in [] if found else sorted(Path("/sys/bus/pci/devices").glob("*")):
+        # Class 03 is a display controller, 0x10de the vendor.
+        ours = _read(device / "vendor").strip() == "0x10de"
+        if ours and _read(device / "class").startswith("0x03"):
+            found.append(f"NVIDIA device {device.name}")
+    return tuple(found), version[1] if version else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
