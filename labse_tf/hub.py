@@ -1,0 +1,772 @@
+"""HubEncoder: any reusable SavedModel as a layer of Keras 3.
+
+`hub.KerasLayer` is a layer of Keras 2: a Keras 3 model neither sees its weights nor
+takes its outputs. `keras.layers.TFSMLayer` sees weights, but takes one endpoint for
+inference and another for training, follows no `regularization_losses`, and its saved
+model is a path. This layer follows the contract of reusable SavedModels
+(https://www.tensorflow.org/hub/reusable_saved_models) and keeps what it needs in the
+`.keras` file.
+
+How it works: the variables that `tf.saved_model.load` makes are the storage of the
+layer's Keras variables, so what an optimizer moves is what the loaded functions read.
+
+Shapes: B = examples of a batch, D = dimensions of an embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+# The public API sets the mode, but does not tell it.
+from keras.src.saving.serialization_lib import in_safe_mode
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ARCHIVE = "saved_model.zip"
+_CHECKPOINT = "variables/variables"
+_UNLOADABLE = (OSError, ValueError, RuntimeError, LookupError, AssertionError)
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """Shape and type of one tensor; None is a free dimension."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """One way to call a SavedModel: nests of `_Spec`, in and out."""
+
+    inputs: Any
+    outputs: Any
+    training: bool | None
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class HubEncoder(keras.layers.Layer):
+    """A reusable SavedModel as a Keras 3 layer: trained, frozen, saved with the model.
+
+    The SavedModel is called as `hub.KerasLayer` calls it: `training` is passed where
+    its `__call__` takes it, and is true only while the layer itself is trainable, so
+    a frozen encoder has no dropout. Its `variables` become weights of the layer; of
+    these, its `trainable_variables` are trainable (an int8 table is not). While the
+    layer is trainable, its `regularization_losses` are added to the model's loss.
+
+    A model saved as `.keras` holds the SavedModel's graph and assets (which its zip
+    grows by) and every weight once, as trained, so the SavedModel itself is needed no
+    more. A graph can read and write files: load it with
+    `keras.saving.load_model(path, safe_mode=False)`, and only if you trust it.
+    `save_weights` writes the weights alone.
+
+    The SavedModel's types are fixed, whatever the dtype policy: integers and floats
+    are cast to what it takes, and outputs have its type.
+
+    Args:
+        path: Directory of a SavedModel; or `https://...`, a handle of TensorFlow Hub
+            or an archive, which `tensorflow_hub` downloads and keeps.
+        trainable: Whether an optimizer moves the trainable weights.
+        output_key: What is taken from the outputs if they are a dict; None gives
+            the whole dict. Text encoders have `"default"`.
+        saved_model: What `get_config` recorded. If `path` no longer holds that
+            SavedModel, the layer waits for `load_assets` to bring it.
+        **kwargs: `name` and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: What the SavedModel takes: strings `(B,)`, or a dict of integers;
+            tensors, NumPy arrays or lists.
+        training: Whether this is a step of training.
+
+    Returns:
+        The output named `output_key`, for text encoders `(B, D)`; else the
+        SavedModel's outputs.
+
+    Raises:
+        ValueError: If Keras does not run on TensorFlow; if there is no SavedModel,
+            it cannot be loaded or called, or its outputs lack `output_key`; in a
+            call, if the inputs do not fit.
+        ImportError: If a handle is given and `tensorflow_hub` is not installed.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from labse_tf.hub import HubEncoder
+        >>> module = tf.train.Checkpoint(table=tf.Variable([[1.0, 2.0]]))
+        >>> module.variables = module.trainable_variables = [module.table]
+        >>> module.__call__ = tf.function(
+        ...     lambda texts: tf.gather(module.table, tf.zeros_like(texts, tf.int32)),
+        ...     input_signature=[tf.TensorSpec([None], tf.string)])
+        >>> tf.saved_model.save(module, "constant_encoder")
+        >>> layer = HubEncoder("constant_encoder")
+        >>> layer(["Hello, world."]).numpy().tolist()
+        [[1.0, 2.0]]
+        >>> texts = keras.Input((), dtype="string")
+        >>> model = keras.Model(texts, keras.layers.Dense(1)(layer(texts)))
+        >>> len(model.trainable_weights)
+        3
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        trainable: bool = True,
+        *,
+        output_key: str | None = "default",
+        saved_model: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(trainable=trainable, **kwargs)
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "HubEncoder: expected Keras on TensorFlow (KERAS_BACKEND=tensorflow); "
+                "a SavedModel is a TensorFlow graph. Received: "
+                f"KERAS_BACKEND={keras.backend.backend()}"
+            )
+        # Strings, lists and the SavedModel's own types pass through as they are.
+        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True
+        # Text cannot be compiled, and ids would be, anew for every length.
+        self.supports_jit = False
+        self.source = os.fspath(path)
+        self.output_key = output_key
+        self._module: Any = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        # For each weight, the SavedModel's how-manieth variable it stands for.
+        self._orders: tuple[int, ...] = ()
+        if saved_model is None:
+            self._folder = _resolve(self.source)
+            self._fingerprint = _fingerprint(self._folder)
+            self._track(*_load(self._folder, self.source))
+        elif not _is_handle(self.source) and _holds(
+            self.source, saved_model["fingerprint"]
+        ):
+            self._folder = self.source
+            self._fingerprint = saved_model["fingerprint"]
+            self._track(*_load(self._folder, self.source))
+        else:
+            self._folder = ""
+            self._expect(saved_model)
+        self.built = True
+
+    # === The SavedModel and its variables ===
+
+    def _track(self, module: Any, created: Sequence[tf.Variable]) -> None:
+        """Makes the variables of a loaded SavedModel weights of this layer."""
+        self._describe(module)
+        order = {id(v): n for n, v in enumerate(created)}
+        own = list(getattr(module, "variables", ()))
+        if not own:
+            # A tf.Module lists none: take those that its function reads.
+            used = {
+                id(v) for f in module.__call__.concrete_functions for v in f.variables
+            }
+            own = [v for v in created if id(v) in used]
+            trainable = {id(v) for v in own if v.trainable}
+        else:
+            listed = getattr(module, "trainable_variables", ())
+            # The tape does not watch a variable that is not marked.
+            trainable = {id(v) for v in listed if v.trainable}
+        trainable = {id(v) for v in own if id(v) in trainable and v.dtype.is_floating}
+        # Keras lists trainable weights first.
+        own = [v for v in own if id(v) in order and _can_be_weight(v)]
+        own.sort(key=lambda v: id(v) not in trainable)
+        with keras.name_scope(self.name):
+            for v in own:
+                variable = keras.Variable(
+                    initializer=v,
+                    dtype=v.dtype.name,
+                    trainable=id(v) in trainable,
+                    autocast=False,
+                    name=v.name.split(":")[0].replace("/", "_"),
+                )
+                self._track_variable(variable)
+        self._orders = tuple(order[id(v)] for v in own)
+
+    def _expect(self, recorded: Mapping[str, Any]) -> None:
+        """Makes empty weights for a SavedModel that `load_assets` will bring."""
+        self._fingerprint = recorded["fingerprint"]
+        self._traces = [
+            _Trace(_decode(t["inputs"]), _decode(t["outputs"]), t["training"])
+            for t in recorded["traces"]
+        ]
+        for entry in recorded["variables"]:
+            self.add_weight(
+                shape=tuple(entry["shape"]),
+                initializer="zeros",
+                dtype=entry["dtype"],
+                trainable=entry["trainable"],
+                autocast=False,
+                name=entry["name"],
+            )
+        self._orders = tuple(entry["order"] for entry in recorded["variables"])
+
+    def _pairs(self) -> Iterator[tuple[int, keras.Variable]]:
+        """Weights with their place among the SavedModel's variables."""
+        return zip(self._orders, self.weights, strict=True)
+
+    def _describe(self, module: Any) -> None:
+        """Reads how a loaded SavedModel is called, and checks the outputs."""
+        traces = _read_traces(module, self.source)
+        for trace in traces:
+            self._select(trace.outputs)
+        losses = list(getattr(module, "regularization_losses", ()))
+        if not all(callable(loss) for loss in losses):
+            raise ValueError(
+                f"{self.source}: `regularization_losses` must be functions without "
+                f"arguments. Received: {losses}"
+            )
+        self._traces = traces
+        self._module = module
+
+    def _loaded(self) -> Any:
+        """The loaded SavedModel.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self._module is None:
+            raise ValueError(
+                f"{self.name}: its SavedModel is not loaded. Expected the one that the "
+                "layer was made from at `path`, or a `.keras` file, which carries it "
+                f"(`keras.saving.load_model`). Received: path={self.source!r}, which "
+                "is gone or holds another one"
+            )
+        return self._module
+
+    # === Calls ===
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Runs the SavedModel; see the class."""
+        module = self._loaded()
+        trace, tensors = self._fit(inputs, bool(training) and self.trainable)
+        arguments = {} if trace.training is None else {"training": trace.training}
+        outputs = module(tensors, **arguments)
+        if self.trainable:
+            for loss in getattr(module, "regularization_losses", ()):
+                self.add_loss(loss())
+        return self._select(outputs)
+
+    def _select(self, outputs: Any) -> Any:
+        """Takes `output_key` from the outputs."""
+        if self.output_key is None:
+            return outputs
+        if isinstance(outputs, Mapping):
+            if self.output_key in outputs:
+                return outputs[self.output_key]
+            raise ValueError(
+                f"{self.source}: `output_key` must be one of {sorted(outputs)}, or "
+                f"None for the whole dict. Received: {self.output_key!r}"
+            )
+        if self.output_key != "default":
+            raise ValueError(
+                f"{self.source}: `output_key` must be left alone, as the SavedModel "
+                f"gives no dict. Received: {self.output_key!r}"
+            )
+        return outputs
+
+    def _fit(self, inputs: Any, training: bool = False) -> tuple[_Trace, Any]:
+        """Finds the trace that takes the inputs, and the inputs as it takes them."""
+        # A SavedModel may have been traced for one value of `training` only.
+        by_preference = sorted(
+            self._traces, key=lambda trace: trace.training not in (None, training)
+        )
+        for trace in by_preference:
+            try:
+                return trace, _bind(trace.inputs, inputs)
+            except (TypeError, ValueError):
+                continue
+        accepted = sorted({_show(trace.inputs) for trace in self._traces})
+        raise ValueError(
+            f"{self.name}: `inputs` must be {' or '.join(accepted)}, None standing for "
+            f"any size. Received: {_show(inputs)}"
+        )
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """Shapes and types of the outputs, from the SavedModel's own record.
+
+        Args:
+            inputs: A nest of tensors or `keras.KerasTensor`.
+            training: Not used.
+
+        Returns:
+            A nest of `keras.KerasTensor`.
+
+        Raises:
+            ValueError: If the inputs do not fit.
+        """
+        trace, bound = self._fit(inputs)
+        rows = {_shape_of(x)[:1] for x in _leaves(bound)}
+        free = {spec.shape[:1] for spec in _leaves(trace.inputs)} == {(None,)}
+        batch = rows.pop()[0] if free and len(rows) == 1 else None
+
+        def tensor(spec: _Spec) -> keras.KerasTensor:
+            shape = spec.shape
+            if shape and shape[0] is None:
+                shape = (batch, *shape[1:])
+            return keras.KerasTensor(shape, dtype=spec.dtype)
+
+        return _map(tensor, self._select(trace.outputs))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Shapes of the outputs, None where a dimension is free.
+
+        Args:
+            input_shape: A shape, or a dict of them.
+
+        Returns:
+            A shape, or a nest of them.
+
+        Raises:
+            ValueError: If the shapes do not fit.
+        """
+        symbols = _symbols(self._traces[0].inputs, input_shape)
+        outputs = self.compute_output_spec(symbols)
+        return _map(lambda tensor: tuple(tensor.shape), outputs)
+
+    # === Saving ===
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, and what a loader must know before it has the SavedModel.
+
+        Returns:
+            A dict that goes into JSON.
+        """
+        recorded = {
+            "fingerprint": self._fingerprint,
+            "traces": [
+                {
+                    "inputs": _encode(trace.inputs),
+                    "outputs": _encode(trace.outputs),
+                    "training": trace.training,
+                }
+                for trace in self._traces
+            ],
+            "variables": [
+                {
+                    "order": order,
+                    "name": variable.name,
+                    "shape": list(variable.shape),
+                    "dtype": variable.dtype,
+                    "trainable": n < len(self._trainable_variables),
+                }
+                for n, (order, variable) in enumerate(self._pairs())
+            ],
+        }
+        return {
+            **super().get_config(),
+            "path": self.source,
+            "output_key": self.output_key,
+            "saved_model": recorded,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> HubEncoder:
+        """Makes a layer from `get_config`'s dict.
+
+        Args:
+            config: The dict.
+
+        Returns:
+            The layer, with the SavedModel's own weights if `path` still holds it.
+
+        Raises:
+            ValueError: If it comes from a file that is loaded in safe mode.
+        """
+        if in_safe_mode():
+            raise ValueError(
+                "A HubEncoder runs the graph of a SavedModel, which can read and write "
+                "files. Expected `safe_mode=False` in the function that loads it, if "
+                f"you trust its source. Received: path={config.get('path')!r} in safe "
+                "mode"
+            )
+        if in_safe_mode() is None and _is_handle(config["path"]):
+            # A copy within the process: no file brings the SavedModel.
+            config = {key: config[key] for key in config if key != "saved_model"}
+        return cls(**config)
+
+    def save_assets(self, dir_path: str) -> None:
+        """Writes the SavedModel, weights left out, into a folder of a `.keras` file.
+
+        Args:
+            dir_path: The folder.
+
+        Raises:
+            ValueError: If the SavedModel is gone or has changed since it was loaded.
+        """
+        self._loaded()
+        if self._temporary is None and not _holds(self._folder, self._fingerprint):
+            raise ValueError(
+                f"{self._folder}: expected the SavedModel that {self.name} was made "
+                "from, to save it with the model (`save_weights` needs none). "
+                "Received: none, or another one"
+            )
+        storage = {id(v.value) for v in self.weights}
+        _pack(self._folder, Path(dir_path) / ARCHIVE, self._module, storage)
+
+    def load_assets(self, dir_path: str | None) -> None:
+        """Takes the SavedModel from a folder of a `.keras` file, if it is not loaded.
+
+        Args:
+            dir_path: The folder.
+
+        Raises:
+            ValueError: If it has no whole SavedModel.
+        """
+        if self._module is not None:
+            return
+        archive = Path(dir_path or "") / ARCHIVE
+        temporary = tempfile.TemporaryDirectory(
+            prefix="labse_tf_hub_", ignore_cleanup_errors=True
+        )
+        try:
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(temporary.name)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{self.name}: expected {ARCHIVE} among the layer's assets. "
+                f"Received: {error}"
+            ) from error
+        # The checkpoint inside holds zeros in their place; they were read before.
+        values = [v.numpy() for v in self.weights]
+        storage = {order: v.value for order, v in self._pairs()}
+        module, _ = _load(temporary.name, str(archive), storage)
+        for variable, value in zip(self.weights, values, strict=True):
+            variable.assign(value)
+        self._describe(module)
+        self._folder = temporary.name
+        # The folder lives as long as the layer: exporting reads the assets again.
+        self._temporary = temporary
+
+
+def _can_be_weight(variable: tf.Variable) -> bool:
+    """Whether Keras can hold and save a variable."""
+    dtype = variable.dtype
+    numeric = dtype.is_floating or dtype.is_integer or dtype.is_bool
+    return bool(numeric and variable.shape.is_fully_defined())
+
+
+# === Directories ===
+
+
+def _is_handle(path: str) -> bool:
+    """Whether TensorFlow Hub must find the directory."""
+    return path.startswith(("http://", "https://"))
+
+
+def _resolve(path: str) -> str:
+    """The directory that a path or a handle stands for, checked."""
+    import tensorflow as tf
+
+    folder = path
+    if _is_handle(path):
+        try:
+            import tensorflow_hub as hub
+        except ImportError as error:
+            raise ImportError(
+                "`path`: a handle of TensorFlow Hub needs tensorflow_hub: "
+                f"pip install 'labse-tf[quickstart]'. Received: {path!r}"
+            ) from error
+        folder = hub.resolve(path)
+    if not tf.io.gfile.isdir(folder):
+        received = "a file" if tf.io.gfile.exists(path) else "not there"
+        raise ValueError(
+            "`path`: expected the directory of a SavedModel. Received: "
+            f"{path!r}, which is {received}"
+        )
+    if not tf.saved_model.contains_saved_model(folder):
+        inside = sorted(name.strip("/") for name in tf.io.gfile.listdir(folder))
+        versions = [
+            name
+            for name in inside
+            if tf.saved_model.contains_saved_model(os.path.join(folder, name))
+        ]
+        hint = f" (did you mean {versions[-1]!r} in it?)" if versions else ""
+        raise ValueError(
+            "`path`: expected the directory of a SavedModel, with saved_model.pb"
+            f"{hint}. Received: {path!r}, which holds {inside[:8]}"
+        )
+    return folder
+
+
+def _files(folder: str) -> Iterator[str]:
+    """Relative names of the files in a directory, sorted."""
+    import tensorflow as tf
+
+    for parent, _, names in sorted(tf.io.gfile.walk(folder)):
+        for name in sorted(names):
+            yield os.path.relpath(os.path.join(parent, name), folder)
+
+
+def _fingerprint(folder: str) -> str:
+    """A hash of a SavedModel's graph, assets and, by their checksums, weights."""
+    import tensorflow as tf
+
+    digest = hashlib.sha256()
+    for name in _files(folder):
+        inside = Path(name).parts
+        # The index of a checkpoint holds the checksum of each tensor.
+        graph = inside[0] == "assets" or name.startswith("saved_model.")
+        if graph or (inside[0] == "variables" and name.endswith(".index")):
+            digest.update(f"{Path(name).as_posix()}\n".encode())
+            with tf.io.gfile.GFile(os.path.join(folder, name), "rb") as file:
+                digest.update(hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()
+
+
+def _holds(folder: str, fingerprint: str) -> bool:
+    """Whether a directory holds the SavedModel of that fingerprint."""
+    import tensorflow as tf
+
+    return bool(
+        tf.saved_model.contains_saved_model(folder)
+        and _fingerprint(folder) == fingerprint
+    )
+
+
+def _load(
+    folder: str, name: str, storage: Mapping[int, tf.Variable] | None = None
+) -> tuple[Any, list[tf.Variable]]:
+    """Loads a SavedModel, its n-th variable into `storage[n]` where there is one.
+
+    Returns:
+        The module, and its variables in the order of their making, which a
+        SavedModel fixes.
+    """
+    import tensorflow as tf
+
+    try:
+        import tensorflow_text  # noqa: F401 - registers the tokenizers' ops
+    except ImportError:
+        pass
+    created: list[tf.Variable] = []
+
+    def create(next_creator: Any, **kwargs: Any) -> tf.Variable:
+        given = (storage or {}).get(len(created))
+        created.append(next_creator(**kwargs) if given is None else given)
+        return created[-1]
+
+    try:
+        with tf.variable_creator_scope(create):
+            module = tf.saved_model.load(folder)
+    except (*_UNLOADABLE, tf.errors.OpError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"{name}: expected a SavedModel that can be loaded. Received: {lines[0]}"
+        ) from error
+    if not callable(module) or not getattr(module.__call__, "concrete_functions", ()):
+        endpoints = sorted(getattr(module, "signatures", {}))
+        raise ValueError(
+            f"{name}: expected a reusable SavedModel, which can be called. Received: "
+            f"one with the signatures {endpoints} only, which serve but do not "
+            "train; `keras.layers.TFSMLayer(path, call_endpoint=...)` runs those"
+        )
+    return module, created
+
+
+def _pack(folder: str, archive: Path, module: Any, storage: set[int]) -> None:
+    """Zips a SavedModel with zeros for the variables that are stored elsewhere.
+
+    The loader insists on a value for every variable; zeros pack to nothing.
+    """
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(os.path.join(folder, _CHECKPOINT))
+    shapes = reader.get_variable_to_shape_map()
+    types = reader.get_variable_to_dtype_map()
+    tensors = {
+        key: tf.zeros(shape, types[key])
+        if id(_attribute(module, key)) in storage
+        else tf.constant(reader.get_tensor(key), types[key])
+        for key, shape in sorted(shapes.items())
+    }
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
+    ):
+        with tf.device("CPU"):
+            tf.raw_ops.SaveV2(
+                prefix=os.path.join(temporary, "variables"),
+                tensor_names=list(tensors),
+                shape_and_slices=[""] * len(tensors),
+                tensors=list(tensors.values()),
+            )
+        for file in sorted(Path(temporary).iterdir()):
+            packed.write(file, f"{Path(_CHECKPOINT).parent}/{file.name}")
+        for name in _files(folder):
+            if Path(name).parts[0] == "variables":
+                continue
+            with (
+                tf.io.gfile.GFile(os.path.join(folder, name), "rb") as source,
+                packed.open(Path(name).as_posix(), "w", force_zip64=True) as target,
+            ):
+                shutil.copyfileobj(source, target)
+
+
+def _attribute(module: Any, key: str) -> Any:
+    """The object that a checkpoint's key names, or None: "variables/3/.ATTRIBUTES/"."""
+    path, _, _ = key.partition("/.ATTRIBUTES/")
+    found = module
+    for part in path.split("/"):
+        try:
+            found = found[int(part)] if part.isdigit() else getattr(found, part)
+        except (AttributeError, IndexError, KeyError, TypeError):
+            return None
+    return found
+
+
+# === Traces: what a SavedModel takes and gives ===
+
+
+def _read_traces(module: Any, name: str) -> list[_Trace]:
+    """How a loaded SavedModel can be called."""
+    import tensorflow as tf
+
+    function = module.__call__
+    names = function.function_spec.fullargspec.args
+    traces = []
+    for concrete in function.concrete_functions:
+        positional, named = concrete.structured_input_signature
+        arguments = {**dict(zip(names, positional, strict=False)), **named}
+        training = arguments.get("training")
+        flags: tuple[bool | None, ...] = (None,)
+        if isinstance(training, tf.TensorSpec):
+            flags = (False, True)
+        elif isinstance(training, bool):
+            flags = (training,)
+        try:
+            inputs = _map(_spec, positional[0])
+            outputs = _map(_spec, concrete.structured_outputs)
+        except (IndexError, ValueError):
+            continue
+        traces += [_Trace(inputs, outputs, flag) for flag in flags]
+    if not traces:
+        received = [f.structured_input_signature for f in function.concrete_functions]
+        raise ValueError(
+            f"{name}: expected a SavedModel that takes one argument, a tensor of known "
+            f"rank or a nest of them, and gives such. Received: {received[:4]}"
+        )
+    return traces
+
+
+def _spec(leaf: Any) -> _Spec:
+    """A TensorSpec as a `_Spec`."""
+    import tensorflow as tf
+
+    if not isinstance(leaf, tf.TensorSpec) or leaf.shape.rank is None:
+        raise ValueError(f"expected a tensor of known rank. Received: {leaf}")
+    return _Spec(tuple(leaf.shape.as_list()), leaf.dtype.name)
+
+
+def _map(function: Any, nest: Any) -> Any:
+    """Applies a function to the leaves of dicts, lists and tuples."""
+    if isinstance(nest, Mapping):
+        return {key: _map(function, value) for key, value in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        return type(nest)(_map(function, value) for value in nest)
+    return function(nest)
+
+
+def _leaves(nest: Any) -> list[Any]:
+    """The leaves of dicts, lists and tuples."""
+    found: list[Any] = []
+    _map(found.append, nest)
+    return found
+
+
+def _encode(nest: Any) -> Any:
+    """A nest of `_Spec` as JSON."""
+    if isinstance(nest, Mapping):
+        return {"dict": {key: _encode(value) for key, value in nest.items()}}
+    if isinstance(nest, (list, tuple)):
+        return {type(nest).__name__: [_encode(value) for value in nest]}
+    return {"shape": list(nest.shape), "dtype": nest.dtype}
+
+
+def _decode(record: Mapping[str, Any]) -> Any:
+    """A nest of `_Spec` from `_encode`'s JSON."""
+    if "dict" in record:
+        return {key: _decode(value) for key, value in record["dict"].items()}
+    for kind in (list, tuple):
+        if kind.__name__ in record:
+            return kind(_decode(value) for value in record[kind.__name__])
+    return _Spec(tuple(record["shape"]), record["dtype"])
+
+
+def _symbols(spec: Any, shape: Any) -> Any:
+    """Symbolic tensors of the given shapes, with the types of the spec."""
+    if isinstance(shape, Mapping):
+        inner = spec if isinstance(spec, Mapping) else {}
+        return {key: _symbols(inner.get(key), shape[key]) for key in shape}
+    dtype = spec.dtype if isinstance(spec, _Spec) else "float32"
+    return keras.KerasTensor(shape, dtype=dtype)
+
+
+def _shape_of(tensor: Any) -> tuple[int | None, ...]:
+    """The static shape of a tensor, symbolic or not."""
+    return tuple(tensor.shape)
+
+
+def _kind(dtype: str) -> str:
+    """Types of one kind are cast to each other."""
+    return next((kind for kind in ("float", "int") if kind in dtype), dtype)
+
+
+def _bind(spec: Any, value: Any) -> Any:
+    """A value as the spec wants it.
+
+    Raises:
+        TypeError, ValueError: If it does not fit.
+    """
+    import tensorflow as tf
+
+    if isinstance(spec, Mapping):
+        if not isinstance(value, Mapping) or set(value) != set(spec):
+            raise ValueError("other keys")
+        return {key: _bind(spec[key], value[key]) for key in spec}
+    if isinstance(spec, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or len(value) != len(spec):
+            raise ValueError("another length")
+        pairs = zip(spec, value, strict=True)
+        return type(spec)(_bind(inner, part) for inner, part in pairs)
+    symbolic = isinstance(value, keras.KerasTensor)
+    tensor = value if symbolic else tf.convert_to_tensor(value, dtype_hint=spec.dtype)
+    dtype = value.dtype if symbolic else tensor.dtype.name
+    if _kind(dtype) != _kind(spec.dtype):
+        raise ValueError("another type")
+    if not tf.TensorShape(tensor.shape).is_compatible_with(spec.shape):
+        raise ValueError("another shape")
+    return tensor if symbolic or dtype == spec.dtype else tf.cast(tensor, spec.dtype)
+
+
+def _show(nest: Any) -> str:
+    """Specs, or tensors, for a message."""
+    if isinstance(nest, Mapping):
+        parts = (f"{key!r}: {_show(nest[key])}" for key in sorted(nest, key=str))
+        return "{" + ", ".join(parts) + "}"
+    if isinstance(nest, _Spec):
+        return str(nest)
+    if hasattr(nest, "shape") and hasattr(nest, "dtype"):
+        dtype = getattr(nest.dtype, "name", nest.dtype)
+        shape = None if getattr(nest.shape, "rank", 0) is None else tuple(nest.shape)
+        return f"{dtype} {shape}"
+    if isinstance(nest, tuple) or (
+        isinstance(nest, list) and nest and all(hasattr(x, "shape") for x in nest)
+    ):
+        return "[" + ", ".join(_show(value) for value in nest) + "]"
+    text = repr(nest)
+    return text if len(text) <= 80 else f"{text[:77]}..."
