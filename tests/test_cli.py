@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,33 @@ def test_vocab_train_embed_export_evaluate(tmp_path, capsys) -> None:
     accuracy = json.loads(scores.read_text())["languages"]["hi"]["accuracy"]
     assert accuracy > 0.5  # 2 % is chance
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_saved_models_that_give_no_vectors_are_refused(tmp_path, capsys) -> None:
+    import tensorflow as tf
+
+    text, output = tmp_path / "text.txt", tmp_path / "vectors.npy"
+    text.write_text("one\n", encoding="utf-8")
+    strings = tf.TensorSpec([None], tf.string)
+
+    def refused(function: object, signature: object) -> str:
+        module = tf.train.Checkpoint()
+        module.__call__ = tf.function(function, input_signature=[signature])
+        path = tmp_path / "other"
+        tf.saved_model.save(module, str(path))
+        said = fails_at_the_end(
+            *(capsys, "embed", text, "--model", path, "--output", output)
+        )
+        assert not output.exists()
+        shutil.rmtree(path)
+        return said
+
+    said = refused(lambda x: {"input_word_ids": tf.strings.length(x)}, strings)
+    assert "`default`. Received: ['input_word_ids']" in said
+    assert "gives vectors (n, D)" in refused(tf.strings.length, strings)
+    numbers = tf.TensorSpec([None, None], tf.int32)
+    said = refused(lambda x: tf.cast(x, tf.float32), numbers)
+    assert "expected a SavedModel that takes strings" in said
 
 
 def test_skipped_lines_are_reported(tmp_path, capsys) -> None:

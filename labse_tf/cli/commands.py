@@ -130,13 +130,21 @@ def _saved_model_encoder(path: str) -> Encode:
     module = tf.saved_model.load(path)
     # Whatever a SavedModel raises that takes something else, several kinds of errors.
     try:
-        module(tf.constant([""]))
+        first = module(tf.constant([""]))
     except Exception as error:
         raise ValueError(
             f"{path}: expected a SavedModel that takes strings and gives vectors; of a "
             "BERT that takes token ids, as LaBSE on TF Hub, `labse-tf convert` makes a "
             f"model that can be used here. Received: {str(error).strip()[:120]}"
         ) from error
+
+    vectors = first.get("default") if isinstance(first, Mapping) else first
+    if not (tf.is_tensor(vectors) and vectors.dtype.is_floating and vectors.ndim == 2):
+        keys = sorted(first) if isinstance(first, Mapping) else type(first).__name__
+        raise ValueError(
+            f"{path}: expected a SavedModel that gives vectors (n, D), as such or as "
+            f"`default`. Received: {keys}"
+        )
 
     def encode(texts: list[str]) -> np.ndarray:
         # By length, so that a batch is not padded for one long sentence in it.
@@ -145,7 +153,7 @@ def _saved_model_encoder(path: str) -> Encode:
         for start in range(0, len(order), 128):
             batch = tf.constant([texts[i] for i in order[start : start + 128]])
             output = module(batch)
-            vectors = output["default"] if isinstance(output, dict) else output
+            vectors = output["default"] if isinstance(output, Mapping) else output
             parts.append(vectors.numpy())
         result = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
         restored = np.empty_like(result)
