@@ -138,7 +138,7 @@ def _saved_model_encoder(path: str) -> Encode:
             f"model that can be used here. Received: {str(error).strip()[:120]}"
         ) from error
 
-    vectors = first.get("default") if isinstance(first, Mapping) else first
+    vectors: Any = first.get("default") if isinstance(first, Mapping) else first
     if not (tf.is_tensor(vectors) and vectors.dtype.is_floating and vectors.ndim == 2):
         keys = sorted(first) if isinstance(first, Mapping) else type(first).__name__
         raise ValueError(
