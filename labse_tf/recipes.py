@@ -243,7 +243,8 @@ class Recipe(BaseRecipe):
     length_buckets: str = _field(
         "characters",
         "pairs of a batch are of similar length, to save padding: by characters, or by "
-        "tokens, which saves more and first counts those of the whole corpus",
+        "tokens, which saves more and first counts those of the whole corpus; none is "
+        "slower and may teach more",
         group="data",
         choices=LENGTH_BUCKETS,
     )
