@@ -55,6 +55,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def check_vacant(path: str | os.PathLike[str], name: str) -> None:
+    """Refuses a target that would hide or mix with what is there.
+
+    Args:
+        path: The target.
+        name: What the user calls it.
+
+    Raises:
+        ValueError: If it is a file, or a directory that holds something.
+    """
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{name} must be a new or empty directory. Received: {target}")
+
+
 @contextmanager
 def whole_directory(
     path: str | os.PathLike[str], *, overwrite: bool = False

@@ -38,7 +38,7 @@ from labse_tf.data import (
     load_sentences,
 )
 from labse_tf.evaluation.languages import LANGUAGES, language_code, language_name
-from labse_tf.files import whole_directory, write_text
+from labse_tf.files import check_vacant, whole_directory, write_text
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.progress import announce, progress_bar
@@ -622,10 +622,7 @@ def trim_preset(
         OSError: If the directory cannot be written.
     """
     source, target = presets.find(preset), Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(
-            f"The output must be a new or empty directory. Received: {target}"
-        )
+    check_vacant(target, "The output")
     if storage is not None and storage not in presets.STORAGES:
         raise ValueError(
             f"`storage` must be one of {', '.join(presets.STORAGES)}. "

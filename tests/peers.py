@@ -7,6 +7,7 @@ Weights come from NumPy's generator, so that the golden outputs, which
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,6 +116,21 @@ def assign(backbone: object, state: dict[str, np.ndarray]) -> None:
             part = getattr(layer, ours)
             part.set_weights(dense(part, f"{prefix}.{theirs}"))
         norm(layer._feedforward_layer_norm, f"{prefix}.output.LayerNorm")
+
+
+def check_outputs(backbone: Any, expected: dict[str, np.ndarray]) -> None:
+    """A backbone with the weights of `bert_state` gives these outputs for `batch`."""
+    features = batch()
+    outputs = backbone(features)
+    real = features["padding_mask"].astype(bool)
+    np.testing.assert_allclose(
+        outputs["sequence_output"].numpy()[real],
+        expected["sequence_output"][real],
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        outputs["pooled_output"].numpy(), expected["pooled_output"], atol=1e-5
+    )
 
 
 def hugging_face_outputs(activation: str) -> dict[str, np.ndarray]:

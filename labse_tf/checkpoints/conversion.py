@@ -13,7 +13,7 @@ from labse_tf import presets
 from labse_tf.checkpoints.bert import from_bert_checkpoint
 from labse_tf.checkpoints.huggingface import MODULES, from_huggingface
 from labse_tf.checkpoints.tf_hub import SAVED_MODEL, from_tf_hub
-from labse_tf.files import whole_directory
+from labse_tf.files import check_vacant, whole_directory
 from labse_tf.models import LaBSE
 
 
@@ -142,10 +142,7 @@ def save_converted(
         OSError: If it cannot be written.
     """
     target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(
-            f"Expected a new or empty directory for the model. Received: {target}"
-        )
+    check_vacant(target, "`directory`")
     with whole_directory(target, overwrite=target.exists()) as folder:
         model.save_to_preset(folder, storage=storage)
         card = folder / presets.CARD

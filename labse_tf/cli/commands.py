@@ -138,7 +138,10 @@ def _saved_model_encoder(path: str) -> Encode:
             f"model that can be used here. Received: {str(error).strip()[:120]}"
         ) from error
 
-    vectors: Any = first.get("default") if isinstance(first, Mapping) else first
+    def vectors_of(output: Any) -> Any:
+        return output.get("default") if isinstance(output, Mapping) else output
+
+    vectors = vectors_of(first)
     if not (tf.is_tensor(vectors) and vectors.dtype.is_floating and vectors.ndim == 2):
         keys = sorted(first) if isinstance(first, Mapping) else type(first).__name__
         raise ValueError(
@@ -152,9 +155,7 @@ def _saved_model_encoder(path: str) -> Encode:
         parts = []
         for start in range(0, len(order), 128):
             batch = tf.constant([texts[i] for i in order[start : start + 128]])
-            output = module(batch)
-            vectors = output["default"] if isinstance(output, Mapping) else output
-            parts.append(vectors.numpy())
+            parts.append(vectors_of(module(batch)).numpy())
         result = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
         restored = np.empty_like(result)
         restored[order] = result

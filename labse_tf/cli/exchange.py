@@ -16,6 +16,7 @@ from labse_tf.cli.commands import (
     say_skipped,
     write_json,
 )
+from labse_tf.files import check_vacant
 
 _STORAGES = ("float32", "float16", "int8")  # of `presets`, which is slow to import
 
@@ -219,10 +220,7 @@ def _convert(options: argparse.Namespace) -> None:
             f"Received: MODEL={options.model}, --output={options.output}"
         )
     target = Path(options.output)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(
-            f"--output must be a new or empty directory. Received: {target}"
-        )
+    check_vacant(target, "--output")
     foreign = options.to == "huggingface"
     if foreign and options.storage != "float32":
         raise ValueError(

@@ -16,6 +16,7 @@ from labse_tf.distribute import get_strategy
 from labse_tf.evaluation import retrieval
 from labse_tf.files import whole_file
 from labse_tf.losses import AdditiveMarginSoftmax
+from labse_tf.mining import unit_rows
 from labse_tf.models import DualEncoder, LaBSE
 from labse_tf.progress import progress_bar
 from labse_tf.recipes import Recipe
@@ -191,8 +192,7 @@ def _neighbor_vectors(
                 chosen = np.arange(start, min(start + (1 << 16), count))
                 # Much English is there in many languages.
                 texts, places = np.unique(pairs.sources(chosen), return_inverse=True)
-                short = encoder.encode(texts, progress=False) @ axes
-                short /= np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-6)
+                short = unit_rows(encoder.encode(texts, progress=False) @ axes)
                 rows[chosen] = short[places]
                 advance(len(chosen))
             rows.flush()
