@@ -55,7 +55,9 @@ CATALOGUES = [
 PLOTS = ["matplotlib>=3.8"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
-CONVERT = ["huggingface-hub>=0.23", "kagglehub>=0.3", "safetensors>=0.4"]
+# KerasHub brings kagglehub, at the version it needs: named here too, pip would
+# take the newest one and an old KerasHub for it.
+CONVERT = ["huggingface-hub>=0.23", "safetensors>=0.4"]
 SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 BEAM = ["apache-beam>=2.60"]
 QUICKSTART = [*TENSORFLOW_HUB, *CATALOGUES]
