@@ -537,7 +537,15 @@ class DualEncoder(keras.Model):
 
     Args:
         encoder: A `LaBSE` model, or any Keras model from features to unit vectors.
+        length_groups: Each side is encoded in that many groups of sentences of like
+            length, each cut to its own longest. Vectors and gradients are those of
+            one group; where a batch has long and short sentences, little time goes
+            into padding. TensorFlow without XLA only, where shapes may vary.
         **kwargs: `name`, `trainable`.
+
+    Raises:
+        ValueError: If `length_groups` is not positive, or more than 1 on another
+            backend than TensorFlow.
 
     Call arguments:
         inputs: Dict with `source` and `target`, each a feature dict of int32
@@ -550,17 +558,36 @@ class DualEncoder(keras.Model):
         Feng et al., 2022, section 2.1 (https://arxiv.org/abs/2007.01852).
     """
 
-    def __init__(self, encoder: keras.Model, **kwargs: Any) -> None:
+    def __init__(
+        self, encoder: keras.Model, *, length_groups: int = 1, **kwargs: Any
+    ) -> None:
+        if length_groups < 1:
+            raise ValueError(
+                f"`length_groups` must be positive. Received: {length_groups}"
+            )
+        if length_groups > 1 and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "`length_groups` above 1 needs shapes that vary, so the TensorFlow "
+                f"backend. Received: length_groups={length_groups} on "
+                f"{keras.backend.backend()}"
+            )
         super().__init__(**kwargs)
         self.encoder = encoder
+        self.length_groups = length_groups
         self.pair_loss: keras.losses.Loss | None = None
         self.pair_metrics: list[keras.metrics.Metric] = []
         self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """See the class."""
+
+        def encode(features: dict[str, Any]) -> Any:
+            return self.encoder(features, training=training)
+
         return {
-            side: self.encoder(inputs[side], training=training)
+            side: encode(inputs[side])
+            if self.length_groups == 1
+            else _encode_by_length(encode, inputs[side], self.length_groups)
             for side in ("source", "target")
         }
 
@@ -594,11 +621,15 @@ class DualEncoder(keras.Model):
                 "`loss` is needed, such as "
                 "labse_tf.losses.AdditiveMarginSoftmax(). Received: loss=None"
             )
+        jit_compile = resolve_jit_compile(jit_compile)
+        if jit_compile and self.length_groups > 1:
+            raise ValueError(
+                "`length_groups` above 1 needs shapes that vary, which XLA has not. "
+                f"Received: jit_compile={jit_compile}, "
+                f"length_groups={self.length_groups}"
+            )
         super().compile(
-            optimizer=optimizer,
-            loss=None,
-            jit_compile=resolve_jit_compile(jit_compile),
-            **kwargs,
+            optimizer=optimizer, loss=None, jit_compile=jit_compile, **kwargs
         )
         self.pair_loss = loss
         self.pair_metrics = (
@@ -632,6 +663,7 @@ class DualEncoder(keras.Model):
             "name": self.name,
             "trainable": self.trainable,
             "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "length_groups": self.length_groups,
         }
 
     @classmethod
@@ -715,6 +747,32 @@ def _pair_ids(inputs: dict[str, Any]) -> dict[str, Any]:
         )
         for side in ("source", "target")
     }
+
+
+def _encode_by_length(
+    encode: Callable[[dict[str, Any]], Any], features: dict[str, Any], groups: int
+) -> Any:
+    """Encodes `(B, T)` in groups of like length, each cut to its own: `(B, D)`."""
+    import tensorflow as tf
+
+    mask = tf.cast(features["padding_mask"], tf.int32)
+    count, length = tf.unstack(tf.shape(mask))
+    # The place behind the last token, wherever the mask has zeros before it.
+    lengths = tf.reduce_max(mask * tf.range(1, length + 1), axis=1)  # (B,)
+    order = tf.argsort(lengths, stable=True)
+    vectors = []
+    for group in range(groups):
+        start, stop = count * group // groups, count * (group + 1) // groups
+        # A group without sentences, where groups are more than those, encodes one for
+        # nothing: not all kernels take an empty batch.
+        first = tf.minimum(start, count - 1)
+        rows = order[first : tf.maximum(stop, first + 1)]
+        longest = tf.reduce_max(tf.gather(lengths, rows))
+        encoded = encode(
+            {k: tf.gather(x[:, :longest], rows) for k, x in features.items()}
+        )
+        vectors.append(encoded[: stop - start])
+    return tf.gather(tf.concat(vectors, axis=0), tf.argsort(order))
 
 
 def _windows(texts: Iterable[str], size: int = 8192) -> Iterable[list[bytes]]:

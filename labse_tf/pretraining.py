@@ -443,7 +443,7 @@ def grow(model: Growing, num_layers: int) -> Growing:
             _copy_weights(
                 old.sentence_pooling.weights, encoder.sentence_pooling.weights
             )
-            new = DualEncoder(encoder)
+            new = DualEncoder(encoder, length_groups=model.length_groups)
             settings["loss"] = model.pair_loss
             settings["metrics"] = [
                 type(metric).from_config(metric.get_config())

@@ -450,6 +450,85 @@ def test_the_loss_of_fit_is_the_loss_of_the_vectors() -> None:
     )
 
 
+def gradients(dual: DualEncoder, batch: dict[str, dict[str, tf.Tensor]]):
+    """Vectors, the loss's gradients made dense, and how many tokens were encoded."""
+    tokens = []
+    encode = dual.encoder.backbone.call
+
+    def counted(features, *args, **kwargs):
+        tokens.append(tf.size(features["token_ids"]))
+        return encode(features, *args, **kwargs)
+
+    dual.encoder.backbone.call = counted
+    try:
+        with tf.GradientTape() as tape:
+            vectors = dual(batch, training=True)
+            loss = dual.compute_loss(x=batch, y_pred=vectors)
+        grads = tape.gradient(loss, dual.trainable_variables)
+    finally:
+        del dual.encoder.backbone.call
+    return vectors, [tf.convert_to_tensor(g) for g in grads], int(sum(tokens))
+
+
+@pytest.mark.parametrize("groups", [2, 3, 32, 40])
+@pytest.mark.parametrize("pooling", ["mean", "pooler"])
+def test_groups_of_like_length_change_no_vector_and_no_gradient(
+    pooling: str, groups: int
+) -> None:
+    model = make_model(pooling, dropout=0.0)
+    batch = next(iter(pairs(model, 1, batch=32)))
+    whole = compiled(model)
+    grouped = DualEncoder(model, length_groups=groups)
+    grouped.compile("sgd", AdditiveMarginSoftmax())
+    expected, dense, tokens = gradients(whole, batch)
+    vectors, grads, fewer = gradients(grouped, batch)
+    for side in ("source", "target"):
+        np.testing.assert_allclose(vectors[side], expected[side], atol=1e-6)
+    for gradient, wanted in zip(grads, dense, strict=True):
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5)
+    longest = sum(batch[side]["token_ids"].shape[1] for side in batch)
+    assert tokens == 32 * longest
+    # With a group a sentence, no padding is left.
+    if groups == 32:
+        assert fewer == sum(
+            int(tf.reduce_sum(x["padding_mask"])) for x in batch.values()
+        )
+    elif groups < 32:
+        assert fewer < tokens
+
+
+def test_groups_cut_behind_the_last_token_of_any_mask() -> None:
+    model = make_model(dropout=0.0)
+    mask = np.array([[1, 1, 0, 1, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0]])
+    ids = np.random.default_rng(0).integers(5, 17, mask.shape)
+    side = {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": mask}
+    side = {k: tf.constant(v, tf.int32) for k, v in side.items()}
+    batch = {"source": side, "target": side}
+    vectors = DualEncoder(model, length_groups=2)(batch)
+    np.testing.assert_allclose(vectors["source"], model(side), atol=1e-6)
+
+
+def test_groups_train_as_one_and_are_kept_by_saving(tmp_path: Path) -> None:
+    histories = []
+    for groups in (1, 4):
+        keras.utils.set_random_seed(0)
+        dual = DualEncoder(make_model(dropout=0.0), length_groups=groups)
+        dual.compile(keras.optimizers.AdamW(3e-3), AdditiveMarginSoftmax())
+        histories.append(dual.fit(pairs(dual.encoder, 20), verbose=0).history["loss"])
+    np.testing.assert_allclose(histories[1], histories[0], rtol=1e-4)
+    dual.save(tmp_path / "dual.keras")
+    assert keras.saving.load_model(tmp_path / "dual.keras").length_groups == 4
+
+
+def test_groups_that_cannot_be_are_refused() -> None:
+    model = make_model()
+    with pytest.raises(ValueError, match=r"`length_groups` must be positive.*: 0"):
+        DualEncoder(model, length_groups=0)
+    dual = DualEncoder(model, length_groups=2)
+    with pytest.raises(ValueError, match=r"XLA has not.*=True, length_groups=2"):
+        dual.compile("sgd", AdditiveMarginSoftmax(), jit_compile=True)
+
+
 def test_copies_in_a_batch_are_found_without_ids_in_the_features() -> None:
     model = make_model(dropout=0.0)
     dual = compiled(model)

@@ -55,6 +55,7 @@ def test_changes_and_unknown_names() -> None:
         ("batch_size", 0),
         ("learning_rate", -1.0),
         ("scale", 0.0),
+        ("length_groups", 0),
         ("dropout", 1.0),
         ("num_layers", -1),
         ("warmup_steps", 10_000),
