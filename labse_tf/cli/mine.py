@@ -1,0 +1,5 @@
+"""Commands that find translations and judge them: mine, filter."""
+
+from __future__ import annotations
+
+COMMANDS = ()
