@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labse_tf.mining import nearest_neighbors
+from labse_tf.mining import nearest_neighbors, neighbors, neighbors_both_ways
 
 
 def oracle(queries, candidates, k):
@@ -78,3 +78,226 @@ def test_nothing_to_find():
 def test_bad_input(queries, candidates, options, message):
     with pytest.raises(ValueError, match=message):
         nearest_neighbors(queries, candidates, **{"k": 2, **options})
+
+
+# === Both ways ===
+
+
+@pytest.mark.parametrize("k", [1, 4, 500])
+@pytest.mark.parametrize("block_size", [1, 7, 64, 8192])
+def test_both_ways_as_a_sort_of_all_cosines(k, block_size):
+    rng = np.random.default_rng(k)
+    sources, targets = with_ties(rng, 60, 5), with_ties(rng, 90, 5)
+    both = neighbors_both_ways(sources, targets, k, block_size=block_size)
+    wanted = (*oracle(sources, targets, k), *oracle(targets, sources, k))
+    for ours, theirs in zip(both, wanted, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(both.swapped(), wanted[2:] + wanted[:2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 50), (50, 1), (0, 3), (3, 0)])
+def test_both_ways_of_few(sizes):
+    rng = np.random.default_rng(0)
+    sources, targets = (rng.normal(size=(n, 3)) for n in sizes)
+    both = neighbors_both_ways(sources, targets, 4)
+    for ours, theirs in zip(
+        both, (*oracle(sources, targets, 4), *oracle(targets, sources, 4)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
+def test_vectors_of_any_type_and_length(dtype):
+    rng = np.random.default_rng(0)
+    sources, targets = (rng.integers(-9, 10, size=(40, 8)).astype(dtype) for _ in "ab")
+    both = neighbors_both_ways(sources, targets, 3, block_size=16)
+    np.testing.assert_array_equal(both.forward_rows, oracle(sources, targets, 3)[1])
+
+
+def test_rows_that_differ_by_less_than_float32_can_tell_are_ordered_right():
+    # 1e-7 apart in cosine: products in float32 alone would order some wrongly.
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(1, 256))
+    other = rng.normal(size=(1, 256))
+    steps = rng.permutation(400)
+    candidates = query + other * (0.3 + 5e-7 * steps[:, None])
+    _, rows = nearest_neighbors(query, candidates, 20, block_size=32)
+    np.testing.assert_array_equal(rows, oracle(query, candidates, 20)[1])
+    product = (neighbors.unit_rows(query).astype(np.float32)) @ (
+        neighbors.unit_rows(candidates).astype(np.float32).T
+    )
+    assert (np.argsort(-product[0], kind="stable")[:20] != rows[0]).any()
+
+
+def test_memory_mapped_vectors(tmp_path):
+    rng = np.random.default_rng(0)
+    matrices = [rng.normal(size=(n, 6)).astype(np.float32) for n in (30, 40)]
+    for number, matrix in enumerate(matrices):
+        np.save(tmp_path / f"{number}.npy", matrix)
+    mapped = [np.load(tmp_path / f"{n}.npy", mmap_mode="r") for n in range(2)]
+    for ours, theirs in zip(
+        neighbors_both_ways(*mapped, 3, block_size=8),
+        neighbors_both_ways(*matrices, 3),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_an_interrupted_search_goes_on_where_it_was(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    sources, targets = with_ties(rng, 100, 5), with_ties(rng, 70, 5)
+    whole = neighbors_both_ways(sources, targets, 3)
+    monkeypatch.setattr(neighbors, "_SAVE_SECONDS", 0.0)
+    path, done = tmp_path / "search.npz", []
+
+    def stop(count):
+        done.append(count)
+        if sum(done) >= 60:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        neighbors_both_ways(
+            sources, targets, 3, block_size=10, checkpoint=path, advance=stop
+        )
+    assert path.exists()
+    seen = []
+    again = neighbors_both_ways(
+        sources, targets, 3, block_size=10, checkpoint=path, advance=seen.append
+    )
+    # The block after the last checkpoint is done again, those before are not.
+    assert seen[0] == 50 and sum(seen) == 100
+    for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not path.exists()
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbors, "_SAVE_SECONDS", 0.0)
+    path = tmp_path / "search.npz"
+
+    def stop(count):
+        raise Stopped
+
+    rng = np.random.default_rng(0)
+    sources, targets = rng.normal(size=(2, 30, 4))
+    options = {"block_size": 10, "checkpoint": path}
+    with pytest.raises(Stopped):
+        calls = iter([None, None])
+        neighbors_both_ways(
+            sources,
+            targets,
+            3,
+            advance=lambda count: (
+                next(calls, None) or stop(count) if path.exists() else None
+            ),
+            **options,
+        )
+    with pytest.raises(ValueError, match="delete it to begin anew. Received: that of"):
+        neighbors_both_ways(sources, targets + 1, 3, **options)
+    with pytest.raises(ValueError, match="k=4.*delete it.*k=3"):
+        neighbors_both_ways(sources, targets, 4, **options)
+    path.write_bytes(b"PK half a file")
+    with pytest.raises(ValueError, match="search.npz: expected the checkpoint"):
+        neighbors_both_ways(sources, targets, 3, **options)
+
+
+# === FAISS ===
+
+
+@pytest.fixture
+def approximate(monkeypatch):
+    pytest.importorskip("faiss", reason="the extra `mining` is not installed")
+    from labse_tf.mining import approximate
+
+    monkeypatch.setattr(approximate, "_SMALLEST_LISTS", 100)
+    return approximate
+
+
+def clustered(rng, rows, dim):
+    centres = rng.normal(size=(20, dim))
+    return centres[rng.integers(0, 20, rows)] + 0.3 * rng.normal(size=(rows, dim))
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF,Flat", "IVF,SQ8", "PQ"])
+def test_faiss_at_exact_settings_is_the_exact_search(approximate, kind, monkeypatch):
+    if kind == "Flat":
+        monkeypatch.setattr(approximate, "_SMALLEST_LISTS", 10**6)
+    if kind in ("IVF,SQ8", "PQ"):
+        # 500 x 16 numbers do not fit as float32; nor in 8 bits.
+        monkeypatch.setattr(approximate, "_MEMORY", 8000 if "SQ" in kind else 1000)
+        monkeypatch.setattr(approximate, "_CANDIDATES", 500)
+    rng = np.random.default_rng(0)
+    sources, targets = clustered(rng, 300, 16), clustered(rng, 500, 16)
+    lines = []
+    both = approximate.neighbors_both_ways(
+        sources, targets, 3, recall=1.0, say=lines.append
+    )
+    for ours, theirs in zip(
+        both, neighbors_both_ways(sources, targets, 3), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert all(part in lines[0] for part in kind.split(",")) and len(lines) == 2
+
+
+def test_faiss_finds_the_share_that_was_asked_for_and_cosines_are_exact(approximate):
+    rng = np.random.default_rng(0)
+    sources, targets = clustered(rng, 2000, 16), clustered(rng, 3000, 16)
+    exact_cosines, exact_rows = nearest_neighbors(sources, targets, 4)
+    shares = []
+    for recall in (0.5, 0.9, 0.99):
+        lines, done = [], []
+        cosines, rows = approximate.approximate_neighbors(
+            sources, targets, 4, recall=recall, say=lines.append, advance=done.append
+        )
+        share = np.mean(
+            [len(set(a) & set(b)) / 4 for a, b in zip(rows, exact_rows, strict=True)]
+        )
+        assert share > recall - 0.03
+        shares.append(share)
+        found = rows == exact_rows
+        np.testing.assert_array_equal(cosines[found], exact_cosines[found])
+        assert sum(done) == 2000
+        assert "lists a query, recall" in lines[0]
+    assert shares[0] < shares[2]
+
+
+def test_faiss_refuses_what_the_exact_search_refuses(approximate):
+    good, bad = np.ones((200, 4)), np.ones((300, 4))
+    bad[250, 2] = np.inf
+    with pytest.raises(ValueError, match="`candidates` .*first is row 250"):
+        approximate.neighbors_both_ways(good, bad, 2)
+    with pytest.raises(ValueError, match="`queries` .*first is row 250"):
+        approximate.neighbors_both_ways(bad, good, 2)
+    with pytest.raises(ValueError, match=r"\(rows, 4\). Received: \(3, 5\)"):
+        approximate.neighbors_both_ways(good, np.ones((3, 5)), 2)
+
+
+def test_faiss_with_few_and_with_equal_vectors(approximate):
+    rng = np.random.default_rng(0)
+    few = approximate.neighbors_both_ways(rng.normal(size=(3, 4)), np.ones((1, 4)), 5)
+    assert few.forward_rows.tolist() == [[0], [0], [0]]
+    assert sorted(few.backward_rows[0].tolist()) == [0, 1, 2]
+    # Lists can be empty here, and k more than one holds.
+    equal = approximate.neighbors_both_ways(np.ones((300, 4)), np.ones((300, 4)), 5)
+    np.testing.assert_array_equal(equal.forward_cosines, 1)
+    assert all(len(set(row)) == 5 for row in equal.forward_rows.tolist())
+
+
+@pytest.mark.parametrize(
+    ("count", "dim", "kind"),
+    [
+        (19_999, 768, "Flat"),
+        (100_000, 384, "IVF1264,Flat"),
+        (5_000_000, 384, "IVF8944,SQ8"),
+        (100_000_000, 384, "OPQ128,IVF40000_HNSW32,PQ128"),
+    ],
+)
+def test_the_index_fits_the_size(count, dim, kind):
+    from labse_tf.mining.approximate import index_kind
+
+    assert index_kind(count, dim) == kind

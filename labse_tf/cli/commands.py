@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Encode = Callable[[list[str]], "np.ndarray"]
 
+# Of the commands that need none to be named.
+DEFAULT_MODEL = "labse-nano"
+
 _MODEL_HELP = (
     "a shipped name, a preset directory, a Hugging Face directory or a SavedModel"
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.commands import (
+    DEFAULT_MODEL,
     add_json,
     add_model,
     command,
@@ -19,8 +20,6 @@ from labse_tf.files import whole_file
 
 if TYPE_CHECKING:
     import numpy as np
-
-_DEFAULT_MODEL = "labse-nano"
 
 # === embed ===
 
@@ -33,7 +32,9 @@ def _add_embed(commands: Any) -> None:
         "turn the lines of a file into vectors",
         "labse-tf embed sentences.txt --model my-model --output vectors.npy",
     )
-    parser.add_argument("file", metavar="FILE", help="one sentence a line, UTF-8")
+    parser.add_argument(
+        "file", metavar="FILE", help="one sentence a line, UTF-8, plain or .gz"
+    )
     add_model(parser)
     parser.add_argument(
         "--output", required=True, metavar="FILE.npy", help="float32 (lines, D)"
@@ -79,9 +80,12 @@ def _add_search(commands: Any) -> None:
     )
     parser.add_argument("query", metavar="QUERY", help="a sentence in any language")
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="one sentence a line, UTF-8"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="one sentence a line, UTF-8, plain or .gz",
     )
-    add_model(parser, default=_DEFAULT_MODEL)
+    add_model(parser, default=DEFAULT_MODEL)
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="lines to print (default 5)"
     )
@@ -141,16 +145,12 @@ def _filled_lines(files: Sequence[str]) -> Iterator[list[tuple[str, int, str]]]:
 
 def _line_blocks(path: Path, size: int = 8192) -> Iterator[list[str]]:
     """The lines of a UTF-8 file, some thousands at a time."""
+    from labse_tf.mining.texts import decode_line, open_text
+
     block = []
-    with path.open("rb") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
-            try:
-                block.append(line.decode("utf-8").rstrip("\r\n"))
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}:{number}: expected UTF-8. Received: byte "
-                    f"0x{line[error.start]:02x} at column {error.start + 1}"
-                ) from error
+            block.append(decode_line(path, number, line))
             if len(block) == size:
                 yield block
                 block = []

@@ -1,8 +1,9 @@
 """Finds translations among the vectors of sentences.
 
-`neighbors` finds the k nearest, exactly and in blocks; `approximate` finds nearly all of
-them in much less time (FAISS); `margins` scores a candidate against its neighbourhood;
-`bitext` puts them together into pairs of translations.
+`neighbors` finds the k nearest, exactly and in blocks; `approximate` finds nearly all
+of them in much less time (FAISS); `bitext` scores candidates against their
+neighbourhoods and makes pairs of them; `quality` finds the score from which on pairs
+are good; `texts` has the files of sentences.
 
 Shapes: N sources, M targets, D dimensions, k neighbours.
 
@@ -14,14 +15,43 @@ References:
 
 from __future__ import annotations
 
+from labse_tf.mining.bitext import (
+    INDEXES,
+    MARGINS,
+    RETRIEVALS,
+    MinedPairs,
+    check_options,
+    margin_scores,
+    mine_bitext,
+    mine_from_neighbors,
+    mine_pairs,
+)
 from labse_tf.mining.neighbors import (
+    BothWays,
     check_finite,
     nearest_neighbors,
+    neighbors_both_ways,
     unit_rows,
 )
+from labse_tf.mining.quality import quality_threshold
+from labse_tf.mining.texts import DistinctLines, embed_to_disk
 
 __all__ = [
+    "INDEXES",
+    "MARGINS",
+    "RETRIEVALS",
+    "BothWays",
+    "DistinctLines",
+    "MinedPairs",
     "check_finite",
+    "check_options",
+    "embed_to_disk",
+    "margin_scores",
+    "mine_bitext",
+    "mine_from_neighbors",
+    "mine_pairs",
     "nearest_neighbors",
+    "neighbors_both_ways",
+    "quality_threshold",
     "unit_rows",
 ]

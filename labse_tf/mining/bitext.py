@@ -1,0 +1,371 @@
+"""From neighbours to pairs of translations: margin scores, candidates, one-to-one.
+
+A cosine of 0.8 can be much in one neighbourhood and nothing in another: some sentences
+are near to everything. The margin sets it against the mean cosine of both sentences
+with their k nearest neighbours on the other side.
+
+References:
+    - Artetxe and Schwenk, sections 3.1 (`MARGINS`) and 3.2 (`RETRIEVALS`),
+      https://arxiv.org/abs/1811.01136
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labse_tf.mining.neighbors import Advance, BothWays, neighbors_both_ways
+
+MARGINS = ("ratio", "distance", "cosine")
+RETRIEVALS = ("max", "intersection", "forward", "backward")
+INDEXES = ("auto", "exact", "faiss")
+
+# 100,000 x 100,000: about a minute of an exact search on two cores.
+_MOST_EXACT_PAIRS = 10**10
+
+# A neighbourhood that is nearly orthogonal, or turned away, has no ratio: below this
+# mean cosine it counts as this.
+_SMALLEST_MEAN = 1e-6
+
+
+class MinedPairs(NamedTuple):
+    """Pairs of translations, the best first.
+
+    Of equal scores the lower source row comes first, then the lower target row.
+
+    Attributes:
+        scores: float32 `(p,)`.
+        sources: Rows of the sources, int64 `(p,)`.
+        targets: Rows of the targets, int64 `(p,)`.
+    """
+
+    scores: np.ndarray
+    sources: np.ndarray
+    targets: np.ndarray
+
+
+def margin_scores(
+    cosines: Any, source_means: Any, target_means: Any, margin: str = "ratio"
+) -> np.ndarray:
+    """Scores pairs by their cosine and the neighbourhoods of both sentences.
+
+    With the mean m of both neighbourhoods' means: `ratio` is cosine / m, `distance` is
+    cosine - m, `cosine` the cosine as it is.
+
+    Args:
+        cosines: Of any shape.
+        source_means: Mean cosine of the source with its k nearest targets, of a shape
+            that broadcasts.
+        target_means: Mean cosine of the target with its k nearest sources.
+        margin: `"ratio"`, `"distance"` or `"cosine"`.
+
+    Returns:
+        float32, of the shape of all three together. A mean that is not positive counts
+        as 1e-6 in a ratio.
+
+    Raises:
+        ValueError: If `margin` is unknown.
+
+    Example:
+        >>> from labse_tf.mining import margin_scores
+        >>> float(margin_scores(0.9, 0.6, 0.4))
+        1.7999999523162842
+    """
+    if margin not in MARGINS:
+        raise ValueError(f"`margin` must be one of {MARGINS}. Received: {margin!r}")
+    cosines, first, second = (
+        np.asarray(values, dtype=np.float64)
+        for values in (cosines, source_means, target_means)
+    )
+    mean = (first + second) / 2
+    if margin == "ratio":
+        scores = cosines / np.maximum(mean, _SMALLEST_MEAN)
+    elif margin == "distance":
+        scores = cosines - mean
+    else:
+        scores = np.broadcast_to(cosines, np.broadcast(cosines, mean).shape)
+    return scores.astype(np.float32)
+
+
+def mine_bitext(
+    source_vectors: Any,
+    target_vectors: Any,
+    k: int = 4,
+    margin: str = "ratio",
+    threshold: float | None = None,
+    **options: Any,
+) -> list[tuple[float, int, int]]:
+    """Finds pairs of translations in two sets of sentences.
+
+    Args:
+        source_vectors: `(N, D)`, of any length; also a memory-mapped array.
+        target_vectors: `(M, D)`, the same.
+        k: Neighbours whose mean cosine the margin compares with, and candidates of
+            each sentence.
+        margin: `"ratio"`, `"distance"`, or `"cosine"` without any margin.
+        threshold: The lowest score that is kept.
+        **options: As `mine_pairs` takes them.
+
+    Returns:
+        `[(score, source row, target row)]`, the best first.
+
+    Raises:
+        ValueError: As `mine_pairs`.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.mining import mine_bitext
+        >>> pairs = mine_bitext(np.eye(3), np.eye(3)[[2, 0, 1]], k=2, margin="cosine")
+        >>> [(source, target) for _, source, target in pairs]
+        [(0, 1), (1, 2), (2, 0)]
+    """
+    found = mine_pairs(
+        source_vectors,
+        target_vectors,
+        k=k,
+        margin=margin,
+        threshold=threshold,
+        **options,
+    )
+    return list(zip(*(column.tolist() for column in found), strict=True))
+
+
+def mine_pairs(
+    sources: Any,
+    targets: Any,
+    *,
+    k: int = 4,
+    margin: str = "ratio",
+    retrieval: str = "max",
+    one_to_one: bool = True,
+    threshold: float | None = None,
+    top: int | None = None,
+    index: str = "auto",
+    recall: float = 0.99,
+    block_size: int = 4096,
+    checkpoint: str | os.PathLike[str] | None = None,
+    advance: Advance | None = None,
+    say: Callable[[str], None] | None = None,
+) -> MinedPairs:
+    """Finds pairs of translations in two sets of sentences, as arrays.
+
+    Args:
+        sources: `(N, D)`, of any length; also a memory-mapped array.
+        targets: `(M, D)`, the same.
+        k: Neighbours whose mean cosine the margin compares with, and candidates of
+            each sentence.
+        margin: `"ratio"`, `"distance"`, or `"cosine"` without any margin.
+        retrieval: Which candidates are pairs: `"forward"`, each source with its best
+            target; `"backward"`, each target with its best source; `"intersection"`,
+            those that both choose; `"max"`, those that either does.
+        one_to_one: Whether a sentence is in one pair at most, the best that is left
+            when better pairs have taken theirs.
+        threshold: The lowest score that is kept.
+        top: Only the best so many.
+        index: `"exact"` compares every pair; `"faiss"` finds nearly all neighbours in
+            a fraction of the time (needs `pip install 'labse_tf[mining]'`); `"auto"`
+            takes FAISS where it is installed and there are more than 10^10 pairs.
+        recall: Share of the neighbours that FAISS must find, measured on a sample.
+        block_size: As in `neighbors_both_ways`.
+        checkpoint: As in `neighbors_both_ways`; the exact search only.
+        advance: Called with how many sources are done since its last call.
+        say: Called with a line about each index of FAISS: its kind, and the recall
+            measured.
+
+    Returns:
+        The pairs, the best first.
+
+    Raises:
+        ImportError: If FAISS is asked for and not installed.
+        ValueError: If an argument is none of those above, or a matrix is wrong; see
+            `neighbors_both_ways`.
+    """
+    check_options(
+        k=k, margin=margin, retrieval=retrieval, top=top, index=index, recall=recall
+    )
+    if margin == "cosine":
+        # Nothing is asked of the neighbourhood, and the best candidate is the nearest.
+        k = min(k, 1)
+    many = len(sources) * len(targets) > _MOST_EXACT_PAIRS
+    if index == "faiss" or (index == "auto" and many and _has_faiss()):
+        from labse_tf.mining import approximate
+
+        both = approximate.neighbors_both_ways(
+            sources, targets, k, recall=recall, advance=advance, say=say
+        )
+    else:
+        both = neighbors_both_ways(
+            sources,
+            targets,
+            k,
+            block_size=block_size,
+            checkpoint=checkpoint,
+            advance=advance,
+        )
+    return mine_from_neighbors(
+        both,
+        margin=margin,
+        retrieval=retrieval,
+        one_to_one=one_to_one,
+        threshold=threshold,
+        top=top,
+    )
+
+
+def mine_from_neighbors(
+    both: BothWays,
+    *,
+    margin: str = "ratio",
+    retrieval: str = "max",
+    one_to_one: bool = True,
+    threshold: float | None = None,
+    top: int | None = None,
+) -> MinedPairs:
+    """Finds pairs among neighbours that are known, for several scores of one search.
+
+    Args:
+        both: From `neighbors_both_ways`.
+        margin: As in `mine_pairs`.
+        retrieval: As in `mine_pairs`.
+        one_to_one: As in `mine_pairs`.
+        threshold: As in `mine_pairs`.
+        top: As in `mine_pairs`.
+
+    Returns:
+        The pairs, the best first.
+
+    Raises:
+        ValueError: If an argument is none of those of `mine_pairs`.
+    """
+    check_options(margin=margin, retrieval=retrieval, top=top)
+    if not both.forward_rows.size or not both.backward_rows.size:
+        none = np.empty(0, dtype=np.int64)
+        return MinedPairs(np.empty(0, dtype=np.float32), none, none)
+    means = [
+        cosines.mean(axis=1, dtype=np.float64)
+        for cosines in (both.forward_cosines, both.backward_cosines)
+    ]
+    forward = _best_candidates(
+        both.forward_cosines, both.forward_rows, means[0], means[1], margin
+    )
+    backward = _best_candidates(
+        both.backward_cosines, both.backward_rows, means[1], means[0], margin
+    )
+    sources = np.arange(len(both.forward_rows))
+    targets = np.arange(len(both.backward_rows))
+    if retrieval == "backward":
+        found = MinedPairs(backward[0], backward[1], targets)
+    else:
+        found = MinedPairs(forward[0], sources, forward[1])
+        agreed = backward[1][forward[1]] == sources
+        if retrieval == "intersection":
+            found = MinedPairs(*(column[agreed] for column in found))
+        elif retrieval == "max":
+            # The agreed ones once; their scores are the same both ways.
+            other = forward[1][backward[1]] != targets
+            columns = (backward[0], backward[1], targets)
+            found = MinedPairs(
+                *(
+                    np.concatenate([ours, theirs[other]])
+                    for ours, theirs in zip(found, columns, strict=True)
+                )
+            )
+    if threshold is not None:
+        found = _chosen(found, found.scores >= np.float32(threshold))
+    found = _chosen(found, np.lexsort((found.targets, found.sources, -found.scores)))
+    if one_to_one:
+        found = _chosen(found, _one_to_one(found.sources, found.targets))
+    return found if top is None else _chosen(found, slice(top))
+
+
+def _best_candidates(
+    cosines: np.ndarray,
+    rows: np.ndarray,
+    means: np.ndarray,
+    other_means: np.ndarray,
+    margin: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score and row of each sentence's best candidate; of equals the lower row."""
+    scores = margin_scores(cosines, means[:, None], other_means[rows], margin)
+    best = scores.max(axis=1)
+    equal = scores == best[:, None]
+    return best, np.where(equal, rows, np.iinfo(np.int64).max).min(axis=1)
+
+
+def _one_to_one(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Which pairs, sorted best first, remain if each takes its sentences away.
+
+    In rounds: a pair that is the first left of its source and of its target is what a
+    walk down the list would take.
+    """
+    kept = np.zeros(len(sources), dtype=bool)
+    taken = [
+        np.zeros(side.max(initial=-1) + 1, dtype=bool) for side in (sources, targets)
+    ]
+    left = np.arange(len(sources))
+    while len(left):
+        firsts = [
+            np.unique(side[left], return_index=True)[1] for side in (sources, targets)
+        ]
+        both = np.intersect1d(firsts[0], firsts[1], assume_unique=True)
+        chosen = left[both]
+        kept[chosen] = True
+        taken[0][sources[chosen]] = True
+        taken[1][targets[chosen]] = True
+        left = left[~(taken[0][sources[left]] | taken[1][targets[left]])]
+    return kept
+
+
+def _chosen(pairs: MinedPairs, which: Any) -> MinedPairs:
+    """The pairs of an index, in its order."""
+    return MinedPairs(*(column[which] for column in pairs))
+
+
+def check_options(
+    *,
+    k: int = 1,
+    margin: str = "ratio",
+    retrieval: str = "max",
+    top: int | None = None,
+    index: str = "auto",
+    recall: float = 1.0,
+) -> None:
+    """Refuses what `mine_pairs` would, before hours are spent on the vectors.
+
+    Args:
+        k: See `mine_pairs`, as all others.
+        margin: One of `MARGINS`.
+        retrieval: One of `RETRIEVALS`.
+        top: Positive or `None`.
+        index: One of `INDEXES`.
+        recall: Above 0, at most 1.
+
+    Raises:
+        ImportError: If FAISS is asked for and not installed.
+        ValueError: If a value is another.
+    """
+    for name, value, known in (
+        ("margin", margin, MARGINS),
+        ("retrieval", retrieval, RETRIEVALS),
+        ("index", index, INDEXES),
+    ):
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {known}. Received: {value!r}")
+    for name, count in (("k", k), ("top", top)):
+        if count is not None and count < 1:
+            raise ValueError(f"`{name}` must be positive. Received: {count}")
+    if not 0 < recall <= 1:
+        raise ValueError(f"`recall` must be above 0, at most 1. Received: {recall}")
+    if index == "faiss" and not _has_faiss():
+        raise ImportError(
+            "an approximate search needs FAISS: pip install 'labse_tf[mining]'"
+        )
+
+
+def _has_faiss() -> bool:
+    """Whether the extra `mining` is installed."""
+    return importlib.util.find_spec("faiss") is not None

@@ -1,0 +1,307 @@
+"""`labse-tf mine` and `filter`: what is found and kept, and what a stop leaves."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import fails, run
+
+from labse_tf import mining
+from labse_tf.cli import mine
+from labse_tf.mining import DistinctLines, embed_to_disk, neighbors, texts
+
+# "Translations" are the same words in capitals.
+WORDS = [f"word{i}" for i in range(200)]
+
+
+def direction(word: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.md5(word.encode()).digest()[:4], "little")
+    return np.random.default_rng(seed).normal(size=32)
+
+
+def encode(sentences: list[str]) -> np.ndarray:
+    """A bag of words, each a random direction, which capitals change a little."""
+    vectors = np.zeros((len(sentences), 32), dtype=np.float32)
+    for row, sentence in enumerate(sentences):
+        for word in sentence.split():
+            vectors[row] += direction(word.lower()) + 0.1 * direction(word)
+    vectors[:, 0] += 1e-3
+    return vectors
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch) -> None:
+    monkeypatch.setattr(mine, "encoder", lambda name: encode)
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, 6)) for _ in range(count)]
+
+
+def cosine(first: str, second: str) -> float:
+    a, b = encode([first, second]).astype(np.float64)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def two_files(folder: Path) -> tuple[Path, Path, dict[int, int]]:
+    """Files with 20 true pairs among 50 and 60 lines: line -> line."""
+    shared, rng = sentences(20, 1), np.random.default_rng(2)
+    left = [*shared, *sentences(30, 3)]
+    right = [*(text.upper() for text in shared), *sentences(40, 4)]
+    orders = [rng.permutation(len(side)) for side in (left, right)]
+    paths = folder / "left.txt", folder / "right.txt.gz"
+    paths[0].write_text("".join(f"{left[i]}\n" for i in orders[0]), encoding="utf-8")
+    with gzip.open(paths[1], "wt", encoding="utf-8") as file:
+        file.writelines(f"{right[i]}\n" for i in orders[1])
+    places = [np.argsort(order)[:20] + 1 for order in orders]
+    return *paths, dict(zip(*(p.tolist() for p in places), strict=True))
+
+
+def rows(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# === mine ===
+
+
+@pytest.mark.parametrize("margin", mining.MARGINS)
+def test_mine_finds_the_pairs_and_writes_them_best_first(tmp_path, capsys, margin):
+    left, right, truth = two_files(tmp_path)
+    output, report = tmp_path / "pairs.tsv", tmp_path / "pairs.json"
+    assert run("mine", left, right, "--top", 20, "--margin", margin, "-o", output) == 0
+    found = rows(output)
+    assert {int(r[1]): int(r[2]) for r in found} == truth
+    scores = [float(r[0]) for r in found]
+    assert scores == sorted(scores, reverse=True)
+    lines = left.read_text().splitlines()
+    assert all(r[3] == lines[int(r[1]) - 1] and r[4] == r[3].upper() for r in found)
+    assert not (tmp_path / "pairs.tsv.work").exists()
+    said = capsys.readouterr().out
+    assert said.startswith("20 pairs among 50 x 60 different lines, scores ")
+    limit = str((scores[9] + scores[10]) / 2)
+    arguments = ("--margin", margin, "--threshold", limit, "--json", report)
+    assert run("mine", left, right, *arguments, "-o", output) == 0
+    assert rows(output) == found[:10]
+    result = json.loads(report.read_text())
+    assert (result["pairs"], result["lines"]) == (10, {"source": 50, "target": 60})
+    assert result["lowest_score"] == scores[9]
+
+
+def test_a_text_that_repeats_is_mined_once_at_its_first_line(tmp_path):
+    left, right = tmp_path / "left.txt", tmp_path / "right.txt"
+    left.write_text("word1 word2\n\n  word3\tword4 \nword1 word2\nword5\n")
+    right.write_text("WORD3 WORD4\nWORD5\nWORD1 WORD2\nWORD3 WORD4\n")
+    output = tmp_path / "pairs.tsv"
+    assert run("mine", left, right, "--margin", "cosine", "-o", output) == 0
+    assert sorted(r[1:] for r in rows(output)) == [
+        ["1", "3", "word1 word2", "WORD1 WORD2"],
+        # A tab in a text would be one column more.
+        ["3", "1", "word3 word4", "WORD3 WORD4"],
+        ["5", "2", "word5", "WORD5"],
+    ]
+
+
+def test_many_to_many_and_directions(tmp_path):
+    left, right = tmp_path / "left.txt", tmp_path / "right.txt"
+    left.write_text("word1 word2\nword1 word2 word3\n")
+    right.write_text("WORD1 WORD2\n")
+    output = tmp_path / "pairs.tsv"
+    options = ("--margin", "cosine", "-o", output)
+    counts = {}
+    for retrieval in mining.RETRIEVALS:
+        flags = ("--many-to-many", "--retrieval", retrieval)
+        assert run("mine", left, right, *flags, *options) == 0
+        counts[retrieval] = len(rows(output))
+    assert counts == {"max": 2, "intersection": 1, "forward": 2, "backward": 1}
+    assert run("mine", left, right, *options) == 0
+    assert [r[1:3] for r in rows(output)] == [["1", "1"]]
+
+
+def test_a_stopped_mine_goes_on_and_ends_as_one_undisturbed(tmp_path, monkeypatch):
+    left, right, _ = two_files(tmp_path)
+    whole, output = tmp_path / "whole.tsv", tmp_path / "pairs.tsv"
+    assert run("mine", left, right, "-o", whole) == 0
+    monkeypatch.setattr(texts, "_BLOCK", 8)
+    encoded: list[int] = []
+
+    def stops(sentences: list[str]) -> np.ndarray:
+        encoded.append(len(sentences))
+        if sum(encoded) > 75:
+            raise KeyboardInterrupt
+        return encode(sentences)
+
+    monkeypatch.setattr(mine, "encoder", lambda name: stops)
+    assert run("mine", left, right, "-o", output) == 130
+    assert not output.exists() and (tmp_path / "pairs.tsv.work").is_dir()
+    first = sum(encoded[:-1])
+    encoded.clear()
+    monkeypatch.setattr(
+        mine, "encoder", lambda name: lambda s: (encoded.append(len(s)), encode(s))[1]
+    )
+    assert run("mine", left, right, "-o", output) == 0
+    # 110 texts and a probe of each file, twice.
+    assert first + sum(encoded) == 110 + 2 * 2
+    assert output.read_text() == whole.read_text()
+    assert not (tmp_path / "pairs.tsv.work").exists()
+
+
+def test_vectors_of_another_model_or_text_are_made_anew(tmp_path):
+    path = tmp_path / "left.txt"
+    path.write_text("word1\nword2\nword3\n")
+    vectors = embed_to_disk(DistinctLines(path), encode, tmp_path / "v.npy")
+    np.testing.assert_array_equal(vectors, encode(["word1", "word2", "word3"]))
+    assert isinstance(vectors, np.memmap)
+    asked = []
+
+    def counting(sentences):
+        asked.extend(sentences)
+        return encode(sentences)
+
+    def again(encode):
+        asked.clear()
+        embed_to_disk(DistinctLines(path), encode, tmp_path / "v.npy")
+        return len(asked) - 1  # a probe
+
+    assert again(counting) == 0
+    assert again(lambda s: 2 * counting(s)) == 3
+    path.write_text("word1\nword2\nword4\n")
+    assert again(lambda s: 2 * counting(s)) == 3
+    (tmp_path / "v.json").write_text("{half a fi")
+    assert again(lambda s: 2 * counting(s)) == 3
+    assert again(lambda s: counting(s)[:, :8]) == 3
+
+
+def test_the_search_of_mine_has_its_state_in_the_work_folder(tmp_path, monkeypatch):
+    left, right, _ = two_files(tmp_path)
+    whole, output = tmp_path / "whole.tsv", tmp_path / "pairs.tsv"
+    work = tmp_path / "work"
+    assert run("mine", left, right, "-o", whole, "--work", work) == 0
+    assert sorted(p.name for p in work.iterdir()) == [
+        "source.json",
+        "source.npy",
+        "target.json",
+        "target.npy",
+    ]
+    monkeypatch.setattr(neighbors, "_SAVE_SECONDS", 0.0)
+    both = mining.neighbors_both_ways
+
+    def stops(*args, advance, **options):
+        def advance_and_stop(count):
+            advance(count)
+            if (work / "search.npz").exists():
+                raise KeyboardInterrupt
+
+        return both(*args, advance=advance_and_stop, **{**options, "block_size": 10})
+
+    from labse_tf.mining import bitext
+
+    monkeypatch.setattr(bitext, "neighbors_both_ways", stops)
+    assert run("mine", left, right, "-o", output, "--work", work) == 130
+    assert (work / "search.npz").exists() and not output.exists()
+    monkeypatch.setattr(bitext, "neighbors_both_ways", both)
+    assert run("mine", left, right, "-o", output, "--work", work) == 0
+    assert output.read_text() == whole.read_text()
+
+
+def test_bad_input_of_mine(tmp_path, capsys):
+    left, right, _ = two_files(tmp_path)
+    empty, bad = tmp_path / "empty.txt", tmp_path / "bad.txt"
+    empty.write_text("\n \n")
+    bad.write_bytes(b"word1\nword\xff2\n")
+    output = ("-o", tmp_path / "pairs.tsv")
+    assert "no-file" in fails(capsys, "mine", left, tmp_path / "no-file", *output)
+    assert "empty.txt: expected lines" in fails(capsys, "mine", left, empty, *output)
+    line = fails(capsys, "mine", bad, right, *output)
+    assert "bad.txt:2: expected UTF-8. Received: byte 0xff at column 5" in line
+    for flag, value in (("--k", 0), ("--top", 0), ("--recall", 2)):
+        line = fails(capsys, "mine", left, right, flag, value, *output)
+        assert f"`{flag[2:]}` must be" in line and f"Received: {value}" in line
+    assert list(tmp_path.glob("pairs*")) == []
+
+
+# === filter ===
+
+
+def pair_file(folder: Path) -> tuple[Path, list[str]]:
+    """Pairs of which the first half are translations."""
+    left = sentences(40, 5)
+    right = [text.upper() for text in left[:20]] + sentences(20, 6)
+    lines = [f"{a}\t{b}" for a, b in zip(left, right, strict=True)]
+    path = folder / "en-hi.tsv"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path, lines
+
+
+def test_filter_keeps_lines_as_they_are(tmp_path, capsys):
+    path, lines = pair_file(tmp_path)
+    output, plot = tmp_path / "kept.tsv", tmp_path / "cosines.png"
+    arguments = ("--threshold", 0.9, "-o", output, "--plot", plot)
+    assert run("filter", path, *arguments) == 0
+    assert output.read_text().splitlines() == lines[:20]
+    assert "20 of 40 pairs kept (50.0%), cosine from 0.9000" in capsys.readouterr().out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert run("filter", path, *arguments, "--with-scores") == 0
+    score, *texts_ = rows(output)[3]
+    assert texts_ == lines[3].split("\t")
+    assert float(score) == pytest.approx(cosine(*texts_), abs=1e-6)
+    # What mine and filter write, filter reads: the last two columns are the texts.
+    again = tmp_path / "again.tsv"
+    assert run("filter", output, "--threshold", 0.9, "-o", again) == 0
+    assert again.read_text() == output.read_text()
+
+
+def test_filter_learns_the_threshold_from_marked_pairs(tmp_path, capsys):
+    path, lines = pair_file(tmp_path)
+    marked, output = tmp_path / "marked.tsv", tmp_path / "kept.tsv"
+    report = tmp_path / "filter.json"
+    good = [f"{line}\tgood" for line in lines[:6]]
+    texts = [line.split("\t") for line in lines[20:]]
+    cosines = np.array([cosine(*pair) for pair in texts])
+    best = np.argsort(-cosines)
+    bad = [
+        "\t".join([*texts[i], mark]) for i, mark in zip(best[:5], "00001", strict=True)
+    ]
+    marked.write_text("".join(f"{line}\n" for line in (*bad, *good)))
+    arguments = ("--marked", marked, "-o", output, "--json", report)
+    assert run("filter", path, *arguments) == 0
+    # Under six good ones: with one bad 86 % are good, with two 75 %.
+    result = json.loads(report.read_text())
+    assert result["threshold"] == pytest.approx(cosines[best[0]], abs=1e-6)
+    assert (result["marked"], result["marked_kept"]) == (11, 7)
+    assert result["good_share"] == pytest.approx(6 / 7)
+    assert len(rows(output)) == 21 == result["kept"]
+    assert "of 7 marked pairs above, 6 are good" in capsys.readouterr().out
+    assert run("filter", path, *arguments, "--good-share", 0.6) == 0
+    assert json.loads(report.read_text())["marked_kept"] == 11
+
+
+def test_bad_input_of_filter(tmp_path, capsys):
+    path, lines = pair_file(tmp_path)
+    output = ("-o", tmp_path / "kept.tsv")
+    bad, empty = tmp_path / "bad.tsv", tmp_path / "empty.tsv"
+    bad.write_text(f"{lines[0]}\n\nonly one column\n")
+    empty.write_text("\n")
+    line = fails(capsys, "filter", bad, "--threshold", 0, *output)
+    assert (
+        "bad.tsv:3: expected two sentences with a tab between. Received: 'only" in line
+    )
+    assert "empty.tsv: expected pairs" in fails(
+        capsys, "filter", empty, "--threshold", 0, *output
+    )
+    bad.write_text(f"{lines[0]}\tgood\n{lines[1]}\tperhaps\n")
+    line = fails(capsys, "filter", path, "--marked", bad, *output)
+    assert "bad.tsv:2: expected a last column" in line and "Received: 'perhaps'" in line
+    bad.write_text(f"{lines[0]}\tbad\n")
+    line = fails(capsys, "filter", path, "--marked", bad, *output)
+    assert "no threshold keeps pairs of which 80% are good" in line
+    line = fails(capsys, "filter", path, "--marked", bad, "--good-share", 0, *output)
+    assert "--good-share must be above 0" in line
+    with pytest.raises(SystemExit):
+        run("filter", path, *output)
+    assert not (tmp_path / "kept.tsv").exists()
