@@ -82,6 +82,7 @@ EXTRAS_REQUIRE = {
     "bench": [*PARITY, *PLOTS, "onnx>=1.16", "onnxruntime>=1.18"],
     "parity": PARITY,
     "test": [
+        *MINING,
         *QUICKSTART,
         *PLOTS,
         *CONVERT,

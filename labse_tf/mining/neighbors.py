@@ -92,14 +92,13 @@ def nearest_neighbors(
     first = 0
     for block in blocks:
         targets = _Rows(block, "candidates", sources.dim, first)
+        pairs = _Pairs(sources, targets)
         for start in range(0, len(targets), block_size):
             stop = min(start + block_size, len(targets))
             columns = targets.unit_block(start, stop)
             for row in range(0, len(sources), _QUERY_BLOCK):
                 tile = sources.unit_block(row, row + _QUERY_BLOCK) @ columns.T
-                best.offer(
-                    tile, row, start, _Pairs(sources, targets), first, sources.slack
-                )
+                best.offer(tile, 0, row, start, pairs, first, sources.slack)
         first += len(targets)
     return best.found(first)
 
@@ -155,6 +154,7 @@ def neighbors_both_ways(
         advance(min(start, len(source)))
     tile = np.empty((block_size, block_size), dtype=np.float32)
     pairs = _Pairs(source, target)
+    swapped = pairs.swapped()
     while start < len(source):
         stop = min(start + block_size, len(source))
         rows = source.unit_block(start, stop)
@@ -167,8 +167,8 @@ def neighbors_both_ways(
                     stop - start, end - column
                 ),
             )
-            forward.offer(cosines, start, column, pairs, 0, source.slack)
-            backward.offer(cosines.T, column, start, pairs.swapped(), 0, source.slack)
+            forward.offer(cosines, 0, start, column, pairs, 0, source.slack)
+            backward.offer(cosines, 1, column, start, swapped, 0, source.slack)
         if advance is not None:
             advance(stop - start)
         start = stop
@@ -234,6 +234,10 @@ class _Rows:
             check_finite(block, f"`{what}`", first + start)
             lengths[start : start + len(block)] = _lengths(block)
         self._lengths = lengths
+        # Where float32 holds all lengths and their inverses, it divides well enough.
+        self._fast = self._values.dtype in (np.float16, np.float32) and bool(
+            ((lengths > 1e-30) & (lengths < 1e30)).all()
+        )
 
     def __len__(self) -> int:
         return len(self._values)
@@ -243,7 +247,7 @@ class _Rows:
         """How far a float32 product of two unit rows can be from their cosine.
 
         The bound of rounding a sum of D products (Higham, Accuracy and Stability of
-        Numerical Algorithms, section 3.1), of the rows themselves, and to 7 decimals.
+        Numerical Algorithms, section 3.1), of dividing the rows, and to 7 decimals.
         """
         return (self.dim + 8) * 2.0**-24 + 1e-7
 
@@ -252,8 +256,10 @@ class _Rows:
 
     def unit_block(self, start: int, stop: int) -> np.ndarray:
         """Consecutive rows as float32 `(n, D)`."""
-        lengths = self._lengths[start:stop, None]
-        return (self._float64(slice(start, stop)) / lengths).astype(np.float32)
+        block, lengths = self._values[start:stop], self._lengths[start:stop, None]
+        if self._fast:
+            return block.astype(np.float32) * (1 / lengths).astype(np.float32)
+        return (block / lengths).astype(np.float32)
 
     def unit_rows(self, rows: np.ndarray) -> np.ndarray:
         """Any rows as float64 `(n, D)`."""
@@ -299,6 +305,7 @@ class _Best:
     def offer(
         self,
         tile: np.ndarray,
+        axis: int,
         first_query: int,
         first_column: int,
         exact: _Pairs,
@@ -308,7 +315,9 @@ class _Best:
         """Takes what is near enough from a block of cosines.
 
         Args:
-            tile: float32 `(queries, columns)`, each off by `slack` at most.
+            tile: float32, queries along `axis` and columns along the other; each off
+                by `slack` at most.
+            axis: 0 or 1.
             first_query: The number of the tile's first query.
             first_column: The place of its first column among the candidates at hand.
             exact: Gives the cosine of a query and one of these candidates.
@@ -317,20 +326,23 @@ class _Best:
         """
         if not tile.size:
             return
-        count, k = tile.shape[1], self.cosines.shape[1]
-        limit = self.cosines[first_query : first_query + len(tile), -1] - slack
-        active = np.flatnonzero(tile.max(axis=1) >= limit)
+        end = first_query + tile.shape[axis]
+        limit = self.cosines[first_query:end, -1] - slack
+        active = np.flatnonzero(tile.max(axis=1 - axis) >= limit)
         if not len(active):
             return
-        near, limit = tile[active], limit[active]
+        near, limit = tile.take(active, axis), limit[active]
         # Where fewer than k are known, the k-th of this block bounds what can matter.
-        open_ends = np.isneginf(limit)
-        if count > k and open_ends.any():
-            chosen = near[open_ends]
-            kth = np.partition(chosen, count - k, axis=1)[:, count - k]
+        k, count = self.cosines.shape[1], tile.shape[1 - axis]
+        open_ends = np.flatnonzero(np.isneginf(limit))
+        if count > k and len(open_ends):
+            chosen = near.take(open_ends, axis)
+            kth = np.partition(chosen, count - k, 1 - axis).take(count - k, 1 - axis)
             limit[open_ends] = kth - 2 * slack
-        places, columns = np.nonzero(near >= limit[:, None])
-        queries, columns = active[places] + first_query, columns + first_column
+        chosen = np.flatnonzero(near >= np.expand_dims(limit, 1 - axis))
+        places = np.divmod(chosen, near.shape[1])
+        queries = active[places[axis]] + first_query
+        columns = places[1 - axis] + first_column
         self._merge(queries, columns + first_row, exact(queries, columns))
 
     def _merge(
