@@ -42,9 +42,9 @@ def sample() -> dict[str, tuple[list[str], list[str]]]:
 
 
 def test_there_are_models_and_the_default_is_one_of_them():
-    from labse_tf.cli.use import _DEFAULT_MODEL
+    from labse_tf.cli.commands import DEFAULT_MODEL
 
-    assert _DEFAULT_MODEL in NAMES
+    assert DEFAULT_MODEL in NAMES
 
 
 def test_the_sample_is_whole(sample):
