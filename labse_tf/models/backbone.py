@@ -1,0 +1,230 @@
+"""The encoder: token ids to a vector a token, BERT on KerasHub's blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import keras_hub
+
+from labse_tf.layers import PackedAttentionMask, compute_policy, get_activation
+
+FEATURES = ("token_ids", "segment_ids", "padding_mask")
+PACKED_FEATURES = ("position_ids", "sequence_ids")
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class LaBSEBackbone(keras_hub.models.Backbone):
+    """A BERT encoder: one set of weights for all languages and both sides.
+
+    Args:
+        vocabulary_size: Rows of the token table.
+        num_layers: Transformer blocks; 0 leaves the embeddings alone.
+        num_heads: Attention heads a block; must divide `hidden_dim`.
+        hidden_dim: D.
+        intermediate_dim: Width of the feed-forward layer.
+        activation: Of the feed-forward layer; `"gelu"` is the exact one,
+            `"gelu_approximate"` the tanh approximation of the official code.
+        dropout: Rate after embeddings, attention and feed-forward.
+        max_sequence_length: Rows of the position table.
+        num_segments: Rows of the segment table.
+        layer_norm_epsilon: Of all layer normalisations.
+        initializer_range: Standard deviation of the truncated normal
+            initialiser.
+        dtype: Compute type; variables are float32 always.
+        **kwargs: `name`, `trainable`.
+
+    Call arguments:
+        inputs: Dict of int32 `(B, T)`: `token_ids`, `segment_ids`,
+            `padding_mask` and, for rows that hold several sentences,
+            `position_ids` and `sequence_ids` (both may be left out).
+
+    Returns:
+        Dict: `sequence_output` `(B, T, D)`, `pooled_output` `(B, D)` (dense +
+        tanh on the first token).
+
+    Raises:
+        ValueError: If `num_heads` does not divide `hidden_dim`, or a size is not
+            positive.
+
+    References:
+        Devlin et al., 2019 (https://arxiv.org/abs/1810.04805); Feng et al., 2022,
+        section 4.1 (https://arxiv.org/abs/2007.01852).
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        num_heads: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        activation: str = "gelu",
+        dropout: float = 0.1,
+        max_sequence_length: int = 512,
+        num_segments: int = 2,
+        *,
+        layer_norm_epsilon: float = 1e-12,
+        initializer_range: float = 0.02,
+        dtype: str | keras.DTypePolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_sizes(
+            vocabulary_size=vocabulary_size,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
+            max_sequence_length=max_sequence_length,
+            num_segments=num_segments,
+        )
+        if num_layers < 0:
+            raise ValueError(
+                f"`num_layers` must be 0 or more. Received: num_layers={num_layers}"
+            )
+        if hidden_dim % num_heads:
+            raise ValueError(
+                "`num_heads` must divide `hidden_dim`. Received: "
+                f"num_heads={num_heads}, hidden_dim={hidden_dim}"
+            )
+        policy = compute_policy(dtype)
+        feed_forward_activation = get_activation(activation)
+
+        def initializer() -> keras.initializers.Initializer:
+            return keras.initializers.TruncatedNormal(stddev=initializer_range)
+
+        # === Layers ===
+        self.token_embedding = keras_hub.layers.ReversibleEmbedding(
+            input_dim=vocabulary_size,
+            output_dim=hidden_dim,
+            embeddings_initializer=initializer(),
+            dtype=policy,
+            name="token_embedding",
+        )
+        self.position_embedding = keras_hub.layers.PositionEmbedding(
+            sequence_length=max_sequence_length,
+            initializer=initializer(),
+            dtype=policy,
+            name="position_embedding",
+        )
+        self.segment_embedding = keras.layers.Embedding(
+            input_dim=num_segments,
+            output_dim=hidden_dim,
+            embeddings_initializer=initializer(),
+            dtype=policy,
+            name="segment_embedding",
+        )
+        self.embeddings_add = keras.layers.Add(dtype=policy, name="embeddings_add")
+        self.embeddings_layer_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=policy, name="embeddings_layer_norm"
+        )
+        self.embeddings_dropout = keras.layers.Dropout(
+            dropout, dtype=policy, name="embeddings_dropout"
+        )
+        self.attention_mask = PackedAttentionMask(name="attention_mask")
+        self.transformer_layers = [
+            keras_hub.layers.TransformerEncoder(
+                num_heads=num_heads,
+                intermediate_dim=intermediate_dim,
+                activation=feed_forward_activation,
+                dropout=dropout,
+                layer_norm_epsilon=layer_norm_epsilon,
+                kernel_initializer=initializer(),
+                dtype=policy,
+                name=f"transformer_layer_{i}",
+            )
+            for i in range(num_layers)
+        ]
+        self.pooler = keras.layers.Dense(
+            hidden_dim,
+            activation="tanh",
+            kernel_initializer=initializer(),
+            dtype=policy,
+            name="pooler",
+        )
+
+        # === Functional Model ===
+        inputs = {
+            name: keras.Input(
+                (None,), dtype="int32", name=name, optional=name in PACKED_FEATURES
+            )
+            for name in FEATURES + PACKED_FEATURES
+        }
+        tokens = self.token_embedding(inputs["token_ids"])  # (B, T, D)
+        positions = self.position_embedding(tokens, positions=inputs["position_ids"])
+        segments = self.segment_embedding(inputs["segment_ids"])
+        x = self.embeddings_add((tokens, positions, segments))
+        x = self.embeddings_layer_norm(x)
+        x = self.embeddings_dropout(x)
+        if num_layers:
+            visible = self.attention_mask(
+                inputs["padding_mask"], inputs["sequence_ids"]
+            )  # (B, T, T), or None where a row holds one sequence
+        else:
+            # Nothing attends; a Keras graph has only inputs that lead somewhere.
+            del inputs["padding_mask"], inputs["sequence_ids"]
+        for layer in self.transformer_layers:
+            x = layer(x, padding_mask=inputs["padding_mask"], attention_mask=visible)
+        pooled = self.pooler(x[:, 0, :])
+        super().__init__(
+            inputs=inputs,
+            outputs={"sequence_output": x, "pooled_output": pooled},
+            dtype=policy,
+            **kwargs,
+        )
+
+        # === Config ===
+        self.vocabulary_size = vocabulary_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
+        self.activation = activation
+        self.dropout = dropout
+        self.max_sequence_length = max_sequence_length
+        self.num_segments = num_segments
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.initializer_range = initializer_range
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Runs the encoder; `position_ids` and `sequence_ids` may be left out."""
+        if isinstance(inputs, Mapping):
+            inputs = {name: inputs.get(name) for name in self.input}
+        return super().__call__(inputs, *args, **kwargs)
+
+    def compute_output_spec(
+        self, inputs: Any, training: Any = None, mask: Any = None
+    ) -> dict[str, keras.KerasTensor]:
+        """Shapes of the outputs, also where the packing inputs are left out."""
+        batch, length = inputs["token_ids"].shape
+        dtype = self.compute_dtype
+        return {
+            "sequence_output": keras.KerasTensor(
+                (batch, length, self.hidden_dim), dtype=dtype
+            ),
+            "pooled_output": keras.KerasTensor((batch, self.hidden_dim), dtype=dtype),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
+            "activation": self.activation,
+            "dropout": self.dropout,
+            "max_sequence_length": self.max_sequence_length,
+            "num_segments": self.num_segments,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "initializer_range": self.initializer_range,
+        }
+
+
+def _check_sizes(**sizes: int) -> None:
+    """Refuses sizes that are not positive, by name."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")

@@ -1,0 +1,421 @@
+"""The sentence encoder: text in, unit vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from labse_tf import presets
+from labse_tf.layers import SentencePooling
+from labse_tf.models.backbone import FEATURES, LaBSEBackbone
+from labse_tf.progress import progress_bar
+
+if TYPE_CHECKING:
+    from labse_tf.preprocessing import SentencePreprocessor
+
+_DEFAULT = object()
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class LaBSE(keras.Model):
+    """A sentence encoder: text in, unit vectors out.
+
+    Called on a feature dict it is a Keras model and returns unit vectors
+    float32 `(B, D)`; `encode` takes text.
+
+    Args:
+        backbone: A `LaBSEBackbone`.
+        preprocessor: A `SentencePreprocessor`; `None` where token ids are made
+            elsewhere (`encode` is not there then).
+        pooling: `"pooler"` (dense + tanh on [CLS], as in the released weights),
+            `"cls"`, `"mean"` or `"weighted_mean"`; see
+            `labse_tf.layers.SentencePooling`.
+        **kwargs: `name`, `trainable`.
+
+    Raises:
+        ValueError: If `pooling` is unknown, the vocabularies of tokenizer and
+            token table differ in size, or the preprocessor's rows are longer than
+            the position table.
+
+    Example:
+        >>> from labse_tf.models import LaBSE, LaBSEBackbone
+        >>> from labse_tf.preprocessing import SentencePreprocessor
+        >>> from labse_tf.tokenizers import WordPieceTokenizer
+        >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world"]
+        >>> preprocessor = SentencePreprocessor(WordPieceTokenizer(tokens))
+        >>> backbone = LaBSEBackbone(7, 1, 2, 8, 16)
+        >>> LaBSE(backbone, preprocessor).encode(["hello", "world"]).shape
+        (2, 8)
+
+    References:
+        Feng et al., 2022, section 2 (https://arxiv.org/abs/2007.01852).
+    """
+
+    def __init__(
+        self,
+        backbone: LaBSEBackbone,
+        preprocessor: SentencePreprocessor | None = None,
+        pooling: str = "pooler",
+        **kwargs: Any,
+    ) -> None:
+        if preprocessor is not None:
+            _check_fit(backbone, preprocessor)
+
+        # === Layers ===
+        self.backbone = backbone
+        self.sentence_pooling = SentencePooling(
+            pooling, vocabulary_size=backbone.vocabulary_size, name="sentence_pooling"
+        )
+        self.preprocessor = preprocessor
+        # Where no loss reaches the pooler, a trainable weight without a gradient is a
+        # warning a step and decays for nothing.
+        backbone.pooler.trainable = backbone.trainable and pooling == "pooler"
+
+        # === Functional Model ===
+        inputs = {
+            name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES
+        }
+        outputs = backbone(inputs)
+        embeddings = self.sentence_pooling(
+            outputs["sequence_output"],
+            outputs["pooled_output"],
+            inputs["padding_mask"],
+            inputs["token_ids"],
+        )  # (B, D)
+        super().__init__(inputs=inputs, outputs=embeddings, **kwargs)
+
+        # === Config ===
+        self.pooling = pooling
+        self._encode_rows: Callable[..., Any] | None = None
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, the length of a sentence's vector."""
+        return self.backbone.hidden_dim
+
+    def text_preprocessor(self) -> SentencePreprocessor:
+        """Returns the preprocessor, which all work on text needs.
+
+        Raises:
+            ValueError: If the model was made without one.
+        """
+        if self.preprocessor is None:
+            raise ValueError(
+                "Text needs a preprocessor to become token ids: make the model with "
+                "one, or call it on features. Received: preprocessor=None"
+            )
+        return self.preprocessor
+
+    def encode(
+        self,
+        texts: Iterable[str] | str,
+        *,
+        batch_tokens: int = 8192,
+        progress: bool | None = None,
+    ) -> np.ndarray:
+        """Embeds sentences.
+
+        Sentences are sorted by length within windows of 8,192 and batched by a
+        budget of tokens, so that little time goes into padding; the answer is in
+        the order of the input.
+
+        Args:
+            texts: Strings in any iterable, a generator too; or one string.
+            batch_tokens: Tokens a batch, padding included.
+            progress: A progress bar on standard error; `None` shows one on a
+                terminal when the work is long.
+
+        Returns:
+            float32 `(n, D)` with rows of length 1; `(D,)` for one string; `(0, D)`
+            for nothing.
+
+        Raises:
+            ValueError: If the model has no preprocessor, `batch_tokens` is not
+                positive, or an element is no string (the message has its index).
+        """
+        self.text_preprocessor()
+        if batch_tokens < 1:
+            raise ValueError(
+                f"`batch_tokens` must be positive. Received: {batch_tokens}"
+            )
+        if isinstance(texts, (str, bytes)):
+            return self.encode([texts], batch_tokens=batch_tokens, progress=False)[0]
+        total = len(texts) if isinstance(texts, Sequence) else None
+        vectors = []
+        with progress_bar("Encoding", total, "sentences", show=progress) as advance:
+            for window in _windows(texts):
+                vectors.append(self._encode_window(window, batch_tokens, advance))
+        if not vectors:
+            return np.zeros((0, self.embedding_dim), dtype=np.float32)
+        return np.concatenate(vectors)
+
+    def _encode_window(
+        self, texts: list[bytes], batch_tokens: int, advance: Callable[[int], None]
+    ) -> np.ndarray:
+        """Embeds one window of sentences, in its order: `(len(texts), D)`."""
+        import tensorflow as tf
+
+        if self._encode_rows is None:
+            self._encode_rows = _row_encoder(self)
+        rows = self.text_preprocessor().token_rows(tf.constant(texts, dtype=tf.string))
+        lengths = rows.row_lengths().numpy()
+        order = np.argsort(-lengths, kind="stable")
+        vectors = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
+        start = 0
+        while start < len(order):
+            # Longest first, so the first row is as long as the batch is padded to.
+            count = max(1, batch_tokens // int(lengths[order[start]]))
+            chosen = order[start : start + count]
+            vectors[chosen] = self._encode_rows(rows.values, rows.row_splits, chosen)
+            start += count
+            advance(len(chosen))
+        return vectors
+
+    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Cosine of each row of one matrix with each of another.
+
+        Args:
+            first: `(n, D)`.
+            second: `(m, D)`.
+
+        Returns:
+            float32 `(n, m)`, from -1 to 1.
+
+        Raises:
+            ValueError: If the arguments are no matrices of the same width.
+        """
+        return cosine_similarity(first, second)
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str | Path,
+        *,
+        preprocessor: SentencePreprocessor | None | object = _DEFAULT,
+        sequence_length: int | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> LaBSE:
+        """Loads a model by name or from a directory.
+
+        Args:
+            preset: A name in `saved_models/`, or a directory that `save_to_preset`
+                made.
+            preprocessor: One of your own, or `None` for a model without one, which
+                needs no TensorFlow; left out, the preset's.
+            sequence_length: Most tokens a sentence, instead of the preset's.
+            dtype: Compute type, `"float32"` or `"bfloat16"`.
+
+        Returns:
+            The model with its weights.
+
+        Raises:
+            ValueError: If there is no such preset or it is damaged.
+        """
+        directory = presets.find(preset)
+        config = presets.read_config(directory)
+        if preprocessor is _DEFAULT:
+            settings = config["preprocessor"]
+            if sequence_length is not None:
+                settings = {**settings, "sequence_length": sequence_length}
+            preprocessor = _preset_preprocessor(directory, config, settings)
+        backbone = LaBSEBackbone(**config["backbone"], dtype=dtype)
+        model = cls(backbone, preprocessor, pooling=config["pooling"])  # type: ignore[arg-type]
+        weights = {weight.path: weight for weight in model.weights}
+        shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+        arrays = presets.read_weights(directory / presets.WEIGHTS, shapes)
+        for path, array in arrays.items():
+            weights[path].assign(array)
+        return model
+
+    def save_to_preset(
+        self, directory: str | Path, *, storage: str = "float32"
+    ) -> None:
+        """Writes `config.json`, `vocab.txt`, `model.weights.h5` and a card.
+
+        The preset appears whole or not at all: files are written beside it and
+        moved when all are there.
+
+        Args:
+            directory: Where to; an older preset there is replaced, other files
+                stay.
+            storage: Of the weights on disk: `"float32"`, exact; `"float16"`, half
+                the size; `"int8"`, a token table of a quarter the size (one scale a
+                row) and the rest as float16. Loaded, all are float32.
+
+        Raises:
+            ValueError: If the model has no preprocessor, whose vocabulary belongs
+                to the preset, or there is no such storage type.
+            OSError: If the directory cannot be written.
+        """
+        preprocessor = self.text_preprocessor()
+        backbone = self.backbone.get_config()
+        for name in ("name", "trainable", "dtype"):
+            backbone.pop(name)
+        tokenizer = preprocessor.tokenizer
+        config = {
+            "backbone": backbone,
+            "pooling": self.pooling,
+            "preprocessor": {
+                "sequence_length": preprocessor.sequence_length,
+                "pad": preprocessor.pad,
+            },
+            "tokenizer": {
+                "lowercase": tokenizer.lowercase,
+                "strip_accents": tokenizer.strip_accents,
+                "compat": tokenizer.compat,
+            },
+            "storage": storage,
+        }
+        with presets.writing(directory, config) as folder:
+            tokenizer.save_vocabulary(folder / presets.VOCABULARY)
+            presets.write_weights(
+                folder / presets.WEIGHTS,
+                {weight.path: np.asarray(weight) for weight in self.weights},
+                storage,
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "backbone": serialize(self.backbone),
+            "preprocessor": serialize(self.preprocessor),
+            "pooling": self.pooling,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LaBSE:
+        """Makes the model again from `get_config`."""
+        config = dict(config)
+        if config["preprocessor"] is not None:
+            # Importing registers the class, which Keras looks up by name below.
+            from labse_tf import preprocessing  # noqa: F401
+        for name in ("backbone", "preprocessor"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of each row of one matrix with each row of another.
+
+    Args:
+        first: `(n, D)`.
+        second: `(m, D)`.
+
+    Returns:
+        float32 `(n, m)`. A row of zeros has cosine 0 with all.
+
+    Raises:
+        ValueError: If the arguments are no matrices of the same width.
+
+    Example:
+        >>> from labse_tf.models import cosine_similarity
+        >>> cosine_similarity([[3.0, 0.0]], [[1.0, 0.0], [0.0, 2.0]]).tolist()
+        [[1.0, 0.0]]
+    """
+    matrices = [np.asarray(x, dtype=np.float32) for x in (first, second)]
+    if any(x.ndim != 2 for x in matrices) or len({x.shape[-1] for x in matrices}) != 1:
+        raise ValueError(
+            "Expected two matrices (n, D) and (m, D). "
+            f"Received: shapes {matrices[0].shape} and {matrices[1].shape}"
+        )
+    unit = [
+        x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        for x in matrices
+    ]
+    return unit[0] @ unit[1].T
+
+
+def _windows(texts: Iterable[str], size: int = 8192) -> Iterable[list[bytes]]:
+    """Cuts an iterable of strings into lists of UTF-8."""
+    window: list[bytes] = []
+    for index, text in enumerate(texts):
+        if isinstance(text, str):
+            window.append(text.encode("utf-8", "replace"))
+        elif isinstance(text, bytes):
+            window.append(text)
+        else:
+            raise ValueError(
+                f"`texts` must hold strings, element {index} is none. "
+                f"Received: {text!r} of type {type(text).__name__}"
+            )
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _row_encoder(model: LaBSE) -> Callable[..., np.ndarray]:
+    """A function from ragged rows and the ones to take to vectors, traced once."""
+    import tensorflow as tf
+
+    preprocessor = model.text_preprocessor()
+
+    def features(values: Any, splits: Any, chosen: Any) -> dict[str, Any]:
+        rows = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+        return preprocessor.pack(tf.gather(rows, chosen))
+
+    if keras.backend.backend() != "tensorflow":
+        # Rows are padded to a multiple of 16 to bound how often XLA compiles.
+        def encode_with_backend(values: Any, splits: Any, chosen: Any) -> np.ndarray:
+            arrays = {k: v.numpy() for k, v in features(values, splits, chosen).items()}
+            count, length = arrays["token_ids"].shape
+            limit = model.backbone.max_sequence_length
+            padded = min(-(-length // 16) * 16, limit)
+            room = ((0, -count % 16), (0, padded - length))
+            arrays = {k: np.pad(v, room) for k, v in arrays.items()}
+            # A mask of zeros alone would divide nothing by nothing in the softmax.
+            arrays["padding_mask"][count:, 0] = 1
+            return np.asarray(model.predict_on_batch(arrays))[:count]
+
+        return encode_with_backend
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None], tf.int64),
+        ],
+        autograph=False,
+    )
+    def encode(values: Any, splits: Any, chosen: Any) -> Any:
+        return model(features(values, splits, chosen), training=False)
+
+    return lambda *args: encode(*args).numpy()
+
+
+def _preset_preprocessor(
+    directory: Path, config: dict[str, Any], settings: dict[str, Any]
+) -> SentencePreprocessor:
+    """A preprocessor with a preset's tokenizer."""
+    from labse_tf.preprocessing import SentencePreprocessor
+    from labse_tf.tokenizers import WordPieceTokenizer
+
+    tokenizer = WordPieceTokenizer(
+        directory / presets.VOCABULARY, **config["tokenizer"]
+    )
+    return SentencePreprocessor(tokenizer, **settings)
+
+
+def _check_fit(backbone: LaBSEBackbone, preprocessor: SentencePreprocessor) -> None:
+    """Refuses a preprocessor whose ids or rows the backbone has no room for."""
+    tokens = preprocessor.tokenizer.vocabulary_size
+    if tokens != backbone.vocabulary_size:
+        raise ValueError(
+            "The tokenizer's vocabulary and the backbone's token table must have "
+            f"the same size. Received: {tokens} tokens, "
+            f"vocabulary_size={backbone.vocabulary_size}"
+        )
+    if preprocessor.sequence_length > backbone.max_sequence_length:
+        raise ValueError(
+            "The preprocessor's rows must fit the backbone's position table. "
+            f"Received: sequence_length={preprocessor.sequence_length}, "
+            f"max_sequence_length={backbone.max_sequence_length}"
+        )
