@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -246,6 +247,54 @@ def find(preset: str | Path) -> Path:
 def is_preset(directory: str | Path) -> bool:
     """Tells whether a directory holds a complete preset."""
     return (Path(directory) / CONFIG).is_file()
+
+
+def stated_languages(directory: str | Path) -> tuple[str, ...] | None:
+    """Looks up the languages that a model was trained on, where its files say it.
+
+    Args:
+        directory: A preset, or a Hugging Face directory.
+
+    Returns:
+        Codes or English names, as they are written: in the front matter of its card
+        (`language:`, as on Hugging Face), else in the row `| languages | ... |` of the
+        card, else those of the model in `FAMILY` that it was converted from; None
+        where nothing says it.
+
+    Raises:
+        OSError: If a file cannot be read.
+
+    Example:
+        >>> from labse_tf import presets
+        >>> presets.stated_languages(presets.find("labse-nano"))[:3]
+        ('English', 'Hindi', 'Bengali')
+    """
+    card, config = Path(directory, CARD), Path(directory, CONFIG)
+    if card.is_file():
+        text = card.read_text(encoding="utf-8", errors="replace")
+        languages = _front_matter_languages(text)
+        row = re.search(r"^\| *languages *\|(.+)\|\s*$", text, re.MULTILINE)
+        if not languages and row:
+            languages = [name.strip() for name in re.split("[;,]", row[1])]
+        if languages:
+            return tuple(languages)
+    try:
+        source = json.loads(config.read_text(encoding="utf-8"))["source"]["name"]
+        return FAMILY[source].languages
+    # Other files of this name have other things in them.
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _front_matter_languages(card: str) -> list[str]:
+    """`language: hi`, `language: [hi, ta]` or a list below it, heading a card."""
+    front = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", card, re.DOTALL)
+    if front is None:
+        return []
+    found = re.search(
+        r"^languages?:[ \t]*(.*(?:\n[ \t]*-[ \t]+.*)*)", front[1], re.MULTILINE
+    )
+    return re.findall(r"[A-Za-z][\w@-]*", found[1]) if found else []
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -14,14 +14,15 @@ from labse_tf.evaluation import (
     INDIAN_LANGUAGES,
     LANGUAGES,
     TATOEBA_GROUPS,
+    TATOEBA_PUBLISHED,
     TatoebaResult,
     language_code,
     language_name,
     tatoeba,
     translation_accuracy,
 )
-from labse_tf.evaluation.laser import _read_lines, _tatoeba_files
-from labse_tf.evaluation.nearest import _nearest
+from labse_tf.evaluation.laser import _tatoeba_files
+from labse_tf.evaluation.reading import read_lines
 
 # === Languages ===
 
@@ -177,15 +178,10 @@ def test_blocks_never_change_the_result():
     # Few distinct vectors: nearly every neighbour is a tie.
     source = rng.normal(size=(9, 48)).astype(np.float32)[rng.integers(0, 9, 131)]
     target = source[rng.permutation(131)] + np.float32(0)
-    whole = _nearest(source, target, 1000)
+    whole = translation_accuracy(source, target, block_size=1000)
+    assert whole == brute_force(source, target)
     for block_size in (1, 2, 3, 16, 64, 130, 131, 132):
-        parts = _nearest(source, target, block_size)
-        np.testing.assert_array_equal(parts[0], whole[0])
-        np.testing.assert_array_equal(parts[1], whole[1])
-    # The nearest of copies is always the first copy.
-    for i, found in enumerate(whole[0]):
-        copies = np.flatnonzero((target == source[i]).all(axis=1))
-        assert found == copies[0]
+        assert translation_accuracy(source, target, block_size=block_size) == whole
 
 
 def test_a_tie_is_a_hit_for_the_lowest_row_only():
@@ -396,7 +392,7 @@ def test_two_spellings_of_one_language(folder):
 def test_lines_end_at_newlines_only(tmp_path):
     path = tmp_path / "file"
     path.write_bytes("\ufeffa\u2028b\r\nc\x85\x0bd\n\ne".encode())
-    assert _read_lines(path) == ["a\u2028b", "c\x85\x0bd", "", "e"]
+    assert read_lines(path) == ["a\u2028b", "c\x85\x0bd", "", "e"]
 
 
 @pytest.mark.parametrize(
@@ -519,3 +515,34 @@ def test_the_release_with_a_bag_of_letters(shared):
     result = tatoeba(encode, shared / "tatoeba", ["nds", "spa", "hin"])
     assert result.counts == {"nds": 1000, "es": 1000, "hi": 1000}
     assert result.accuracy["es"] > 0.1 > result.accuracy["hi"]
+
+
+def test_tatoeba_takes_what_was_trained(folder):
+    result = tatoeba(PlantedEncoder(), folder, trained=["Hindi"])
+    assert result.zero_shot == ("zh",)
+    assert TatoebaResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+# === Published ===
+
+
+def test_published_means_stand_beside_a_whole_group_only():
+    table = some_result(TATOEBA_GROUPS["112"]).table()
+    lines = table.splitlines()[-5:]
+    assert "112 languages of the paper" in lines[0]
+    assert lines[0].endswith("(LaBSE in the paper: 83.7)")
+    assert [line.split()[1:] for line in lines[1:]] == [
+        ["LEALLA-large", "83.5"],
+        ["LEALLA-base", "82.4"],
+        ["LEALLA-small", "80.7"],
+        ["LASER", "65.5"],
+    ]
+    # In the column of the means.
+    assert {len(line) for line in lines[1:]} == {lines[0].index("  (LaBSE")}
+    assert "LASER" not in some_result(TATOEBA_GROUPS["112"][1:]).table()
+    groups = some_result(["hi"]).to_dict()["groups"]
+    assert groups["112"]["published"]["LASER"] == 0.655
+    assert groups["14"]["published"] == {"LaBSE": 0.953}
+    for group in TATOEBA_GROUPS:
+        assert all(group in TATOEBA_GROUPS for group in TATOEBA_PUBLISHED["LaBSE"])
+        assert group in TATOEBA_PUBLISHED["LaBSE"]

@@ -28,6 +28,9 @@ RATES = "tests/test_masking.py -k (rates_over)or(never_masked)"
 LEAKS = "tests/test_masking.py -k leaks_nothing"
 CHUNKS = "tests/test_layers.py -k full_softmax"
 STREAM = "tests/test_masked_stream.py -k in_step"
+POOLS = "tests/test_ranking.py -k pools_equal"
+XSIM = "tests/test_ranking.py -k xsim_equals"
+CORRELATIONS = "tests/test_sts.py -k oracle"
 
 # Name -> file, what stands there, what the fault makes of it, the tests to run.
 FAULTS: dict[str, tuple[str, str, str, str]] = {
@@ -152,6 +155,36 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "self._order_seed = 2 * seed + number",
         "self._order_seed = 2 * seed",
         STREAM,
+    ),
+    "a tie goes to the pool": (
+        "evaluation/pool",
+        "cosines[:, 0] <= self",
+        "cosines[:, 0] < self",
+        POOLS,
+    ),
+    "copies in a pool are others": (
+        "evaluation/pool",
+        "text not in self._known for",
+        "True for",
+        POOLS,
+    ),
+    "wrong for one block only": (
+        "evaluation/pool",
+        "self.hits[still] = cosines",
+        "self.hits[still] |= cosines",
+        POOLS,
+    ),
+    "alignment of the other side": (
+        "evaluation/xsim",
+        "(both, both.swapped()), sides",
+        "(both.swapped(), both), sides",
+        XSIM,
+    ),
+    "the last rank of a tie": (
+        "evaluation/sts",
+        "np.cumsum(counts) - (counts - 1) / 2",
+        "np.cumsum(counts)",
+        CORRELATIONS,
     ),
 }
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from labse_tf.cli.commands import (
     add_json,
@@ -21,7 +21,11 @@ from labse_tf.cli.commands import (
 )
 
 if TYPE_CHECKING:
-    from labse_tf.evaluation import RetrievalResult
+    import numpy as np
+
+    from labse_tf.data import OnError, SkipReport
+    from labse_tf.evaluation import BuccReport, RetrievalResult, StsResult
+    from labse_tf.evaluation.pool import Pool
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -49,34 +53,49 @@ def _add_evaluate(commands: Any) -> None:
         metavar="CODE",
         help="only these; 14, 36 and 112 stand for the groups of the paper",
     )
-    tatoeba.add_argument("--plot", metavar="FILE.png", help="bar chart a language")
-    add_json(tatoeba)
-    retrieval = command(
-        tests,
-        "retrieval",
-        _retrieval,
-        "nearest-translation accuracy on pair files of your own",
-        "labse-tf evaluate retrieval dev/en-hi.tsv dev/en-ta.tsv --model my-model",
+    _add_trained(tatoeba)
+    _add_outputs(tatoeba)
+    _add_bucc(tests)
+    _add_retrieval(tests)
+    _add_xsim(tests)
+    _add_sts(tests)
+    _add_all(tests)
+
+
+def _add_trained(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trained",
+        nargs="*",
+        metavar="CODE",
+        help="languages that the model was trained on: the others are reported apart, "
+        "as zero-shot (default: what its card says; no code: do not set them apart)",
     )
-    add_text(retrieval)
-    add_model(retrieval)
-    retrieval.add_argument("--plot", metavar="FILE.png", help="bar chart a language")
-    add_json(retrieval)
 
 
-def _retrieval(options: argparse.Namespace) -> None:
-    from labse_tf import data, evaluation
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plot", metavar="FILE.png", help="bar chart a language")
+    add_json(parser)
 
-    report = data.SkipReport()
-    files = data.find_pair_files(options.files)
-    corpus = load(options, files, data.load_pairs, report)
-    say_skipped(report)
-    pairs = corpus.lists()
-    _show(options, "Retrieval", functools.partial(evaluation.retrieval, pairs=pairs))
+
+def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
+    """The languages that the user names, or the model's card."""
+    from labse_tf import evaluation, presets
+
+    if options.trained is not None:
+        return evaluation.trained_codes(options.trained) or None
+    folder = Path(options.model)
+    if not folder.is_dir():
+        folder = presets.shipped_directory() / options.model
+    try:
+        return evaluation.trained_codes(presets.stated_languages(folder))
+    except ValueError:
+        return None  # A card may say "multilingual".
 
 
 def _show(
-    options: argparse.Namespace, title: str, measure: Callable[..., RetrievalResult]
+    options: argparse.Namespace,
+    title: str,
+    measure: Callable[..., RetrievalResult | StsResult],
 ) -> None:
     """Measures under a bar; prints the table and writes what else was asked for."""
     from labse_tf.progress import progress_bar
@@ -84,11 +103,19 @@ def _show(
     encode = encoder(options.model)
     with progress_bar(title, None, "languages", show=sys.stderr.isatty()) as advance:
         result = measure(encode, progress=lambda code, done, total: advance(1))
+    _tell(options, result)
+
+
+def _tell(
+    options: argparse.Namespace, result: RetrievalResult | StsResult | BuccReport
+) -> None:
+    """Prints the table and writes what else was asked for."""
     print(result.table())
+    # Before the plot, which may lack a library or its folder.
+    write_json(options.json, result.to_dict())
     if options.plot:
         result.plot(options.plot)
         print(f"plot: {options.plot}")
-    write_json(options.json, result.to_dict())
 
 
 def _tatoeba(options: argparse.Namespace) -> None:
@@ -103,9 +130,362 @@ def _tatoeba(options: argparse.Namespace) -> None:
         options,
         "Tatoeba",
         functools.partial(
-            evaluation.tatoeba, folder=options.folder, languages=options.languages
+            evaluation.tatoeba,
+            folder=options.folder,
+            languages=options.languages,
+            trained=_trained(options),
         ),
     )
+
+
+# === retrieval ===
+
+
+def _add_retrieval(tests: Any) -> None:
+    parser = command(
+        tests,
+        "retrieval",
+        _retrieval,
+        "nearest-translation accuracy on pair files of your own",
+        "labse-tf evaluate retrieval un/en-fr.tsv --model my-model --pool un.en.txt",
+    )
+    add_text(parser)
+    add_model(parser)
+    parser.add_argument(
+        "--pool",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="more sentences to look for translations among, of any number: text "
+        "(news.en.txt, news.hi.txt.gz), pairs (en-hi.tsv), or vectors that `labse-tf "
+        "embed` wrote (news.en.npy); the name gives the language",
+    )
+    _add_trained(parser)
+    _add_outputs(parser)
+
+
+def _retrieval(options: argparse.Namespace) -> None:
+    from labse_tf import evaluation
+    from labse_tf.progress import progress_bar
+
+    trained = _trained(options)
+    pairs = _pairs(options)
+    pool, total = _pool(options, pairs)
+    if not pool:
+        _show(
+            options,
+            "Retrieval",
+            functools.partial(evaluation.retrieval, pairs=pairs, trained=trained),
+        )
+        return
+    encode = encoder(options.model)
+    total += sum(2 * len(english) for english, _ in pairs.values())
+    show = sys.stderr.isatty()
+    with progress_bar("Retrieval", total, "sentences", show=show) as advance:
+        result = evaluation.retrieval(
+            encode,
+            pairs,
+            pool=pool,
+            trained=trained,
+            progress=lambda code, done, languages: advance(2 * len(pairs[code][0])),
+            advance=advance,
+        )
+    _tell(options, result)
+
+
+def _pairs(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
+    """The pairs of the files, by language."""
+    from labse_tf import data
+
+    report = data.SkipReport()
+    files = data.find_pair_files(options.files)
+    corpus = load(options, files, data.load_pairs, report)
+    say_skipped(report)
+    return corpus.lists()
+
+
+def _pool(
+    options: argparse.Namespace, pairs: Mapping[str, Any]
+) -> tuple[dict[str, Pool], int]:
+    """Streams and vectors by language, and how many sentences there are in all."""
+    from labse_tf import data, evaluation
+
+    streams: dict[str, list[Path]] = {}
+    vectors: dict[str, np.ndarray] = {}
+    for path in map(Path, options.pool):
+        codes = [data.file_language(path) or ""]
+        if path.name.removesuffix(".gz").endswith((".tsv", ".po", ".mo", ".gmo")):
+            codes.append("en")
+        for code in codes:
+            if code and evaluation.language_code(code) == "en":
+                code = "en"
+            if code not in ("en", *pairs):
+                raise ValueError(
+                    f"{path}: expected a name with a language of the pairs "
+                    f"(news.en.txt, news.{next(iter(pairs))}.txt.gz). "
+                    f"Received: {code or 'none'}"
+                )
+            if path.suffix == ".npy":
+                matrix = _vectors(path)
+                if vectors.setdefault(code, matrix) is not matrix:
+                    raise ValueError(
+                        f"{path}: expected one file of vectors a language. "
+                        f"Received: another of {code!r}"
+                    )
+            else:
+                streams.setdefault(code, []).append(path)
+    both = sorted(streams.keys() & vectors.keys())
+    if both:
+        raise ValueError(
+            f"--pool must have text or vectors of a language. Received: both of "
+            f"{', '.join(both)}"
+        )
+    skipped = data.SkipReport()
+    pool: dict[str, Pool] = {
+        code: _Sentences(paths, code, options.on_error, skipped)
+        for code, paths in streams.items()
+    }
+    # Read once before hours of encoding, to find a bad line and to count.
+    total = sum(1 for stream in pool.values() for _ in stream)
+    say_skipped(skipped)
+    return {**pool, **vectors}, total + sum(map(len, vectors.values()))
+
+
+class _Sentences:
+    """The sentences of a language in files, read anew each time."""
+
+    def __init__(
+        self, paths: list[Path], code: str, on_error: OnError, skipped: SkipReport
+    ) -> None:
+        self._paths, self._skipped = paths, skipped
+        self._side: Literal["source", "target"] = "source" if code == "en" else "target"
+        self._on_error = on_error
+
+    def __iter__(self) -> Iterator[str]:
+        from labse_tf import data
+
+        for path in self._paths:
+            for _, sentence in data.read_sentences(
+                path, side=self._side, on_error=self._on_error, skipped=self._skipped
+            ):
+                yield sentence
+
+
+def _vectors(path: Path) -> np.ndarray:
+    """A matrix on disk."""
+    import numpy as np
+
+    try:
+        matrix = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path}: expected vectors that NumPy has saved. Received: {error}"
+        ) from error
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise ValueError(
+            f"{path}: expected a matrix (sentences, D) of floats. "
+            f"Received: {matrix.shape}, {matrix.dtype}"
+        )
+    return matrix
+
+
+# === xsim, sts ===
+
+
+def _add_xsim(tests: Any) -> None:
+    parser = command(
+        tests,
+        "xsim",
+        _xsim,
+        "error rate of margin-based alignment (LASER's xSIM) on pair files",
+        "labse-tf evaluate xsim dev/en-hi.tsv dev/en-ta.tsv --model my-model",
+    )
+    add_text(parser)
+    add_model(parser)
+    parser.add_argument(
+        "--margin",
+        default="ratio",
+        choices=("ratio", "distance", "cosine"),
+        help="score: the cosine over, less, or without the mean cosine with the "
+        "neighbours of both (default: ratio)",
+    )
+    parser.add_argument(
+        "--k", type=int, default=4, metavar="K", help="neighbours (default: 4)"
+    )
+    parser.add_argument(
+        "--match",
+        default="row",
+        choices=("row", "text"),
+        help="right is the translation alone, or any sentence of the same text, for "
+        "files with duplicates (default: row)",
+    )
+    _add_trained(parser)
+    _add_outputs(parser)
+
+
+def _xsim(options: argparse.Namespace) -> None:
+    from labse_tf import evaluation
+
+    if options.k < 1:
+        raise ValueError(f"--k must be positive. Received: {options.k}")
+    _show(
+        options,
+        "xSIM",
+        functools.partial(
+            evaluation.xsim,
+            pairs=_pairs(options),
+            margin=options.margin,
+            k=options.k,
+            match=options.match,
+            trained=_trained(options),
+        ),
+    )
+
+
+def _add_sts(tests: Any) -> None:
+    parser = command(
+        tests,
+        "sts",
+        _sts,
+        "correlation of cosines with what people say of pairs of sentences (STS)",
+        "labse-tf evaluate sts stsb --model my-model --languages de fr",
+    )
+    parser.add_argument(
+        "folder", metavar="DIR", help="with stsb-XX-{dev,test}.csv, plain or .gz"
+    )
+    add_model(parser)
+    parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these")
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "dev", "test"),
+        help="(default: test)",
+    )
+    _add_outputs(parser)
+
+
+def _sts(options: argparse.Namespace) -> None:
+    from labse_tf import evaluation
+
+    files = (options.folder, options.languages, options.split)
+    evaluation.read_sts(*files)  # Before the model is loaded.
+    _show(
+        options,
+        "STS",
+        lambda encode, progress: evaluation.sts(encode, *files, progress=progress),
+    )
+
+
+# === all ===
+
+
+def _add_all(tests: Any) -> None:
+    parser = command(
+        tests,
+        "all",
+        _all,
+        "all that a folder has data for, in one report with plots",
+        "labse-tf evaluate all data --model my-model --output report",
+    )
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        help="with files of Tatoeba, en-XX.tsv, BUCC or STS in it or anywhere below; "
+        "folders named corpus, train or training are left out",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="for report.md, report.json and the plots; appears when all is measured",
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", help="folders below DIR, such as dev/news"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing report"
+    )
+    _add_trained(parser)
+
+
+def _all(options: argparse.Namespace) -> None:
+    from labse_tf import evaluation
+
+    report = evaluation.evaluate_all(
+        encoder(options.model),
+        options.folder,
+        options.output,
+        model=Path(options.model).name,
+        only=options.only,
+        trained=_trained(options),
+        overwrite=options.overwrite,
+        progress=sys.stderr.isatty(),
+    )
+    print(report.table())
+    print(f"report: {Path(options.output) / 'report.md'}")
+
+
+# === bucc ===
+
+
+def _add_bucc(tests: Any) -> None:
+    parser = command(
+        tests,
+        "bucc",
+        _bucc,
+        "translations mined out of two piles of text, by BUCC's protocol",
+        "labse-tf evaluate bucc bucc2018 --model my-model --pairs fr-en de-en",
+    )
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        help="with XX-en.training.{XX,en,gold}, plain or .gz, or its folders XX-en",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        metavar="XX-en",
+        help="only these (default: all that are there)",
+    )
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        choices=("cosine", "ratio", "distance"),
+        default=("cosine", "ratio"),
+        help="what pairs are sorted by (default: cosine, the paper's, and ratio)",
+    )
+    parser.add_argument(
+        "--training-only",
+        action="store_true",
+        help="leave out the test set, where training's threshold is used",
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE.png", help="precision over recall, a panel a pair"
+    )
+    add_json(parser)
+
+
+def _bucc(options: argparse.Namespace) -> None:
+    from labse_tf import evaluation
+
+    if not Path(options.folder).is_dir():
+        raise ValueError(
+            f"{options.folder}: expected the folder of the BUCC files. "
+            "Received: no such directory"
+        )
+    # A model is loaded when the files have been read.
+    encode = functools.cache(lambda: encoder(options.model))
+    result = evaluation.bucc_report(
+        lambda texts: encode()(texts),
+        options.folder,
+        options.pairs,
+        scores=options.scores,
+        apply_to=None if options.training_only else "test",
+        progress=sys.stderr.isatty(),
+    )
+    _tell(options, result)
 
 
 COMMANDS = (_add_evaluate,)

@@ -4,9 +4,11 @@
 `(n, D)` matrix: a model's method, a SavedModel, another library's model. Nothing
 here needs TensorFlow.
 
-`languages` is the one table of language codes of the package; `nearest` compares
-vectors; `ranking` measures any pairs, `laser` the Tatoeba files with the groups of
-languages over which the paper averages; `plots` draws.
+`languages` is the one table of language codes of the package; `reading` reads files;
+`nearest` compares vectors; `ranking` measures any pairs, also among the millions of a
+`pool`, `xsim` aligns them by margin, `laser` has the Tatoeba files with the groups of
+languages over which the paper averages; `bucc` mines, `sts` compares with what people
+say; `report` puts all into one; `plots` draws.
 
 Shapes: N rows of the first matrix, M rows of the second, D dimensions.
 
@@ -19,6 +21,14 @@ References:
 
 from __future__ import annotations
 
+from labse_tf.evaluation.bucc import best_threshold, bucc, bucc_report
+from labse_tf.evaluation.bucc_results import (
+    BUCC_GOLD_PAIRS,
+    BUCC_PUBLISHED,
+    BuccReport,
+    BuccResult,
+    PublishedBucc,
+)
 from labse_tf.evaluation.languages import (
     INDIAN_LANGUAGES,
     LANGUAGES,
@@ -32,25 +42,47 @@ from labse_tf.evaluation.laser import (
     GroupMean,
     TatoebaResult,
     tatoeba,
+    tatoeba_pairs,
 )
 from labse_tf.evaluation.nearest import Encoder, translation_accuracy
 from labse_tf.evaluation.plots import plot_similarity
-from labse_tf.evaluation.ranking import RetrievalResult, retrieval
+from labse_tf.evaluation.ranking import RetrievalResult, retrieval, trained_codes
+from labse_tf.evaluation.report import Report, evaluate_all
+from labse_tf.evaluation.sts import StsResult, StsScores, read_sts, sts
+from labse_tf.evaluation.xsim import XsimResult, xsim
 
 __all__ = [
+    "BUCC_GOLD_PAIRS",
+    "BUCC_PUBLISHED",
     "INDIAN_LANGUAGES",
     "LANGUAGES",
     "TATOEBA_GROUPS",
     "TATOEBA_PUBLISHED",
+    "BuccReport",
+    "BuccResult",
     "Encoder",
     "GroupMean",
     "Language",
+    "PublishedBucc",
+    "Report",
     "RetrievalResult",
+    "StsResult",
+    "StsScores",
     "TatoebaResult",
+    "XsimResult",
+    "best_threshold",
+    "bucc",
+    "bucc_report",
+    "evaluate_all",
     "language_code",
     "language_name",
     "plot_similarity",
+    "read_sts",
     "retrieval",
+    "sts",
     "tatoeba",
+    "tatoeba_pairs",
+    "trained_codes",
     "translation_accuracy",
+    "xsim",
 ]

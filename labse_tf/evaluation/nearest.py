@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from labse_tf.mining import check_finite, unit_rows
+from labse_tf.evaluation.reading import shorten
+from labse_tf.mining import BothWays, check_finite, neighbors_both_ways
 
 Encoder = Callable[[list[str]], Any]
 
@@ -17,25 +18,62 @@ class DistinctRows:
 
     def __init__(self, encode: Encoder) -> None:
         self._encode = encode
-        self._vectors: dict[str, np.ndarray] = {}
+        # Millions of vectors, each an array of its own, would take twice the memory.
+        self._rows: dict[str, int] = {}
+        self._blocks: list[np.ndarray] = []
+        self._ends: list[int] = []
 
     def __call__(self, sentences: Sequence[str], *, what: str) -> np.ndarray:
         """Gives a row a sentence, `(N, D)`; `what` names them in errors."""
-        new = [s for s in dict.fromkeys(sentences) if s not in self._vectors]
+        new = [s for s in dict.fromkeys(sentences) if s not in self._rows]
         if new:
-            vectors = as_vectors(self._encode(new), rows=len(new), what=what)
-            known = next(iter(self._vectors.values()), vectors[0])
-            if len(known) != vectors.shape[1]:
+            vectors = encoded(self._encode, new, what=what, among=sentences)
+            if self._blocks and self._blocks[0].shape[1] != vectors.shape[1]:
                 raise ValueError(
                     "encode must give vectors of one length. Received: "
-                    f"{len(known)}, and {vectors.shape[1]} for {what}"
+                    f"{self._blocks[0].shape[1]}, and {vectors.shape[1]} for {what}"
                 )
-            self._vectors.update(zip(new, vectors, strict=True))
-        return np.stack([self._vectors[sentence] for sentence in sentences])
+            first = len(self._rows)
+            self._rows.update((s, first + i) for i, s in enumerate(new))
+            self._blocks.append(vectors)
+            self._ends.append(len(self._rows))
+        wanted = np.array([self._rows[sentence] for sentence in sentences])
+        blocks = np.searchsorted(self._ends, wanted, side="right")
+        result = np.empty((len(wanted), self._blocks[0].shape[1]), dtype=np.float32)
+        for block in np.unique(blocks):
+            vectors = self._blocks[block]
+            inside = blocks == block
+            result[inside] = vectors[wanted[inside] - self._ends[block] + len(vectors)]
+        return result
 
 
-def as_vectors(values: Any, *, rows: int | None, what: str) -> np.ndarray:
-    """Checks a matrix of vectors and makes it `(N, D)` float32."""
+def encoded(
+    encode: Encoder,
+    sentences: list[str],
+    *,
+    what: str,
+    among: Sequence[str] | None = None,
+    first: int = 0,
+) -> np.ndarray:
+    """Encodes sentences and checks what comes back: `(N, D)` float32, finite.
+
+    A row that is not finite is named by its place `among` others and their `first` row.
+    """
+    vectors = as_matrix(encode(sentences), rows=len(sentences), what=what)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        text = sentences[bad[0]]
+        row = first + list(sentences if among is None else among).index(text)
+        raise ValueError(
+            f"the vectors of {what} must be finite. Received: NaN or infinity in "
+            f"{len(bad)} of {len(vectors)} rows, the first is row {row}, "
+            f"{shorten(text)}"
+        )
+    return vectors
+
+
+def as_matrix(values: Any, *, rows: int | None, what: str) -> np.ndarray:
+    """Makes it `(N, D)` float32, with as many rows as there must be."""
     try:
         vectors = np.asarray(values)
         vectors = vectors.astype(np.float32, copy=False)
@@ -50,7 +88,6 @@ def as_vectors(values: Any, *, rows: int | None, what: str) -> np.ndarray:
             f"the vectors of {what} must have the shape ({expected}, D). Received: "
             f"{vectors.shape}"
         )
-    check_finite(vectors, f"the vectors of {what}")
     return vectors
 
 
@@ -62,8 +99,8 @@ def translation_accuracy(
     Row i of one matrix is the translation of row i of the other. Vectors are compared
     by cosine, exactly (every pair). Where several candidates are equally near, that
     with the lowest row counts as the neighbour, so of several copies of one sentence
-    only the first can be right. Cosines are compared as float32; a vector of zeros has
-    cosine 0 to all.
+    only the first can be right. Cosines are compared to 7 decimals; a vector of zeros
+    has cosine 0 to all. The search is `labse_tf.mining.neighbors_both_ways`.
 
     Args:
         source_vectors: `(N, D)`, of any length.
@@ -82,8 +119,10 @@ def translation_accuracy(
         >>> translation_accuracy([[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.1], [3.0, 1.0]])
         (1.0, 0.5)
     """
-    source = as_vectors(source_vectors, rows=None, what="source_vectors")
-    target = as_vectors(target_vectors, rows=None, what="target_vectors")
+    source = as_matrix(source_vectors, rows=None, what="source_vectors")
+    target = as_matrix(target_vectors, rows=None, what="target_vectors")
+    check_finite(source, "the vectors of source_vectors")
+    check_finite(target, "the vectors of target_vectors")
     if source.shape != target.shape or not source.size:
         raise ValueError(
             "source_vectors and target_vectors must have the same shape, with one row "
@@ -91,32 +130,20 @@ def translation_accuracy(
         )
     if block_size < 1:
         raise ValueError(f"block_size must be 1 or more. Received: {block_size}")
-    rows = np.arange(len(source))
-    nearest_target, nearest_source = _nearest(source, target, block_size)
+    return first_shares(neighbors_both_ways(source, target, 1, block_size=block_size))
+
+
+def first_shares(both: BothWays) -> tuple[float, float]:
+    """Share of rows whose nearest neighbour has the same number.
+
+    Args:
+        both: neighbours, of as many sources as targets.
+
+    Returns:
+        The share of the sources and that of the targets, 0 to 1.
+    """
+    rows = np.arange(len(both.forward_rows))
     return (
-        float(np.mean(nearest_target == rows)),
-        float(np.mean(nearest_source == rows)),
+        float(np.mean(both.forward_rows[:, 0] == rows)),
+        float(np.mean(both.backward_rows[:, 0] == rows)),
     )
-
-
-def _nearest(
-    source: np.ndarray, target: np.ndarray, block_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the nearest target of each source row, and the other way, by cosine."""
-    best = [np.full(len(m), -np.inf, np.float32) for m in (source, target)]
-    nearest = [np.zeros(len(m), np.int64) for m in (source, target)]
-    for i in range(0, len(source), block_size):
-        source_block = unit_rows(source[i : i + block_size])
-        for j in range(0, len(target), block_size):
-            target_block = unit_rows(target[j : j + block_size])
-            # The last bits of a float32 product depend on its place in the block, and
-            # would break ties at random. Rounded from float64 they do not.
-            cosine = (source_block @ target_block.T).astype(np.float32)
-            for side, axis, at, other in ((0, 1, i, j), (1, 0, j, i)):
-                span = slice(at, at + cosine.shape[side])
-                value, index = cosine.max(axis), cosine.argmax(axis) + other
-                # `>`: of equals the one seen first, which has the lowest row, stays.
-                nearer = value > best[side][span]
-                best[side][span] = np.where(nearer, value, best[side][span])
-                nearest[side][span] = np.where(nearer, index, nearest[side][span])
-    return nearest[0], nearest[1]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_BAR_COLORS = ("#9ecae1", "#fdd0a2")
+_MARKS = ((">", "#08519c"), ("<", "#e6550d"))
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -108,4 +111,197 @@ def plot_similarity(
         spine.set_visible(False)
     figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02).ax.tick_params(labelsize=7)
     axes.set_title(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def plot_bars(
+    path: str | os.PathLike[str],
+    *,
+    labels: Sequence[str],
+    bars: Mapping[str, Sequence[float | None]],
+    marks: Mapping[str, Sequence[float]],
+    title: str,
+    axis: str,
+) -> None:
+    """Draws a horizontal bar a label, the first on top, with marks on it.
+
+    Args:
+        path: the PNG file to write.
+        labels: n, to the left of the bars.
+        bars: name -> n lengths in per cent, each name in a colour of its own; None
+            where a bar belongs to another name.
+        marks: name -> n places in per cent, two names at most.
+        title: above the chart.
+        axis: what the lengths are.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    figure = new_figure(8, 1.3 + 0.19 * len(labels))
+    axes = figure.add_subplot()
+    shortest = 0.0
+    for (name, lengths), color in zip(bars.items(), _BAR_COLORS, strict=False):
+        rows = [row for row, length in enumerate(lengths) if length is not None]
+        there = [length for length in lengths if length is not None]
+        shortest = min(shortest, *there) if there else shortest
+        axes.barh(rows, there, height=0.72, color=color, label=name)
+        for row, length in zip(rows, there, strict=True):
+            axes.text(101.5, row, f"{length:.1f}", va="center", fontsize=7)
+    for (name, places), (marker, color) in zip(marks.items(), _MARKS, strict=False):
+        axes.scatter(
+            places,
+            range(len(labels)),
+            s=9,
+            marker=marker,
+            color=color,
+            label=name,
+            zorder=3,
+            clip_on=False,
+        )
+        shortest = min(shortest, *places)
+    axes.set_yticks(range(len(labels)), labels=labels, fontsize=7)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_xlim(shortest, 100)
+    axes.set_xlabel(axis, fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(title, fontsize=10, pad=22)
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        bbox_transform=axes.transAxes,
+        ncol=4,
+        fontsize=7,
+        frameon=False,
+        borderaxespad=0.2,
+    )
+    save_figure(figure, path)
+
+
+class PrecisionRecall(NamedTuple):
+    """A curve to draw.
+
+    Attributes:
+        label: what it is.
+        points: recall and precision, 0 to 1, from the highest threshold on.
+        mark: recall and precision at the threshold that is used.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    mark: tuple[float, float]
+
+
+def plot_precision_recall(
+    panels: Mapping[str, Sequence[PrecisionRecall]],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
+    """Draws precision over recall, with a mark where the threshold is.
+
+    Args:
+        panels: name of a panel -> its curves.
+        path: the PNG file to write.
+        title: above all panels.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+        ValueError: there is nothing to draw.
+    """
+    if not panels or not all(panels.values()):
+        raise ValueError("panels must have a curve at least each. Received: none")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(4.4 * columns, 4.6 * rows + 0.4)
+    colors = ("#08519c", "#e6550d", "#31a354", "#756bb1", "#636363", "#d6279c")
+    for place, (name, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        for number, curve in enumerate(curves):
+            color = colors[number % len(colors)]
+            recall, precision = (
+                [100 * point[side] for point in curve.points] for side in (0, 1)
+            )
+            axes.plot(recall, precision, color=color, linewidth=1.2, label=curve.label)
+            axes.plot(
+                [100 * curve.mark[0]],
+                [100 * curve.mark[1]],
+                marker="o",
+                markersize=6,
+                color=color,
+                markeredgecolor="white",
+                clip_on=False,
+                zorder=3,
+            )
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("recall, per cent", fontsize=8)
+        axes.set_ylabel("precision, per cent", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        axes.set_title(name, fontsize=9)
+        # Below: where curves leave room inside depends on the model.
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.14),
+            ncol=2,
+            fontsize=7,
+            frameon=False,
+        )
+    figure.suptitle(f"{title}; the threshold is marked", fontsize=10)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
+def plot_histogram(
+    counts: Sequence[int],
+    edges: Sequence[float],
+    threshold: float,
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws how many pairs have which cosine, and where the threshold lies.
+
+    Args:
+        counts: pairs in each interval, `(n,)`.
+        edges: of the intervals, `(n + 1,)`, going up.
+        threshold: the lowest cosine that is kept.
+        path: the PNG file to write.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    filled = np.flatnonzero(counts)
+    figure = new_figure(7, 3.2)
+    axes = figure.add_subplot()
+    middles = (np.asarray(edges[1:]) + np.asarray(edges[:-1])) / 2
+    kept = middles >= threshold
+    for chosen, color, label in (
+        (~kept, _BAR_COLORS[1], "dropped"),
+        (kept, _BAR_COLORS[0], "kept"),
+    ):
+        axes.bar(
+            middles[chosen],
+            np.asarray(counts)[chosen],
+            width=np.diff(edges)[chosen],
+            color=color,
+            label=label,
+        )
+    axes.axvline(threshold, color="#08519c", linewidth=1)
+    axes.text(threshold, 1.02, f"{threshold:.3f}", transform=axes.get_xaxis_transform())
+    if len(filled):
+        axes.set_xlim(edges[filled[0]] - 0.02, edges[filled[-1] + 1] + 0.02)
+    axes.set_xlabel("cosine")
+    axes.set_ylabel("pairs")
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
     save_figure(figure, path)

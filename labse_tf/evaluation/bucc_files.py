@@ -1,0 +1,231 @@
+"""The files of BUCC: two piles of sentences of a language and English, and the pairs.
+
+A pair of languages has three files a split, plain or gzipped, in a folder or in its
+sub-folder `XX-en`:
+
+    XX-en.training.XX      id<TAB>sentence
+    XX-en.training.en      id<TAB>sentence
+    XX-en.training.gold    id of XX<TAB>id of en
+
+The splits are `training`, `sample` and `test`. The organizers gave no gold file of
+`test`; other data in this form may have one.
+
+References:
+    - Zweigenbaum, Sharoff and Rapp, "Overview of the Third BUCC Shared Task",
+      http://lrec-conf.org/workshops/lrec2018/W8/pdf/12_W8.pdf
+    - https://comparable.limsi.fr/bucc2018/bucc2018-task.html
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from labse_tf.evaluation.languages import language_code
+from labse_tf.evaluation.reading import read_lines, shorten
+
+SPLITS = ("training", "sample", "test")
+
+_CODE = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*(?:@[A-Za-z]+)?"
+_FOLDER = re.compile(rf"{_CODE}-en")
+_FILE = re.compile(
+    rf"(?P<code>{_CODE})-en\.(?P<split>{'|'.join(SPLITS)})"
+    r"\.(?P<side>gold|en|(?P=code))(?:\.gz)?"
+)
+
+# split -> "source", "target" or "gold" -> file
+PairFiles = Mapping[str, Mapping[str, Path]]
+
+
+@dataclass(frozen=True)
+class BuccSentences:
+    """The two sides of a split, each text once, and which belong together.
+
+    Attributes:
+        pair: the language and English, such as `"hi-en"`.
+        split: `"training"`, `"sample"` or `"test"`.
+        sources: the different texts of the language, in the order of the file.
+        targets: the different texts of English.
+        gold: int64 `(g, 2)`: the different pairs of rows of `sources` and `targets`
+            that the gold file makes translations of each other.
+        lines: number of sentences in both files and of pairs in the gold file.
+    """
+
+    pair: str
+    split: str
+    sources: list[str]
+    targets: list[str]
+    gold: np.ndarray
+    lines: tuple[int, int, int]
+
+
+def pair_name(pair: str) -> str:
+    """Writes a pair of a language and English with the table's code of the language.
+
+    Args:
+        pair: such as `"hi-en"`, `"hin-en"` or `"zh_TW-eng"`, with any code of a
+            language that `language_code` takes.
+
+    Returns:
+        `"XX-en"`.
+
+    Raises:
+        ValueError: it is no such pair.
+
+    Example:
+        >>> from labse_tf.evaluation.bucc_files import pair_name
+        >>> pair_name("hin-en"), pair_name("cmn-eng")
+        ('hi-en', 'zh-en')
+    """
+    code, _, english = pair.rpartition("-") if isinstance(pair, str) else ("",) * 3
+    try:
+        codes = language_code(code), language_code(english)
+    except ValueError:
+        codes = ("", "")
+    if codes[1] != "en" or codes[0] in ("", "en"):
+        raise ValueError(
+            f"pair must be a language and English, such as 'de-en'. Received: {pair!r}"
+        )
+    return f"{codes[0]}-en"
+
+
+def find_bucc_files(folder: str | os.PathLike[str]) -> dict[str, PairFiles]:
+    """Finds the files of all pairs in a folder and in its sub-folders `XX-en`.
+
+    Args:
+        folder: where the files are.
+
+    Returns:
+        Pair, with the code of our table -> split -> `"source"`, `"target"`, `"gold"`
+        -> file, as far as they are there; the pairs by name.
+
+    Raises:
+        OSError: the folder cannot be read.
+        ValueError: there are no such files, or two that are the same one.
+    """
+    folder = Path(folder)
+    # os.listdir names the folder in the error where there is none.
+    names = sorted(os.listdir(folder))
+    inside = [
+        folder / name
+        for name in names
+        if _FOLDER.fullmatch(name) and (folder / name).is_dir()
+    ]
+    paths = [folder / name for name in names]
+    paths += [part / name for part in inside for name in sorted(os.listdir(part))]
+    found: dict[str, dict[str, dict[str, Path]]] = {}
+    for path in paths:
+        match = _FILE.fullmatch(path.name)
+        if match is None or language_code(match["code"]) == "en":
+            continue
+        pair = f"{language_code(match['code'])}-en"
+        side = {"gold": "gold", "en": "target"}.get(match["side"], "source")
+        sides = found.setdefault(pair, {}).setdefault(match["split"], {})
+        if side in sides:
+            raise ValueError(
+                f"one file a side of {pair} {match['split']} is expected in {folder}. "
+                f"Received: {sides[side].relative_to(folder)} and "
+                f"{path.relative_to(folder)}"
+            )
+        sides[side] = path
+    if not found:
+        raise ValueError(
+            "folder must have files named XX-en.training.XX, XX-en.training.en and "
+            "XX-en.training.gold (or .sample., .test.), plain or .gz, in it or in its "
+            f"folders XX-en. Received: {folder}"
+        )
+    return dict(sorted(found.items()))
+
+
+def read_bucc(
+    folder: str | os.PathLike[str], pair: str, split: str, files: PairFiles
+) -> BuccSentences:
+    """Reads the three files of a split.
+
+    White space around a sentence is removed. Sentences of the same text on a side
+    are one row.
+
+    Args:
+        folder: of the files, for messages.
+        pair: as in `find_bucc_files`.
+        split: the split to read.
+        files: of this pair.
+
+    Returns:
+        The sentences and the gold pairs.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is not there, is empty, no UTF-8 or a damaged archive, a
+            line is not of the form, an id is there twice, or a gold id is in no file;
+            the message has file and line.
+    """
+    sides = files.get(split, {})
+    ends = {"source": pair.removesuffix("-en"), "target": "en", "gold": "gold"}
+    missing = [end for side, end in ends.items() if side not in sides]
+    if missing:
+        there = " ".join(path.name for path in sides.values())
+        raise ValueError(
+            f"{folder}: expected {pair}.{split}.{{{','.join(ends.values())}}}, plain "
+            f"or .gz; there is no {' and no '.join(missing)}. Received: "
+            f"{there or f'no file of {pair} {split}'}"
+        )
+    sources, source_rows = _read_sentences(sides["source"])
+    targets, target_rows = _read_sentences(sides["target"])
+    gold, gold_lines = _read_gold(
+        sides["gold"],
+        (sides["source"], source_rows),
+        (sides["target"], target_rows),
+    )
+    lines = (len(source_rows), len(target_rows), gold_lines)
+    return BuccSentences(pair, split, sources, targets, gold, lines)
+
+
+def _read_sentences(path: Path) -> tuple[list[str], dict[str, int]]:
+    """Different texts, and the row among them that belongs to each id."""
+    rows: dict[str, int] = {}
+    texts: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        name, tab, text = line.partition("\t")
+        if not tab or not name:
+            raise ValueError(
+                f"{path}:{number}: expected id<TAB>sentence. Received: {shorten(line)}"
+            )
+        if name in rows:
+            # Ids are in the order of the lines.
+            first = list(rows).index(name) + 1
+            raise ValueError(
+                f"{path}:{number}: expected an id that no other line has. Received: "
+                f"{shorten(name)}, which line {first} has"
+            )
+        rows[name] = texts.setdefault(text.strip(), len(texts))
+    return list(texts), rows
+
+
+def _read_gold(
+    path: Path, *sides: tuple[Path, Mapping[str, int]]
+) -> tuple[np.ndarray, int]:
+    """Different pairs of rows, `(g, 2)`, and the number of lines."""
+    pairs: dict[tuple[int, ...], None] = {}
+    count = 0
+    for number, line in enumerate(read_lines(path), 1):
+        names = line.rstrip().split("\t")
+        if len(names) != 2:
+            raise ValueError(
+                f"{path}:{number}: expected two ids with a tab between them. "
+                f"Received: {shorten(line)}"
+            )
+        for name, (sentences, rows) in zip(names, sides, strict=True):
+            if name not in rows:
+                raise ValueError(
+                    f"{path}:{number}: expected an id of {sentences}. "
+                    f"Received: {shorten(name)}"
+                )
+        pairs[tuple(rows[n] for n, (_, rows) in zip(names, sides, strict=True))] = None
+        count += 1
+    return np.array(list(pairs), dtype=np.int64), count

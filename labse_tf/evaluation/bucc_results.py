@@ -1,0 +1,450 @@
+"""Results on BUCC: one, many in the paper's table, and what was published.
+
+References:
+    - Feng et al., the results on BUCC, https://arxiv.org/abs/2007.01852
+    - https://github.com/facebookresearch/LASER/tree/main/tasks/bucc
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from labse_tf.evaluation.bucc_files import pair_name
+from labse_tf.evaluation.languages import language_name
+from labse_tf.evaluation.plots import PrecisionRecall, plot_precision_recall
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DIRECTIONS = ("forward", "backward")
+
+NOT_MTEB = (
+    "BUCC mining: precision, recall and F in per cent at a threshold, among sentences "
+    "of which\nmost have no translation. Not comparable with mteb's BUCC.v2, which "
+    "ranks gold sentences only."
+)
+
+# === Published ===
+
+# The recall of 72.7 is as printed; with its F of 74.7 it would be 72.2 or 72.3.
+_PUBLISHED = """
+forward | cosine | Artetxe and Schwenk 2019 | fr 82.1 74.2 78.0 | de 78.9 75.1 77.0
+forward | cosine | Yang et al. 2019 | fr 86.7 85.6 86.1 | de 90.3 88.0 89.2 \
+| ru 84.6 91.1 87.7 | zh 86.7 90.9 88.8
+forward | cosine | LaBSE | fr 86.6 90.9 88.7 | de 92.3 92.7 92.5 \
+| ru 86.1 91.9 88.9 | zh 88.2 89.7 88.9
+backward | cosine | Artetxe and Schwenk 2019 | fr 77.2 72.7 74.7 | de 79.0 73.1 75.9
+backward | cosine | Yang et al. 2019 | fr 83.8 85.5 84.6 | de 89.3 87.7 88.5 \
+| ru 83.6 90.5 86.9 | zh 88.7 87.5 88.1
+backward | cosine | LaBSE | fr 87.1 88.4 87.8 | de 91.3 92.7 92.0 \
+| ru 86.3 90.7 88.4 | zh 87.8 90.3 89.0
+both | ratio | LASER | fr 91.52 93.32 92.41 | de 95.65 95.19 95.42 \
+| ru 90.60 94.04 92.29 | zh 91.99 91.31 91.65
+"""
+
+
+class PublishedBucc(NamedTuple):
+    """A published result on a training set of BUCC.
+
+    Attributes:
+        system: whose, such as `"LaBSE"`.
+        pair: such as `"fr-en"`.
+        direction: `"forward"`, `"backward"`, or `"both"`: what is best in either, each
+            sentence in one pair at most.
+        score: by which pairs were sorted.
+        precision: 0 to 1.
+        recall: 0 to 1.
+        f1: 0 to 1.
+    """
+
+    system: str
+    pair: str
+    direction: str
+    score: str
+    precision: float
+    recall: float
+    f1: float
+
+
+def _parse_published(table: str) -> Iterator[PublishedBucc]:
+    """Reads the table above."""
+    for line in table.strip().split("\n"):
+        direction, score, system, *pairs = (part.strip() for part in line.split("|"))
+        for code, *numbers in map(str.split, pairs):
+            precision, recall, f1 = (round(float(n) / 100, 6) for n in numbers)
+            yield PublishedBucc(
+                system, f"{code}-en", direction, score, precision, recall, f1
+            )
+
+
+BUCC_PUBLISHED = tuple(_parse_published(_PUBLISHED))
+"""Published results: by cosine the BUCC table of Feng et al., which has LaBSE, Yang et
+al. 2019 and Artetxe and Schwenk 2019; by ratio the README of LASER's `tasks/bucc`."""
+
+# Lines of BUCC's own training.gold files, by which other data of the same form is told
+# apart: what was published does not compare with results on that.
+BUCC_GOLD_PAIRS: Mapping[str, int] = MappingProxyType(
+    {"fr-en": 9086, "de-en": 9580, "ru-en": 14435, "zh-en": 1899}
+)
+
+
+# === A result ===
+
+
+@dataclass(frozen=True)
+class BuccResult:
+    """What a threshold finds in one direction by one score.
+
+    How pairs are counted is said at the head of `labse_tf/evaluation/bucc.py`.
+
+    Attributes:
+        pair: the language and English, such as `"hi-en"`.
+        direction: `"forward"`: each sentence of the language with its best English
+            one; `"backward"`: each English sentence with its best one.
+        score: `"cosine"`, `"ratio"` or `"distance"`.
+        split: `"training"`, `"sample"` or `"test"`.
+        threshold: pairs with this score or a higher one are found.
+        threshold_from: the split on which the threshold has the best F; `"caller"`
+            where it was given.
+        found: number of found pairs.
+        right: number of those that are gold pairs.
+        gold: number of different gold pairs of texts.
+        lines: lines of the files: of the language, English, gold.
+        texts: different texts of the language, of English.
+        curve: recall and precision at about a hundred thresholds, from the highest.
+    """
+
+    pair: str
+    direction: str
+    score: str
+    split: str
+    threshold: float
+    threshold_from: str
+    found: int
+    right: int
+    gold: int
+    lines: tuple[int, int, int]
+    texts: tuple[int, int]
+    curve: tuple[tuple[float, float], ...]
+
+    @property
+    def precision(self) -> float:
+        """Share of the found pairs that are right, 0 to 1; 0 where none is found."""
+        return self.right / self.found if self.found else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of the gold pairs that are found, 0 to 1."""
+        return self.right / self.gold
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, 0 to 1."""
+        return 2 * self.right / (self.found + self.gold)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether published results are on the same data: BUCC's own training set."""
+        own = BUCC_GOLD_PAIRS.get(self.pair) == self.lines[2]
+        return own and self.split == self.threshold_from == "training"
+
+    @property
+    def set_name(self) -> str:
+        """The split, and whose threshold it is where it comes from elsewhere."""
+        if self.threshold_from == self.split:
+            return self.split
+        if self.threshold_from == "caller":
+            return f"{self.split} at a given threshold"
+        return f"{self.split} at {self.threshold_from}'s threshold"
+
+    def table(self) -> str:
+        """Writes the result as text, per cent, with what was published beside it."""
+        return BuccReport((self,)).table()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the result as what `json.dump` takes.
+
+        Returns:
+            `"task"`, `"pair"`, `"direction"`, `"score"`, `"split"`, `"threshold"`,
+            `"threshold_from"`, `"precision"`, `"recall"`, `"f1"`, the counts
+            `"found"`, `"right"`, `"gold"`, `"lines"` and `"texts"` (by language), and
+            `"curve"` with the lists `"recall"` and `"precision"`.
+        """
+        code = self.pair.removesuffix("-en")
+        return {
+            "task": "bucc",
+            "pair": self.pair,
+            "direction": self.direction,
+            "score": self.score,
+            "split": self.split,
+            "threshold": self.threshold,
+            "threshold_from": self.threshold_from,
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+            "found": self.found,
+            "right": self.right,
+            "gold": self.gold,
+            "lines": dict(zip((code, "en", "gold"), self.lines, strict=True)),
+            "texts": dict(zip((code, "en"), self.texts, strict=True)),
+            "curve": {
+                "recall": [recall for recall, _ in self.curve],
+                "precision": [precision for _, precision in self.curve],
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Makes a result from what `to_dict` gave.
+
+        Args:
+            values: the dict, from JSON for instance.
+
+        Returns:
+            The result.
+
+        Raises:
+            ValueError: `values` does not come from `to_dict` of this class.
+        """
+        _check_task(cls, "bucc", values)
+        code = values["pair"].removesuffix("-en")
+        lines, texts, curve = values["lines"], values["texts"], values["curve"]
+        return cls(
+            pair=values["pair"],
+            direction=values["direction"],
+            score=values["score"],
+            split=values["split"],
+            threshold=values["threshold"],
+            threshold_from=values["threshold_from"],
+            found=values["found"],
+            right=values["right"],
+            gold=values["gold"],
+            lines=(lines[code], lines["en"], lines["gold"]),
+            texts=(texts[code], texts["en"]),
+            curve=tuple(zip(curve["recall"], curve["precision"], strict=True)),
+        )
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws precision over recall with the threshold marked.
+
+        Args:
+            path: the PNG file to write.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: the file cannot be written.
+        """
+        BuccReport((self,)).plot(path)
+
+
+# === Many results ===
+
+
+@dataclass(frozen=True)
+class BuccReport:
+    """Results over pairs, directions, scores and splits.
+
+    Attributes:
+        results: in the order in which they are shown.
+    """
+
+    results: tuple[BuccResult, ...]
+
+    def find(
+        self,
+        pair: str,
+        direction: str = "forward",
+        score: str = "cosine",
+        split: str = "training",
+    ) -> BuccResult:
+        """Looks a result up.
+
+        Args:
+            pair: with any code of its language.
+            direction: see `BuccResult`.
+            score: see `BuccResult`.
+            split: see `BuccResult`.
+
+        Returns:
+            The result.
+
+        Raises:
+            KeyError: there is none.
+            ValueError: `pair` is no pair of a language and English.
+        """
+        wanted = (pair_name(pair), direction, score, split)
+        for result in self.results:
+            key = (result.pair, result.direction, result.score, result.split)
+            if key == wanted:
+                return result
+        raise KeyError(wanted)
+
+    def table(self) -> str:
+        """Writes the paper's table as text, per cent, a block a pair.
+
+        Returns:
+            Precision, recall, F and threshold in a row, the scores side by side; below
+            them the published rows of the pair, with a mark where they are on other
+            data.
+        """
+        scores = _unique(result.score for result in self.results)
+        rows: list[_Row] = []
+        for pair in _unique(result.pair for result in self.results):
+            rows += _pair_rows([r for r in self.results if r.pair == pair], scores)
+        # A row without cells is a heading and may run on under the columns.
+        width = 2 + max(len(row.label) for row in rows if row.cells)
+        lines = [NOT_MTEB, ""]
+        lines.append(" " * width + "".join(f"{score:>{_CELLS}}" for score in scores))
+        head = f"{'P':>7}{'R':>6}{'F':>6}{'threshold':>{_CELLS - 19}}"
+        lines.append(" " * width + head * len(scores))
+        lines.append("-" * (width + _CELLS * len(scores)))
+        for row in rows:
+            cells = [row.cells.get(score, " " * _CELLS) for score in scores]
+            lines.append((f"{row.label:<{width}}" + "".join(cells)).rstrip())
+        other = [row.other_data for row in rows if row.other_data]
+        if other:
+            lines += [
+                "",
+                "* Published on BUCC's own training set. The files here are other "
+                "data, so this is",
+                "  no comparison. Gold pairs here and there: "
+                f"{', '.join(_unique(other))}.",
+            ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the report as what `json.dump` takes.
+
+        Returns:
+            `{"task": "bucc report", "note": str, "results": [BuccResult.to_dict()],
+            "published": [{"system", "pair", "direction", "score", "precision",
+            "recall", "f1", "comparable"}]}`, the published ones of the same pairs.
+        """
+        pairs = {result.pair for result in self.results}
+        comparable = {result.pair for result in self.results if result.comparable}
+        return {
+            "task": "bucc report",
+            "note": NOT_MTEB.replace("\n", " "),
+            "results": [result.to_dict() for result in self.results],
+            "published": [
+                {**row._asdict(), "comparable": row.pair in comparable}
+                for row in BUCC_PUBLISHED
+                if row.pair in pairs
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Makes a report from what `to_dict` gave.
+
+        Args:
+            values: the dict, from JSON for instance.
+
+        Returns:
+            The report.
+
+        Raises:
+            ValueError: `values` does not come from `to_dict` of this class.
+        """
+        _check_task(cls, "bucc report", values)
+        return cls(tuple(BuccResult.from_dict(row) for row in values["results"]))
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws precision over recall, a panel a pair, with the thresholds marked.
+
+        Where thresholds were searched on one split and used on another, the curves
+        are those of the first.
+
+        Args:
+            path: the PNG file to write.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: the file cannot be written.
+        """
+        searched = [r for r in self.results if r.threshold_from == r.split]
+        panels: dict[str, list[PrecisionRecall]] = {}
+        for result in searched or self.results:
+            title = f"{result.pair}, {result.set_name}"
+            panels.setdefault(title, []).append(
+                PrecisionRecall(
+                    label=f"{result.direction}, {result.score}: F {result.f1:.1%}",
+                    points=result.curve,
+                    mark=(result.recall, result.precision),
+                )
+            )
+        plot_precision_recall(panels, path, title="BUCC mining (not mteb's BUCC.v2)")
+
+
+# === The table ===
+
+_DIRECTION_NAMES = {
+    "forward": "forward, {} to English",
+    "backward": "backward, English to {}",
+    "both": "both ways, one to one",
+}
+_CELLS = 31
+
+
+class _Row(NamedTuple):
+    """A line of the table: by score precision, recall, F and threshold."""
+
+    label: str
+    cells: Mapping[str, str]
+    other_data: str = ""  # of a published one that does not compare: why
+
+
+def _pair_rows(results: Sequence[BuccResult], scores: Sequence[str]) -> Iterator[_Row]:
+    """The rows of a pair: ours, then the published ones, direction by direction."""
+    first = results[0]
+    name = language_name(first.pair.removesuffix("-en"))
+    yield _Row(
+        f"{first.pair}  {name}, {first.split}: {first.lines[0]:,} and "
+        f"{first.lines[1]:,} sentences, {first.gold:,} gold pairs",
+        {},
+    )
+    other_data = ""
+    if not any(result.comparable for result in results):
+        own = BUCC_GOLD_PAIRS.get(first.pair, 0)
+        other_data = f"{first.pair} {first.lines[2]:,} and {own:,}"
+    for direction in (*DIRECTIONS, "both"):
+        ours = [result for result in results if result.direction == direction]
+        published = [
+            row
+            for row in BUCC_PUBLISHED
+            if (row.pair, row.direction) == (first.pair, direction)
+            and row.score in scores
+            and (ours or direction == "both")
+        ]
+        if not ours and not published:
+            continue
+        yield _Row(f"  {_DIRECTION_NAMES[direction].format(name)}", {})
+        for set_name in _unique(result.set_name for result in ours):
+            of_set = [result for result in ours if result.set_name == set_name]
+            yield _Row(f"    {set_name}", {r.score: _cells(r) for r in of_set})
+        mark = " *" if other_data else ""
+        for row in published:
+            yield _Row(f"    {row.system}{mark}", {row.score: _cells(row)}, other_data)
+
+
+def _cells(row: BuccResult | PublishedBucc) -> str:
+    """Precision, recall, F and threshold, in columns."""
+    precision, recall, f1 = (100 * v for v in (row.precision, row.recall, row.f1))
+    threshold = f"{row.threshold:.4f}" if isinstance(row, BuccResult) else ""
+    return f"{precision:7.1f}{recall:6.1f}{f1:6.1f}{threshold:>{_CELLS - 19}}"
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _check_task(cls: type, task: str, values: Mapping[str, Any]) -> None:
+    if values.get("task") != task:
+        raise ValueError(
+            f"values must come from {cls.__name__}.to_dict and have the task {task!r}. "
+            f"Received: task={values.get('task')!r}"
+        )

@@ -1,0 +1,160 @@
+"""Sentences that a translation must be found among, beside those of the test itself.
+
+The paper's United Nations test looks for each translation in the whole of the other
+side, millions of sentences. They come as a stream and go: memory holds the queries, one
+block of the stream, and of each query its translation's cosine.
+
+Shapes: N queries, M sentences of a pool, D dimensions.
+
+References:
+    - Feng et al., section 5.1, https://arxiv.org/abs/2007.01852
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from labse_tf.evaluation.nearest import Encoder, encoded
+from labse_tf.mining import BothWays, check_finite, nearest_neighbors
+
+Pool = Iterable[str] | np.ndarray
+"""Sentences, or their vectors `(M, D)`, which may be a memory-mapped file."""
+
+# Sentences are encoded so many at a time: enough to sort them by length.
+_BLOCK = 8192
+
+
+class Queries:
+    """Sentences of one language that look for their translations.
+
+    Attributes:
+        hits: bool `(N,)`: whether no candidate so far is nearer than the translation.
+        candidates: how many there were.
+    """
+
+    def __init__(
+        self, vectors: np.ndarray, candidates: Sequence[str], both: BothWays
+    ) -> None:
+        """Begins with the candidates of the test itself.
+
+        Args:
+            vectors: `(N, D)`.
+            candidates: N sentences; the i-th is the translation of query i.
+            both: neighbours of the queries among the candidates, k of 1.
+        """
+        self._vectors = vectors
+        self._known = frozenset(candidates)
+        self._cosines = both.forward_cosines[:, 0]
+        self.hits = both.forward_rows[:, 0] == np.arange(len(vectors))
+        self.candidates = len(candidates)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the queries whose nearest candidate is their translation."""
+        return float(np.mean(self.hits))
+
+    def offer(
+        self, texts: Sequence[str] | None, vectors: np.ndarray, block_size: int
+    ) -> None:
+        """Looks whether candidates are nearer to queries than their translations.
+
+        Args:
+            texts: M sentences. One that is a candidate already is left out: it is the
+                translation of some query, or as wrong as it was. None if unknown.
+            vectors: `(M, D)`.
+            block_size: rows that are compared at a time.
+        """
+        if texts is not None:
+            vectors = vectors[[text not in self._known for text in texts]]
+        self.candidates += len(vectors)
+        # A query that has found something nearer cannot be right any more.
+        still = np.flatnonzero(self.hits)
+        if len(vectors) and len(still):
+            cosines, _ = nearest_neighbors(
+                self._vectors[still], vectors, 1, block_size=block_size
+            )
+            # Of equals the first is the neighbour, and the test's own come first.
+            self.hits[still] = cosines[:, 0] <= self._cosines[still]
+
+
+def checked_pools(
+    pool: Mapping[str, Pool] | None, codes: Iterable[str]
+) -> dict[str, Pool]:
+    """Checks what can be checked of pools before anything is encoded.
+
+    Args:
+        pool: by language.
+        codes: the languages of the test, without English.
+
+    Returns:
+        The pools.
+
+    Raises:
+        ValueError: a pool of another language, one that is a string or no matrix.
+    """
+    pools = dict(pool or {})
+    known = ["en", *codes]
+    for code, sentences in pools.items():
+        if code not in known:
+            raise ValueError(
+                f"pool must have languages of the pairs, {' '.join(known)}. "
+                f"Received: {code!r}"
+            )
+        if isinstance(sentences, np.ndarray) and sentences.ndim != 2:
+            raise ValueError(
+                f"pool[{code!r}] must have the shape (M, D) where it is an array. "
+                f"Received: {sentences.shape}"
+            )
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
+            raise ValueError(
+                f"pool[{code!r}] must be an iterable of sentences or their vectors. "
+                f"Received: {type(sentences).__name__}"
+            )
+    return pools
+
+
+def stream(
+    encode: Encoder, pool: Pool, dim: int, what: str
+) -> Iterator[tuple[list[str] | None, np.ndarray]]:
+    """Goes through a pool once, block by block.
+
+    Args:
+        encode: of the sentences.
+        pool: sentences or vectors.
+        dim: D of the queries.
+        what: the sentences are, for errors.
+
+    Yields:
+        Sentences (None where there are only vectors) and their vectors `(M, D)`.
+
+    Raises:
+        ValueError: a row is not finite or has another width; the message names it.
+    """
+    first = 0
+    for texts, vectors in _blocks(encode, pool, what):
+        if vectors.shape[1] != dim:
+            raise ValueError(
+                f"the vectors of {what} must have the length of the others, {dim}. "
+                f"Received: {vectors.shape[1]}"
+            )
+        if texts is None:
+            check_finite(vectors, f"the vectors of {what}", first)
+        yield texts, vectors
+        first += len(vectors)
+
+
+def _blocks(
+    encode: Encoder, pool: Pool, what: str
+) -> Iterator[tuple[list[str] | None, np.ndarray]]:
+    """Blocks of a pool, encoded."""
+    if isinstance(pool, np.ndarray):
+        for start in range(0, len(pool), _BLOCK):
+            yield None, np.asarray(pool[start : start + _BLOCK], dtype=np.float32)
+        return
+    texts, first = iter(pool), 0
+    while block := list(itertools.islice(texts, _BLOCK)):
+        yield block, encoded(encode, block, what=what, first=first)
+        first += len(block)

@@ -1,0 +1,505 @@
+"""One report of all that a folder of test data lets one measure.
+
+    report.md      what was measured, the means, and the table and plot of each part
+    report.json    the same for programs
+    *.png          the plots
+
+A part is a folder with files of one kind; its name is its path. Files are read and
+checked before the first sentence is encoded, and the report appears whole or not at
+all.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labse_tf.evaluation.bucc import bucc_report
+from labse_tf.evaluation.bucc_files import find_bucc_files, read_bucc
+from labse_tf.evaluation.bucc_results import BuccReport
+from labse_tf.evaluation.languages import language_code
+from labse_tf.evaluation.laser import TatoebaResult, tatoeba_pairs
+from labse_tf.evaluation.nearest import Encoder, first_shares
+from labse_tf.evaluation.plots import new_figure
+from labse_tf.evaluation.ranking import RetrievalResult, searched, trained_codes
+from labse_tf.evaluation.reading import read_pairs
+from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
+from labse_tf.evaluation.xsim import XsimResult, xsim_shares
+from labse_tf.files import whole_directory
+from labse_tf.progress import progress_bar
+
+KINDS = {
+    "tatoeba": "Tatoeba (tatoeba.XXX-eng.XXX)",
+    "pairs": "Pairs (en-XX.tsv)",
+    "bucc": "BUCC mining (XX-en.training.gold)",
+    "sts": "Semantic textual similarity (stsb-XX-test.csv)",
+}
+
+# Text to train on, which takes hours to encode and says nothing about a model that has
+# seen it.
+TRAINING_FOLDERS = ("corpus", "train", "training")
+
+_NAMES = {
+    "tatoeba": re.compile(r"tatoeba\.[a-z]{2,3}-eng\.[a-z]{2,3}"),
+    "pairs": re.compile(r"en-(?P<code>.+)\.tsv(\.gz)?"),
+    "bucc": re.compile(r"(?P<pair>.+-en)\.(training|sample|test)\.gold(\.gz)?"),
+    "sts": re.compile(r"stsb-.+-(train|dev|test)\.csv(\.gz)?"),
+}
+_NEIGHBORS = 4  # of xSIM's margin, as in LASER
+
+Result = RetrievalResult | BuccReport | StsResult
+
+
+class Part(NamedTuple):
+    """A folder with files of one kind.
+
+    Attributes:
+        name: its path below the folder that was searched; the kind where it is that
+            folder itself, with the kind behind it where others share the path.
+        kind: one of `KINDS`.
+        folder: where the files are.
+    """
+
+    name: str
+    kind: str
+    folder: Path
+
+
+class Measured(NamedTuple):
+    """What was measured on a part.
+
+    Attributes:
+        part: the part.
+        results: name of the measure -> its result.
+        seconds: how long it took.
+    """
+
+    part: Part
+    results: dict[str, Result]
+    seconds: float
+
+    def scores(self) -> list[tuple[str, str, int, float]]:
+        """The rows of the summary.
+
+        Returns:
+            Name of the part, of the measure, number of languages, per cent.
+        """
+        rows = []
+        for name, result in self.results.items():
+            if isinstance(result, BuccReport):
+                rows += _bucc_scores(result)
+            elif isinstance(result, StsResult):
+                title = f"STS {result.split}, Spearman"
+                rows.append((title, len(result.languages), result.mean_spearman))
+            elif isinstance(result, XsimResult):
+                languages = len(result.forward)
+                title = "xSIM error rate (low is good)"
+                rows.append((title, languages, result.mean_error_rate))
+            else:
+                rows.append((name, len(result.forward), result.mean_accuracy))
+                groups = {"trained": len(result.forward) - len(result.zero_shot)}
+                groups["zero-shot"] = len(result.zero_shot)
+                means = result.training_means
+                rows += [
+                    (f"{name}, {group}", groups[group], mean)
+                    for group, mean in means.items()
+                    if len(means) > 1
+                ]
+        return [(self.part.name, name, n, 100 * value) for name, n, value in rows]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was measured on a folder.
+
+    Attributes:
+        model: its name.
+        folder: that was searched.
+        measured: the parts, in the order of their names.
+        missing: kinds of data, of `KINDS`, that the folder does not have.
+        left_out: folders that were not looked into or not asked for.
+        trained: languages that the encoder was trained on, where that is known.
+        version: of labse_tf.
+        date: of the day, ISO 8601.
+    """
+
+    model: str
+    folder: str
+    measured: tuple[Measured, ...]
+    missing: tuple[str, ...]
+    left_out: tuple[str, ...]
+    trained: tuple[str, ...] | None
+    version: str
+    date: str
+
+    def table(self) -> str:
+        """Writes the means as text, a row a part and measure.
+
+        Returns:
+            Part, measure, number of languages and the mean over them, per cent.
+        """
+        rows = [row for part in self.measured for row in part.scores()]
+        widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
+        head = f"{'part':<{widths[0]}}  {'measure':<{widths[1]}}  languages    mean"
+        lines = [head, "-" * len(head)]
+        for part, measure, languages, mean in rows:
+            titles = f"{part:<{widths[0]}}  {measure:<{widths[1]}}"
+            lines.append(f"{titles}  {languages:9d}{mean:8.1f}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the report as what `json.dump` takes.
+
+        Returns:
+            `{"task": "all", "model", "folder", "labse_tf", "date", "trained",
+            "missing", "left_out", "parts": {name: {"kind", "seconds", "results":
+            {measure: the result's own to_dict()}}}}`.
+        """
+        return {
+            "task": "all",
+            "model": self.model,
+            "folder": self.folder,
+            "labse_tf": self.version,
+            "date": self.date,
+            "trained": None if self.trained is None else list(self.trained),
+            "missing": list(self.missing),
+            "left_out": list(self.left_out),
+            "parts": {
+                part.name: {
+                    "kind": part.kind,
+                    "seconds": round(seconds, 1),
+                    "results": {
+                        name: result.to_dict() for name, result in results.items()
+                    },
+                }
+                for part, results, seconds in self.measured
+            },
+        }
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `report.md`, `report.json` and the plots.
+
+        Args:
+            folder: it must exist.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: a file cannot be written.
+        """
+        folder = Path(folder)
+        lines = [f"# {self.model}", "", *self._head(), ""]
+        for part, results, seconds in self.measured:
+            lines += [
+                f"## {part.name}",
+                "",
+                f"{KINDS[part.kind]}, {seconds:.0f} s.",
+                "",
+            ]
+            for name, result in results.items():
+                lines += ["```text", result.table(), "```", ""]
+                # xSIM's plot would be the first one upside down.
+                if not isinstance(result, XsimResult):
+                    picture = re.sub(r"[^A-Za-z0-9.]+", "-", part.name) + ".png"
+                    result.plot(folder / picture)
+                    lines += [f"![{part.name}, {name}]({picture})", ""]
+        text = "\n".join(lines).rstrip() + "\n"
+        (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
+        values = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        (folder / "report.json").write_text(values, encoding="utf-8", newline="\n")
+
+    def _head(self) -> list[str]:
+        """What was measured and what not, and the means."""
+        lines = [
+            f"Measured on `{self.folder}`, {self.date}, with labse_tf {self.version}. "
+            "Means give each language the same weight; accuracy is that of the nearest "
+            "translation, mean of both directions. Per cent, correlations times 100."
+        ]
+        if self.trained is not None:
+            lines += ["", f"Trained on {' '.join(self.trained)}; others are zero-shot."]
+        lines += ["", "| part | measure | languages | mean |", "|---|---|---:|---:|"]
+        lines += [
+            f"| {part} | {measure} | {languages} | {mean:.1f} |"
+            for measured in self.measured
+            for part, measure, languages, mean in measured.scores()
+        ]
+        if self.missing:
+            absent = "; ".join(KINDS[kind] for kind in self.missing)
+            lines += ["", f"Not there: {absent}."]
+        if self.left_out:
+            lines += ["", f"Left out: {', '.join(self.left_out)}."]
+        return lines
+
+
+def evaluate_all(
+    encode: Encoder,
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    model: str = "encoder",
+    only: Iterable[str] | None = None,
+    trained: Iterable[str] | None = None,
+    overwrite: bool = False,
+    block_size: int = 1024,
+    progress: bool | None = None,
+) -> Report:
+    """Measures all that a folder has data for and writes one report.
+
+    Looked for in the folder and all below it: Tatoeba's files and pair files
+    (`en-XX.tsv[.gz]`), for nearest-translation accuracy and xSIM error rates; BUCC's
+    files, for mining; those of STS, the test set where there is one, else the
+    development set. Folders named `corpus`, `train` or `training` hold text to train
+    on: they are left out unless `only` asks for one.
+
+    Args:
+        encode: from a list of strings to `(n, D)`.
+        folder: where the data is.
+        output: the folder of the report, which appears at the end.
+        model: name of the encoder, for the title.
+        only: names of parts, see `find_parts`; all where None.
+        trained: languages that the encoder was trained on, to report the others apart.
+        overwrite: whether an existing report is replaced.
+        block_size: as in `retrieval`.
+        progress: whether to show bars; None for where standard error is a terminal
+            and there is much to do.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: a file cannot be read or the report not written.
+        ValueError: the folder has no data or not the parts that are asked for, a file
+            is wrong (the message has file and line), `output` exists, or `encode`
+            gives anything but one finite row a sentence. All but the last is found
+            before anything is encoded.
+
+    Example:
+        >>> report = evaluate_all(model.encode, "data", "report")  # doctest: +SKIP
+        >>> print(report.table())  # doctest: +SKIP
+    """
+    from labse_tf import __version__
+
+    new_figure(1, 1)  # Matplotlib is there.
+    known = trained_codes(trained)
+    found = find_parts(folder)
+    parts = _chosen_parts(found, folder, only)
+    with whole_directory(output, overwrite=overwrite) as unfinished:
+        # All files are read before the first sentence is encoded, which may take hours.
+        ready = [(part, _prepare(part)) for part in parts]
+        measured = []
+        for part, measure in ready:
+            started = time.perf_counter()
+            results = measure(_Run(encode, known, block_size, progress))
+            seconds = time.perf_counter() - started
+            measured.append(Measured(part, results, seconds))
+        report = Report(
+            model,
+            str(folder),
+            tuple(measured),
+            missing=tuple(k for k in KINDS if k not in {part.kind for part in found}),
+            left_out=tuple(part.name for part in found if part not in parts),
+            trained=known,
+            version=__version__,
+            date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        )
+        report.write(unfinished)
+    return report
+
+
+# === Finding ===
+
+
+def find_parts(folder: str | os.PathLike[str]) -> list[Part]:
+    """Looks what a folder has data for.
+
+    Args:
+        folder: to be searched with all below it; hidden folders are not looked into.
+
+    Returns:
+        The parts, by name.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    root = Path(folder)
+    os.listdir(root)  # os.walk would say nothing where there is no folder.
+    found: dict[tuple[Path, str], None] = {}
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place)
+        for kind, pattern in _NAMES.items():
+            names = [match for match in map(pattern.fullmatch, files) if match]
+            if not names:
+                continue
+            # Of BUCC a pair may have a folder of its own, of its name.
+            apart = kind == "bucc" and here != root
+            apart = apart and here.name in {match["pair"] for match in names}
+            found[here.parent if apart else here, kind] = None
+    shared = [where for where, _ in found]
+    parts = []
+    for where, kind in found:
+        name = where.relative_to(root).as_posix()
+        if name == ".":
+            name = kind
+        elif shared.count(where) > 1:
+            name = f"{name}:{kind}"
+        parts.append(Part(name, kind, where))
+    return sorted(parts)
+
+
+def _chosen_parts(
+    parts: Sequence[Part], folder: str | os.PathLike[str], only: Iterable[str] | None
+) -> list[Part]:
+    """The parts to measure."""
+    if only is None:
+        chosen = [
+            part
+            for part in parts
+            if not set(part.folder.relative_to(folder).parts) & set(TRAINING_FOLDERS)
+        ]
+    else:
+        named = [only] if isinstance(only, str) else list(only)
+        there = {part.name: part for part in parts}
+        missing = [name for name in named if name not in there]
+        if missing or not named:
+            raise ValueError(
+                f"only must name parts of {folder}, which has "
+                f"{', '.join(there) or 'none'}. "
+                f"Received: {', '.join(missing) or 'none'}"
+            )
+        chosen = [there[name] for name in sorted(set(named))]
+    if not chosen:
+        raise ValueError(
+            f"folder must have files to measure with: {'; '.join(KINDS.values())}. "
+            f"Received: {folder}" + (", with text to train on only" if parts else "")
+        )
+    return chosen
+
+
+# === Measuring ===
+
+
+class _Run(NamedTuple):
+    """What all parts are measured with."""
+
+    encode: Encoder
+    trained: tuple[str, ...] | None
+    block_size: int
+    progress: bool | None
+
+
+Measure = Callable[[_Run], dict[str, Result]]
+
+
+def _prepare(part: Part) -> Measure:
+    """Reads and checks the files of a part; gives what measures on them."""
+    if part.kind == "tatoeba":
+        return _ranking(part, tatoeba_pairs(part.folder))
+    if part.kind == "pairs":
+        return _ranking(part, _pair_files(part.folder))
+    if part.kind == "bucc":
+        return _mining(part)
+    return _similarity(part)
+
+
+def _ranking(part: Part, pairs: Mapping[str, tuple[list[str], list[str]]]) -> Measure:
+    """Accuracy and xSIM from one search."""
+
+    def measure(run: _Run) -> dict[str, Result]:
+        nearest: dict[str, tuple[float, float]] = {}
+        aligned: dict[str, tuple[float, float]] = {}
+        with progress_bar(
+            part.name, len(pairs), "languages", show=run.progress
+        ) as advance:
+            for code, _, both in searched(
+                run.encode, pairs, _NEIGHBORS, run.block_size, lambda *_: advance(1)
+            ):
+                nearest[code] = first_shares(both)
+                aligned[code] = xsim_shares(both, pairs[code])
+        kind = TatoebaResult if part.kind == "tatoeba" else RetrievalResult
+        return {
+            "accuracy": kind.from_shares(nearest, pairs, run.trained),
+            "xsim": XsimResult.from_shares(aligned, pairs, run.trained, k=_NEIGHBORS),
+        }
+
+    return measure
+
+
+def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
+    """Reads `en-XX.tsv[.gz]`, by XX."""
+    pairs: dict[str, tuple[list[str], list[str]]] = {}
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _NAMES["pairs"].fullmatch(path.name)
+        if match is None:
+            continue
+        code = match["code"]
+        try:
+            language_code(code)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: expected a name en-XX.tsv with a language. {error}"
+            ) from None
+        if code in files:
+            raise ValueError(
+                f"{path}: expected one file a language. Received: {files[code].name} "
+                "too"
+            )
+        files[code] = path
+        pairs[code] = read_pairs(path)
+    return pairs
+
+
+def _mining(part: Part) -> Measure:
+    """BUCC's report, from files that are read twice: now and when it is their turn."""
+    files = find_bucc_files(part.folder)
+    trained_on = [pair for pair, splits in files.items() if "training" in splits]
+    if not trained_on:
+        raise ValueError(
+            f"{part.folder}: expected files XX-en.training.XX, .en and .gold. "
+            f"Received: other splits of {' '.join(files)}"
+        )
+    for pair in trained_on:
+        read_bucc(part.folder, pair, "training", files[pair])
+        if "gold" in files[pair].get("test", {}):
+            read_bucc(part.folder, pair, "test", files[pair])
+
+    def measure(run: _Run) -> dict[str, Result]:
+        return {"mining": bucc_report(run.encode, part.folder, progress=run.progress)}
+
+    return measure
+
+
+def _bucc_scores(report: BuccReport) -> list[tuple[str, int, float]]:
+    """Mean F over the pairs, a row a split, direction and score."""
+    groups: dict[str, list[float]] = {}
+    for result in report.results:
+        title = f"BUCC {result.set_name}, {result.direction}, {result.score}: F"
+        groups.setdefault(title, []).append(result.f1)
+    return [(title, len(f1), float(np.mean(f1))) for title, f1 in groups.items()]
+
+
+def _similarity(part: Part) -> Measure:
+    """STS on the test set where there is one, else on the development set."""
+    names = os.listdir(part.folder)
+    there = {m[1] for m in map(_NAMES["sts"].fullmatch, names) if m}
+    split = next(s for s in reversed(SPLITS) if s in there)
+    pairs = read_sts(part.folder, split=split)
+
+    def measure(run: _Run) -> dict[str, Result]:
+        with progress_bar(
+            part.name, len(pairs), "languages", show=run.progress
+        ) as advance:
+            result = sts(run.encode, pairs, progress=lambda *_: advance(1))
+        return {"similarity": StsResult(result.languages, split)}
+
+    return measure

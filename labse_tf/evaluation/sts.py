@@ -1,0 +1,374 @@
+"""Semantic textual similarity: do cosines order pairs of sentences as people do?
+
+References:
+    - Cer et al., "SemEval-2017 Task 1: Semantic Textual Similarity",
+      https://arxiv.org/abs/1708.00055
+    - Cer et al., "Universal Sentence Encoder" (the angle in place of the cosine),
+      https://arxiv.org/abs/1803.11175
+    - STSb Multi MT, the test in ten more languages,
+      https://github.com/PhilipMay/stsb-multi-mt
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labse_tf.evaluation.languages import language_code, language_name
+from labse_tf.evaluation.nearest import DistinctRows, Encoder
+from labse_tf.evaluation.plots import plot_bars
+from labse_tf.evaluation.reading import read_csv, shorten
+from labse_tf.mining import unit_rows
+
+SPLITS = ("train", "dev", "test")
+_HEADER = ["sentence1", "sentence2"]
+_FILE = re.compile(r"stsb-([A-Za-z]{2,3}(?:-[A-Za-z]+)?)-(train|dev|test)\.csv(\.gz)?")
+_MOST = 5.0  # Two sentences that mean the same.
+
+ScoredPairs = tuple[Sequence[str], Sequence[str], Sequence[float]]
+
+
+class StsScores(NamedTuple):
+    """Correlations with what people say, -1 to 1.
+
+    Attributes:
+        pairs: number of sentence pairs.
+        spearman: of the cosines' ranks with the people's.
+        spearman_angular: the same of the negative angle, -arccos(cosine). Arccos only
+            ever falls, so it has the order of the cosines and this correlation is
+            theirs: it is here because others report it.
+        pearson: of the cosines themselves.
+        pearson_angular: of the negative angles, which the bend of arccos sets apart
+            from the cosines.
+    """
+
+    pairs: int
+    spearman: float
+    spearman_angular: float
+    pearson: float
+    pearson_angular: float
+
+
+@dataclass(frozen=True)
+class StsResult:
+    """Semantic textual similarity a language.
+
+    Attributes:
+        languages: the correlations, by language.
+        split: the part of the data, where it is from files.
+    """
+
+    languages: dict[str, StsScores]
+    split: str | None = None
+
+    @property
+    def spearman(self) -> dict[str, float]:
+        """Spearman's correlation of the cosines, by language."""
+        return {code: scores.spearman for code, scores in self.languages.items()}
+
+    @property
+    def mean_spearman(self) -> float:
+        """Mean of `spearman` over the languages, each with the same weight."""
+        return float(np.mean(list(self.spearman.values())))
+
+    def table(self) -> str:
+        """Writes the result as text, correlations times 100, best language first.
+
+        Returns:
+            A row a language and their mean.
+        """
+        codes = self._best_first()
+        names = {code: language_name(code) for code in codes}
+        width = max(map(len, (*names.values(), "mean of 00 languages")))
+        above = f"{'':<{9 + width}}{'':7}{'Spearman':>16}{'Pearson':>16}"
+        head = (
+            f"{'code':<9}{'language':<{width}}  pairs  cosine  arccos  cosine  arccos"
+        )
+        lines = [above, head, "-" * len(head)]
+        for code in codes:
+            pairs, *values = self.languages[code]
+            row = "".join(f"{100 * value:8.1f}" for value in values)
+            lines.append(f"{code:<9}{names[code]:<{width}}{pairs:7d}{row}")
+        columns = list(zip(*self.languages.values(), strict=True))
+        means = "".join(f"{100 * float(np.mean(c)):8.1f}" for c in columns[1:])
+        title = f"mean of {len(codes)} language" + ("s" if len(codes) > 1 else "")
+        lines += [
+            "-" * len(head),
+            f"{title:<{9 + width}}{sum(columns[0]):7d}{means}",
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _best_first(self) -> list[str]:
+        """Languages by Spearman's correlation, those of the same one by code."""
+        return sorted(self.languages, key=lambda code: (-self.spearman[code], code))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the result as what `json.dump` takes.
+
+        Returns:
+            `{"task": "sts", "split": str, "mean_spearman": float, "languages": {code:
+            {"name", "pairs", "spearman", "spearman_angular", "pearson",
+            "pearson_angular"}}}`.
+        """
+        return {
+            "task": "sts",
+            "split": self.split,
+            "mean_spearman": self.mean_spearman,
+            "languages": {
+                code: {"name": language_name(code), **scores._asdict()}
+                for code, scores in self.languages.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StsResult:
+        """Makes a result from what `to_dict` gave.
+
+        Args:
+            values: the dict, from JSON for instance.
+
+        Returns:
+            The result.
+
+        Raises:
+            ValueError: `values` does not come from `to_dict`.
+        """
+        if values.get("task") != "sts":
+            raise ValueError(
+                "values must come from StsResult.to_dict and have the task 'sts'. "
+                f"Received: task={values.get('task')!r}"
+            )
+        languages = {
+            code: StsScores(*(row[field] for field in StsScores._fields))
+            for code, row in values["languages"].items()
+        }
+        return cls(languages, values["split"])
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws a horizontal bar a language, best on top.
+
+        Args:
+            path: the PNG file to write.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: the file cannot be written.
+        """
+        codes = self._best_first()
+        rows = [self.languages[code] for code in codes]
+        count = f"{len(codes)} language" + ("s" if len(codes) > 1 else "")
+        plot_bars(
+            path,
+            labels=[f"{language_name(code)}  {code}" for code in codes],
+            bars={"Spearman": [100 * row.spearman for row in rows]},
+            marks={
+                "Pearson, cosine": [100 * row.pearson for row in rows],
+                "Pearson, arccos": [100 * row.pearson_angular for row in rows],
+            },
+            title=f"STS, mean Spearman {100 * self.mean_spearman:.1f} over {count}",
+            axis="correlation with what people say, times 100",
+        )
+
+
+def sts(
+    encode: Encoder,
+    pairs: str | os.PathLike[str] | Mapping[str, ScoredPairs],
+    languages: str | Iterable[str] | None = None,
+    split: str = "test",
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> StsResult:
+    """Measures whether cosines order pairs of sentences as people do.
+
+    Cosines are taken to 7 decimals, so that equal vectors are equal pairs; equal values
+    share the mean of their ranks. Where all cosines of a language are equal, its
+    correlations are 0: such an encoder tells nothing.
+
+    Args:
+        encode: from a list of strings to `(n, D)`; the rows need not be unit vectors.
+        pairs: a folder of `stsb-XX-{train,dev,test}.csv[.gz]`, each row
+            `sentence1,sentence2,score` with a score from 0 to 5; or language ->
+            (sentences, sentences, scores), as long as each other.
+        languages: codes (any spelling); all there are where None.
+        split: which files of the folder, `"test"`, `"dev"` or `"train"`.
+        progress: called after each language with its code, the number of languages
+            done and the number of all.
+
+    Returns:
+        Correlations a language, in the order of the request (of the codes where all
+        are measured).
+
+    Raises:
+        OSError: the folder or a file cannot be read.
+        ValueError: a language is not there, a row of a file is wrong (it is named),
+            lists differ in length, all scores of a language are the same, or `encode`
+            gives anything but one finite row a sentence.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.evaluation import sts
+        >>> def encode(sentences):
+        ...     return np.array([[len(s), 1.0] for s in sentences])
+        >>> pairs = {"en": (["a", "a", "a"], ["b", "two", "three"], [5, 3, 0])}
+        >>> round(sts(encode, pairs).spearman["en"], 6)
+        1.0
+    """
+    if isinstance(pairs, Mapping):
+        scored = _chosen(pairs, languages, "pairs")
+        for code, sides in scored.items():
+            _check_lists(code, sides)
+    else:
+        scored = read_sts(pairs, languages, split)
+    found = {}
+    for done, (code, (first, second, people)) in enumerate(scored.items(), 1):
+        # One call a language, whatever sides its sentences stand on.
+        rows = DistinctRows(encode)([*first, *second], what=f"{code} sentences")
+        vectors = unit_rows(rows)
+        cosines = np.einsum("nd,nd->n", vectors[: len(first)], vectors[len(first) :])
+        found[code] = _correlations(cosines.clip(-1, 1).round(7), people)
+        if progress is not None:
+            progress(code, done, len(scored))
+    return StsResult(found, None if isinstance(pairs, Mapping) else split)
+
+
+def read_sts(
+    folder: str | os.PathLike[str],
+    languages: str | Iterable[str] | None = None,
+    split: str = "test",
+) -> dict[str, ScoredPairs]:
+    """Reads `stsb-XX-SPLIT.csv[.gz]`.
+
+    Args:
+        folder: where the files are.
+        languages: as in `sts`.
+        split: `"test"`, `"dev"` or `"train"`.
+
+    Returns:
+        Language -> sentences, sentences, scores.
+
+    Raises:
+        OSError: the folder or a file cannot be read.
+        ValueError: there are no such files, a language has none, or a row is wrong.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}. Received: {split!r}")
+    files: dict[str, Path] = {}
+    # os.listdir names the folder in the error where there is none.
+    for name in sorted(os.listdir(folder)):
+        match = _FILE.fullmatch(name)
+        if match and match[2] == split:
+            code, path = language_code(match[1]), Path(folder, name)
+            if code in files:
+                raise ValueError(
+                    f"one file a language is expected in {folder}. Received: "
+                    f"{files[code].name} and {name}, both of {code!r}"
+                )
+            files[code] = path
+    if not files:
+        raise ValueError(
+            f"folder must have files named stsb-XX-{split}.csv or .csv.gz. "
+            f"Received: {folder}"
+        )
+    chosen = _chosen(files, languages, str(folder))
+    return {code: _read_scored(path) for code, path in chosen.items()}
+
+
+def _read_scored(path: Path) -> ScoredPairs:
+    """Reads sentences and scores of a file."""
+    first, second, people = [], [], []
+    rows = read_csv(path, 3)
+    if rows[0][1][:2] == _HEADER:
+        del rows[0]
+    for line, (one, other, score) in rows:
+        try:
+            value = float(score)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= _MOST:
+            raise ValueError(
+                f"{path}:{line}: expected a score from 0 to 5 in the third field. "
+                f"Received: {shorten(score)}"
+            )
+        if not one.strip() or not other.strip():
+            raise ValueError(
+                f"{path}:{line}: expected two sentences and a score. "
+                f"Received: {shorten(','.join((one, other, score)))}"
+            )
+        first.append(one)
+        second.append(other)
+        people.append(value)
+    if len(set(people)) < 2:
+        raise ValueError(
+            f"{path}: expected rows with different scores. Received: {len(people)} "
+            f"rows, scores {sorted(set(people))}"
+        )
+    return first, second, people
+
+
+def _check_lists(code: str, sides: ScoredPairs) -> None:
+    """Refuses lists that do not belong together or have nothing to order."""
+    sizes = [len(side) for side in sides]
+    if len(sizes) != 3 or len(set(sizes)) != 1:
+        raise ValueError(
+            f"pairs[{code!r}] must be two lists of sentences and one of scores, of the "
+            f"same length. Received: lengths {sizes}"
+        )
+    bad = [score for score in sides[2] if not math.isfinite(score)]
+    if bad or len(set(sides[2])) < 2:
+        raise ValueError(
+            f"pairs[{code!r}] must have finite scores, two different ones at least. "
+            f"Received: {sorted(set(bad or sides[2]), key=str)}"
+        )
+
+
+def _chosen(there: Mapping[str, Any], languages: Any, where: str) -> dict[str, Any]:
+    """The languages that are asked for, in that order; all, sorted, where None."""
+    if not there:
+        raise ValueError(f"{where} must have at least one language. Received: none")
+    if languages is None:
+        return {code: there[code] for code in sorted(there)}
+    named = [languages] if isinstance(languages, str) else languages
+    codes = list(dict.fromkeys(language_code(code) for code in named))
+    if not codes:
+        raise ValueError("languages must name at least one. Received: none")
+    missing = [code for code in codes if code not in there]
+    if missing:
+        raise ValueError(
+            f"languages must be in {where}, which has {' '.join(sorted(there))}. "
+            f"Received: {' '.join(missing)}"
+        )
+    return {code: there[code] for code in codes}
+
+
+def _correlations(cosines: np.ndarray, people: Sequence[float]) -> StsScores:
+    """All correlations of a language."""
+    scores = np.asarray(people, dtype=np.float64)
+    angles = -np.arccos(cosines)
+    return StsScores(
+        len(scores),
+        _pearson(_ranks(cosines), _ranks(scores)),
+        _pearson(_ranks(angles), _ranks(scores)),
+        _pearson(cosines, scores),
+        _pearson(angles, scores),
+    )
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1, `(n,)`; equal values have the mean of the ranks they take."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's correlation, 0 where one side is constant."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.clip((x @ y) / np.sqrt((x @ x) * (y @ y)), -1, 1))
