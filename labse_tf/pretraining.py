@@ -443,7 +443,9 @@ def grow(model: Growing, num_layers: int) -> Growing:
             _copy_weights(
                 old.sentence_pooling.weights, encoder.sentence_pooling.weights
             )
-            new = DualEncoder(encoder, length_groups=model.length_groups)
+            new = DualEncoder(
+                encoder, model.chunk_size, length_groups=model.length_groups
+            )
             settings["loss"] = model.pair_loss
             settings["metrics"] = [
                 type(metric).from_config(metric.get_config())

@@ -262,6 +262,12 @@ class Recipe(BaseRecipe):
         group="training",
         choices=OPTIMIZERS,
     )
+    chunk_size: int | None = _field(
+        None,
+        "gradient caching: pairs of a replica that are encoded at a time, each twice; "
+        "the negatives are those of the whole batch, and memory holds one chunk",
+        group="training",
+    )
     length_groups: int = _field(
         1,
         "sentences of a batch are encoded in so many groups of like length, each cut "
@@ -277,6 +283,8 @@ class Recipe(BaseRecipe):
         super().check()
         for name in ("scale", "length_groups"):
             _positive(self, name)
+        if self.chunk_size is not None:
+            _positive(self, "chunk_size")
         size = self.hard_negatives
         if size < 0 or (size and self.batch_size % size):
             raise ValueError(
@@ -399,6 +407,7 @@ _OURS_EVERYWHERE = {
     "batches": "ours: the paper says nothing of a batch's languages",
     "hard_negatives": "arXiv 2007.01852: none; they are said not to help",
     "length_buckets": "ours: the paper says nothing of lengths in a batch",
+    "chunk_size": "ours: none; the paper's accelerators hold their part of the batch",
     "length_groups": "ours: 1; a TPU's shapes do not vary",
     "stages": "ours: none; the encoder comes from pre-training with all its layers",
     "optimizer": "ours: dense; on a TPU rows of tables cannot be sparse",

@@ -60,7 +60,7 @@ TRAIN = """
     with strategy.scope():
         backbone = models.LaBSEBackbone(60, 1, 2, 16, 32, dropout=0.0)
         encoder = models.LaBSE(backbone, pooling="mean")
-        dual = models.DualEncoder(encoder)
+        dual = models.DualEncoder(encoder, settings.get("chunk"))
         kind = StopGradient if settings.get("stop") else losses.AdditiveMarginSoftmax
         loss = kind(0.3, 10.0, cross_replica=settings.get("cross", True))
         optimizer = keras.optimizers.SGD(0.5)
@@ -220,6 +220,16 @@ def test_replicas_train_as_one_device(run_python, tmp_path, one, replicas) -> No
     difference = np.abs(weights - one[1]).max()
     print(f"{replicas} replicas: largest difference after 5 steps {difference:.2e}")
     assert difference < 1e-5
+
+
+def test_replicas_that_encode_in_chunks_train_as_one_device(
+    run_python, tmp_path, one
+) -> None:
+    """Vectors are gathered once, between the chunks' two passes."""
+    result, weights = train(run_python, tmp_path, strategy="cpu:2", chunk=3)
+    assert result["replicas"] == 2
+    assert result["first"]["loss"] == pytest.approx(one[0]["first"]["loss"], rel=1e-6)
+    assert np.abs(weights - one[1]).max() < 1e-5
 
 
 def test_clipping_is_that_of_one_device(run_python, tmp_path) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from labse_tf.distribute import replica_count
 from labse_tf.layers import sentence_fingerprints
 from labse_tf.metrics import TranslationRankingAccuracy
+from labse_tf.models.chunking import (
+    SIDES,
+    Chunks,
+    Encode,
+    chunk_gradients,
+    encode_by_length,
+    encode_chunks,
+    random_states,
+)
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -22,14 +33,19 @@ class DualEncoder(keras.Model):
 
     Args:
         encoder: A `LaBSE` model, or any Keras model from features to unit vectors.
+        chunk_size: Gradient caching: pairs that are encoded at a time, each twice. The
+            loss and the gradients are those of the whole batch; memory holds the
+            activations of one chunk, so that a small device can have thousands of
+            negatives. `None` encodes the batch at once. TensorFlow only.
         length_groups: Each side is encoded in that many groups of sentences of like
             length, each cut to its own longest. Vectors and gradients are those of
             one group; where a batch has long and short sentences, little time goes
-            into padding. TensorFlow without XLA only, where shapes may vary.
+            into padding. With `chunk_size` any number above 1 puts sentences of like
+            length into a chunk. TensorFlow without XLA only, where shapes may vary.
         **kwargs: `name`, `trainable`.
 
     Raises:
-        ValueError: If `length_groups` is not positive, or more than 1 on another
+        ValueError: If `chunk_size` or `length_groups` is not positive, or on another
             backend than TensorFlow.
 
     Call arguments:
@@ -40,24 +56,32 @@ class DualEncoder(keras.Model):
         Dict with `source` and `target`, float32 `(B, D)` each.
 
     References:
-        Feng et al., 2022, section 2.1 (https://arxiv.org/abs/2007.01852).
+        - Feng et al., 2022, section 2.1 (https://arxiv.org/abs/2007.01852)
+        - Gao et al., 2021, on gradient caching (https://arxiv.org/abs/2101.06983)
     """
 
     def __init__(
-        self, encoder: keras.Model, *, length_groups: int = 1, **kwargs: Any
+        self,
+        encoder: keras.Model,
+        chunk_size: int | None = None,
+        *,
+        length_groups: int = 1,
+        **kwargs: Any,
     ) -> None:
-        if length_groups < 1:
-            raise ValueError(
-                f"`length_groups` must be positive. Received: {length_groups}"
-            )
-        if length_groups > 1 and keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "`length_groups` above 1 needs shapes that vary, so the TensorFlow "
-                f"backend. Received: length_groups={length_groups} on "
-                f"{keras.backend.backend()}"
-            )
+        for name, value, usual in (
+            ("chunk_size", chunk_size, None),
+            ("length_groups", length_groups, 1),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be positive. Received: {value}")
+            if value != usual and keras.backend.backend() != "tensorflow":
+                raise ValueError(
+                    f"`{name}` needs the TensorFlow backend. Received: {name}={value} "
+                    f"on {keras.backend.backend()}"
+                )
         super().__init__(**kwargs)
         self.encoder = encoder
+        self.chunk_size = chunk_size
         self.length_groups = length_groups
         self.pair_loss: keras.losses.Loss | None = None
         self.pair_metrics: list[keras.metrics.Metric] = []
@@ -65,16 +89,52 @@ class DualEncoder(keras.Model):
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """See the class."""
+        encode = self._encode(training)
+        if self._is_chunked(inputs):
+            return encode_chunks(encode, self._chunks(inputs), [])[0]
+        if self.length_groups > 1:
+            return {
+                side: encode_by_length(encode, inputs[side], self.length_groups)
+                for side in SIDES
+            }
+        return {side: encode(inputs[side]) for side in SIDES}
 
-        def encode(features: dict[str, Any]) -> Any:
-            return self.encoder(features, training=training)
+    def _encode(self, training: bool | None) -> Encode:
+        return functools.partial(self.encoder, training=training)
 
-        return {
-            side: encode(inputs[side])
-            if self.length_groups == 1
-            else _encode_by_length(encode, inputs[side], self.length_groups)
-            for side in ("source", "target")
-        }
+    def _chunks(self, inputs: dict[str, Any]) -> Chunks:
+        return Chunks(inputs, self.chunk_size or 1, self.length_groups > 1)
+
+    def _is_chunked(self, inputs: dict[str, Any]) -> bool:
+        """Whether there is, or may be, more than one chunk."""
+        if self.chunk_size is None:
+            return False
+        batch = inputs["source"]["padding_mask"].shape[0]
+        return batch is None or batch > self.chunk_size
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of the optimizer; by gradient caching where there are chunks."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self._is_chunked(x):
+            return super().train_step(data)
+        import tensorflow as tf
+
+        encode, chunks = self._encode(True), self._chunks(x)
+        random = random_states(self.encoder)
+        y_pred, states = encode_chunks(encode, chunks, random)
+        with tf.GradientTape() as tape:
+            tape.watch(y_pred)
+            # Here replicas gather each other's vectors, once.
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        cached = tape.gradient(scaled, y_pred)
+        weights = self.trainable_weights
+        grads = chunk_gradients(encode, chunks, cached, weights, random, states)
+        self.optimizer.apply_gradients(zip(grads, weights, strict=True))
+        (tracker,) = (metric for metric in self.metrics if metric.name == "loss")
+        # As Keras: a replica's loss is its share of the global one.
+        tracker.update_state(loss * replica_count(), sample_weight=chunks.batch)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def compile(
         self,
@@ -148,6 +208,7 @@ class DualEncoder(keras.Model):
             "name": self.name,
             "trainable": self.trainable,
             "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "chunk_size": self.chunk_size,
             "length_groups": self.length_groups,
         }
 
@@ -201,29 +262,3 @@ def _pair_ids(inputs: dict[str, Any]) -> dict[str, Any]:
         )
         for side in ("source", "target")
     }
-
-
-def _encode_by_length(
-    encode: Callable[[dict[str, Any]], Any], features: dict[str, Any], groups: int
-) -> Any:
-    """Encodes `(B, T)` in groups of like length, each cut to its own: `(B, D)`."""
-    import tensorflow as tf
-
-    mask = tf.cast(features["padding_mask"], tf.int32)
-    count, length = tf.unstack(tf.shape(mask))
-    # The place behind the last token, wherever the mask has zeros before it.
-    lengths = tf.reduce_max(mask * tf.range(1, length + 1), axis=1)  # (B,)
-    order = tf.argsort(lengths, stable=True)
-    vectors = []
-    for group in range(groups):
-        start, stop = count * group // groups, count * (group + 1) // groups
-        # A group without sentences, where groups are more than those, encodes one for
-        # nothing: not all kernels take an empty batch.
-        first = tf.minimum(start, count - 1)
-        rows = order[first : tf.maximum(stop, first + 1)]
-        longest = tf.reduce_max(tf.gather(lengths, rows))
-        encoded = encode(
-            {k: tf.gather(x[:, :longest], rows) for k, x in features.items()}
-        )
-        vectors.append(encoded[: stop - start])
-    return tf.gather(tf.concat(vectors, axis=0), tf.argsort(order))

@@ -210,7 +210,7 @@ def compile_dual_encoder(encoder: LaBSE, recipe: Recipe) -> DualEncoder:
     Returns:
         A compiled `DualEncoder` whose optimiser is built.
     """
-    dual = DualEncoder(encoder, length_groups=recipe.length_groups)
+    dual = DualEncoder(encoder, recipe.chunk_size, length_groups=recipe.length_groups)
     optimizer = make_optimizer(recipe, lazy=recipe.optimizer == "lazy_adamw")
     loss = AdditiveMarginSoftmax(margin=recipe.margin, scale=recipe.scale)
     dual.compile(optimizer=optimizer, loss=loss)

@@ -1,0 +1,291 @@
+"""Batches that are encoded in parts: to save memory, and to save padding.
+
+Gradient caching is for batches whose activations do not fit. The loss needs the vectors
+of a batch, not its activations. So a batch is encoded chunk by chunk and the
+activations are dropped; loss and gradient with respect to the vectors are made for the
+whole batch; then each chunk is encoded again, with its activations and the same
+dropout, and its part of that gradient goes back into the weights. The price is a second
+forward pass, and memory holds the activations of one chunk.
+
+What replicas share is gathered inside the loss, between both loops.
+
+Shapes: B = pairs of a replica, C = pairs of a chunk, D = hidden dimension.
+
+References:
+    - Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+      Setup", https://arxiv.org/abs/2101.06983
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from labse_tf.optimizers import sum_repeated_rows
+
+Encode = Callable[[dict[str, Any]], Any]
+SIDES = ("source", "target")
+
+
+class Chunks:
+    """The two sides of a batch, cut into chunks of pairs.
+
+    Args:
+        inputs: Dict with `source` and `target`, feature dicts of int32 `(B, T)`.
+        size: C; the last chunk may be smaller.
+        by_length: Whether each side's sentences are sorted by length first, and each
+            chunk cut to its own longest. Shapes then vary from chunk to chunk.
+    """
+
+    def __init__(self, inputs: Mapping[str, Any], size: int, by_length: bool) -> None:
+        import tensorflow as tf
+
+        self._inputs, self._size, self._by_length = inputs, size, by_length
+        mask = inputs["source"]["padding_mask"]
+        self.static_batch = mask.shape[0]
+        self.batch = self.static_batch or tf.shape(mask)[0]
+        self._orders, self._lengths = {}, {}
+        if by_length:
+            self._lengths = {side: _lengths(inputs[side]) for side in SIDES}
+            self._orders = {
+                side: tf.argsort(lengths, stable=True)
+                for side, lengths in self._lengths.items()
+            }
+
+    @property
+    def count(self) -> Any:
+        """How many there are, at least 1."""
+        return -(-self.batch // self._size)
+
+    def features(self, side: str, number: Any) -> dict[str, Any]:
+        """The sentences of a chunk, `(C, T)`."""
+        import tensorflow as tf
+
+        features = self._inputs[side]
+        if not self._by_length:
+            return {name: self._cut(x, number) for name, x in features.items()}
+        rows = self._cut(self._orders[side], number)
+        longest = tf.reduce_max(tf.gather(self._lengths[side], rows))
+        return {k: tf.gather(x[:, :longest], rows) for k, x in features.items()}
+
+    def rows(self, side: str, matrix: Any, number: Any) -> Any:
+        """The rows of a matrix `(B, D)` that belong to a chunk, `(C, D)`."""
+        import tensorflow as tf
+
+        if not self._by_length:
+            return self._cut(matrix, number)
+        return tf.gather(matrix, self._cut(self._orders[side], number))
+
+    def joined(self, side: str, vectors: Any) -> Any:
+        """Vectors of all chunks in the order of the batch, `(B, D)`."""
+        import tensorflow as tf
+
+        if self._by_length:
+            vectors = tf.gather(vectors, tf.argsort(self._orders[side]))
+        return tf.ensure_shape(vectors, (self.static_batch, vectors.shape[1]))
+
+    def _cut(self, values: Any, number: Any) -> Any:
+        """A chunk of rows; of a static size where the batch has a multiple of it."""
+        import tensorflow as tf
+
+        start = number * self._size
+        if self.static_batch is not None and self.static_batch % self._size == 0:
+            begin = [start] + [0] * (len(values.shape) - 1)
+            return tf.slice(values, begin, [self._size, *[-1] * (len(begin) - 1)])
+        return values[start : start + self._size]
+
+
+def encode_chunks(
+    encode: Encode, chunks: Chunks, random_states: list[Any]
+) -> tuple[dict[str, Any], list[Any]]:
+    """Encodes a batch, a chunk at a time.
+
+    Args:
+        encode: From features `(C, T)` to vectors `(C, D)`.
+        chunks: The batch.
+        random_states: The variables that dropout draws from.
+
+    Returns:
+        Vectors `(B, D)` by side, and what each random state was before each chunk.
+    """
+    import tensorflow as tf
+
+    def array(dtype: Any) -> Any:
+        return tf.TensorArray(dtype, chunks.count, infer_shape=False)
+
+    def step(number: Any, vectors: Any, states: Any) -> Any:
+        states = [
+            written.write(number, tf.identity(state.value))
+            for written, state in zip(states, random_states, strict=True)
+        ]
+        encoded = [encode(chunks.features(side, number)) for side in SIDES]
+        widths.append(encoded[0].shape[1])
+        return (
+            number + 1,
+            [v.write(number, x) for v, x in zip(vectors, encoded, strict=True)],
+            states,
+        )
+
+    widths: list[int] = []
+    _, vectors, states = tf.while_loop(
+        lambda number, *_: number < chunks.count,
+        step,
+        (
+            tf.constant(0),
+            [array(tf.float32) for _ in SIDES],
+            [array(state.value.dtype) for state in random_states],
+        ),
+        parallel_iterations=1,
+    )
+    joined = {}
+    for side, written in zip(SIDES, vectors, strict=True):
+        rows = tf.ensure_shape(written.concat(), (None, widths[0]))
+        joined[side] = chunks.joined(side, rows)
+    return joined, states
+
+
+def chunk_gradients(
+    encode: Encode,
+    chunks: Chunks,
+    cached: Mapping[str, Any],
+    variables: list[Any],
+    random_states: list[Any],
+    states: list[Any],
+) -> list[Any]:
+    """Takes the gradient of a batch's vectors back to the weights.
+
+    Args:
+        encode: As in `encode_chunks`.
+        chunks: The batch.
+        cached: Gradient with respect to the vectors, `(B, D)` by side.
+        variables: Of the gradients.
+        random_states: As in `encode_chunks`.
+        states: From `encode_chunks`.
+
+    Returns:
+        A gradient a variable: a tensor, `tf.IndexedSlices` of rows that are all
+        different where that of a chunk is sparse, `None` where the vectors do not
+        depend on the variable.
+    """
+    import tensorflow as tf
+
+    def of_chunk(number: Any) -> list[Any]:
+        for state, written in zip(random_states, states, strict=True):
+            state.assign(written.read(number))
+        with tf.GradientTape() as tape:
+            vectors = [encode(chunks.features(side, number)) for side in SIDES]
+        grads = tape.gradient(
+            vectors,
+            [variable.value for variable in variables],
+            [chunks.rows(side, cached[side], number) for side in SIDES],
+        )
+        return [sum_repeated_rows(gradient) for gradient in grads]
+
+    # The first says which gradients there are, and of which kind.
+    total = of_chunk(tf.constant(0))
+    there = [place for place, gradient in enumerate(total) if gradient is not None]
+
+    def step(number: Any, sums: Any) -> Any:
+        grads = of_chunk(number)
+        return number + 1, [
+            _added(gradient, grads[place])
+            for gradient, place in zip(sums, there, strict=True)
+        ]
+
+    sums = [total[place] for place in there]
+    _, sums = tf.while_loop(
+        lambda number, *_: number < chunks.count,
+        step,
+        (tf.constant(1), sums),
+        shape_invariants=(tf.TensorShape([]), [_invariant(x) for x in sums]),
+        parallel_iterations=1,
+    )
+    for place, gradient in zip(there, sums, strict=True):
+        total[place] = gradient
+    return total
+
+
+def encode_by_length(encode: Encode, features: Mapping[str, Any], groups: int) -> Any:
+    """Encodes sentences in groups of like length, each cut to its own longest.
+
+    Args:
+        encode: From features `(n, T)` to vectors `(n, D)`.
+        features: A feature dict of `(B, T)`.
+        groups: How many.
+
+    Returns:
+        Vectors `(B, D)`.
+    """
+    import tensorflow as tf
+
+    lengths = _lengths(features)
+    count = tf.size(lengths)
+    order = tf.argsort(lengths, stable=True)
+    vectors = []
+    for group in range(groups):
+        start, stop = count * group // groups, count * (group + 1) // groups
+        # A group without sentences, where groups are more than those, encodes one for
+        # nothing: not all kernels take an empty batch.
+        first = tf.minimum(start, count - 1)
+        rows = order[first : tf.maximum(stop, first + 1)]
+        longest = tf.reduce_max(tf.gather(lengths, rows))
+        encoded = encode(
+            {k: tf.gather(x[:, :longest], rows) for k, x in features.items()}
+        )
+        vectors.append(encoded[: stop - start])
+    return tf.gather(tf.concat(vectors, axis=0), tf.argsort(order))
+
+
+def random_states(model: keras.Model) -> list[Any]:
+    """The variables that a model's random layers draw their seeds from.
+
+    Args:
+        model: Any Keras model.
+
+    Returns:
+        Keras variables, each once: all state that is no weight.
+    """
+    weights = {id(weight) for weight in model.weights}
+    return [v for v in model.variables if id(v) not in weights]
+
+
+def _lengths(features: Mapping[str, Any]) -> Any:
+    """The place behind each row's last token, wherever the mask has zeros: `(B,)`."""
+    import tensorflow as tf
+
+    mask = tf.cast(features["padding_mask"], tf.int32)
+    return tf.reduce_max(mask * tf.range(1, tf.shape(mask)[1] + 1), axis=1)
+
+
+def _added(total: Any, more: Any) -> Any:
+    """The sum of two gradients of one kind; sparse ones stay so."""
+    import tensorflow as tf
+
+    if not isinstance(total, tf.IndexedSlices):
+        return total + more
+    return sum_repeated_rows(
+        tf.IndexedSlices(
+            tf.concat([total.values, more.values], axis=0),
+            tf.concat([total.indices, more.indices], axis=0),
+            total.dense_shape,
+        )
+    )
+
+
+def _invariant(gradient: Any) -> Any:
+    """The shape that a sum has in every round: the rows of a sparse one grow."""
+    import tensorflow as tf
+
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient.shape
+    return tf.IndexedSlicesSpec(
+        (None, *gradient.values.shape[1:]),
+        gradient.values.dtype,
+        gradient.indices.dtype,
+        dense_shape_dtype=None
+        if gradient.dense_shape is None
+        else gradient.dense_shape.dtype,
+        indices_shape=(None,),
+    )
