@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Encode = Callable[[list[str]], "np.ndarray"]
 
 # Of the commands that need none to be named.
-DEFAULT_MODEL = "labse-nano"
+DEFAULT_MODEL = "labse-mini"
 
 _MODEL_HELP = (
     "a shipped name, a preset directory, a Hugging Face directory or a SavedModel"
