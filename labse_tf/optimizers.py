@@ -118,8 +118,17 @@ class AdamW(keras.optimizers.AdamW):
         super().apply(grads, trainable_variables)
 
     def _total(self, grads: Any) -> list[Any]:
-        """The gradients of the global batch."""
-        return _sum_over_replicas(grads)
+        """The gradients of the global batch, dense.
+
+        Keras squares a sparse gradient slice by slice, and so a token that occurs n
+        times in a batch has the sum of n squares for the square of a sum.
+        """
+        import tensorflow as tf
+
+        return [
+            tf.convert_to_tensor(gradient) if _is_rows(gradient) else gradient
+            for gradient in _sum_over_replicas(grads)
+        ]
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         """Nothing more: `apply` has summed over the replicas, before clipping."""
@@ -227,7 +236,7 @@ class LazyAdamW(AdamW):
 
     def _total(self, grads: Any) -> list[Any]:
         """The gradients of the global batch, each row once."""
-        return [sum_repeated_rows(gradient) for gradient in super()._total(grads)]
+        return [sum_repeated_rows(gradient) for gradient in _sum_over_replicas(grads)]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its moments.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from test_mining import with_ties
@@ -67,10 +65,10 @@ def oracle(sources, targets, k, margin, retrieval, one_to_one):
 @pytest.mark.parametrize("margin", mining.MARGINS)
 @pytest.mark.parametrize("retrieval", mining.RETRIEVALS)
 @pytest.mark.parametrize("one_to_one", [True, False])
-@pytest.mark.parametrize("sizes", [(30, 45), (1, 7), (40, 1), (3, 2)])
+@pytest.mark.parametrize("sizes", [(30, 45), (1, 7), (40, 1)])
 def test_equals_the_definition_pair_by_pair(margin, retrieval, one_to_one, sizes):
     rng = np.random.default_rng(sum(sizes))
-    for ties, k in itertools.product([True, False], [1, 4, 60]):
+    for ties, k in [(True, 4), (False, 1), (False, 60)]:
         sources, targets = (
             with_ties(rng, n, 5) if ties else rng.normal(size=(n, 5)) for n in sizes
         )

@@ -14,6 +14,7 @@ import tensorflow as tf
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 from labse_tf.optimizers import (
+    AdamW,
     LazyAdamW,
     WarmupLinearDecay,
     adamw,
@@ -602,3 +603,18 @@ def test_what_is_not_decayed_survives_saving() -> None:
         decayed = [again._use_weight_decay(w.value) for w in backbone.trainable_weights]
         assert sum(decayed) == 3 + 6 + 1
         assert again.get_config() == optimizer.get_config()
+
+
+def test_a_token_that_occurs_often_has_one_gradient() -> None:
+    """AdamW on slices of the same row is AdamW on their sum."""
+    tables = [keras.Variable(np.ones((6, 3), "float32")) for _ in "ab"]
+    for table, dense in zip(tables, (False, True), strict=True):
+        optimizer = AdamW(0.1)
+        optimizer.build([table])
+        generator = np.random.default_rng(1)
+        for _ in range(3):
+            values = generator.normal(size=(5, 3)).astype("float32")
+            slices = tf.IndexedSlices(values, [2, 4, 2, 2, 0], tf.constant([6, 3]))
+            gradient = tf.convert_to_tensor(slices) if dense else slices
+            optimizer.apply([gradient])
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-6)

@@ -153,6 +153,8 @@ def chunk_gradients(
     variables: list[Any],
     random_states: list[Any],
     states: list[Any],
+    *,
+    sparse: bool = True,
 ) -> list[Any]:
     """Takes the gradient of a batch's vectors back to the weights.
 
@@ -163,11 +165,12 @@ def chunk_gradients(
         variables: Of the gradients.
         random_states: As in `encode_chunks`.
         states: From `encode_chunks`.
+        sparse: Whether a gradient that is sparse in a chunk stays so. XLA cannot tell
+            how many rows that will be: there, it is made dense.
 
     Returns:
         A gradient a variable: a tensor, `tf.IndexedSlices` of rows that are all
-        different where that of a chunk is sparse, `None` where the vectors do not
-        depend on the variable.
+        different, or `None` where the vectors do not depend on the variable.
     """
     import tensorflow as tf
 
@@ -181,7 +184,9 @@ def chunk_gradients(
             [variable.value for variable in variables],
             [chunks.rows(side, cached[side], number) for side in SIDES],
         )
-        return [sum_repeated_rows(gradient) for gradient in grads]
+        if sparse:
+            return [sum_repeated_rows(gradient) for gradient in grads]
+        return [None if g is None else tf.convert_to_tensor(g) for g in grads]
 
     # The first says which gradients there are, and of which kind.
     total = of_chunk(tf.constant(0))

@@ -112,6 +112,13 @@ class DualEncoder(keras.Model):
         batch = inputs["source"]["padding_mask"].shape[0]
         return batch is None or batch > self.chunk_size
 
+    def _has_xla(self) -> bool:
+        """Whether the step is compiled, as on a TPU it always is."""
+        import tensorflow as tf
+
+        strategy = tf.distribute.get_strategy()
+        return bool(self.jit_compile) or isinstance(strategy, tf.distribute.TPUStrategy)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of the optimizer; by gradient caching where there are chunks."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -129,7 +136,9 @@ class DualEncoder(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         cached = tape.gradient(scaled, y_pred)
         weights = self.trainable_weights
-        grads = chunk_gradients(encode, chunks, cached, weights, random, states)
+        grads = chunk_gradients(
+            encode, chunks, cached, weights, random, states, sparse=not self._has_xla()
+        )
         self.optimizer.apply_gradients(zip(grads, weights, strict=True))
         (tracker,) = (metric for metric in self.metrics if metric.name == "loss")
         # As Keras: a replica's loss is its share of the global one.
