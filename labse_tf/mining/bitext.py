@@ -146,7 +146,7 @@ def mine_pairs(
     top: int | None = None,
     index: str = "auto",
     recall: float = 0.99,
-    block_size: int = 4096,
+    block_size: int = 2048,
     checkpoint: str | os.PathLike[str] | None = None,
     advance: Advance | None = None,
     say: Callable[[str], None] | None = None,

@@ -54,7 +54,7 @@ class BothWays(NamedTuple):
 
 
 def nearest_neighbors(
-    queries: Any, candidates: Any | Iterable[Any], k: int, *, block_size: int = 4096
+    queries: Any, candidates: Any | Iterable[Any], k: int, *, block_size: int = 2048
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k candidates with the largest cosine to each query, exactly.
 
@@ -108,7 +108,7 @@ def neighbors_both_ways(
     targets: Any,
     k: int,
     *,
-    block_size: int = 4096,
+    block_size: int = 2048,
     checkpoint: str | os.PathLike[str] | None = None,
     advance: Advance | None = None,
 ) -> BothWays:
@@ -230,10 +230,10 @@ class _Rows:
         self.dim = shape[1]
         lengths = np.empty(len(self), dtype=np.float64)
         for start in range(0, len(self), _QUERY_BLOCK):
-            block = self._float64(slice(start, start + _QUERY_BLOCK))
+            block = self.float64(slice(start, start + _QUERY_BLOCK))
             check_finite(block, f"`{what}`", first + start)
             lengths[start : start + len(block)] = _lengths(block)
-        self._lengths = lengths
+        self.lengths = lengths
         # Where float32 holds all lengths and their inverses, it divides well enough.
         self._fast = self._values.dtype in (np.float16, np.float32) and bool(
             ((lengths > 1e-30) & (lengths < 1e30)).all()
@@ -251,23 +251,20 @@ class _Rows:
         """
         return (self.dim + 8) * 2.0**-24 + 1e-7
 
-    def _float64(self, rows: Any) -> np.ndarray:
+    def float64(self, rows: Any) -> np.ndarray:
+        """Any rows as they are, `(n, D)`."""
         return np.ascontiguousarray(self._values[rows], dtype=np.float64)
 
     def unit_block(self, start: int, stop: int) -> np.ndarray:
         """Consecutive rows as float32 `(n, D)`."""
-        block, lengths = self._values[start:stop], self._lengths[start:stop, None]
+        block, lengths = self._values[start:stop], self.lengths[start:stop, None]
         if self._fast:
             return block.astype(np.float32) * (1 / lengths).astype(np.float32)
         return (block / lengths).astype(np.float32)
 
-    def unit_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Any rows as float64 `(n, D)`."""
-        return self._float64(rows) / self._lengths[rows, None]
-
     def digest(self) -> str:
         """Tells one matrix from another: its shape and a sum over all rows."""
-        return f"{self._values.shape} {float(self._lengths.sum())!r}"
+        return f"{self._values.shape} {float(self.lengths.sum())!r}"
 
 
 class _Pairs:
@@ -285,11 +282,14 @@ class _Pairs:
         cosines = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), _EXACT_PAIRS):
             span = slice(start, start + _EXACT_PAIRS)
-            cosines[span] = np.einsum(
+            products = np.einsum(
                 "pd,pd->p",
-                self._sources.unit_rows(rows[span]),
-                self._targets.unit_rows(columns[span]),
-            ).round(7)
+                self._sources.float64(rows[span]),
+                self._targets.float64(columns[span]),
+            )
+            products /= self._sources.lengths[rows[span]]
+            products /= self._targets.lengths[columns[span]]
+            cosines[span] = products.round(7)
         return cosines
 
 
@@ -326,24 +326,41 @@ class _Best:
         """
         if not tile.size:
             return
-        end = first_query + tile.shape[axis]
-        limit = self.cosines[first_query:end, -1] - slack
+        count = tile.shape[axis]
+        limit = self.cosines[first_query : first_query + count, -1] - slack
         active = np.flatnonzero(tile.max(axis=1 - axis) >= limit)
         if not len(active):
             return
-        near, limit = tile.take(active, axis), limit[active]
-        # Where fewer than k are known, the k-th of this block bounds what can matter.
-        k, count = self.cosines.shape[1], tile.shape[1 - axis]
+        if 4 * len(active) > count:
+            # A comparison with all costs less than a copy of most.
+            near, inactive = tile, np.ones(count, dtype=bool)
+            inactive[active] = False
+            limit[inactive] = np.inf
+            active = np.arange(count)
+        else:
+            near, limit = tile.take(active, axis), limit[active]
         open_ends = np.flatnonzero(np.isneginf(limit))
-        if count > k and len(open_ends):
-            chosen = near.take(open_ends, axis)
-            kth = np.partition(chosen, count - k, 1 - axis).take(count - k, 1 - axis)
-            limit[open_ends] = kth - 2 * slack
-        chosen = np.flatnonzero(near >= np.expand_dims(limit, 1 - axis))
-        places = np.divmod(chosen, near.shape[1])
+        if len(open_ends):
+            chosen = near if len(open_ends) == count else near.take(open_ends, axis)
+            limit[open_ends] = self._bound(chosen, 1 - axis) - 2 * slack
+        found = np.flatnonzero(near >= np.expand_dims(limit, 1 - axis))
+        places = np.divmod(found, near.shape[1])
         queries = active[places[axis]] + first_query
         columns = places[1 - axis] + first_column
         self._merge(queries, columns + first_row, exact(queries, columns))
+
+    def _bound(self, tile: np.ndarray, axis: int) -> np.ndarray:
+        """What the k-th largest along an axis is not below, a number a query.
+
+        The k-th of the largest of some groups: k groups have one as large.
+        """
+        k, count = self.cosines.shape[1], tile.shape[axis]
+        groups = min(count, max(64, 8 * k))
+        if groups < k:
+            return np.full(tile.shape[1 - axis], -np.inf, dtype=tile.dtype)
+        starts = np.arange(groups) * count // groups
+        largest = np.maximum.reduceat(tile, starts, axis=axis)
+        return np.partition(largest, groups - k, axis).take(groups - k, axis)
 
     def _merge(
         self, queries: np.ndarray, rows: np.ndarray, cosines: np.ndarray
