@@ -119,11 +119,20 @@ class DualEncoder(keras.Model):
         strategy = tf.distribute.get_strategy()
         return bool(self.jit_compile) or isinstance(strategy, tf.distribute.TPUStrategy)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step of the optimizer; by gradient caching where there are chunks."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    def train_step(self, *arguments: Any) -> Any:
+        """One step of the optimiser; by gradient caching where there are chunks.
+
+        Args:
+            *arguments: What the backend's trainer gives: TensorFlow's the batch alone.
+
+        Returns:
+            What it expects: with TensorFlow the logs.
+        """
+        if self.chunk_size is None:
+            return super().train_step(*arguments)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arguments[0])
         if not self._is_chunked(x):
-            return super().train_step(data)
+            return super().train_step(*arguments)
         import tensorflow as tf
 
         encode, chunks = self._encode(True), self._chunks(x)
