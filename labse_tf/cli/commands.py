@@ -88,6 +88,20 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> No
     )
 
 
+def add_margin(parser: argparse.ArgumentParser) -> None:
+    """How pairs are scored against their neighbourhoods."""
+    parser.add_argument(
+        "--margin",
+        default="ratio",
+        choices=("ratio", "distance", "cosine"),
+        help="score: the cosine over, less, or without the mean cosine with the "
+        "neighbours of both (default: ratio)",
+    )
+    parser.add_argument(
+        "--k", type=int, default=4, metavar="K", help="neighbours (default: 4)"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Where results go beside standard output."""
     parser.add_argument("--json", metavar="FILE", help="write the results there too")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from labse_tf.cli.commands import (
     add_json,
+    add_margin,
     add_model,
     add_text,
     command,
@@ -302,16 +303,7 @@ def _add_xsim(tests: Any) -> None:
     )
     add_text(parser)
     add_model(parser)
-    parser.add_argument(
-        "--margin",
-        default="ratio",
-        choices=("ratio", "distance", "cosine"),
-        help="score: the cosine over, less, or without the mean cosine with the "
-        "neighbours of both (default: ratio)",
-    )
-    parser.add_argument(
-        "--k", type=int, default=4, metavar="K", help="neighbours (default: 4)"
-    )
+    add_margin(parser)
     parser.add_argument(
         "--match",
         default="row",

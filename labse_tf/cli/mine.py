@@ -13,6 +13,7 @@ from labse_tf.cli.commands import (
     DEFAULT_MODEL,
     Encode,
     add_json,
+    add_margin,
     add_model,
     command,
     encoder,
@@ -50,16 +51,7 @@ def _add_mine(commands: Any) -> None:
         metavar="FILE.tsv",
         help="score, line numbers and texts of each pair, best first, tabs between",
     )
-    parser.add_argument(
-        "--margin",
-        default="ratio",
-        choices=("ratio", "distance", "cosine"),
-        help="score: the cosine over, less, or without the mean cosine with the "
-        "neighbours of both (default: ratio)",
-    )
-    parser.add_argument(
-        "--k", type=int, default=4, metavar="K", help="neighbours (default: 4)"
-    )
+    add_margin(parser)
     parser.add_argument(
         "--retrieval",
         default="max",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from labse_tf.evaluation.bucc_files import pair_name
 from labse_tf.evaluation.languages import language_name
 from labse_tf.evaluation.plots import PrecisionRecall, plot_precision_recall
+from labse_tf.evaluation.reading import check_task
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -210,7 +211,7 @@ class BuccResult:
         Raises:
             ValueError: `values` does not come from `to_dict` of this class.
         """
-        _check_task(cls, "bucc", values)
+        check_task(cls, "bucc", values)
         code = values["pair"].removesuffix("-en")
         lines, texts, curve = values["lines"], values["texts"], values["curve"]
         return cls(
@@ -350,7 +351,7 @@ class BuccReport:
         Raises:
             ValueError: `values` does not come from `to_dict` of this class.
         """
-        _check_task(cls, "bucc report", values)
+        check_task(cls, "bucc report", values)
         return cls(tuple(BuccResult.from_dict(row) for row in values["results"]))
 
     def plot(self, path: str | os.PathLike[str]) -> None:
@@ -440,11 +441,3 @@ def _cells(row: BuccResult | PublishedBucc) -> str:
 
 def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def _check_task(cls: type, task: str, values: Mapping[str, Any]) -> None:
-    if values.get("task") != task:
-        raise ValueError(
-            f"values must come from {cls.__name__}.to_dict and have the task {task!r}. "
-            f"Received: task={values.get('task')!r}"
-        )

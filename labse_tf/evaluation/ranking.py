@@ -18,6 +18,7 @@ from labse_tf.evaluation.languages import language_code, language_name
 from labse_tf.evaluation.nearest import DistinctRows, Encoder, first_shares
 from labse_tf.evaluation.plots import plot_bars
 from labse_tf.evaluation.pool import Pool, Queries, checked_pools, stream
+from labse_tf.evaluation.reading import check_task
 from labse_tf.mining import BothWays, neighbors_both_ways
 
 if TYPE_CHECKING:
@@ -236,11 +237,7 @@ class RetrievalResult:
         Raises:
             ValueError: `values` does not come from `to_dict` of this class.
         """
-        if values.get("task") != cls.task:
-            raise ValueError(
-                f"values must come from {cls.__name__}.to_dict and have the task "
-                f"{cls.task!r}. Received: task={values.get('task')!r}"
-            )
+        check_task(cls, cls.task, values)
         rows = values["languages"]
         candidates = {
             code: (row["candidates"]["english"], row["candidates"]["language"])

@@ -1,4 +1,4 @@
-"""Files that evaluation reads, plain or gzipped: lines, pairs, tables of CSV.
+"""What evaluation reads, plain or gzipped: lines, pairs, tables of CSV; own results.
 
 Each is read whole, and what is wrong in it is named with file and line: a model may
 encode for hours, and nobody wants to hear of line 7 then.
@@ -11,7 +11,9 @@ import csv
 import gzip
 import io
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def read_text(path: Path) -> str:
@@ -139,3 +141,21 @@ def shorten(text: str) -> str:
     """
     shown = repr(text)
     return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def check_task(cls: type, task: str, values: Mapping[str, Any]) -> None:
+    """Refuses a dict that another class has written.
+
+    Args:
+        cls: The class that is to be made of it.
+        task: What its `to_dict` writes under `"task"`.
+        values: The dict.
+
+    Raises:
+        ValueError: If the task is another.
+    """
+    if values.get("task") != task:
+        raise ValueError(
+            f"values must come from {cls.__name__}.to_dict and have the task {task!r}. "
+            f"Received: task={values.get('task')!r}"
+        )

@@ -24,7 +24,7 @@ import numpy as np
 from labse_tf.evaluation.languages import language_code, language_name
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
 from labse_tf.evaluation.plots import plot_bars
-from labse_tf.evaluation.reading import read_csv, shorten
+from labse_tf.evaluation.reading import check_task, read_csv, shorten
 from labse_tf.mining import unit_rows
 
 SPLITS = ("train", "dev", "test")
@@ -140,11 +140,7 @@ class StsResult:
         Raises:
             ValueError: `values` does not come from `to_dict`.
         """
-        if values.get("task") != "sts":
-            raise ValueError(
-                "values must come from StsResult.to_dict and have the task 'sts'. "
-                f"Received: task={values.get('task')!r}"
-            )
+        check_task(cls, "sts", values)
         languages = {
             code: StsScores(*(row[field] for field in StsScores._fields))
             for code, row in values["languages"].items()
