@@ -1,8 +1,9 @@
 """The command line: `labse-tf` and `python -m labse_tf`.
 
-`commands` has what all commands share, `train` those that make models, `use` those
-that take one, `evaluate` measures one, `mine` finds and judges translations,
-`exchange` brings models in and out, `doctor` looks at what is installed.
+`commands` has what all commands share, `text` those that make text ready for training,
+`train` those that make models, `use` those that take one, `evaluate` measures one,
+`mine` finds and judges translations, `exchange` brings models in and out, `doctor`
+looks at what is installed.
 
 Exit status: 0 done, 2 the input is wrong (one line says what), 1 our fault, 130 and
 143 stopped by Ctrl-C and SIGTERM, in training after a checkpoint.
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 
 from labse_tf import __version__
-from labse_tf.cli import doctor, evaluate, exchange, mine, train, use
+from labse_tf.cli import doctor, evaluate, exchange, mine, text, train, use
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where an error came from"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (train, use, evaluate, mine, exchange, doctor):
+    for part in (text, train, use, evaluate, mine, exchange, doctor):
         for add in part.COMMANDS:
             add(commands)
     return parser

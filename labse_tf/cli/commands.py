@@ -187,14 +187,20 @@ def say_skipped(report: SkipReport) -> None:
         print(report, file=sys.stderr)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table to standard output, the first column to the left."""
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: Sequence[str] = (),
+) -> None:
+    """Prints a table to standard output, the first column and some to the left."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
     for index, name in enumerate(columns):
-        table.add_column(name, justify="right" if index else "left")
+        number = index and name not in left
+        table.add_column(name, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 100).print(table)

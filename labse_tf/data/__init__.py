@@ -9,6 +9,7 @@ A batch is a pure function of the text, the seed, the options and its number: a 
 that starts at step k sees exactly what an uninterrupted run sees from step k on.
 
 `readers` turns one file into pairs or sentences, `corpus` packs many files in memory,
+`cleaning` leaves out pairs that are not good for training,
 `neighbors` puts pairs that are alike together, `pipeline` plans batches of pairs and
 makes the dataset, `masked` does so for masked rows of pairs and sentences; each imports
 from those before it only.
@@ -16,6 +17,13 @@ from those before it only.
 
 from __future__ import annotations
 
+from labse_tf.data.cleaning import (
+    CleaningReport,
+    CleaningRules,
+    HeldOut,
+    clean_files,
+    clean_pairs,
+)
 from labse_tf.data.corpus import (
     Files,
     MonolingualCorpus,
@@ -44,15 +52,20 @@ from labse_tf.data.readers import (
 __all__ = [
     "DEAL",
     "WINDOW",
+    "CleaningReport",
+    "CleaningRules",
     "DataError",
     "Files",
+    "HeldOut",
     "MonolingualCorpus",
     "OnError",
     "ParallelCorpus",
     "PathLike",
     "SentencePair",
     "SkipReport",
+    "clean_files",
     "clean_interface_text",
+    "clean_pairs",
     "file_language",
     "find_pair_files",
     "find_sentence_files",

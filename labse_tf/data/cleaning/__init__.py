@@ -1,0 +1,35 @@
+"""Cleaning: which pairs of a corpus are left out, and what is said about them.
+
+`scripts` knows characters, `rules` judges pairs one by one, `held_out` reads test sets,
+`report` counts and shows, `pairs` puts them together; each imports from those before
+it only.
+"""
+
+from __future__ import annotations
+
+from labse_tf.data.cleaning.held_out import HeldOut
+from labse_tf.data.cleaning.pairs import (
+    clean_files,
+    clean_pairs,
+    new_report,
+    write_pairs,
+    write_report,
+)
+from labse_tf.data.cleaning.report import CleaningReport, Example
+from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules
+from labse_tf.data.cleaning.scripts import scripts_of
+
+__all__ = [
+    "DUPLICATES",
+    "RULES",
+    "CleaningReport",
+    "CleaningRules",
+    "Example",
+    "HeldOut",
+    "clean_files",
+    "clean_pairs",
+    "new_report",
+    "scripts_of",
+    "write_pairs",
+    "write_report",
+]

@@ -1,0 +1,270 @@
+"""Rules: which pairs go, and the keys by which duplicates are found.
+
+All of it looks at one pair at a time, some thousand pairs in a call, so that one
+machine and many give the same answers. Shapes: n pairs of a block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labse_tf.data.cleaning.scripts import (
+    LETTER,
+    MARK,
+    character_classes,
+    code_points,
+    count_characters,
+)
+from labse_tf.data.corpus import _mix
+from labse_tf.data.readers import SentencePair, clean_interface_text
+
+if TYPE_CHECKING:
+    from labse_tf.data.cleaning.held_out import HeldOut
+
+# A pair goes by the first rule that it breaks, in this order; the names of held-out
+# sets come between the last two and the others.
+RULES = {
+    "too_short": "a side has fewer characters than `min_characters`",
+    "too_long": "a side has more characters than `max_characters`",
+    "markup": "tags, entities or placeholders",
+    "few_letters": "a side has fewer letters than `min_letters` of what is visible",
+    "wrong_script": "a side has fewer letters than `min_script` in its own script",
+    "length_ratio": "one side is more than `max_length_ratio` times the other",
+    "identical": "both sides are the same, but for case, digits and punctuation",
+}
+DUPLICATES = {
+    "duplicate": "the same pair was there before",
+    "near_duplicate": "it was there before but for case, digits and punctuation",
+}
+
+_MARKUP = re.compile(
+    r"</?[A-Za-z!][^<>]*>"  # a tag
+    r"|&(?:[A-Za-z]{2,8}|#\d{1,7}|#x[0-9A-Fa-f]{1,6});"  # an entity
+    r"|[{}]"  # {name}, {{name}}, ${name}, {0}
+    r"|%\([^()]*\)"  # %(name)s
+    r"|%(?:\d+\$)?[-+#0]*\d*(?:\.\d+)?(?:hh|h|ll|l|z)?[diouxXeEfgGcrs@](?![A-Za-z])"
+    r"|\$[A-Z][A-Z_]+\b|\$\w+\$"  # $NAME, $name$
+    r"|\[\[|\]\]|(?<!_)__[A-Za-z]+__"  # wiki links, __NAME__
+)
+_SPACES = re.compile(r"\s+")
+
+
+@dataclasses.dataclass(frozen=True)
+class CleaningRules:
+    """What `clean_pairs` leaves out; `None` or False switches a rule off.
+
+    A character of Chinese, Japanese, Korean and Yi counts for three, in lengths and
+    their ratio: it says about as much.
+
+    Attributes:
+        min_characters: of each side.
+        max_characters: of each side.
+        markup: leave out pairs with tags, entities, placeholders.
+        min_letters: share of letters and their marks in what is visible.
+        min_script: share of the letters that are of the language's scripts: Latin
+            for English, see `scripts_of` for the other side.
+        max_length_ratio: of the two sides, each taken 10 characters longer, so that
+            short ones may differ more.
+        identical: leave out pairs whose sides are the same.
+        duplicates: leave out all but the first of equal pairs of a language.
+        near_duplicates: the same where case, digits, punctuation and spaces do not
+            count.
+        interface: take tags, placeholders and accelerators out of the sentences first,
+            see `clean_interface_text`.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    References:
+        Feng et al., 2022, section 3.1, for 10 to 5000 characters
+        (https://arxiv.org/abs/2007.01852). The others are ours.
+    """
+
+    min_characters: int | None = 10
+    max_characters: int | None = 5000
+    markup: bool = True
+    min_letters: float | None = 0.5
+    min_script: float | None = 0.4
+    max_length_ratio: float | None = 3.0
+    identical: bool = True
+    duplicates: bool = True
+    near_duplicates: bool = True
+    interface: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense."""
+        least, most = self.min_characters or 1, self.max_characters
+        if least < 1 or (most is not None and most < least):
+            raise ValueError(
+                "`min_characters` must be positive and not be over `max_characters`. "
+                f"Received: {self.min_characters}, {self.max_characters}"
+            )
+        for name in ("min_letters", "min_script"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"`{name}` must lie in 0 to 1. Received: {share}")
+        ratio = self.max_length_ratio
+        if ratio is not None and not ratio >= 1:
+            raise ValueError(f"`max_length_ratio` must be 1 or more. Received: {ratio}")
+
+    def without(self, names: Sequence[str]) -> CleaningRules:
+        """Switches rules off.
+
+        Args:
+            names: of `RULES` and `DUPLICATES`.
+
+        Returns:
+            The other rules.
+
+        Raises:
+            ValueError: there is no such rule.
+        """
+        off: dict[str, object] = {}
+        for name in names:
+            if name not in _FIELDS:
+                raise ValueError(
+                    f"`without` must name some of {', '.join(_FIELDS)}. "
+                    f"Received: {name!r}"
+                )
+            field = _FIELDS[name]
+            off[field] = False if isinstance(getattr(self, field), bool) else None
+        return dataclasses.replace(self, **off)  # type: ignore[arg-type]
+
+
+# Rule -> the field that switches it.
+_FIELDS = {
+    "too_short": "min_characters",
+    "too_long": "max_characters",
+    "markup": "markup",
+    "few_letters": "min_letters",
+    "wrong_script": "min_script",
+    "length_ratio": "max_length_ratio",
+    "identical": "identical",
+    "duplicate": "duplicates",
+    "near_duplicate": "near_duplicates",
+}
+
+
+class Judged(NamedTuple):
+    """Pairs of a block, tidied, and what is to become of them.
+
+    Attributes:
+        pairs: with white space collapsed, in NFC.
+        reasons: the rule that each breaks, or "", `(n,)`.
+        exact: 64 bits of a hash of each pair's text, uint64 `(n,)`.
+        near: the same of its letters alone.
+    """
+
+    pairs: list[SentencePair]
+    reasons: NDArray[np.object_]
+    exact: NDArray[np.uint64]
+    near: NDArray[np.uint64]
+
+
+def judge(
+    pairs: Sequence[SentencePair],
+    rules: CleaningRules,
+    held_out: Sequence[HeldOut] = (),
+) -> Judged:
+    """Judges pairs one by one; duplicates are for who sees them all.
+
+    Args:
+        pairs: n pairs, of any languages.
+        rules: which to apply.
+        held_out: sets whose sentences must not be in the text, on either side.
+
+    Returns:
+        `Judged`.
+    """
+    tidy = [_tidy(pair, rules.interface) for pair in pairs]
+    # English sides, then the others.
+    texts = [pair.source for pair in tidy] + [pair.target for pair in tidy]
+    languages = ["en"] * len(tidy) + [pair.language for pair in tidy]
+    counts = count_characters(texts, languages)
+    characters, keys = counts.characters, letter_keys(texts)
+    source_keys, target_keys = keys[: len(tidy)], keys[len(tidy) :]
+    reasons = np.full(len(tidy), "", object)
+
+    def leave_out(reason: str, wrong: NDArray[np.bool_]) -> None:
+        """Marks pairs, or sides of pairs."""
+        pairs = wrong.reshape(-1, len(tidy)).any(axis=0)
+        reasons[pairs & (reasons == "")] = reason
+
+    # A side may be empty once its placeholders are out.
+    leave_out("too_short", characters < (rules.min_characters or 1))
+    if rules.max_characters is not None:
+        leave_out("too_long", characters > rules.max_characters)
+    if rules.markup:
+        found = (_MARKUP.search(text) is not None for text in texts)
+        leave_out("markup", np.fromiter(found, bool, len(texts)))
+    if rules.min_letters is not None:
+        leave_out("few_letters", counts.words < rules.min_letters * counts.visible)
+    if rules.min_script is not None:
+        leave_out("wrong_script", counts.right < rules.min_script * counts.letters)
+    if rules.max_length_ratio is not None:
+        sides = characters.reshape(2, -1) + 10
+        longer, shorter = sides.max(axis=0), sides.min(axis=0)
+        leave_out("length_ratio", longer > rules.max_length_ratio * shorter)
+    if rules.identical:
+        leave_out("identical", source_keys == target_keys)
+    for each in held_out:
+        leave_out(each.name, each.holds(keys))
+    exact = [f"{pair.source}\t{pair.target}".encode() for pair in tidy]
+    return Judged(
+        tidy,
+        reasons,
+        np.fromiter(map(_hash, exact), np.uint64, len(exact)),
+        _mix(source_keys) * np.uint64(3) + _mix(target_keys),
+    )
+
+
+def _tidy(pair: SentencePair, interface: bool) -> SentencePair:
+    """A pair whose sentences fit into a line each."""
+    source, target, language = pair
+    if interface:
+        source, target = clean_interface_text(source), clean_interface_text(target)
+    return SentencePair(_line(source), _line(target), language)
+
+
+def _line(text: str) -> str:
+    """NFC, with single spaces."""
+    return unicodedata.normalize("NFC", _SPACES.sub(" ", text).strip())
+
+
+def _hash(data: bytes) -> int:
+    """64 bits that are the same in every process."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def letter_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """A key a text, equal for texts that differ in case, digits, punctuation, spaces.
+
+    Vowel signs and other marks count, as letters do. A text without letters has the
+    key of all it holds.
+
+    Args:
+        texts: n strings.
+
+    Returns:
+        64 bits of a hash, uint64 `(n,)`.
+    """
+    folded = [unicodedata.normalize("NFKC", text.casefold()) for text in texts]
+    codes, bounds = code_points(folded)
+    classes = character_classes()[codes]
+    kept = (classes >= LETTER) | (classes == MARK)
+    before = np.concatenate([[0], np.cumsum(kept)])[bounds].tolist()
+    letters = codes[kept].tobytes()
+    spans = zip(before, before[1:], folded, strict=False)
+    keys = (
+        _hash(letters[4 * start : 4 * end] or text.encode("utf-8", "surrogatepass"))
+        for start, end, text in spans
+    )
+    return np.fromiter(keys, np.uint64, len(texts))
