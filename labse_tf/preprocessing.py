@@ -97,9 +97,20 @@ class SentencePreprocessor(keras.layers.Layer):
         Returns:
             RaggedTensor int32 `(B, None)`, no row longer than `sequence_length`.
         """
+        return self.frame(self.tokenizer(texts))
+
+    def frame(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Token ids to unpadded rows `[CLS] tokens [SEP]`, cut to `sequence_length`.
+
+        Args:
+            ids: RaggedTensor int32 `(B, None)`, as the tokenizer makes them.
+
+        Returns:
+            RaggedTensor int32 `(B, None)`.
+        """
         import tensorflow as tf
 
-        ids = self.tokenizer(texts)[:, : self.sequence_length - 2]
+        ids = ids[:, : self.sequence_length - 2]
         rows = ids.nrows()
         ends = tf.ones([rows, 1], dtype=tf.int32)
         return tf.concat(

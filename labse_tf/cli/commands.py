@@ -67,6 +67,17 @@ def add_languages(parser: argparse.ArgumentParser) -> None:
     add_on_error(parser)
 
 
+def add_case(parser: argparse.ArgumentParser) -> None:
+    """How a new tokenizer treats capitals and accents."""
+    parser.add_argument("--lowercase", action="store_true")
+    parser.add_argument(
+        "--strip-accents",
+        action=argparse.BooleanOptionalAction,
+        help="delete non-spacing marks, by default where --lowercase is given; in "
+        "Indian scripts they are vowels, so give --no-strip-accents there",
+    )
+
+
 def add_on_error(parser: argparse.ArgumentParser) -> None:
     """What to do at a bad line."""
     parser.add_argument(

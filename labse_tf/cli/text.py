@@ -1,17 +1,22 @@
-"""Commands that make text ready for training: clean, prepare."""
+"""Commands that make text ready for training: clean, prepare, balance."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.commands import (
+    add_case,
     add_json,
     add_text,
     command,
+    load,
+    load_model,
     print_table,
+    say_counts,
     say_skipped,
     write_json,
 )
@@ -135,4 +140,194 @@ def _shorten(text: str, most: int = 40) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-COMMANDS = (_add_clean,)
+# === prepare ===
+
+
+def _add_prepare(commands: Any) -> None:
+    parser = command(
+        commands,
+        "prepare",
+        _prepare,
+        "tokenize, shuffle and shard pairs once, to train on them many times",
+        "labse-tf prepare cleaned --vocab vocab.txt --output prepared, then: "
+        "labse-tf train prepared --vocab vocab.txt --output my-model",
+    )
+    add_text(parser)
+    tokenizer = parser.add_mutually_exclusive_group(required=True)
+    tokenizer.add_argument("--vocab", metavar="FILE", help="of a new model")
+    tokenizer.add_argument("--model", metavar="MODEL", help="with its tokenizer")
+    add_case(parser)
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="local, or gs://bucket/folder"
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        default=("arrays", "tfrecord"),
+        choices=("arrays", "tfrecord"),
+        help="arrays are read into memory whole and train in any way, also without "
+        "TensorFlow; tfrecord is streamed (default: both)",
+    )
+    parser.add_argument(
+        "--sequence-length",
+        type=int,
+        default=128,
+        metavar="N",
+        help="most tokens a sentence; training may use fewer (default: 128)",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=int,
+        default=1 << 16,
+        metavar="N",
+        help="pairs of a shard (default: 65536)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the order (default: 0)"
+    )
+    add_json(parser)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from labse_tf import data, tokenizers
+    from labse_tf.progress import progress_bar
+
+    if options.model is not None:
+        tokenizer = load_model(options.model).text_preprocessor().tokenizer
+    else:
+        tokenizer = tokenizers.WordPieceTokenizer(
+            options.vocab,
+            lowercase=options.lowercase,
+            strip_accents=options.strip_accents,
+        )
+    skipped = data.SkipReport()
+    began = time.monotonic()
+    files = data.find_pair_files(options.files)
+    pairs = load(options, files, data.load_pairs, skipped)
+    say_skipped(skipped)
+    say_counts(pairs.counts, "pairs")
+    show = sys.stderr.isatty()
+    with progress_bar("Preparing", len(pairs), "pairs", show=show) as advance:
+        description = data.prepare_pairs(
+            pairs,
+            tokenizer,
+            options.output,
+            formats=options.format,
+            sequence_length=options.sequence_length,
+            shard_size=options.shard_size,
+            seed=options.seed,
+            progress=advance,
+        )
+    seconds = time.monotonic() - began
+    shards = sum(len(description.shards(code)) for code in description.counts)
+    print(
+        f"{len(pairs):,} pairs in {len(pairs.counts)} languages, {shards:,} shards of "
+        f"{' and '.join(description.formats)}, {len(pairs) / seconds:,.0f} pairs a "
+        f"second: {options.output}"
+    )
+    write_json(
+        options.json,
+        {"pairs": len(pairs), "shards": shards, "seconds": round(seconds, 1)},
+    )
+
+
+# === balance ===
+
+
+def _add_balance(commands: Any) -> None:
+    parser = command(
+        commands,
+        "balance",
+        _balance,
+        "show what each language gets of the batches, before a training",
+        "labse-tf balance cleaned --smoothing 0.3 --cap 100000 --plot shares.png",
+    )
+    add_text(parser)
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        default=0.3,
+        help="exponent of the pairs: 1 as they are, 0 all alike (default: 0.3)",
+    )
+    parser.add_argument(
+        "--cap", type=int, metavar="N", help="pairs beyond which a share stays"
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        metavar="N",
+        help="pairs drawn in all, steps times batch size (default: as many as there "
+        "are)",
+    )
+    parser.add_argument("--plot", metavar="FILE.png", help="shares before and after")
+    add_json(parser)
+
+
+def _balance(options: argparse.Namespace) -> None:
+    from labse_tf import data
+
+    counts = _counted(options)
+    shares = data.balance(
+        counts, smoothing=options.smoothing, cap=options.cap, draws=options.draws
+    )
+    print_table(
+        ("language", "pairs", "before", "after", "times each"),
+        [
+            (s.language, f"{s.pairs:,}", f"{s.before:.2%}", f"{s.after:.2%}")
+            + (f"{s.passes:.2f}",)
+            for s in shares
+        ],
+    )
+    if options.plot:
+        from labse_tf.evaluation.plots import plot_shares
+
+        plot_shares(
+            options.plot,
+            labels=[s.language for s in shares],
+            before=[s.before for s in shares],
+            after=[s.after for s in shares],
+        )
+        print(f"plot: {options.plot}")
+    write_json(
+        options.json,
+        {
+            "smoothing": options.smoothing,
+            "cap": options.cap,
+            "languages": {
+                s.language: {
+                    "pairs": s.pairs,
+                    "before": round(s.before, 6),
+                    "after": round(s.after, 6),
+                    "passes": round(s.passes, 4),
+                }
+                for s in shares
+            },
+        },
+    )
+
+
+def _counted(options: argparse.Namespace) -> dict[str, int]:
+    """Pairs of each language, of a prepared directory or of files."""
+    from labse_tf import data
+    from labse_tf.progress import progress_bar
+
+    if len(options.files) == 1 and data.is_prepared(options.files[0]):
+        return data.prepared_counts(options.files[0], options.languages)
+    skipped = data.SkipReport()
+    files = data.find_pair_files(options.files)
+    show = sys.stderr.isatty()
+    with progress_bar("Counting", len(files), "files", show=show) as advance:
+        pairs = data.read_files(
+            files,
+            language=options.language,
+            languages=options.languages,
+            on_error=options.on_error,
+            skipped=skipped,
+            progress=lambda path, count: advance(1),
+        )
+        counts = Counter(pair.language for pair in pairs)
+    say_skipped(skipped)
+    return counts
+
+
+COMMANDS = (_add_clean, _add_prepare, _add_balance)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labse_tf.cli.commands import (
+    add_case,
     add_json,
     add_languages,
     add_on_error,
@@ -124,20 +125,9 @@ def _add_vocab(commands: Any) -> None:
         help="exponent of the languages' shares: 1 as they are, 0 all alike "
         "(default 0.3, the paper's)",
     )
-    _add_case(parser)
+    add_case(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="processes")
     add_json(parser)
-
-
-def _add_case(parser: argparse.ArgumentParser) -> None:
-    """How a new tokenizer treats capitals and accents."""
-    parser.add_argument("--lowercase", action="store_true")
-    parser.add_argument(
-        "--strip-accents",
-        action=argparse.BooleanOptionalAction,
-        help="delete non-spacing marks, by default where --lowercase is given; in "
-        "Indian scripts they are vowels, so give --no-strip-accents there",
-    )
 
 
 def _vocab(options: argparse.Namespace) -> None:
@@ -329,7 +319,7 @@ def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> Non
         choices=sorted(recipes),
         help="where the values come from that no flag gives (default: small). " + about,
     )
-    _add_case(parser)
+    add_case(parser)
     parser.add_argument(
         "--strategy",
         default="auto",

@@ -1,7 +1,10 @@
 """Files of text -> batches of features: readers, corpora, mixture, datasets.
 
+    files -read_pairs-> SentencePair -clean_pairs-> good ones -> files
     files -read_pairs-> SentencePair -load_pairs-> ParallelCorpus
           -mixture, plan-> row numbers of batch k -sentence_pairs-> tf.data.Dataset
+    ParallelCorpus -prepare_pairs-> shards of token ids -open_prepared, PairStream->
+          sentence_pairs, stream_pairs as above
     files -read_sentences-> (language, sentence) -load_sentences-> MonolingualCorpus
           -mixture, plan-> packed rows of batch k -masked_rows-> tf.data.Dataset
 
@@ -11,8 +14,9 @@ that starts at step k sees exactly what an uninterrupted run sees from step k on
 `readers` turns one file into pairs or sentences, `corpus` packs many files in memory,
 `cleaning` leaves out pairs that are not good for training,
 `neighbors` puts pairs that are alike together, `pipeline` plans batches of pairs and
-makes the dataset, `masked` does so for masked rows of pairs and sentences; each imports
-from those before it only.
+makes the dataset, `masked` does so for masked rows of pairs and sentences, `shards`
+writes and reads token ids; each imports from those before it only, but `pipeline` from
+`shards.tokens`.
 """
 
 from __future__ import annotations
@@ -32,10 +36,11 @@ from labse_tf.data.corpus import (
     find_sentence_files,
     load_pairs,
     load_sentences,
+    read_files,
 )
 from labse_tf.data.masked import masked_rows
 from labse_tf.data.neighbors import neighbor_groups, principal_axes
-from labse_tf.data.pipeline import DEAL, WINDOW, mixture, sentence_pairs
+from labse_tf.data.pipeline import DEAL, WINDOW, Share, balance, mixture, sentence_pairs
 from labse_tf.data.readers import (
     DataError,
     OnError,
@@ -48,6 +53,14 @@ from labse_tf.data.readers import (
     read_pairs,
     read_sentences,
 )
+from labse_tf.data.shards.stream import PairStream, stream_pairs
+from labse_tf.data.shards.tokens import (
+    TokenCorpus,
+    is_prepared,
+    open_prepared,
+    prepared_counts,
+)
+from labse_tf.data.shards.writing import prepare_pairs
 
 __all__ = [
     "DEAL",
@@ -59,24 +72,34 @@ __all__ = [
     "HeldOut",
     "MonolingualCorpus",
     "OnError",
+    "PairStream",
     "ParallelCorpus",
     "PathLike",
     "SentencePair",
+    "Share",
     "SkipReport",
+    "TokenCorpus",
+    "balance",
     "clean_files",
     "clean_interface_text",
     "clean_pairs",
     "file_language",
     "find_pair_files",
     "find_sentence_files",
+    "is_prepared",
     "language_tag",
     "load_pairs",
     "load_sentences",
     "masked_rows",
     "mixture",
     "neighbor_groups",
+    "open_prepared",
+    "prepare_pairs",
+    "prepared_counts",
+    "read_files",
     "principal_axes",
     "read_pairs",
     "read_sentences",
     "sentence_pairs",
+    "stream_pairs",
 ]

@@ -520,6 +520,50 @@ def _is_pair_file(path: Path) -> bool:
     )
 
 
+def read_files(
+    files: Files,
+    *,
+    language: str | None = None,
+    on_error: OnError = "raise",
+    skipped: SkipReport | None = None,
+    languages: Iterable[str] | None = None,
+    progress: Callable[[Path, int], None] | None = None,
+) -> Iterator[SentencePair]:
+    """Reads the pairs of many files one after another, sorted by path.
+
+    Args:
+        files: a path or several; a directory stands for the pair files in it, see
+            `find_pair_files`.
+        language: as in `read_pairs`, for all files.
+        on_error: as in `read_pairs`.
+        skipped: as in `read_pairs`.
+        languages: only these.
+        progress: called after each file with its path and the number of its pairs.
+
+    Returns:
+        An iterator of `SentencePair`.
+
+    Raises:
+        DataError: as in `read_pairs`.
+    """
+    paths = find_pair_files(files)
+    wanted = None if languages is None else {language_tag(code) for code in languages}
+
+    def pairs() -> Iterator[SentencePair]:
+        for path in paths:
+            count = 0
+            for pair in read_pairs(
+                path, language=language, on_error=on_error, skipped=skipped
+            ):
+                if wanted is None or pair.language in wanted:
+                    count += 1
+                    yield pair
+            if progress is not None:
+                progress(path, count)
+
+    return pairs()
+
+
 def load_pairs(
     files: Files,
     *,

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from labse_tf.data.corpus import Files, ParallelCorpus, _Corpus, _mix, load_pairs
 from labse_tf.data.neighbors import neighbor_groups
 from labse_tf.data.readers import OnError
+from labse_tf.data.shards.tokens import TokenCorpus, check_tokenizer
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from labse_tf.preprocessing import SentencePreprocessor
 
 # ours: batches planned together; long enough to sort by length, short enough to vary
 WINDOW = 64
@@ -74,11 +77,63 @@ def mixture(
     return dict(zip(codes, (weights / weights.sum()).tolist(), strict=True))
 
 
+class Share(NamedTuple):
+    """What a language gets, in `balance`.
+
+    Attributes:
+        language: its code.
+        pairs: how many there are.
+        before: its share of all pairs.
+        after: its share of the batches.
+        passes: how often each of its pairs is drawn in the time in question.
+    """
+
+    language: str
+    pairs: int
+    before: float
+    after: float
+    passes: float
+
+
+def balance(
+    counts: Mapping[str, int],
+    *,
+    smoothing: float = 0.3,
+    cap: int | None = None,
+    draws: int | None = None,
+) -> list[Share]:
+    """Tells what each language gets, before and after `mixture`.
+
+    Args:
+        counts: language -> number of pairs or sentences.
+        smoothing: as in `mixture`.
+        cap: as in `mixture`.
+        draws: pairs drawn in all, steps times batch size; None for as many as there
+            are.
+
+    Returns:
+        A `Share` a language, those with most pairs first.
+
+    Example:
+        >>> for share in balance({"hi": 400, "or": 100}, smoothing=0.5):
+        ...     print(share.language, share.before, round(share.after, 3))
+        hi 0.8 0.667
+        or 0.2 0.333
+    """
+    shares = mixture(counts, smoothing=smoothing, cap=cap)
+    total = sum(counts.values())
+    draws = total if draws is None else draws
+    return [
+        Share(code, n, n / total, shares[code], draws * shares[code] / n)
+        for code, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
 # === Plan: the rows of batch k ===
 
 
 def _plan(
-    corpus: ParallelCorpus,
+    corpus: _Corpus,
     probabilities: Sequence[float],
     batch_size: int,
     seed: int,
@@ -257,7 +312,7 @@ def _plan_in_order(
 
 
 def sentence_pairs(
-    files_or_corpus: Files | ParallelCorpus,
+    files_or_corpus: Files | ParallelCorpus | TokenCorpus,
     preprocessor: Callable[[Any], dict[str, Any]],
     *,
     batch_size: int,
@@ -294,7 +349,9 @@ def sentence_pairs(
     sharding is off.
 
     Args:
-        files_or_corpus: paths as in `load_pairs`, or a corpus.
+        files_or_corpus: paths as in `load_pairs`, or a corpus, also one of token ids
+            from `open_prepared`, whose preprocessor must be a `SentencePreprocessor`
+            with the tokenizer that it was prepared with.
         preprocessor: string tensor `(batch,)` -> dict of int32 `(batch, length)`, such
             as `SentencePreprocessor`; runs inside `tf.data`, in graph mode and without
             AutoGraph: make one with an `if` or a loop over tensors a `tf.function`.
@@ -353,12 +410,12 @@ def sentence_pairs(
             "`drop_remainder=False` needs `shuffle=False`: shuffled batches have no "
             "end and are all full. Received: shuffle=True"
         )
-    if isinstance(files_or_corpus, ParallelCorpus):
+    if isinstance(files_or_corpus, (ParallelCorpus, TokenCorpus)):
         if language is not None:
             raise ValueError(
                 f"`language` must be None with a corpus. Received: {language}"
             )
-        corpus = files_or_corpus
+        corpus: ParallelCorpus | TokenCorpus = files_or_corpus
         corpus = corpus if languages is None else corpus.select(languages)
     else:
         corpus = load_pairs(
@@ -383,7 +440,7 @@ def sentence_pairs(
         one_pass = max(1, capped // batch_size)
         shares = list(probabilities.values())
         lengths = corpus._lengths if length_buckets else None
-        if length_buckets == "tokens":
+        if length_buckets == "tokens" and isinstance(corpus, ParallelCorpus):
             lengths = _token_lengths(corpus, preprocessor)
         plan = functools.partial(
             _plan,
@@ -397,9 +454,14 @@ def sentence_pairs(
         one_pass, plan = _plan_in_order(spans, batch_size, start_step, drop_remainder)
     steps = one_pass if steps is None else steps
     remaining = _remaining(steps, start_step)
+    static = batch_size if drop_remainder else None
+    items = _both_sides(preprocessor, static)
+    if isinstance(corpus, TokenCorpus):
+        check_tokenizer(corpus.description, preprocessor)
+        items = _both_token_sides(preprocessor, static)
     return _dataset(
         lambda: map(corpus._take, itertools.islice(plan(), remaining)),
-        *_both_sides(preprocessor, batch_size if drop_remainder else None),
+        *items,
         cardinality=remaining,
         prefetch=prefetch,
     )
@@ -416,7 +478,7 @@ def _check_numbers(batch_size: int, start_step: int, seed: int) -> None:
 def _check_neighbors(
     vectors: NDArray[np.floating],
     group_size: int,
-    corpus: ParallelCorpus,
+    corpus: _Corpus,
     batch_size: int,
     one_language: bool,
 ) -> None:
@@ -481,6 +543,51 @@ def _both_sides(
         )
 
     return (strings, strings), features
+
+
+def _both_token_sides(
+    preprocessor: Any, batch_size: int | None
+) -> tuple[Any, Callable[..., dict[str, Any]]]:
+    """The same for a dataset of token ids: those of each side, and their numbers."""
+    import tensorflow as tf
+
+    def features(*parts: tf.Tensor) -> dict[str, Any]:
+        source, target = (
+            tf.RaggedTensor.from_row_lengths(*parts[i : i + 2], validate=False)
+            for i in (0, 2)
+        )
+        return token_features(preprocessor, source, target, batch_size)
+
+    ids, lengths = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.int64)
+    return (ids, lengths, ids, lengths), features
+
+
+def token_features(
+    preprocessor: SentencePreprocessor,
+    source: tf.RaggedTensor,
+    target: tf.RaggedTensor,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    """Makes features of token ids.
+
+    Args:
+        preprocessor: adds [CLS] and [SEP], and pads.
+        source: RaggedTensor int32 `(B, None)`.
+        target: the same.
+        batch_size: B, where it is known.
+
+    Returns:
+        `{"source": features, "target": features}`.
+    """
+    import tensorflow as tf
+
+    both = {
+        name: preprocessor.pack(preprocessor.frame(side))
+        for name, side in (("source", source), ("target", target))
+    }
+    return tf.nest.map_structure(
+        lambda x: tf.ensure_shape(x, (batch_size, *x.shape[1:])), both
+    )
 
 
 def _dataset(

@@ -305,3 +305,42 @@ def plot_histogram(
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     save_figure(figure, path)
+
+
+def plot_shares(
+    path: str | os.PathLike[str],
+    *,
+    labels: Sequence[str],
+    before: Sequence[float],
+    after: Sequence[float],
+) -> None:
+    """Draws what languages have of the text and what they get of the batches.
+
+    Args:
+        path: the PNG file to write.
+        labels: n languages, those with most text first.
+        before: n shares of the text, 0 to 1.
+        after: n shares of the batches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    figure = new_figure(min(14.0, 3 + 0.16 * len(labels)), 3.4)
+    axes = figure.add_subplot()
+    places = np.arange(len(labels))
+    axes.bar(places, 100 * np.asarray(before), color=_BAR_COLORS[0], label="text")
+    axes.plot(
+        places, 100 * np.asarray(after), color=_MARKS[1][1], marker=".", label="batches"
+    )
+    axes.set_yscale("log")
+    # Where all the names do not fit, every n-th.
+    step = -(-len(labels) // 80)
+    axes.set_xticks(places[::step], labels=labels[::step], rotation=90, fontsize=7)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.set_ylabel("share, %", fontsize=8)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.legend(frameon=False, fontsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    save_figure(figure, path)

@@ -12,13 +12,11 @@ from pathlib import Path
 from labse_tf.data.cleaning.held_out import HeldOut
 from labse_tf.data.cleaning.report import CleaningReport
 from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules, judge
-from labse_tf.data.corpus import Files, find_pair_files
+from labse_tf.data.corpus import Files, read_files
 from labse_tf.data.readers import (
     OnError,
     SentencePair,
     SkipReport,
-    language_tag,
-    read_pairs,
 )
 from labse_tf.files import whole_directory, write_text
 
@@ -145,31 +143,21 @@ def clean_files(
         ValueError: nothing is left, or an argument is wrong.
         OSError: the output cannot be written.
     """
-    paths = find_pair_files(files)
-    wanted = None if languages is None else {language_tag(code) for code in languages}
     report = new_report(held_out)
-
-    def read_all() -> Iterator[SentencePair]:
-        for path in paths:
-            count = 0
-            for pair in read_pairs(
-                path, language=language, on_error=on_error, skipped=skipped
-            ):
-                if wanted is None or pair.language in wanted:
-                    count += 1
-                    yield pair
-            if progress is not None:
-                progress(path, count)
-
+    pairs = read_files(
+        files,
+        language=language,
+        on_error=on_error,
+        skipped=skipped,
+        languages=languages,
+        progress=progress,
+    )
     with whole_directory(output, overwrite=overwrite) as folder:
-        write_pairs(
-            clean_pairs(read_all(), rules, held_out=held_out, report=report), folder
-        )
+        write_pairs(clean_pairs(pairs, rules, held_out=held_out, report=report), folder)
         if not sum(report.kept.values()):
             raise ValueError(
-                f"`files` must hold pairs that the rules keep. Received: "
-                f"{sum(report.read.values())} pairs from {paths[0]} on, none of them "
-                f"good: {report.by_rule()}"
+                "`files` must hold pairs that the rules keep. Received: "
+                f"{sum(report.read.values())} pairs, of which went {report.by_rule()}"
             )
         write_report(report, folder)
     return report

@@ -6,6 +6,8 @@ Everything is counted in arrays of code points, some thousand texts at a time.
 from __future__ import annotations
 
 import functools
+import itertools
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -92,22 +94,20 @@ def character_classes() -> NDArray[np.uint8]:
         and `MARK` for those of no script that is known here.
     """
     classes = np.zeros(sys.maxunicode + 1, np.uint8)
+    scripts = {name: SCRIPTS.index(script) for script, name in _NAMES.items()}
+    scripts["IDEOGRAPHIC"] = scripts["CJK"]
+    names = "|".join(scripts)
+    begins = re.compile(f"(?:FULLWIDTH |HALFWIDTH )?({names})[ -]")
     groups = {"Z": SPACE, "N": DIGIT, "M": MARK, "L": LETTER}
-    starts = sorted(_NAMES.items(), key=lambda item: -len(item[1]))
-    for code in range(sys.maxunicode + 1):
+    # Nothing is assigned between.
+    for code in itertools.chain(range(0x40000), range(0xE0000, 0xE0200)):
         character = chr(code)
         group = unicodedata.category(character)[0]
         classes[code] = groups.get(group, OTHER)
-        if group not in "LM":
-            continue
-        name = unicodedata.name(character, "")
-        for prefix in ("FULLWIDTH ", "HALFWIDTH "):
-            name = name.removeprefix(prefix)
-        name = name.replace("IDEOGRAPHIC ", "CJK ")
-        for script, start in starts:
-            if name.startswith((start + " ", start + "-")):
-                classes[code] = FIRST_SCRIPT + SCRIPTS.index(script)
-                break
+        if group in "LM":
+            found = begins.match(unicodedata.name(character, ""))
+            if found:
+                classes[code] = FIRST_SCRIPT + scripts[found[1]]
     classes[[ord(c) for c in "\t\n\r\v\f"]] = SPACE
     return classes
 

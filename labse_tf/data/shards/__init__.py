@@ -1,0 +1,9 @@
+"""Shards: pairs as token ids on disk or in a bucket, ready for training.
+
+    ParallelCorpus -prepare_pairs-> DIR
+    DIR -open_prepared-> TokenCorpus (in memory) -sentence_pairs-> tf.data.Dataset
+    DIR -PairStream-> (on disk) -stream_pairs-> tf.data.Dataset
+
+`layout` has the files, `writing` makes them, `tokens` reads the arrays without
+TensorFlow, `stream` the TFRecords. `pipeline` stands between the last two.
+"""

@@ -1,0 +1,247 @@
+"""Tokens: the arrays of a prepared directory as a corpus in memory. No TensorFlow.
+
+Shapes: N pairs of the corpus.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labse_tf.data.corpus import _Corpus
+from labse_tf.data.readers import PathLike, language_tag
+from labse_tf.data.shards.layout import (
+    DATASET,
+    Description,
+    join,
+    names_in,
+    read_bytes,
+    tokenizer_digest,
+)
+
+
+class _Tokens(NamedTuple):
+    """Token ids end to end, of one side; the counterpart of a corpus's texts."""
+
+    values: NDArray[np.integer]
+    offsets: NDArray[np.int64]  # (N + 1,)
+
+    def take(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Token ids of some rows, end to end, and how many each has."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        ends = lengths.cumsum()
+        places = np.arange(ends[-1] if len(ends) else 0)
+        places += np.repeat(starts - (ends - lengths), lengths)
+        return self.values[places].astype(np.int32), lengths
+
+    def subset(self, rows: NDArray[np.int64]) -> _Tokens:
+        values, lengths = self.take(rows)
+        return _Tokens(
+            values.astype(self.values.dtype), np.concatenate([[0], lengths.cumsum()])
+        )
+
+    def lengths(self) -> NDArray[np.int32]:
+        return np.diff(self.offsets).astype(np.int32)
+
+
+class TokenCorpus(_Corpus):
+    """Pairs of many languages as token ids, in memory; for `sentence_pairs`.
+
+    Holds 2 bytes a token (4 where the vocabulary is over 65,536) and 16 bytes a pair.
+    Made by `open_prepared`.
+
+    Attributes:
+        counts: language -> number of pairs.
+        languages: the languages, sorted.
+        description: what the directory holds.
+    """
+
+    description: Description
+    _sides: tuple[_Tokens, ...]  # type: ignore[assignment]
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        text = self.description.to_json() + str(list(self.counts.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _take(self, rows: NDArray[np.int64]) -> tuple[Any, ...]:
+        """Ids and lengths of the sources, ids and lengths of the targets."""
+        return tuple(part for side in self._sides for part in side.take(rows))
+
+    def _subset(self, rows: NDArray[np.int64]) -> TokenCorpus:
+        corpus = super()._subset(rows)
+        corpus.description = self.description
+        return corpus
+
+
+def read_description(path: PathLike) -> Description:
+    """Reads what a prepared directory holds.
+
+    Args:
+        path: local or remote.
+
+    Returns:
+        Its `Description`.
+
+    Raises:
+        ValueError: it is no prepared directory, or one that is not finished.
+    """
+    names = names_in(path)
+    if DATASET not in names:
+        raise ValueError(
+            f"{path}: expected a directory that `labse-tf prepare` has finished, with "
+            f"{DATASET}. Received: {', '.join(sorted(names)[:5]) or 'nothing'}"
+        )
+    file = join(path, DATASET)
+    return Description.from_json(read_bytes(file).decode("utf-8", "replace"), file)
+
+
+def is_prepared(path: PathLike) -> bool:
+    """Whether `labse-tf prepare` has finished a directory."""
+    return DATASET in names_in(path)
+
+
+def prepared_counts(
+    path: PathLike, languages: Iterable[str] | None = None
+) -> dict[str, int]:
+    """Counts the pairs of a prepared directory, from its description alone.
+
+    Args:
+        path: local or remote.
+        languages: only these.
+
+    Returns:
+        Language -> pairs, sorted.
+
+    Raises:
+        ValueError: it is no prepared directory, or has not the languages.
+    """
+    return chosen_counts(read_description(path), languages)
+
+
+def open_prepared(
+    path: PathLike,
+    *,
+    languages: Iterable[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TokenCorpus:
+    """Reads the arrays of a prepared directory into memory.
+
+    Args:
+        path: local, or what `tf.io.gfile` knows (`gs://...`).
+        languages: read only these.
+        progress: called with the pairs read since its last call.
+
+    Returns:
+        A `TokenCorpus`.
+
+    Raises:
+        ValueError: it is no prepared directory, has no arrays or not the languages, or
+            a file is damaged.
+        OSError: it cannot be read.
+    """
+    description = read_description(path)
+    if "arrays" not in description.formats:
+        raise ValueError(
+            f"{path}: expected arrays; TFRecords are streamed, by `PairStream`. "
+            f"Received: a directory of {', '.join(description.formats)}"
+        )
+    counts = chosen_counts(description, languages)
+    lengths: tuple[list[Any], list[Any]] = [], []
+    tokens: tuple[list[Any], list[Any]] = [], []
+    for language in counts:
+        for name, rows in description.shards(language):
+            shard = _read_shard(join(path, "arrays", name + ".npz"), len(rows))
+            for side in (0, 1):
+                lengths[side].append(shard[side][1])
+                tokens[side].append(shard[side][0])
+            if progress is not None:
+                progress(len(rows))
+    sides = []
+    for values, sizes in zip(tokens, lengths, strict=True):
+        joined = np.concatenate(values)
+        values.clear()
+        ends = np.concatenate(sizes).cumsum(dtype=np.int64)
+        sides.append(_Tokens(joined, np.concatenate([[0], ends])))
+    corpus = TokenCorpus.__new__(TokenCorpus)
+    corpus._set(counts, tuple(sides), None)  # type: ignore[arg-type]
+    corpus.description = description
+    return corpus
+
+
+def check_tokenizer(description: Description, preprocessor: Any) -> None:
+    """Refuses a preprocessor that does not go with prepared token ids.
+
+    Args:
+        description: what they were made with.
+        preprocessor: what makes features of them.
+
+    Raises:
+        ValueError: it is no `SentencePreprocessor`, has another tokenizer or makes
+            longer rows.
+    """
+    tokenizer = getattr(preprocessor, "tokenizer", None)
+    if tokenizer is None or tokenizer_digest(tokenizer) != description.tokenizer:
+        raise ValueError(
+            "`preprocessor` must be a SentencePreprocessor with the tokenizer that the "
+            f"pairs were prepared with, of {description.vocabulary_size} tokens. "
+            f"Received: {type(preprocessor).__name__} of "
+            f"{getattr(tokenizer, 'vocabulary_size', 'no')} tokens"
+        )
+    if preprocessor.sequence_length > description.sequence_length:
+        raise ValueError(
+            f"`sequence_length` must be at most {description.sequence_length}, to "
+            f"which the pairs were cut. Received: {preprocessor.sequence_length}"
+        )
+
+
+def chosen_counts(
+    description: Description, languages: Iterable[str] | None
+) -> dict[str, int]:
+    """The pairs of some languages of a prepared directory.
+
+    Args:
+        description: what it holds.
+        languages: codes; None for all.
+
+    Returns:
+        Language -> pairs, sorted.
+
+    Raises:
+        ValueError: there is no such language.
+    """
+    if languages is None:
+        return dict(description.counts)
+    wanted = {language_tag(code) for code in languages}
+    if not wanted or not wanted <= description.counts.keys():
+        raise ValueError(
+            f"`languages` must be some of {', '.join(description.counts)}. "
+            f"Received: {sorted(wanted)}"
+        )
+    return {code: description.counts[code] for code in sorted(wanted)}
+
+
+def _read_shard(path: str, count: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Tokens and lengths of the sources, and of the targets."""
+    try:
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as file:
+            lengths, tokens = file["lengths"], file["tokens"]
+        totals = lengths.sum(axis=0, dtype=np.int64)
+        if lengths.shape != (count, 2) or totals.sum() != len(tokens):
+            raise ValueError(f"{lengths.shape} lengths of {len(tokens)} tokens")
+    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(
+            f"{path}: expected an undamaged shard of {count} pairs. Received: {error}"
+        ) from None
+    parts = np.split(tokens, totals[:1])
+    return [(part, lengths[:, side]) for side, part in enumerate(parts)]
