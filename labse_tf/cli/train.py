@@ -8,7 +8,7 @@ import functools
 import sys
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.commands import (
     add_case,
@@ -24,6 +24,7 @@ from labse_tf.cli.commands import (
     say_skipped,
     write_json,
 )
+from labse_tf.progress import progress_bar
 from labse_tf.recipes import (
     PRETRAINING_RECIPES,
     RECIPES,
@@ -33,6 +34,9 @@ from labse_tf.recipes import (
     get_pretraining_recipe,
     get_recipe,
 )
+
+if TYPE_CHECKING:
+    from labse_tf.data import SkipReport
 
 # === quickstart ===
 
@@ -260,6 +264,12 @@ def _add_train(commands: Any) -> None:
     start.add_argument("--vocab", metavar="FILE", help="a new model with this one")
     _add_run(parser, RECIPES)
     parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="read the TFRecords of a prepared directory as they are used, and not "
+        "its arrays into memory",
+    )
+    parser.add_argument(
         "--dev",
         nargs="+",
         default=[],
@@ -277,8 +287,7 @@ def _train(options: argparse.Namespace) -> int | None:
     from labse_tf import data, pretraining, training
 
     report = data.SkipReport()
-    files = data.find_pair_files(options.files)
-    pairs = load(options, files, data.load_pairs, report)
+    pairs = _training_pairs(options, report)
     dev = None
     if options.dev:
         dev = load(options, data.find_pair_files(options.dev), data.load_pairs, report)
@@ -302,6 +311,27 @@ def _train(options: argparse.Namespace) -> int | None:
         return result
     print(f"model: {options.output}")
     return None
+
+
+def _training_pairs(options: argparse.Namespace, report: SkipReport) -> Any:
+    """Pairs of files, or of a directory that `prepare` has made."""
+    from labse_tf import data
+
+    prepared = [path for path in options.files if data.is_prepared(path)]
+    if not prepared:
+        files = data.find_pair_files(options.files)
+        return load(options, files, data.load_pairs, report)
+    if len(options.files) > 1 or options.language is not None:
+        raise ValueError(
+            "A prepared directory goes alone, and knows its languages. Received: "
+            f"{' '.join(options.files)}"
+        )
+    path, languages = prepared[0], options.languages
+    if options.stream or "arrays" not in data.read_description(path).formats:
+        return data.PairStream(path, languages=languages)
+    count = sum(data.prepared_counts(path, languages).values())
+    with progress_bar("Reading", count, "pairs") as advance:
+        return data.open_prepared(path, languages=languages, progress=advance)
 
 
 # === Shared by the trainers ===

@@ -59,6 +59,7 @@ from labse_tf.data.shards.tokens import (
     is_prepared,
     open_prepared,
     prepared_counts,
+    read_description,
 )
 from labse_tf.data.shards.writing import prepare_pairs
 
@@ -96,6 +97,7 @@ __all__ = [
     "open_prepared",
     "prepare_pairs",
     "prepared_counts",
+    "read_description",
     "read_files",
     "principal_axes",
     "read_pairs",

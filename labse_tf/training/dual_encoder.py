@@ -30,7 +30,10 @@ from labse_tf.training.run import Run
 from labse_tf.training.session import Fit, Measure, fit
 
 if TYPE_CHECKING:
-    from labse_tf.data import ParallelCorpus
+    import tensorflow as tf
+
+    from labse_tf.data import PairStream, ParallelCorpus, TokenCorpus
+    from labse_tf.preprocessing import SentencePreprocessor
 
 NEIGHBORS = "neighbors.npy"
 NEIGHBOR_DIMENSIONS = 128  # ours: half a gigabyte for two million pairs
@@ -45,7 +48,7 @@ _LENGTH_BUCKETS: dict[str, bool | Literal["tokens"]] = {
 
 def train_dual_encoder(
     recipe: Recipe,
-    pairs: ParallelCorpus,
+    pairs: ParallelCorpus | TokenCorpus | PairStream,
     output: str | Path,
     *,
     model: str | Path | None = None,
@@ -68,7 +71,8 @@ def train_dual_encoder(
 
     Args:
         recipe: What to do.
-        pairs: The text, as `labse_tf.data.load_pairs` gives it.
+        pairs: The text, as `labse_tf.data.load_pairs` gives it, or prepared pairs
+            from `open_prepared` or of `PairStream`.
         output: The run's directory.
         model: A preset to start from; or
         vocabulary: a `vocab.txt` for a new model of the recipe's shape.
@@ -92,7 +96,7 @@ def train_dual_encoder(
         ValueError: If the arguments do not fit together or the directory is taken.
         Interrupted: On SIGTERM or SIGINT, after a checkpoint.
     """
-    from labse_tf.data import sentence_pairs
+    from labse_tf.data import ParallelCorpus
 
     recipe.check()
     if (model is None) == (vocabulary is None):
@@ -105,6 +109,15 @@ def train_dual_encoder(
             "`hard_negatives` needs `model`: neighbours are found by its vectors. "
             f"Received: hard_negatives={recipe.hard_negatives}, model=None"
         )
+    texts = None
+    if recipe.hard_negatives:
+        if not isinstance(pairs, ParallelCorpus):
+            raise ValueError(
+                "`hard_negatives` needs pairs as text, which the model encodes. "
+                f"Received: hard_negatives={recipe.hard_negatives} with a "
+                f"{type(pairs).__name__}"
+            )
+        texts = pairs
     if deterministic:
         import tensorflow as tf
 
@@ -128,27 +141,14 @@ def train_dual_encoder(
             preprocessor = encoder.text_preprocessor()
             # Of the starting model: before the fit, which goes on from a checkpoint.
             vectors = None
-            if recipe.hard_negatives:
+            if texts is not None:
                 vectors = _neighbor_vectors(
-                    run.directory / NEIGHBORS, encoder, pairs, progress
+                    run.directory / NEIGHBORS, encoder, texts, progress
                 )
             dual = fit(
                 run,
                 dual,
-                lambda start: sentence_pairs(
-                    pairs,
-                    preprocessor,
-                    batch_size=recipe.batch_size,
-                    steps=recipe.train_steps,
-                    start_step=start,
-                    seed=recipe.seed,
-                    smoothing=recipe.smoothing,
-                    cap=recipe.cap,
-                    batches=recipe.batches,  # type: ignore[arg-type]
-                    length_buckets=_LENGTH_BUCKETS[recipe.length_buckets],
-                    vectors=vectors,
-                    group_size=recipe.hard_negatives or 1,
-                ),
+                functools.partial(_batches, recipe, pairs, preprocessor, vectors),
                 recipe,
                 checkpoint_every=checkpoint_every,
                 log_every=log_every,
@@ -160,6 +160,40 @@ def train_dual_encoder(
         run.drop_checkpoints()
         (run.directory / NEIGHBORS).unlink(missing_ok=True)
     return LaBSE.from_preset(output)
+
+
+def _batches(
+    recipe: Recipe,
+    pairs: ParallelCorpus | TokenCorpus | PairStream,
+    preprocessor: SentencePreprocessor,
+    vectors: np.ndarray | None,
+    start: int,
+) -> tf.data.Dataset:
+    """The recipe's batches from a step on."""
+    from labse_tf.data import PairStream, sentence_pairs, stream_pairs
+
+    options: dict[str, Any] = {
+        "batch_size": recipe.batch_size,
+        "steps": recipe.train_steps,
+        "start_step": start,
+        "seed": recipe.seed,
+        "smoothing": recipe.smoothing,
+        "cap": recipe.cap,
+        "batches": recipe.batches,
+    }
+    buckets = _LENGTH_BUCKETS[recipe.length_buckets]
+    if isinstance(pairs, PairStream):
+        return stream_pairs(
+            pairs, preprocessor, length_buckets=bool(buckets), **options
+        )
+    return sentence_pairs(
+        pairs,
+        preprocessor,
+        length_buckets=buckets,
+        vectors=vectors,
+        group_size=recipe.hard_negatives or 1,
+        **options,
+    )
 
 
 def _dev_accuracy(dev: ParallelCorpus) -> Measure:

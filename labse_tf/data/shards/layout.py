@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labse_tf.data.readers import PathLike
 from labse_tf.files import whole_file
@@ -46,8 +46,7 @@ class Description:
         shard_size: pairs of a shard; a language's last one may have fewer.
         seed: of the order of the pairs.
         counts: language -> pairs, sorted.
-        tokenizer: a digest of the vocabulary and the tokenizer's options.
-        vocabulary_size: tokens of the vocabulary.
+        tokenizer: as `describe_tokenizer` has it.
         text: a digest of the pairs.
     """
 
@@ -56,8 +55,7 @@ class Description:
     shard_size: int
     seed: int
     counts: dict[str, int]
-    tokenizer: str
-    vocabulary_size: int
+    tokenizer: dict[str, Any]
     text: str
 
     def shards(self, language: str) -> list[tuple[str, range]]:
@@ -107,20 +105,25 @@ class Description:
             ) from None
 
 
-def tokenizer_digest(tokenizer: WordPieceTokenizer) -> str:
+def describe_tokenizer(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
     """Tells tokenizers apart by what they do.
 
     Args:
         tokenizer: any.
 
     Returns:
-        SHA-256 of the vocabulary and the options.
+        The options, and SHA-256 of the vocabulary.
     """
-    options = tokenizer.lowercase, tokenizer.strip_accents, tokenizer.compat
-    digest = hashlib.sha256(json.dumps(options).encode())
+    digest = hashlib.sha256()
     for token in tokenizer.vocabulary:
         digest.update(token.encode() + b"\n")
-    return digest.hexdigest()
+    return {
+        "vocabulary": digest.hexdigest(),
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "lowercase": tokenizer.lowercase,
+        "strip_accents": tokenizer.strip_accents,
+        "compat": tokenizer.compat,
+    }
 
 
 # === Files, near and far ===

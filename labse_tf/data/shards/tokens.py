@@ -20,10 +20,10 @@ from labse_tf.data.readers import PathLike, language_tag
 from labse_tf.data.shards.layout import (
     DATASET,
     Description,
+    describe_tokenizer,
     join,
     names_in,
     read_bytes,
-    tokenizer_digest,
 )
 
 
@@ -191,13 +191,14 @@ def check_tokenizer(description: Description, preprocessor: Any) -> None:
             longer rows.
     """
     tokenizer = getattr(preprocessor, "tokenizer", None)
-    if tokenizer is None or tokenizer_digest(tokenizer) != description.tokenizer:
-        raise ValueError(
-            "`preprocessor` must be a SentencePreprocessor with the tokenizer that the "
-            f"pairs were prepared with, of {description.vocabulary_size} tokens. "
-            f"Received: {type(preprocessor).__name__} of "
-            f"{getattr(tokenizer, 'vocabulary_size', 'no')} tokens"
-        )
+    now = {} if tokenizer is None else describe_tokenizer(tokenizer)
+    for option, value in description.tokenizer.items():
+        if now.get(option) != value:
+            raise ValueError(
+                "`preprocessor` must be a SentencePreprocessor with the tokenizer that "
+                f"the pairs were prepared with, {option}={str(value)[:12]}. Received: "
+                f"{type(preprocessor).__name__}, {option}={str(now.get(option))[:12]}"
+            )
     if preprocessor.sequence_length > description.sequence_length:
         raise ValueError(
             f"`sequence_length` must be at most {description.sequence_length}, to "

@@ -20,12 +20,12 @@ from labse_tf.data.shards.layout import (
     UNFINISHED,
     VOCABULARY,
     Description,
+    describe_tokenizer,
     join,
     names_in,
     new_file,
     read_bytes,
     remove,
-    tokenizer_digest,
     write_bytes,
 )
 
@@ -79,9 +79,9 @@ def prepare_pairs(
         raise ValueError(
             f"`formats` must be some of {', '.join(FORMATS)}. Received: {formats}"
         )
-    if sequence_length < 3 or not 1 <= shard_size < 1 << 31 or seed < 0:
+    if not 3 <= sequence_length <= 1 << 16 or not 1 <= shard_size < 1 << 31 or seed < 0:
         raise ValueError(
-            "`sequence_length` must be at least 3, `shard_size` positive and `seed` "
+            "`sequence_length` must be 3 to 65,536, `shard_size` positive and `seed` "
             f"not negative. Received: {sequence_length}, {shard_size}, {seed}"
         )
     description = Description(
@@ -90,8 +90,7 @@ def prepare_pairs(
         shard_size=shard_size,
         seed=seed,
         counts=dict(pairs.counts),
-        tokenizer=tokenizer_digest(tokenizer),
-        vocabulary_size=tokenizer.vocabulary_size,
+        tokenizer=describe_tokenizer(tokenizer),
         text=pairs.digest(),
     )
     advance = progress or (lambda count: None)
@@ -197,7 +196,7 @@ def _tokens(
 def _write_arrays(
     path: str, sides: tuple[Tokens, Tokens], description: Description, language: str
 ) -> None:
-    small = description.vocabulary_size <= 1 << 16
+    small = description.tokenizer["vocabulary_size"] <= 1 << 16
     buffer = io.BytesIO()
     np.savez(
         buffer,
