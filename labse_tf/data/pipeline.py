@@ -148,11 +148,7 @@ def _plan(
     Block by block of W batches; block b is made from `[seed, b]` and from where each
     language stands before it, which `_drawn` knows without making the blocks.
     """
-    window = WINDOW
-    if not one_language:
-        # a block is no longer than the corpus, or a small one would meet itself
-        window = max(1, min(WINDOW, len(corpus) // batch_size))
-        window -= window % DEAL if window > DEAL else 0
+    window = WINDOW if one_language else mixed_window(len(corpus), batch_size)
     block_size = window if one_language else window * batch_size  # of batches or rows
     streams = [
         _Endless(
@@ -187,6 +183,22 @@ def _plan(
             batches[np.argsort(turns, kind="stable")] = drawn
         yield from batches.reshape(window, batch_size)[skip:]
         skip = 0
+
+
+def mixed_window(pairs: int, batch_size: int) -> int:
+    """Batches of a block of mixed batches.
+
+    No more than the corpus fills, or a small one would meet itself.
+
+    Args:
+        pairs: of the corpus.
+        batch_size: pairs of a batch.
+
+    Returns:
+        Up to `WINDOW`, above `DEAL` a multiple of it.
+    """
+    window = max(1, min(WINDOW, pairs // batch_size))
+    return window - (window % DEAL if window > DEAL else 0)
 
 
 def _drawn(edges: NDArray[np.float64], seed: int, blocks: range) -> NDArray[np.int64]:
@@ -602,6 +614,29 @@ def _dataset(
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_generator(items, output_signature=signature)
+    return finish(dataset, features, cardinality=cardinality, prefetch=prefetch)
+
+
+def finish(
+    dataset: tf.data.Dataset,
+    features: Callable[..., dict[str, Any]],
+    *,
+    cardinality: int | None,
+    prefetch: int | None,
+) -> tf.data.Dataset:
+    """Ends a dataset: features of its items, in their order and for all replicas.
+
+    Args:
+        dataset: of batches that are no features yet.
+        features: makes a batch of features of one.
+        cardinality: how many there are; None for no end.
+        prefetch: batches made ahead; None lets tf.data choose.
+
+    Returns:
+        The dataset of features.
+    """
+    import tensorflow as tf
+
     infinite = tf.data.experimental.INFINITE_CARDINALITY
     dataset = dataset.apply(
         tf.data.experimental.assert_cardinality(

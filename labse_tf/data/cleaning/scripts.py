@@ -206,7 +206,8 @@ def count_characters(texts: Sequence[str], languages: Sequence[str]) -> Counts:
     codes, bounds = code_points(texts)
     classes = character_classes()[codes]
     names, places = np.unique(np.asarray(languages, object), return_inverse=True)
-    allowed = np.stack([allowed_classes(name) for name in names])
+    allowed = np.array([allowed_classes(name) for name in names], bool)
+    allowed = allowed.reshape(-1, CLASSES)
     own = np.repeat(places, np.diff(bounds))
     is_letter = classes >= LETTER
     # A character's worth fits into a byte, a text's into 64 bits.

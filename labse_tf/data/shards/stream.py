@@ -21,6 +21,8 @@ from labse_tf.data.pipeline import (
     _check_numbers,
     _drawn,
     _remaining,
+    finish,
+    mixed_window,
     mixture,
     token_features,
 )
@@ -136,8 +138,9 @@ def stream_pairs(
     shares = list(mixture(stream.counts, smoothing=smoothing, cap=cap).values())
     # Mixed batches draw pairs, batches of one language draw batches.
     unit = 1 if one_language else batch_size
-    turns = _Turns(shares, WINDOW * unit, seed)
-    first_window, skip = divmod(start_step, WINDOW)
+    window = WINDOW if one_language else mixed_window(len(stream), batch_size)
+    turns = _Turns(shares, window * unit, seed)
+    first_window, skip = divmod(start_step, window)
     sources = [
         _records(stream, code, used * (batch_size if one_language else 1), seed)
         for code, used in zip(stream.languages, turns.before(first_window), strict=True)
@@ -152,11 +155,11 @@ def stream_pairs(
         ).unbatch(),
     )
     if not one_language:
-        dataset = dataset.batch(WINDOW * batch_size)
+        dataset = dataset.batch(window * batch_size)
         if length_buckets:
             numbers = tf.data.Dataset.counter(start=first_window)
             dataset = tf.data.Dataset.zip(dataset, numbers).map(
-                functools.partial(_by_length, batch_size=batch_size, seed=seed),
+                functools.partial(_by_length, shape=(window, batch_size), seed=seed),
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
@@ -164,29 +167,13 @@ def stream_pairs(
             dataset = dataset.map(lambda rows: tf.reshape(rows, (-1, batch_size)))
         dataset = dataset.unbatch()
     dataset = dataset.skip(skip)
-    infinite = tf.data.experimental.INFINITE_CARDINALITY
-    dataset = dataset.take(infinite if remaining is None else remaining)
-    dataset = dataset.apply(
-        tf.data.experimental.assert_cardinality(
-            infinite if remaining is None else remaining
-        )
-    )
+    if remaining is not None:
+        dataset = dataset.take(remaining)
 
     def features(records: tf.Tensor) -> dict[str, Any]:
         return token_features(preprocessor, *_parse(records), batch_size)
 
-    dataset = dataset.map(
-        tf.autograph.experimental.do_not_convert(features),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    options = tf.data.Options()
-    options.deterministic = True
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
-    dataset = dataset.with_options(options)
-    return dataset.prefetch(tf.data.AUTOTUNE if prefetch is None else prefetch)
+    return finish(dataset, features, cardinality=remaining, prefetch=prefetch)
 
 
 class _Turns:
@@ -255,7 +242,7 @@ def _parse(records: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
 
 
 def _by_length(
-    records: tf.Tensor, window: tf.Tensor, *, batch_size: int, seed: int
+    records: tf.Tensor, number: tf.Tensor, *, shape: tuple[int, int], seed: int
 ) -> tf.Tensor:
     """The pairs of a window as batches of like length in random order, `(W, B)`.
 
@@ -267,10 +254,11 @@ def _by_length(
     lengths = tf.maximum(*(side.row_lengths() for side in _parse(records)))
     ties = tf.strings.to_hash_bucket_fast(records, 1 << 31)
     order = tf.argsort(lengths * (1 << 32) + ties, stable=True)
-    dealt = tf.reshape(tf.gather(records, order), (-1, batch_size, DEAL))
-    batches = tf.reshape(tf.transpose(dealt, (0, 2, 1)), (WINDOW, batch_size))
+    hands = (-1, shape[1], min(DEAL, shape[0]))
+    dealt = tf.reshape(tf.gather(records, order), hands)
+    batches = tf.reshape(tf.transpose(dealt, (0, 2, 1)), shape)
     numbers = tf.random.stateless_uniform(
-        (WINDOW,), (_seed(seed), tf.cast(window, tf.int32)), alg="philox"
+        shape[:1], (_seed(seed), tf.cast(number, tf.int32)), alg="philox"
     )
     return tf.gather(batches, tf.argsort(numbers))
 

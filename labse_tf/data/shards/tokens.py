@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from labse_tf.data.corpus import _Corpus
 from labse_tf.data.readers import PathLike, language_tag
@@ -73,6 +73,24 @@ class TokenCorpus(_Corpus):
     def _digest(self) -> str:
         text = self.description.to_json() + str(list(self.counts.items()))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def pairs(
+        self, language: str, rows: ArrayLike
+    ) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
+        """Token ids of some rows of a language, without [CLS] and [SEP].
+
+        Args:
+            language: one of `languages`.
+            rows: integers below `counts[language]`, any order.
+
+        Returns:
+            Sources and targets, an array each.
+        """
+        taken = [side.take(self._rows(language, rows)) for side in self._sides]
+        sources, targets = (
+            np.split(values, lengths.cumsum()[:-1]) for values, lengths in taken
+        )
+        return sources, targets
 
     def _take(self, rows: NDArray[np.int64]) -> tuple[Any, ...]:
         """Ids and lengths of the sources, ids and lengths of the targets."""
