@@ -7,12 +7,18 @@ TensorFlow and JAX; TensorFlow is imported where its memory needs a hand.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
+
+from labse_tf.blocks import (
+    empty_rows,
+    outside_eager,
+    uncompiled_tensorflow,
+    write_rows,
+)
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 
@@ -525,14 +531,20 @@ def chunked_softmax_cross_entropy(
     def cross_entropy(hidden: Any, table: Any, bias: Any, labels: Any) -> Any:
         # A tape that sees what happens here would keep all chunks for itself.
         hidden, table, bias = map(ops.stop_gradient, (hidden, table, bias))
-        loss, predicted, log_sum = _outside_eager(
-            _cross_entropy_forward, hidden, table, bias, labels, chunk_size
+        loss, predicted, log_sum = outside_eager(
+            _cross_entropy_forward,
+            hidden,
+            table,
+            bias,
+            labels,
+            chunk_size,
+            key=tuple(table.shape),
         )
 
         def gradient(*upstream: Any) -> tuple[Any, ...]:
             # TensorFlow gives one argument an output, JAX one with all outputs.
             outer = keras.tree.flatten(upstream)[0]
-            gradients = _outside_eager(
+            gradients = outside_eager(
                 _cross_entropy_backward,
                 hidden,
                 table,
@@ -541,6 +553,7 @@ def chunked_softmax_cross_entropy(
                 log_sum,
                 outer,
                 chunk_size,
+                key=tuple(table.shape),
             )
             return (*gradients, None)
 
@@ -603,18 +616,18 @@ def _cross_entropy_backward(
         # A label of another chunk is a row of zeros.
         shares = shares - ops.one_hot(labels - start, rows, dtype="float32")
         shares = shares * outer[:, None]  # (P, rows), gradient of the logits
-        to_bias = _write(to_bias, start, ops.sum(shares, axis=0))
+        to_bias = write_rows(to_bias, start, ops.sum(shares, axis=0))
         shares = ops.cast(shares, hidden.dtype)
         part = ops.matmul(shares, ops.cast(table_rows, hidden.dtype))
         to_hidden = to_hidden + ops.cast(part, "float32")
         part = ops.matmul(ops.transpose(shares), hidden)
-        to_table = _write(to_table, start, ops.cast(part, "float32"))
+        to_table = write_rows(to_table, start, ops.cast(part, "float32"))
         return to_hidden, to_table, to_bias
 
     state = (
         ops.zeros_like(hidden, dtype="float32"),
-        _buffer((size, dim)),
-        _buffer((size,)),
+        empty_rows((size, dim)),
+        empty_rows((size,)),
     )
     to_hidden, to_table, to_bias = _over_chunks(step, state, size, chunk_size)
     return ops.cast(to_hidden, hidden.dtype), to_table, to_bias
@@ -643,7 +656,7 @@ def _over_chunks(
     chunk_size: int,
 ) -> tuple[Any, ...]:
     """Runs `state = step(start, rows, *state)` over 0 to `size`, strictly in turn."""
-    if _uncompiled_tensorflow():
+    if uncompiled_tensorflow():
         import tensorflow as tf
 
         for start in range(0, size, chunk_size):
@@ -666,80 +679,6 @@ def _over_chunks(
     if size > whole:
         state = step(whole, size - whole, *state)
     return state
-
-
-def _buffer(shape: tuple[int, ...]) -> Any:
-    """A float32 tensor to be filled by `_write`."""
-    if _uncompiled_tensorflow():
-        import tensorflow as tf
-
-        # Zeros would be folded into a constant, which the graph holds for ever and
-        # which the first write would have to copy.
-        return tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
-    return ops.zeros(shape, dtype="float32")
-
-
-def _write(buffer: Any, start: Any, rows: Any) -> Any:
-    """Puts rows into the buffer from `start` on; in place inside a graph."""
-    if _uncompiled_tensorflow():
-        import tensorflow as tf
-
-        # On the CPU the kernels behind `tf.tensor_scatter_nd_update` and
-        # `ops.slice_update` copy the whole buffer at each write; this one does not.
-        return tf.raw_ops.TensorStridedSliceUpdate(
-            input=buffer,
-            begin=[start],
-            end=[start + rows.shape[0]],
-            strides=[1],
-            value=rows,
-        )
-    return ops.slice_update(buffer, (start,) + (0,) * (len(rows.shape) - 1), rows)
-
-
-def _uncompiled_tensorflow() -> bool:
-    """Whether TensorFlow's own kernels will run this; else XLA will, or JAX.
-
-    XLA would hold all chunks of an unrolled loop at once and knows how to write in
-    place; TensorFlow the other way round. Both ways run on both, so that a graph
-    that XLA gets to see later only takes more memory.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    # No public name tells that a graph is traced for `jit_compile=True` or a TPU.
-    from tensorflow.python.ops import control_flow_util
-
-    graph = tf.compat.v1.get_default_graph()
-    return not control_flow_util.GraphOrParentsInXlaContext(graph)
-
-
-def _outside_eager(
-    function: Callable[..., Any], hidden: Any, table: Any, *args: Any
-) -> Any:
-    """Calls a function, as a graph where TensorFlow runs eagerly.
-
-    Eagerly, each write would copy the buffer, which the caller still holds.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.executing_eagerly():
-            return _graph_of(function, tuple(table.shape))(hidden, table, *args)
-    return function(hidden, table, *args)
-
-
-@functools.lru_cache(maxsize=32)
-def _graph_of(
-    function: Callable[..., Any], table_shape: tuple[int, int]
-) -> Callable[..., Any]:
-    """The function for tables of one shape, traced for any number of predictions.
-
-    One graph for all tables would forget the static shape, which the loop needs.
-    """
-    import tensorflow as tf
-
-    return tf.function(function, autograph=False, reduce_retracing=True)
 
 
 def _is_float64(x: Any) -> bool:
@@ -836,6 +775,28 @@ def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
     same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])
     same_target = ops.logical_and(same[:, :, 2], same[:, :, 3])
     return ops.logical_or(same_source, same_target)
+
+
+def pair_masks(
+    labels: Any, columns: Any, pair_ids: Any | None, other_pair_ids: Any | None
+) -> tuple[Any, Any | None]:
+    """Tells where in a matrix of pairs x candidates are positives, and no negatives.
+
+    Args:
+        labels: int32 `(b,)`, each pair's number in the global batch.
+        columns: int32 `(n,)`, the candidates' numbers.
+        pair_ids: int32 `(b, 4)`, see `same_sentences`; `None`: all are different.
+        other_pair_ids: int32 `(n, 4)`, of the candidates.
+
+    Returns:
+        Bool `(b, n)`: the pair itself; and another pair with the same source or the
+        same target, or `None` without ids.
+    """
+    own = ops.equal(labels[:, None], columns[None, :])
+    if pair_ids is None:
+        return own, None
+    shared = same_sentences(pair_ids, other_pair_ids)
+    return own, ops.logical_and(shared, ops.logical_not(own))
 
 
 def _mix_bits(x: Any) -> Any:

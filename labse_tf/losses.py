@@ -1,6 +1,7 @@
-"""The additive-margin bidirectional softmax over the global batch.
+"""The additive-margin bidirectional softmax over the global batch, whole or in blocks.
 
-Shapes: b = local batch (one replica's rows), G = global batch, D = dimension.
+Shapes: b = local batch (one replica's rows), G = global batch, D = dimension, K = block
+of candidates.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from labse_tf.blocks import cut_rows, empty_rows, outside_eager, over_blocks, write_rows
 from labse_tf.distribute import all_gather_rows, global_row_ids, replica_count
-from labse_tf.layers import same_sentences
+from labse_tf.layers import pair_masks
 
 # A logit that leaves nothing of its column after the softmax, and is finite.
 _MASKED = -1e9
@@ -37,6 +39,10 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         cross_replica: Negatives from all replicas; `False` takes this replica's
             own only, as the official code does, and is there to compare.
         mask_duplicates: Uses `source_ids` and `target_ids` where they are given.
+        block_size: K, candidates at a time: memory is then linear in the batch, a few
+            times `b * K` floats beside the vectors and their gradients. The backward
+            pass computes the cosines again. Value and gradients are those of `None`,
+            which holds all cosines and is faster where they fit.
         name: Name of the loss.
 
     Call arguments:
@@ -52,8 +58,9 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         the mean over the global batch, which is what `tf.distribute` expects.
 
     Raises:
-        ValueError: If the two matrices differ in shape, only one of the id
-            matrices is given, or with several replicas a batch is not static.
+        ValueError: If `scale` or `block_size` is not positive, the two matrices differ
+            in shape, only one of the id matrices is given, or with several replicas a
+            batch is not static.
 
     Example:
         >>> import numpy as np
@@ -67,7 +74,8 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
     References:
         Feng et al., 2022, sections 2.1 and 2.2, equations 1 to 3
         (https://arxiv.org/abs/2007.01852); Yang et al., 2019
-        (https://arxiv.org/abs/1902.08564).
+        (https://arxiv.org/abs/1902.08564); Milakov and Gimelshein, 2018, on the
+        running softmax (https://arxiv.org/abs/1805.02867).
     """
 
     def __init__(
@@ -78,16 +86,22 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         bidirectional: bool = True,
         cross_replica: bool = True,
         mask_duplicates: bool = True,
+        block_size: int | None = None,
         name: str = "additive_margin_softmax",
     ) -> None:
         super().__init__(name=name, reduction="sum_over_batch_size")
         if not scale > 0:
             raise ValueError(f"`scale` must be positive. Received: scale={scale}")
+        if block_size is not None and block_size < 1:
+            raise ValueError(
+                f"`block_size` must be positive. Received: block_size={block_size}"
+            )
         self.margin = float(margin)
         self.scale = float(scale)
         self.bidirectional = bidirectional
         self.cross_replica = cross_replica
         self.mask_duplicates = mask_duplicates
+        self.block_size = block_size
 
     def __call__(
         self,
@@ -129,49 +143,78 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
                 "`source_ids` and `target_ids` go together: give both or none. "
                 f"Received: source_ids={source_ids}, target_ids={target_ids}"
             )
-        dim = source.shape[1]
-        # One collective for both sides instead of two.
-        both = self._gather(ops.concatenate([source, target], axis=1))  # (G, 2D)
-        all_sources, all_targets = both[:, :dim], both[:, dim:]  # (G, D)
-        positive = self._positive(source, all_sources)  # (b, G)
-        ignored = None
+        ids = all_ids = None
         if self.mask_duplicates and source_ids is not None:
-            ignored = self._duplicates(source_ids, target_ids, positive)
-        values = self._rank(source, all_targets, positive, ignored)
+            ids = ops.concatenate([source_ids, target_ids], axis=1)  # (b, 4)
+            all_ids = self._gather(ids)
+        all_sources, all_targets = self._gather_sides(source, target)
+        directions = [(source, all_targets)]
         if self.bidirectional:
-            values = values + self._rank(target, all_sources, positive, ignored)
-        return values
+            directions.append((target, all_sources))
+        labels = self._labels(source)
+        if self.block_size is None:
+            columns = ops.arange(ops.shape(all_targets)[0], dtype="int32")
+            masks = pair_masks(labels, columns, ids, all_ids)  # (b, G) each
+            return sum(self._rank(*direction, *masks) for direction in directions)
+        return self._rank_in_blocks(directions, labels, ids, all_ids)
 
     def _gather(self, rows: Any) -> Any:
         """All replicas' rows, or this one's."""
         return all_gather_rows(rows) if self.cross_replica else rows
 
-    def _positive(self, local_rows: Any, all_rows: Any) -> Any:
-        """Bool `(b, G)`: true where the column is the row's own pair."""
-        if self.cross_replica:
-            labels = global_row_ids(local_rows)
-        else:
-            labels = ops.arange(ops.shape(local_rows)[0], dtype="int32")
-        columns = ops.arange(ops.shape(all_rows)[0], dtype="int32")
-        return ops.equal(labels[:, None], columns[None, :])
+    def _gather_sides(self, source: Any, target: Any) -> tuple[Any, Any]:
+        """All sources and all targets, `(G, D)` each."""
+        if replica_count() == 1 or not self.cross_replica:
+            return source, target
+        # One collective for both sides instead of two.
+        both = self._gather(ops.concatenate([source, target], axis=1))  # (G, 2D)
+        dim = source.shape[1]
+        return both[:, :dim], both[:, dim:]
 
-    def _duplicates(self, source_ids: Any, target_ids: Any, positive: Any) -> Any:
-        """Bool `(b, G)`: another pair with the same source or the same target."""
-        local = ops.concatenate([source_ids, target_ids], axis=1)  # (b, 4)
-        shared = same_sentences(local, self._gather(local))
-        return ops.logical_and(shared, ops.logical_not(positive))
+    def _labels(self, rows: Any) -> Any:
+        """Where among the candidates each row's own pair is: int32 `(b,)`."""
+        if self.cross_replica:
+            return global_row_ids(rows)
+        return ops.arange(ops.shape(rows)[0], dtype="int32")
 
     def _rank(
-        self, queries: Any, candidates: Any, positive: Any, ignored: Any | None
+        self, queries: Any, candidates: Any, own: Any, ignored: Any | None
     ) -> Any:
         """Cross-entropy of one direction, a row a query: `(b,)`."""
-        cosines = ops.matmul(queries, ops.transpose(candidates))  # (b, G)
-        own = ops.cast(positive, cosines.dtype)
-        logits = self.scale * (cosines - self.margin * own)
-        correct = ops.sum(logits * own, axis=1)
-        if ignored is not None:
-            logits = ops.where(ignored, _MASKED, logits)
+        logits = _logits(queries, candidates, own, ignored, self.margin, self.scale)
+        correct = ops.sum(logits * ops.cast(own, logits.dtype), axis=1)
         return ops.logsumexp(logits, axis=1) - correct
+
+    def _rank_in_blocks(
+        self,
+        directions: list[tuple[Any, Any]],
+        labels: Any,
+        ids: Any | None,
+        all_ids: Any | None,
+    ) -> Any:
+        """The sum of `_rank` over the directions, by blocks of candidates: `(b,)`."""
+        count = len(directions)
+        settings = (self.block_size, self.margin, self.scale)
+
+        @ops.custom_gradient
+        def rank(*tensors: Any) -> Any:
+            # A tape that sees what happens here would keep all blocks for itself.
+            vectors = tuple(map(ops.stop_gradient, tensors[: 2 * count]))
+            integers = tensors[2 * count :]
+            values, log_sums = outside_eager(_forward, vectors, integers, *settings)
+
+            def gradient(*upstream: Any) -> tuple[Any, ...]:
+                # TensorFlow gives one argument an output, JAX one with all outputs.
+                outer = keras.tree.flatten(upstream)[0]
+                gradients = outside_eager(
+                    _backward, vectors, integers, log_sums, outer, *settings
+                )
+                return (*gradients, *(None for _ in integers))
+
+            return values, gradient
+
+        integers = (labels,) if ids is None else (labels, ids, all_ids)
+        return rank(*(x for sides in directions for x in sides), *integers)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -182,4 +225,117 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             "bidirectional": self.bidirectional,
             "cross_replica": self.cross_replica,
             "mask_duplicates": self.mask_duplicates,
+            "block_size": self.block_size,
         }
+
+
+def _logits(
+    queries: Any,
+    candidates: Any,
+    own: Any,
+    ignored: Any | None,
+    margin: float,
+    scale: float,
+) -> Any:
+    """What the softmax of each row is of; see `pair_masks` for the masks, `(b, n)`."""
+    cosines = ops.matmul(queries, ops.transpose(candidates))
+    logits = scale * (cosines - margin * ops.cast(own, cosines.dtype))
+    return logits if ignored is None else ops.where(ignored, _MASKED, logits)
+
+
+def _forward(
+    vectors: tuple[Any, ...],
+    integers: tuple[Any, ...],
+    block_size: int,
+    margin: float,
+    scale: float,
+) -> tuple[Any, tuple[Any, ...]]:
+    """The loss of each pair, all directions summed, and each direction's log-sum-exp.
+
+    Args:
+        vectors: Queries `(b, D)` and candidates `(G, D)`, direction by direction.
+        integers: Labels `(b,)`; or these, the pairs' ids and the candidates'.
+        block_size: K.
+        margin: Of the loss.
+        scale: Of the loss.
+
+    Returns:
+        `(b,)`, and a tuple of `(b,)`.
+    """
+    directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
+
+    def step(start: Any, fresh: Any, correct: Any, *state: Any) -> tuple[Any, ...]:
+        own, ignored = _block_masks(integers, start, fresh)  # (b, K)
+        new = []
+        for (queries, candidates), top, total in zip(
+            directions, state[::2], state[1::2], strict=True
+        ):
+            block = cut_rows(candidates, start, ops.shape(fresh)[0])
+            logits = _logits(queries, block, own, ignored, margin, scale)
+            correct = correct + ops.matmul(logits * ops.cast(own, "float32"), fresh)
+            new_top = ops.maximum(top, ops.max(logits, axis=1))
+            # The largest exponent is 0, whatever the logits.
+            part = ops.matmul(ops.exp(logits - new_top[:, None]), fresh)
+            new += [new_top, total * ops.exp(top - new_top) + part]
+        return correct, *new
+
+    zeros = ops.zeros_like(vectors[0][:, 0])
+    lowest = ops.full_like(zeros, -3.0e38)
+    correct, *state = over_blocks(
+        step,
+        (zeros, *(lowest, zeros) * len(directions)),
+        ops.shape(vectors[1])[0],
+        block_size,
+    )
+    log_sums = tuple(
+        top + ops.log(total) for top, total in zip(state[::2], state[1::2], strict=True)
+    )
+    return sum(log_sums) - correct, log_sums
+
+
+def _backward(
+    vectors: tuple[Any, ...],
+    integers: tuple[Any, ...],
+    log_sums: tuple[Any, ...],
+    outer: Any,
+    block_size: int,
+    margin: float,
+    scale: float,
+) -> tuple[Any, ...]:
+    """Gradients of all vectors, given that of the loss, `(b,)`; see `_forward`."""
+    directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
+    outer = (scale * outer)[:, None]
+
+    def step(start: Any, fresh: Any, *state: Any) -> tuple[Any, ...]:
+        own, ignored = _block_masks(integers, start, fresh)  # (b, K)
+        new = []
+        for (queries, candidates), log_sum, to_queries, to_candidates in zip(
+            directions, log_sums, state[::2], state[1::2], strict=True
+        ):
+            block = cut_rows(candidates, start, ops.shape(fresh)[0])
+            logits = _logits(queries, block, own, ignored, margin, scale)
+            shares = ops.exp(logits - log_sum[:, None]) - ops.cast(own, "float32")
+            shares = shares * outer  # gradient of the cosines
+            to_queries = to_queries + ops.matmul(shares, block * fresh[:, None])
+            # What has been written before is written once more.
+            part = ops.matmul(ops.transpose(shares), queries)
+            new += [to_queries, write_rows(to_candidates, start, part)]
+        return tuple(new)
+
+    state = []
+    for queries, candidates in directions:
+        state += [ops.zeros_like(queries), empty_rows(ops.shape(candidates))]
+    return over_blocks(step, tuple(state), ops.shape(vectors[1])[0], block_size)
+
+
+def _block_masks(
+    integers: tuple[Any, ...], start: Any, fresh: Any
+) -> tuple[Any, Any | None]:
+    """`pair_masks` for a block of candidates."""
+    labels, *known = integers
+    rows = ops.shape(fresh)[0]
+    columns = start + ops.arange(rows, dtype="int32")
+    if not known:
+        return pair_masks(labels, columns, None, None)
+    ids, all_ids = known
+    return pair_masks(labels, columns, ids, cut_rows(all_ids, start, rows))

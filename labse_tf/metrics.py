@@ -1,6 +1,6 @@
 """How often a sentence's nearest neighbour in the global batch is its translation.
 
-Shapes: b = local batch, G = global batch, D = dimension.
+Shapes: b = local batch, G = global batch, D = dimension, K = block.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from labse_tf.blocks import cut_rows, over_blocks
 from labse_tf.distribute import all_gather_rows, global_row_ids
-from labse_tf.layers import same_sentences
+from labse_tf.layers import pair_masks
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -24,6 +25,11 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
     Args:
         name: Name in logs.
         dtype: Of the running mean.
+        block_size: K, candidates at a time, so that memory is linear in the batch;
+            `None` compares with all at once.
+
+    Raises:
+        ValueError: If `block_size` is not positive.
 
     Example:
         >>> import numpy as np
@@ -39,9 +45,18 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
     """
 
     def __init__(
-        self, name: str = "ranking_accuracy", dtype: str | None = None
+        self,
+        name: str = "ranking_accuracy",
+        dtype: str | None = None,
+        *,
+        block_size: int | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
+        if block_size is not None and block_size < 1:
+            raise ValueError(
+                f"`block_size` must be positive. Received: block_size={block_size}"
+            )
+        self.block_size = block_size
 
     def update_state(
         self,
@@ -70,28 +85,50 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
                 "`sample_weight` is not supported. "
                 f"Received: sample_weight={sample_weight}"
             )
-        labels = global_row_ids(source)
-        copies = None
+        source, target = (
+            ops.convert_to_tensor(x, dtype="float32") for x in (source, target)
+        )
+        ids = all_ids = None
         if source_ids is not None and target_ids is not None:
-            ids = ops.concatenate([source_ids, target_ids], axis=1)
-            copies = same_sentences(ids, all_gather_rows(ids))
+            ids = ops.concatenate([source_ids, target_ids], axis=1)  # (b, 4)
+            all_ids = all_gather_rows(ids)
         hits = [
-            _nearest_is(labels, queries, all_gather_rows(candidates), copies)
+            self._hits(queries, all_gather_rows(candidates), ids, all_ids)
             for queries, candidates in ((source, target), (target, source))
         ]
         super().update_state(ops.concatenate(hits))
 
+    def _hits(
+        self, queries: Any, candidates: Any, ids: Any | None, all_ids: Any | None
+    ) -> Any:
+        """1.0 where a query's nearest candidate is its own pair: `(b,)`."""
+        labels = global_row_ids(queries)
+
+        def step(start: Any, fresh: Any, top: Any, nearest: Any) -> tuple[Any, ...]:
+            rows = ops.shape(fresh)[0]
+            columns = start + ops.arange(rows, dtype="int32")
+            block_ids = None if ids is None else cut_rows(all_ids, start, rows)
+            _, copies = pair_masks(labels, columns, ids, block_ids)
+            block = cut_rows(candidates, start, rows)
+            cosines = ops.matmul(queries, ops.transpose(block))  # (b, K)
+            if copies is not None:
+                cosines = ops.where(copies, -2.0, cosines)
+            # What the block before has had is no larger than the maximum.
+            highest = ops.max(cosines, axis=1)
+            place = start + ops.cast(ops.argmax(cosines, axis=1), "int32")
+            nearest = ops.where(highest > top, place, nearest)
+            return ops.maximum(top, highest), nearest
+
+        lowest = ops.full_like(queries[:, 0], -3.0)
+        state = (lowest, ops.full_like(labels, -1))
+        size = ops.shape(candidates)[0]
+        _, nearest = over_blocks(step, state, size, self.block_size)
+        return ops.cast(ops.equal(nearest, labels), "float32")
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"name": self.name, "dtype": self.dtype}
-
-
-def _nearest_is(labels: Any, queries: Any, candidates: Any, copies: Any | None) -> Any:
-    """1.0 where a query's nearest candidate has the query's label: `(b,)`."""
-    cosines = ops.matmul(queries, ops.transpose(candidates))  # (b, G)
-    if copies is not None:
-        columns = ops.arange(ops.shape(candidates)[0], dtype="int32")
-        other = ops.not_equal(labels[:, None], columns[None, :])
-        cosines = ops.where(ops.logical_and(copies, other), -2.0, cosines)
-    nearest = ops.cast(ops.argmax(cosines, axis=1), "int32")
-    return ops.cast(ops.equal(nearest, labels), "float32")
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "block_size": self.block_size,
+        }

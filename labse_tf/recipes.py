@@ -275,6 +275,13 @@ class Recipe(BaseRecipe):
         "no result. 8 is good; not on a TPU",
         group="training",
     )
+    loss_block_size: int | None = _field(
+        None,
+        "candidates that a batch is compared with at a time: the loss is the same, and "
+        "its memory grows with the batch and not with its square. 256 is good for "
+        "batches of thousands",
+        group="training",
+    )
     margin: float = _field(0.3, "subtracted from the positive", group="training")
     scale: float = _field(20.0, "multiplies the cosines", group="training")
 
@@ -283,8 +290,9 @@ class Recipe(BaseRecipe):
         super().check()
         for name in ("scale", "length_groups"):
             _positive(self, name)
-        if self.chunk_size is not None:
-            _positive(self, "chunk_size")
+        for name in ("chunk_size", "loss_block_size"):
+            if getattr(self, name) is not None:
+                _positive(self, name)
         size = self.hard_negatives
         if size < 0 or (size and self.batch_size % size):
             raise ValueError(
@@ -408,6 +416,7 @@ _OURS_EVERYWHERE = {
     "hard_negatives": "arXiv 2007.01852: none; they are said not to help",
     "length_buckets": "ours: the paper says nothing of lengths in a batch",
     "chunk_size": "ours: none; the paper's accelerators hold their part of the batch",
+    "loss_block_size": "ours: none; 4096 x 4096 cosines fit",
     "length_groups": "ours: 1; a TPU's shapes do not vary",
     "stages": "ours: none; the encoder comes from pre-training with all its layers",
     "optimizer": "ours: dense; on a TPU rows of tables cannot be sparse",

@@ -170,7 +170,7 @@ class DualEncoder(keras.Model):
             loss: Called as `loss(source, target, source_ids=, target_ids=)`, such
                 as `labse_tf.losses.AdditiveMarginSoftmax`.
             metrics: Called the same way; the ranking accuracy over the global
-                batch where left out.
+                batch where left out, in blocks where the loss has a `block_size`.
             jit_compile: `"auto"` leaves XLA to the backend, and off on TensorFlow,
                 where it is slower on the CPU and fails with collectives outside
                 a TPU (which compiles always).
@@ -195,9 +195,10 @@ class DualEncoder(keras.Model):
             optimizer=optimizer, loss=None, jit_compile=jit_compile, **kwargs
         )
         self.pair_loss = loss
-        self.pair_metrics = (
-            [TranslationRankingAccuracy()] if metrics is None else list(metrics)
-        )
+        if metrics is None:
+            block_size = getattr(loss, "block_size", None)
+            metrics = [TranslationRankingAccuracy(block_size=block_size)]
+        self.pair_metrics = list(metrics)
 
     def compute_loss(
         self,

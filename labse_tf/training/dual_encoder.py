@@ -246,7 +246,9 @@ def compile_dual_encoder(encoder: LaBSE, recipe: Recipe) -> DualEncoder:
     """
     dual = DualEncoder(encoder, recipe.chunk_size, length_groups=recipe.length_groups)
     optimizer = make_optimizer(recipe, lazy=recipe.optimizer == "lazy_adamw")
-    loss = AdditiveMarginSoftmax(margin=recipe.margin, scale=recipe.scale)
+    loss = AdditiveMarginSoftmax(
+        recipe.margin, recipe.scale, block_size=recipe.loss_block_size
+    )
     dual.compile(optimizer=optimizer, loss=loss)
     optimizer.build(dual.trainable_variables)
     return dual
