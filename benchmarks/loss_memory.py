@@ -145,12 +145,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def run(setting: dict[str, Any]) -> dict[str, float]:
+def run(setting: dict[str, Any], script: str = __file__) -> dict[str, float]:
     """Measures one setting in a new process."""
     root = Path(__file__).resolve().parents[1]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     process = subprocess.run(
-        [sys.executable, __file__, "--worker", json.dumps(setting)],
+        [sys.executable, script, "--worker", json.dumps(setting)],
         env={
             **os.environ,
             "KERAS_BACKEND": "tensorflow",

@@ -23,10 +23,13 @@ from labse_tf.optimizers import adamw
 from labse_tf.recipes import get_recipe
 
 
-def make_dual(model=None, chunk_size=None, groups=1, optimizer="sgd", **settings):
+def make_dual(
+    model=None, chunk_size=None, groups=1, optimizer="sgd", block_size=None, **settings
+):
     model = model or make_model(dropout=0.0)
     dual = DualEncoder(model, chunk_size, length_groups=groups)
-    dual.compile(optimizer, AdditiveMarginSoftmax(), **settings)
+    loss = AdditiveMarginSoftmax(block_size=block_size)
+    dual.compile(optimizer, loss, **settings)
     return dual
 
 
@@ -113,14 +116,15 @@ def test_a_batch_whose_size_is_not_known_when_it_is_traced() -> None:
         check_equal(run(batch), at_once(whole, batch))
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_dropout_is_the_same_in_both_passes(groups) -> None:
+@pytest.mark.parametrize(("groups", "graph"), [(1, False), (1, True), (4, True)])
+def test_dropout_is_the_same_in_both_passes(groups, graph) -> None:
     batch = next(iter(pairs(make_model(), 1, batch=16)))
     dual = make_dual(make_model("mean", dropout=0.3), 4, groups)
     states = random_states(dual.encoder)
     assert states
     start = [state.numpy() for state in states]
-    ours = cached(dual, batch)
+    run = tf.function(cached) if graph else cached
+    ours = run(dual, batch)
     end = [state.numpy() for state in states]
     # A tape over the loop of chunks, from the same seeds: what caching stands for.
     for state, value in zip(states, start, strict=True):
@@ -130,7 +134,7 @@ def test_dropout_is_the_same_in_both_passes(groups) -> None:
         np.testing.assert_array_equal(state.numpy(), value)
         assert (value != before).any()
     # And the next batch has other masks.
-    other = cached(dual, batch)
+    other = run(dual, batch)
     assert abs(float(other[0]) - float(ours[0])) > 1e-4
 
 
@@ -152,7 +156,10 @@ def test_sparse_gradients_stay_sparse_with_each_row_once() -> None:
 
 @pytest.mark.parametrize(
     ("optimizer", "chunks"),
-    [("adamw", {"chunk_size": 3}), ("lazy", {"chunk_size": 8, "groups": 2})],
+    [
+        ("adamw", {"chunk_size": 3, "block_size": 5}),
+        ("lazy", {"chunk_size": 8, "groups": 2}),
+    ],
 )
 def test_fit_in_chunks_is_fit(optimizer, chunks) -> None:
     histories, weights = [], []
@@ -187,9 +194,10 @@ def test_a_batch_of_one_chunk_is_encoded_once(monkeypatch) -> None:
 def test_xla_compiles_a_step_of_whole_chunks() -> None:
     batch = next(iter(pairs(make_model(), 1, batch=16)))
     weights = []
-    for settings in ({"jit_compile": True}, {"jit_compile": False}):
+    for settings in ({"jit_compile": True, "block_size": 5}, {"jit_compile": False}):
         keras.utils.set_random_seed(0)
         dual = make_dual(chunk_size=4, optimizer=adamw(1e-3), **settings)
+        assert dual.pair_metrics[0].block_size == settings.get("block_size")
         losses = [dual.train_on_batch(batch)[0] for _ in range(3)]
         weights.append([losses, *(np.asarray(w) for w in dual.trainable_weights)])
     for compiled, plain in zip(*weights, strict=True):
@@ -214,6 +222,8 @@ def test_bad_chunk_sizes_are_named(monkeypatch) -> None:
         DualEncoder(model, 0)
     with pytest.raises(ValueError, match=r"`chunk_size` must be .*Received: -1"):
         dataclasses.replace(get_recipe("small"), chunk_size=-1).check()
+    with pytest.raises(ValueError, match=r"`loss_block_size` must be .*Received: 0"):
+        get_recipe("small", loss_block_size=0)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match=r"TensorFlow backend. Received: chunk_size=2"):
         DualEncoder(model, 2)

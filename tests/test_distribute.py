@@ -62,7 +62,12 @@ TRAIN = """
         encoder = models.LaBSE(backbone, pooling="mean")
         dual = models.DualEncoder(encoder, settings.get("chunk"))
         kind = StopGradient if settings.get("stop") else losses.AdditiveMarginSoftmax
-        loss = kind(0.3, 10.0, cross_replica=settings.get("cross", True))
+        loss = kind(
+            0.3,
+            10.0,
+            cross_replica=settings.get("cross", True),
+            block_size=settings.get("block"),
+        )
         optimizer = keras.optimizers.SGD(0.5)
         if "clip" in settings:
             from labse_tf.optimizers import adamw
@@ -225,10 +230,13 @@ def test_replicas_train_as_one_device(run_python, tmp_path, one, replicas) -> No
 def test_replicas_that_encode_in_chunks_train_as_one_device(
     run_python, tmp_path, one
 ) -> None:
-    """Vectors are gathered once, between the chunks' two passes."""
-    result, weights = train(run_python, tmp_path, strategy="cpu:2", chunk=3)
+    """Vectors are gathered once, between the chunks' two passes; ranked in blocks."""
+    result, weights = train(run_python, tmp_path, strategy="cpu:2", chunk=3, block=5)
     assert result["replicas"] == 2
     assert result["first"]["loss"] == pytest.approx(one[0]["first"]["loss"], rel=1e-6)
+    assert result["first"]["ranking_accuracy"] == pytest.approx(
+        one[0]["first"]["ranking_accuracy"], abs=1e-6
+    )
     assert np.abs(weights - one[1]).max() < 1e-5
 
 

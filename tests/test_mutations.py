@@ -34,15 +34,25 @@ CORRELATIONS = "tests/test_sts.py -k oracle"
 
 # Name -> file, what stands there, what the fault makes of it, the tests to run.
 FAULTS: dict[str, tuple[str, str, str, str]] = {
-    "no margin": ("losses", "(cosines - self.margin * own)", "cosines", LOSSES),
-    "margin everywhere": ("losses", "self.margin * own", "self.margin", LOSSES),
-    "no scale": ("losses", "self.scale * (cosines", "1.0 * (cosines", LOSSES),
+    "no margin": (
+        "losses",
+        "(cosines - margin * ops.cast(own, cosines.dtype))",
+        "cosines",
+        LOSSES,
+    ),
+    "margin everywhere": (
+        "losses",
+        "margin * ops.cast(own, cosines.dtype)",
+        "margin",
+        LOSSES,
+    ),
+    "no scale": ("losses", "scale * (cosines", "1.0 * (cosines", LOSSES),
     "one direction": ("losses", "if self.bidirectional:", "if False:", LOSSES),
     "halved": ("losses", "ops.mean(values) /", "ops.mean(values) / 2 /", LOSSES),
     "wrong side": (
         "losses",
-        "self._rank(target, all_sources,",
-        "self._rank(target, all_targets,",
+        "directions.append((target, all_sources))",
+        "directions.append((target, all_targets))",
         LOSSES,
     ),
     "duplicates need both": (
@@ -58,9 +68,33 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         LOSSES,
     ),
     "the pair itself masked": (
+        "layers",
+        "ops.logical_not(own)",
+        "ops.ones_like(own)",
+        LOSSES,
+    ),
+    "running sum of the loss not rescaled": (
         "losses",
-        "ops.logical_not(positive)",
-        "ops.ones_like(positive)",
+        "total * ops.exp(top - new_top) + part",
+        "total + part",
+        LOSSES,
+    ),
+    "candidates of two blocks count twice": (
+        "blocks",
+        'dtype="int32") >= begin',
+        'dtype="int32") >= 0',
+        LOSSES,
+    ),
+    "gradient of two blocks counts twice": (
+        "losses",
+        "block * fresh[:, None]",
+        "block",
+        LOSSES,
+    ),
+    "nearest of a block": (
+        "metrics",
+        "ops.where(highest > top, place, nearest)",
+        "place",
         LOSSES,
     ),
     "replicas forgotten": ("losses", "/ replica_count()", "/ 1", REPLICAS),

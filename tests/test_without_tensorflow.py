@@ -15,7 +15,7 @@ pytest.importorskip("jax", reason="the extra `parity` is not installed")
 KERAS_HUB = tuple(int(n) for n in version("keras-hub").split(".")[:2])
 
 FREE = (
-    "recipes presets layers models losses metrics optimizers mining evaluation "
+    "recipes presets blocks layers models losses metrics optimizers mining evaluation "
     "pretraining"
 ).split()
 
@@ -52,7 +52,8 @@ CODE = """
     pairs = {"source": side(ids), "target": side(ids[:, ::-1] + 6)}
     dual = labse_tf.DualEncoder(model)
     schedule = WarmupLinearDecay(5e-3, 200, warmup_steps=8)
-    dual.compile(adamw(schedule, weight_decay=0.01), AdditiveMarginSoftmax())
+    loss = AdditiveMarginSoftmax(block_size=12)
+    dual.compile(adamw(schedule, weight_decay=0.01), loss)
     history = dual.fit(pairs, batch_size=32, epochs=8, verbose=0).history
     from labse_tf.pretraining import grow
 
@@ -104,6 +105,7 @@ def test_loss_and_fingerprints_are_those_of_tensorflow(run_python, tmp_path) -> 
     code = """
         import json, sys
         sys.modules["tensorflow"] = None
+        import jax
         import numpy as np
         from labse_tf.layers import sentence_fingerprints
         from labse_tf.losses import AdditiveMarginSoftmax
@@ -112,9 +114,21 @@ def test_loss_and_fingerprints_are_those_of_tensorflow(run_python, tmp_path) -> 
                 np.asarray(sentence_fingerprints(a[k], np.ones_like(a[k])))
                 for k in ("source_tokens", "target_tokens")
             ]
-            loss = AdditiveMarginSoftmax(0.3, 10.0)
-            value = loss(a["source"], a["target"], source_ids=ids[0], target_ids=ids[1])
-        print(json.dumps([float(value), [i.tolist() for i in ids]]))
+            sides = a["source"], a["target"]
+        results = []
+        for block_size in (None, 5):
+            loss = AdditiveMarginSoftmax(0.3, 10.0, block_size=block_size)
+            run = jax.jit(jax.value_and_grad(
+                lambda s, t, *ids: loss(s, t, source_ids=ids[0], target_ids=ids[1]),
+                argnums=(0, 1),
+            ))
+            value, gradients = run(*sides, *ids)
+            results.append([float(value), *(g.tolist() for g in gradients)])
+        # One matrix of the batch's square would be 268 MB.
+        shapes = [jax.ShapeDtypeStruct((8192, 8), "float32")] * 2
+        shapes += [jax.ShapeDtypeStruct((8192, 2), "int32")] * 2
+        memory = run.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+        print(json.dumps([results, memory, [i.tolist() for i in ids]]))
     """
     from labse_tf.layers import sentence_fingerprints
     from labse_tf.losses import AdditiveMarginSoftmax
@@ -131,9 +145,13 @@ def test_loss_and_fingerprints_are_those_of_tensorflow(run_python, tmp_path) -> 
         target_tokens=tokens[1],
     )
     printed = run_python(code, tmp_path / "a.npz", env={"KERAS_BACKEND": "jax"})
-    value, ids = json.loads(printed.splitlines()[-1])
+    results, memory, ids = json.loads(printed.splitlines()[-1])
     ours = [np.asarray(sentence_fingerprints(t, np.ones_like(t))) for t in tokens]
     np.testing.assert_array_equal(ids, ours)
     loss = AdditiveMarginSoftmax(0.3, 10.0)
     expected = float(loss(source, target, source_ids=ours[0], target_ids=ours[1]))
-    assert value == pytest.approx(expected, abs=1e-5)
+    for value, *_ in results:
+        assert value == pytest.approx(expected, abs=1e-5)
+    for plain, blocks in zip(*(result[1:] for result in results), strict=True):
+        np.testing.assert_allclose(blocks, plain, atol=1e-6)
+    assert memory < 20e6

@@ -112,8 +112,10 @@ def encode_chunks(
     """
     import tensorflow as tf
 
-    def array(dtype: Any) -> Any:
-        return tf.TensorArray(dtype, chunks.count, infer_shape=False)
+    def array(dtype: Any, shape: Any = None) -> Any:
+        return tf.TensorArray(
+            dtype, chunks.count, infer_shape=False, element_shape=shape
+        )
 
     def step(number: Any, vectors: Any, states: Any) -> Any:
         states = [
@@ -135,7 +137,7 @@ def encode_chunks(
         (
             tf.constant(0),
             [array(tf.float32) for _ in SIDES],
-            [array(state.value.dtype) for state in random_states],
+            [array(state.value.dtype, state.shape) for state in random_states],
         ),
         parallel_iterations=1,
     )
