@@ -55,6 +55,8 @@ CATALOGUES = [
 PLOTS = ["matplotlib>=3.8"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
+# Reads text that is compressed with zstd.
+TEXT = ["zstandard>=0.22"]
 # KerasHub brings kagglehub, at the version it needs: named here too, pip would
 # take the newest one and an old KerasHub for it.
 CONVERT = ["huggingface-hub>=0.23", "safetensors>=0.4"]
@@ -75,6 +77,7 @@ EXTRAS_REQUIRE = {
     "quickstart": QUICKSTART,
     "mining": MINING,
     "tfds": TFDS,
+    "text": TEXT,
     "plots": PLOTS,
     "convert": CONVERT,
     "serving": SERVING,
@@ -87,6 +90,7 @@ EXTRAS_REQUIRE = {
         *PLOTS,
         *CONVERT,
         *SERVING,
+        *TEXT,
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-timeout>=2.3",

@@ -751,7 +751,9 @@ def _load(
     paths = find_sentence_files(files)
     if language is None:
         # Pairs with a language that is not wanted are not read for their English.
-        paths = [p for p in paths if wanted(file_language(p) or "en")] or paths
+        some = (p for p in paths if has_one_language(p))
+        left_out = {p for p in some if not wanted(file_language(p) or "en")}
+        paths = [p for p in paths if p not in left_out] or paths
     shown = announce("Reading", len(paths), "files", show=progress)
     with progress_bar("Reading", len(paths), "files", show=shown) as advance:
         corpus = load_sentences(

@@ -26,12 +26,18 @@ from labse_tf.data.readers import (
     PathLike,
     SentencePair,
     SkipReport,
-    _stem_and_kind,
     file_language,
+    format_of,
+    has_one_language,
     language_tag,
+    moses_sides,
     read_pairs,
     read_sentences,
+    split_language,
+    stem_and_kind,
 )
+from labse_tf.data.readers.jsonl import holds_pairs
+from labse_tf.data.readers.languages import PACKED
 
 Files = PathLike | Iterable[PathLike]
 
@@ -452,29 +458,32 @@ class MonolingualCorpus(_Corpus):
 def find_pair_files(files: Files) -> list[Path]:
     """Lists the pair files among paths, sorted, each once.
 
-    A directory stands for the pair files anywhere in it: `.po` and `.mo` (no `.mo`
-    beside a `.po` of the same name, no catalogue of English), and `.tsv` files whose
-    name gives the language; all also with `.gz`.
+    A directory stands for the pair files anywhere in it, plain or compressed: `.po` and
+    `.mo` (no `.mo` beside a `.po` of the same name, no catalogue of English), `.tmx`,
+    `.xlf`, `.jsonl` of pairs; `.tsv` and `.tfrecord` whose name gives the language; and
+    files of Moses, `any.XX` beside `any.en`. These stand for each other: the one that
+    is not English is listed.
 
     Args:
-        files: a path or several.
+        files: a path or several, each also as `XX=PATH`, which gives the language and
+            stays before the paths found, or `tfds:name/config`.
 
     Raises:
         DataError: a directory without pair files.
         ValueError: no path at all.
     """
-    return _find(files, _is_pair_file, "en-XX.tsv, .po or .mo files")
+    return _find(files, _is_pair_file, "pair files (en-XX.tsv, XX.po, .tmx, ...)")
 
 
 def find_sentence_files(files: Files) -> list[Path]:
     """Lists the files of sentences among paths, sorted, each once.
 
-    A directory stands for the pair files in it, see `find_pair_files`, and the text
-    files anywhere in it whose name gives the language: `XX.txt`, `any.XX.txt`, both
-    also with `.gz`.
+    A directory stands for the pair files in it, see `find_pair_files`, for `.jsonl`,
+    and for the text files anywhere in it whose name gives the language: `XX.txt`,
+    `any.XX.txt`; all plain or compressed.
 
     Args:
-        files: a path or several.
+        files: as in `find_pair_files`.
 
     Raises:
         DataError: a directory without such files.
@@ -482,13 +491,13 @@ def find_sentence_files(files: Files) -> list[Path]:
     """
 
     def wanted(path: Path) -> bool:
+        kind = stem_and_kind(path)[1]
         return _is_pair_file(path) or (
-            _stem_and_kind(path)[1] == ".txt"
-            and path.is_file()
-            and file_language(path) is not None
+            split_language(path)[1].is_file()
+            and (kind in _JSON or (kind == ".txt" and file_language(path) is not None))
         )
 
-    return _find(files, wanted, "XX.txt, en-XX.tsv, .po or .mo files")
+    return _find(files, wanted, "files of sentences (XX.txt, en-XX.tsv, XX.po, ...)")
 
 
 def _find(files: Files, wanted: Callable[[Path], bool], expected: str) -> list[Path]:
@@ -496,26 +505,36 @@ def _find(files: Files, wanted: Callable[[Path], bool], expected: str) -> list[P
     if not paths:
         raise ValueError(f"`files` must name at least one file. Received: {files!r}")
     found: set[Path] = set()
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.add(path)
-            continue
-        inside = [p for p in path.rglob("*") if wanted(p)]
-        if not inside:
-            raise DataError(path, 1, expected, "none of them")
-        found.update(inside)
+    for path in paths:
+        language, place = split_language(path)
+        before = "" if language is None else f"{language}="
+        if place.is_dir():
+            inside = [Path(f"{before}{p}") for p in place.rglob("*")]
+            inside = [p for p in inside if wanted(p)]
+            if not inside:
+                raise DataError(place, 1, expected, "none of them")
+            found.update(inside)
+        else:
+            found.update(Path(f"{before}{p}") for p in moses_sides(path) or [place])
     return sorted(found)
 
 
+_JSON = (".jsonl", ".ndjson")
+
+
 def _is_pair_file(path: Path) -> bool:
-    stem, kind = _stem_and_kind(path)
-    if kind not in (".tsv", ".po", ".mo", ".gmo") or not path.is_file():
+    place = split_language(path)[1]
+    found = format_of(path)
+    if found is None or not place.is_file():
         return False
-    code = file_language(path)
-    if kind == ".tsv":
-        return code is not None
-    beside = (path.with_name(stem + ending) for ending in (".po", ".po.gz"))
-    return (code or "").split("-")[0] != "en" and (
+    stem, kind = stem_and_kind(path)
+    if kind in _JSON:
+        return holds_pairs(place)
+    if kind not in (".po", ".mo", ".gmo"):
+        others = moses_sides(path)
+        return place in others if others else found.several or bool(file_language(path))
+    beside = (place.with_name(f"{stem}.po{ending}") for ending in ("", *PACKED))
+    return (file_language(path) or "").split("-")[0] != "en" and (
         kind == ".po" or not any(other.exists() for other in beside)
     )
 
@@ -583,7 +602,7 @@ def load_pairs(
     Args:
         files: a path or several; a directory stands for the pair files in it, see
             `find_pair_files`.
-        language: as in `read_pairs`, for all files.
+        language: as in `read_pairs`, for all files but those given as `XX=PATH`.
         on_error: as in `read_pairs`.
         skipped: as in `read_pairs`; also the corpus's attribute `skipped`.
         languages: keep only these.
@@ -612,10 +631,11 @@ def load_pairs(
         for pair in read_pairs(
             path, language=language, on_error=on_error, skipped=report
         ):
-            if wanted is not None and pair.language not in wanted:
-                return  # a file has one language
-            if kept.get(pair.language, 0) == max_pairs_per_language:
-                return
+            unwanted = wanted is not None and pair.language not in wanted
+            if unwanted or kept.get(pair.language, 0) == max_pairs_per_language:
+                if has_one_language(path):
+                    return
+                continue
             changed = pair if transform is None else transform(pair)
             if changed is not None:
                 kept[changed.language] = kept.get(changed.language, 0) + 1
@@ -655,7 +675,7 @@ def load_sentences(
         files: a path or several: text with one sentence or paragraph a line, or pair
             files, of which both sides are taken; a directory stands for those in it,
             see `find_sentence_files`.
-        language: as in `read_sentences`, for all files.
+        language: as in `read_sentences`, for all files but those given as `XX=PATH`.
         on_error: as in `read_sentences`.
         skipped: as in `read_sentences`; also the corpus's attribute `skipped`.
         languages: keep only these; the sources of pairs are `"en"`.
@@ -691,8 +711,8 @@ def load_sentences(
             path, language=language, side=side, on_error=on_error, skipped=report
         ):
             if wanted is not None and code not in wanted:
-                if side == "target":
-                    break  # a file has one language then
+                if side == "target" and has_one_language(path):
+                    break
             elif min_characters <= len(text) <= (max_characters or len(text)):
                 distinct.add(code, text.encode())
         if progress is not None:
