@@ -35,6 +35,7 @@ from labse_tf.data import (
     SkipReport,
     file_language,
     find_sentence_files,
+    has_one_language,
     load_sentences,
 )
 from labse_tf.evaluation.languages import LANGUAGES, language_code, language_name

@@ -47,13 +47,20 @@ def command(
     return parser
 
 
+PAIRS_HELP = (
+    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .tfrecord, the two files of Moses "
+    "(corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory of them, or "
+    "tfds:NAME/CONFIG; XX=FILE where a file cannot say its language"
+)
+
+
 def add_text(parser: argparse.ArgumentParser) -> None:
     """The arguments of a command that reads pair files."""
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="pairs: en-XX.tsv, .po or .mo, plain or .gz, or a directory of them",
+        help=PAIRS_HELP,
     )
     add_languages(parser)
 
@@ -61,7 +68,10 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 def add_languages(parser: argparse.ArgumentParser) -> None:
     """Arguments that say the language of files, or choose some."""
     parser.add_argument(
-        "--language", metavar="CODE", help="of files whose names do not say it"
+        "--language",
+        metavar="CODE",
+        help="of all files that are not given as XX=FILE; of several languages in a "
+        "file it chooses",
     )
     parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these")
     add_on_error(parser)

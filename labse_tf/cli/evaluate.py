@@ -159,7 +159,7 @@ def _add_retrieval(tests: Any) -> None:
         metavar="FILE",
         help="more sentences to look for translations among, of any number: text "
         "(news.en.txt, news.hi.txt.gz), pairs (en-hi.tsv), or vectors that `labse-tf "
-        "embed` wrote (news.en.npy); the name gives the language",
+        "embed` wrote (news.en.npy); the name gives the language, or hi=FILE",
     )
     _add_trained(parser)
     _add_outputs(parser)
@@ -215,8 +215,9 @@ def _pool(
     vectors: dict[str, np.ndarray] = {}
     for path in map(Path, options.pool):
         codes = [data.file_language(path) or ""]
-        if path.name.removesuffix(".gz").endswith((".tsv", ".po", ".mo", ".gmo")):
-            codes.append("en")
+        kind = data.format_of(path)
+        if kind is not None:
+            codes = ["en", *pairs] if kind.several else [*codes, "en"]
         for code in codes:
             if code and evaluation.language_code(code) == "en":
                 code = "en"
@@ -227,7 +228,7 @@ def _pool(
                     f"Received: {code or 'none'}"
                 )
             if path.suffix == ".npy":
-                matrix = _vectors(path)
+                matrix = _vectors(data.split_language(path)[1])
                 if vectors.setdefault(code, matrix) is not matrix:
                     raise ValueError(
                         f"{path}: expected one file of vectors a language. "
@@ -258,18 +259,20 @@ class _Sentences:
     def __init__(
         self, paths: list[Path], code: str, on_error: OnError, skipped: SkipReport
     ) -> None:
-        self._paths, self._skipped = paths, skipped
+        self._paths, self._code, self._skipped = paths, code, skipped
         self._side: Literal["source", "target"] = "source" if code == "en" else "target"
         self._on_error = on_error
 
     def __iter__(self) -> Iterator[str]:
         from labse_tf import data
+        from labse_tf.evaluation import language_code
 
         for path in self._paths:
-            for _, sentence in data.read_sentences(
+            for code, sentence in data.read_sentences(
                 path, side=self._side, on_error=self._on_error, skipped=self._skipped
             ):
-                yield sentence
+                if language_code(code) == language_code(self._code):
+                    yield sentence
 
 
 def _vectors(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labse_tf.cli.commands import (
+    PAIRS_HELP,
     add_json,
     add_on_error,
     command,
@@ -316,8 +317,8 @@ def _add_trim(commands: Any) -> None:
         "--corpus",
         nargs="+",
         metavar="FILE",
-        help="keep the tokens that this text uses: pairs (en-XX.tsv, .po, .mo), text "
-        "(XX.txt), plain or .gz, or a directory of them",
+        help="keep the tokens that this text uses: text (XX.txt, or XX=FILE), or "
+        + PAIRS_HELP,
     )
     parser.add_argument(
         "--languages",
@@ -327,7 +328,9 @@ def _add_trim(commands: Any) -> None:
         "written in their scripts",
     )
     parser.add_argument(
-        "--language", metavar="CODE", help="of files whose names do not say it"
+        "--language",
+        metavar="CODE",
+        help="of all files that are not given as XX=FILE",
     )
     parser.add_argument(
         "--english",

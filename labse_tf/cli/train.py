@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.commands import (
+    PAIRS_HELP,
     add_case,
     add_json,
     add_languages,
@@ -51,7 +52,7 @@ def _add_quickstart(commands: Any) -> None:
     )
     parser.add_argument("--output", default="labse-quickstart", metavar="DIR")
     parser.add_argument(
-        "--pairs", nargs="+", metavar="FILE", help="your own pair files (TSV, PO, MO)"
+        "--pairs", nargs="+", metavar="FILE", help="your own; " + PAIRS_HELP
     )
     parser.add_argument(
         "--languages", nargs="+", metavar="CODE", help="only these, such as hi bn ta"
@@ -190,14 +191,15 @@ def _add_pretrain(commands: Any) -> None:
         default=[],
         metavar="FILE",
         help="text for MLM: a sentence or paragraph a line, the language in the name "
-        "(wiki.hi.txt.gz), or pair files, of which both sides are taken",
+        "(wiki.hi.txt.gz) or before it (hi=wiki.txt), JSON Lines with a text each, or "
+        "pair files, of which both sides are taken",
     )
     parser.add_argument(
         "--pairs",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text for TLM: en-XX.tsv, .po or .mo, plain or .gz, or a directory",
+        help="text for TLM; " + PAIRS_HELP,
     )
     add_languages(parser)
     parser.add_argument("--vocab", required=True, metavar="FILE")

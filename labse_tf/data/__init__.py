@@ -11,12 +11,11 @@
 A batch is a pure function of the text, the seed, the options and its number: a run
 that starts at step k sees exactly what an uninterrupted run sees from step k on.
 
-`readers` turns one file into pairs or sentences, `corpus` packs many files in memory,
-`cleaning` leaves out pairs that are not good for training,
-`neighbors` puts pairs that are alike together, `pipeline` plans batches of pairs and
-makes the dataset, `masked` does so for masked rows of pairs and sentences, `shards`
-writes and reads token ids; each imports from those before it only, but `pipeline` from
-`shards.tokens`.
+`readers` turns one file of any format into pairs or sentences, `corpus` packs many files
+in memory, `cleaning` leaves out pairs that are not good for training, `neighbors` puts
+pairs that are alike together, `pipeline` plans batches of pairs and makes the dataset,
+`masked` does so for masked rows of pairs and sentences, `shards` writes and reads token
+ids; each imports from those before it only, but `pipeline` from `shards.tokens`.
 """
 
 from __future__ import annotations
@@ -49,9 +48,12 @@ from labse_tf.data.readers import (
     SkipReport,
     clean_interface_text,
     file_language,
+    format_of,
+    has_one_language,
     language_tag,
     read_pairs,
     read_sentences,
+    split_language,
 )
 from labse_tf.data.shards.stream import PairStream, stream_pairs
 from labse_tf.data.shards.tokens import (
@@ -88,6 +90,8 @@ __all__ = [
     "find_pair_files",
     "find_sentence_files",
     "is_prepared",
+    "format_of",
+    "has_one_language",
     "language_tag",
     "load_pairs",
     "load_sentences",
@@ -104,4 +108,5 @@ __all__ = [
     "read_sentences",
     "sentence_pairs",
     "stream_pairs",
+    "split_language",
 ]

@@ -195,14 +195,14 @@ def _read(
     choice = None if tag == "und" else tag  # "undetermined" chooses nothing
 
     def pairs() -> Iterator[SentencePair]:
-        known, others, chosen = tag, set(), False
+        known, others, found = tag, set(), False
         for source, target, said in reader(file):
             code: str | None = said if several else ""
             if code and choice is not None:
                 if target and canonical(code) != canonical(choice):
                     others.add(code)
                     continue
-                code, chosen = choice, True
+                code = choice
             if not code:
                 code = known = known or file_language(place, said)
             if code is None:
@@ -212,8 +212,9 @@ def _read(
                 )
                 file.problem(1, expected, place.name)
                 break
+            found = True
             yield SentencePair(source, target, code)
-        if others and not chosen:
+        if others and not found:
             file.problem(1, f"text in {tag}", ", ".join(sorted(others)))
         if skipped is None and report:
             warnings.warn(str(report), stacklevel=2)

@@ -141,7 +141,9 @@ def file_language(path: PathLike, said: str = "") -> str | None:
     stem, kind = stem_and_kind(path)
     pairs = kind not in _OF_ONE_LANGUAGE
     folder = Path(os.path.abspath(path)).parent
-    candidates = [said.strip(), stem, stem.rpartition(".")[2]]
+    last = stem.rpartition(".")[2]
+    # "app.hi" is no language "app" in an encoding "hi", as "de_DE.UTF-8" would be
+    candidates = [said.strip(), last if is_known(last) else "", stem, last]
     if pairs and (code := pair_language(stem)):
         candidates.insert(1, code)
     if folder.name == "LC_MESSAGES":

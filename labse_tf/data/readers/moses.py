@@ -16,6 +16,7 @@ from labse_tf.data.readers.languages import (
     PACKED,
     is_english,
     is_known,
+    language_tag,
     pair_language,
 )
 from labse_tf.data.readers.problems import InputFile, Row
@@ -85,7 +86,7 @@ def moses_rows(file: InputFile) -> Iterator[Row]:
                 continue
             source, target = source.strip(), target.strip()
             if source and target:
-                yield source, target, code
+                yield source, target, language_tag(code)
             elif source or target:
                 empty = right if source else left
                 empty.problem(line, "a sentence in both files", "an empty line")
@@ -101,7 +102,7 @@ def moses_texts(file: InputFile) -> Iterator[Row]:
             yield (text or "").strip(), "", "en"
     for _, path, code in pairs:
         for _, text in text_lines(file.beside(path)):
-            yield "", (text or "").strip(), code
+            yield "", (text or "").strip(), language_tag(code)
 
 
 def _name_and_code(path: Path) -> tuple[str, str]:

@@ -50,13 +50,13 @@ def tfds_rows(file: InputFile) -> Iterator[Row]:
         number += 1
         texts = example if features is not None else example[keys[0]]
         pairs = texts.items()
-        if {"language", "translation"} <= texts.keys():
-            codes = [code.decode() for code in texts["language"].tolist()]
-            pairs = zip(codes, texts["translation"].tolist(), strict=True)
         try:
+            if {"language", "translation"} <= texts.keys():
+                codes = [code.decode() for code in texts["language"].tolist()]
+                pairs = zip(codes, texts["translation"].tolist(), strict=True)
             decoded = [(code, text.decode()) for code, text in pairs]
-        except UnicodeDecodeError as error:
-            file.problem(number, "UTF-8 text", f"the bytes {error.object[:4]!r}")
+        except ValueError as error:  # of decoding, or of sides of different length
+            file.problem(number, "UTF-8 text and its language", str(error))
             continue
         yield from translations.rows(number, decoded)
     translations.finish()
