@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -182,6 +184,42 @@ def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypat
     assert found["query"] == query
     assert [line["text"] for line in found["lines"]] == [texts[i] for i in order]
     assert found["lines"][0]["cosine"] == 1.0
+
+
+def test_files_of_all_kinds_train_together(tmp_path, preset, capsys) -> None:
+    """Two steps on one text in seven languages, each in another format."""
+    texts = sorted(set(sentences(60)) - {""})[:8]
+    po = "".join(f'msgid "{text}"\nmsgstr "{text}"\n\n' for text in texts)
+    tuv = '<tuv xml:lang="{}"><seg>{}</seg></tuv>'.format
+    units = "".join(
+        f"<tu>{tuv('en-US', text)}{tuv('hi', text)}{tuv('bn', text)}</tu>\n"
+        for text in texts
+    )
+    rows = "".join(f"{text}\t{text}\n" for text in texts)
+    lines = "".join(json.dumps({"en": text, "te": text}) + "\n" for text in texts)
+    text = "".join(f"{text}\n" for text in texts)
+    files = {
+        "app.ta.po": po.encode(),
+        "memory.tmx": f"<tmx><header/><body>{units}</body></tmx>".encode("utf-16"),
+        "en-kn.tsv": rows.encode(),
+        "opus.en-ml.en": text.encode(),
+        "opus.en-ml.ml": bz2.compress(text.encode()),
+        "talk.jsonl": lzma.compress(lines.encode()),
+        "any": rows.encode(),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in files]
+    paths[-1] = f"mr={paths[-1]}"
+    output = tmp_path / "out"
+    small = ("--batch-size", 8, "--train-steps", 2, "--output", output)
+    assert run("train", *paths, "--model", preset, *small) == 0
+    codes = ("bn", "hi", "kn", "ml", "mr", "ta", "te")
+    counts = ", ".join(f"{code} {len(texts)}" for code in codes)
+    assert f"{7 * len(texts)} pairs in 7 languages: {counts}" in capsys.readouterr().err
+    assert presets.is_preset(output)
+    line = fails(capsys, "evaluate", "retrieval", f"ta={paths[1]}", "--model", preset)
+    assert line.endswith("memory.tmx:1: expected text in ta. Received: bn, hi")
 
 
 def test_convert_makes_a_smaller_preset_of_nearly_the_same_vectors(

@@ -11,11 +11,12 @@
 A batch is a pure function of the text, the seed, the options and its number: a run
 that starts at step k sees exactly what an uninterrupted run sees from step k on.
 
-`readers` turns one file of any format into pairs or sentences, `corpus` packs many files
-in memory, `cleaning` leaves out pairs that are not good for training, `neighbors` puts
-pairs that are alike together, `pipeline` plans batches of pairs and makes the dataset,
-`masked` does so for masked rows of pairs and sentences, `shards` writes and reads token
-ids; each imports from those before it only, but `pipeline` from `shards.tokens`.
+`readers` turns one file of any format into pairs or sentences, `corpus` packs many
+files in memory, `cleaning` leaves out pairs that are not good for training, `neighbors`
+puts pairs that are alike together, `pipeline` plans batches of pairs and makes the
+dataset, `masked` does so for masked rows of pairs and sentences, `shards` writes and
+reads token ids; each imports from those before it only, but `pipeline` from
+`shards.tokens`.
 """
 
 from __future__ import annotations
