@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from labse_tf.data.readers.languages import is_english, language_tag
 from labse_tf.data.readers.problems import InputFile, Row, shorten
+
+_tag = functools.lru_cache(maxsize=4096)(language_tag)
 
 
 class Translations:
@@ -42,7 +45,7 @@ class Translations:
         if not text:
             return None
         try:
-            tag = code and language_tag(code)
+            tag = code and _tag(code)
             text.encode()
         except UnicodeEncodeError:
             self._file.problem(line, "whole Unicode characters", shorten(text))
