@@ -15,7 +15,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -553,7 +553,7 @@ def read_files(
     Args:
         files: a path or several; a directory stands for the pair files in it, see
             `find_pair_files`.
-        language: as in `read_pairs`, for all files.
+        language: as in `read_pairs`, for all files but those given as `XX=PATH`.
         on_error: as in `read_pairs`.
         skipped: as in `read_pairs`.
         languages: only these.
@@ -565,22 +565,44 @@ def read_files(
     Raises:
         DataError: as in `read_pairs`.
     """
-    paths = find_pair_files(files)
-    wanted = None if languages is None else {language_tag(code) for code in languages}
+    return _read_files(
+        find_pair_files(files),
+        None if languages is None else {language_tag(code) for code in languages},
+        progress=progress,
+        language=language,
+        on_error=on_error,
+        skipped=skipped,
+    )
 
-    def pairs() -> Iterator[SentencePair]:
-        for path in paths:
-            count = 0
-            for pair in read_pairs(
-                path, language=language, on_error=on_error, skipped=skipped
-            ):
-                if wanted is None or pair.language in wanted:
-                    count += 1
-                    yield pair
-            if progress is not None:
-                progress(path, count)
 
-    return pairs()
+def _read_files(
+    paths: list[Path],
+    wanted: set[str] | None,
+    *,
+    max_pairs_per_language: int | None = None,
+    transform: Callable[[SentencePair], SentencePair | None] | None = None,
+    progress: Callable[[Path, int], None] | None = None,
+    **options: Any,
+) -> Iterator[SentencePair]:
+    kept: dict[str, int] = {}
+
+    def read(path: Path) -> Iterator[SentencePair]:
+        for pair in read_pairs(path, **options):
+            unwanted = wanted is not None and pair.language not in wanted
+            if unwanted or kept.get(pair.language, 0) == max_pairs_per_language:
+                if has_one_language(path):
+                    return
+                continue
+            changed = pair if transform is None else transform(pair)
+            if changed is not None:
+                kept[changed.language] = kept.get(changed.language, 0) + 1
+                yield changed
+
+    for path in paths:
+        before = sum(kept.values())
+        yield from read(path)
+        if progress is not None:
+            progress(path, sum(kept.values()) - before)
 
 
 def load_pairs(
@@ -625,30 +647,17 @@ def load_pairs(
     paths = find_pair_files(files)
     report = SkipReport() if skipped is None else skipped
     wanted = None if languages is None else {language_tag(code) for code in languages}
-    kept: dict[str, int] = {}
-
-    def read(path: Path) -> Iterator[SentencePair]:
-        for pair in read_pairs(
-            path, language=language, on_error=on_error, skipped=report
-        ):
-            unwanted = wanted is not None and pair.language not in wanted
-            if unwanted or kept.get(pair.language, 0) == max_pairs_per_language:
-                if has_one_language(path):
-                    return
-                continue
-            changed = pair if transform is None else transform(pair)
-            if changed is not None:
-                kept[changed.language] = kept.get(changed.language, 0) + 1
-                yield changed
-
-    def read_all() -> Iterator[SentencePair]:
-        for path in paths:
-            before = sum(kept.values())
-            yield from read(path)
-            if progress is not None:
-                progress(path, sum(kept.values()) - before)
-
-    corpus = ParallelCorpus(read_all(), skipped=report)
+    pairs = _read_files(
+        paths,
+        wanted,
+        max_pairs_per_language=max_pairs_per_language,
+        transform=transform,
+        progress=progress,
+        language=language,
+        on_error=on_error,
+        skipped=report,
+    )
+    corpus = ParallelCorpus(pairs, skipped=report)
     if skipped is None and report:
         warnings.warn(str(report), stacklevel=2)
     _check_loaded(corpus, wanted, paths, "pairs")
