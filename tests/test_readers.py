@@ -441,6 +441,11 @@ def test_moses_files_of_unequal_length(tmp_path):
         assert (error.path, error.line) == (hindi, 2)
         assert "as many lines as x.en has" in str(error)
         assert skipping(path)[0] == [("a", "क")]
+    write(hindi, "क\n")
+    write(english, "".join("a\n" * 9))
+    found, report = skipping(english)
+    assert len(found) == report.total == 1
+    write(english, "a\nb\nc\n")
     write(hindi, "क\nख\nग\nघ\n")
     assert (error_of(hindi).path, error_of(hindi).line) == (english, 4)
     # sentences need no order
@@ -472,7 +477,7 @@ TMX = """<?xml version="1.0" encoding="{encoding}"?>
 <tu><tuv xml:lang="en"><seg>Untranslated</seg></tuv>
   <tuv xml:lang="hi"><seg> </seg></tuv></tu>
 <tu><tuv xml:lang="hi"><seg>A<bpt i="1">&lt;b>
-<sub>x</sub></bpt>B<hi type="t">C<it pos="begin">i</it></hi><ept i="1">/b</ept><ph/>D\
+<sub>x</sub>y</bpt>B<hi type="t">C<it pos="begin">i</it></hi><ept i="1">/b</ept><ph/>D\
 <ut>u</ut>&amp;&#233;&nbsp;<![CDATA[<E>]]></seg></tuv>
   <tuv xml:lang="en"><seg>Inline</seg></tuv></tu>
 </body></tmx>
