@@ -118,8 +118,10 @@ def all_gather_rows(rows: Any) -> Any:
         return rows
     import tensorflow as tf
 
-    _static_rows(rows)
-    return _replica_context().all_gather(tf.convert_to_tensor(rows), axis=0)
+    total = _static_rows(rows) * replica_count()
+    gathered = _replica_context().all_gather(tf.convert_to_tensor(rows), axis=0)
+    # The collective forgets its shape.
+    return tf.ensure_shape(gathered, (total, *rows.shape[1:]))
 
 
 def sum_over_replicas(value: Any) -> Any:
