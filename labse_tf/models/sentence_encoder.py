@@ -124,7 +124,9 @@ class LaBSE(keras.Model):
         the order of the input.
 
         Args:
-            texts: Strings in any iterable, a generator too; or one string.
+            texts: Strings in any iterable, a generator too; or one string. `bytes`
+                are taken as UTF-8. What is no UTF-8 in them, and lone surrogates in
+                a `str`, are deleted, as the tokenizer and a SavedModel do.
             batch_tokens: Tokens a batch, padding included.
             progress: A progress bar on standard error; `None` shows one on a
                 terminal when the work is long.
@@ -333,11 +335,14 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _windows(texts: Iterable[str], size: int = 8192) -> Iterable[list[bytes]]:
-    """Cuts an iterable of strings into lists of UTF-8."""
+    """Cuts an iterable of strings into lists of UTF-8.
+
+    A lone surrogate has none: its bytes are deleted with all others that are no UTF-8.
+    """
     window: list[bytes] = []
     for index, text in enumerate(texts):
         if isinstance(text, str):
-            window.append(text.encode("utf-8", "replace"))
+            window.append(text.encode("utf-8", "surrogatepass"))
         elif isinstance(text, bytes):
             window.append(text)
         else:
