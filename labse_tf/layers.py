@@ -253,6 +253,8 @@ def get_activation(name: str) -> Callable[[Any], Any]:
     """
     if name == "gelu_approximate":
         return gelu_approximate
+    if not isinstance(name, str):
+        raise ValueError(f"`name` must be an activation's name. Received: {name!r}")
     return keras.activations.get(name)
 
 

@@ -39,6 +39,14 @@ STORAGES = ("float32", "float16", "int8")
 
 _FORMAT = "labse_tf preset"
 _FORMAT_VERSION = 1
+# What a configuration must have, and as what.
+_SECTIONS = {
+    "backbone": dict,
+    "pooling": str,
+    "preprocessor": dict,
+    "tokenizer": dict,
+    "sha256": dict,
+}
 # The one weight that `int8` stores so; in LaBSE it is 82 % of all.
 _TABLE = "token_embedding/embeddings"
 _SCALE = "scale"
@@ -103,13 +111,24 @@ class PublishedModel:
     @property
     def parameters(self) -> int:
         """How many numbers the model has."""
-        sizes = self.backbone
-        width, inner = sizes["hidden_dim"], sizes["intermediate_dim"]
-        tables = sizes["vocabulary_size"] + sizes["max_sequence_length"]
-        tables += sizes["num_segments"]
-        block = 4 * width * (width + 1) + 2 * width * inner + inner + width + 4 * width
-        pooler = width * (width + 1)
-        return tables * width + 2 * width + sizes["num_layers"] * block + pooler
+        return count_parameters(self.backbone)
+
+
+def count_parameters(sizes: Mapping[str, Any]) -> int:
+    """Counts the numbers of an encoder of some shape, without making it.
+
+    Args:
+        sizes: Arguments of `labse_tf.LaBSEBackbone`.
+
+    Returns:
+        As `LaBSEBackbone(**sizes).count_params()`.
+    """
+    width, inner = sizes["hidden_dim"], sizes["intermediate_dim"]
+    tables = sizes["vocabulary_size"] + sizes["max_sequence_length"]
+    tables += sizes["num_segments"]
+    block = 4 * width * (width + 1) + 2 * width * inner + inner + width + 4 * width
+    pooler = width * (width + 1)
+    return tables * width + 2 * width + sizes["num_layers"] * block + pooler
 
 
 def _shape(width: int, layers: int, heads: int, vocabulary: int) -> dict[str, Any]:
@@ -313,7 +332,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    # No UTF-8, no JSON, a number of 5,000 digits; brackets without end.
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON. Received: {error}") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         received = config.get("format") if isinstance(config, dict) else type(config)
@@ -327,14 +347,24 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{path}: expected format version {_FORMAT_VERSION}, a later labse_tf may "
             f"read this one. Received: {config.get('format_version')!r}"
         )
-    needed = ("backbone", "pooling", "preprocessor", "tokenizer", "sha256")
-    missing = [key for key in needed if key not in config]
+    missing = [key for key in _SECTIONS if key not in config]
     if missing:
         raise ValueError(
-            f"{path}: expected the keys {', '.join(needed)}. "
+            f"{path}: expected the keys {', '.join(_SECTIONS)}. "
             f"Received: none for {', '.join(missing)}"
         )
+    for key, kind in _SECTIONS.items():
+        if not isinstance(config[key], kind):
+            raise ValueError(
+                f"{path}: expected {key} to be {'text' if kind is str else 'an object'}"
+                f". Received: {config[key]!r:.80}"
+            )
     for name, expected in config["sha256"].items():
+        if not isinstance(expected, str) or Path(name).name != name:
+            raise ValueError(
+                f"{path}: expected names of files and their hashes under sha256. "
+                f"Received: {name!r:.80}: {expected!r:.80}"
+            )
         file = directory / name
         if not file.is_file():
             raise ValueError(
@@ -452,16 +482,29 @@ def read_weights(
         Weight path -> float32 array.
 
     Raises:
-        ValueError: If the file is no HDF5, or weights are missing, surplus or of
-            another shape; the message names the first of them.
+        ValueError: If the file is no HDF5, or weights are missing, surplus, of
+            another shape or not finite; the message names the first of them.
     """
     import h5py
 
-    found: dict[str, np.ndarray] = {}
+    scales = {
+        f"{name}:{_SCALE}": (shape[0], 1)
+        for name, shape in shapes.items()
+        if name.endswith(_TABLE)
+    }
+    expected = {**{name: tuple(shape) for name, shape in shapes.items()}, **scales}
+    found: dict[str, tuple[int, ...]] = {}
+    arrays: dict[str, np.ndarray] = {}
 
     def collect(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = np.asarray(item[()], dtype=np.float32)
+        if not isinstance(item, h5py.Dataset):
+            return
+        found[name] = item.shape
+        # A file may claim a shape of terabytes: only what has room is read.
+        if item.shape == expected.get(name):
+            if item.dtype.kind not in "fiu":
+                raise ValueError(f"{name} of type {item.dtype}, no numbers")
+            arrays[name] = np.asarray(item[()], dtype=np.float32)
 
     try:
         with h5py.File(path, "r") as file:
@@ -470,17 +513,9 @@ def read_weights(
         raise ValueError(
             f"{path}: expected an HDF5 file of weights. Received: {error}"
         ) from error
-    for name in [name for name in found if name.endswith(f":{_SCALE}")]:
-        weight, scale = name.removesuffix(f":{_SCALE}"), found.pop(name)
-        if weight not in found or scale.shape != (len(found[weight]), 1):
-            raise ValueError(
-                f"{path}: expected {weight} with a scale a row. Received: scales of "
-                f"shape {scale.shape}"
-            )
-        found[weight] *= scale
     for problem, names in (
         ("no such weight", sorted(set(shapes) - set(found))),
-        ("a weight that the model lacks", sorted(set(found) - set(shapes))),
+        ("a weight that the model lacks", sorted(set(found) - set(expected))),
     ):
         if names:
             raise ValueError(
@@ -488,13 +523,20 @@ def read_weights(
                 f"Received: {problem}: {names[0]}"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             )
-    for name, shape in shapes.items():
-        if found[name].shape != tuple(shape):
+    for name in [name for name in expected if name in found]:
+        if found[name] != expected[name]:
             raise ValueError(
-                f"{path}: expected {name} of shape {tuple(shape)}. "
-                f"Received: {found[name].shape}"
+                f"{path}: expected {name} of shape {expected[name]}. "
+                f"Received: {found[name]}"
             )
-    return found
+        # Neither needs memory of its own, as `isfinite` would.
+        if not np.isfinite([arrays[name].min(), arrays[name].max()]).all():
+            raise ValueError(
+                f"{path}: expected finite numbers. Received: NaN or infinity in {name}"
+            )
+    for name in scales.keys() & arrays.keys():
+        arrays[name.removesuffix(f":{_SCALE}")] *= arrays.pop(name)
+    return arrays
 
 
 @contextmanager

@@ -139,7 +139,8 @@ def _spiced(rng: random.Random, spice: str | list[str]) -> str:
 def _marks(rng: random.Random) -> str:
     """Letters under floods of combining marks."""
     return "".join(
-        rng.choice("aक ") + "".join(rng.choices(_of_category("Mn", "Mc", "Me"), k=count))
+        rng.choice("aक ")
+        + "".join(rng.choices(_of_category("Mn", "Mc", "Me"), k=count))
         for count in (rng.choice([0, 1, 3, 50, 300]) for _ in range(rng.randint(1, 4)))
     )
 
@@ -181,7 +182,13 @@ def _broken(rng: random.Random) -> bytes:
         elif fault == 2:
             # Overlong forms, beyond U+10FFFF, a byte that UTF-8 never has.
             data[place:place] = rng.choice(
-                [b"\xc0\xaf", b"\xe0\x80\x80", b"\xf4\x90\x80\x80", b"\xff", b"\xf8\x88"]
+                [
+                    b"\xc0\xaf",
+                    b"\xe0\x80\x80",
+                    b"\xf4\x90\x80\x80",
+                    b"\xff",
+                    b"\xf8\x88",
+                ]
             )
         else:
             del data[place:]
@@ -191,12 +198,16 @@ def _broken(rng: random.Random) -> bytes:
 def _long_word(rng: random.Random) -> str:
     """A word about as long as the tokenizer takes: 100 characters, 400 bytes."""
     letter = rng.choice(["a", "é", "क", "𑄌"])
-    return letter * max(0, rng.choice([100, 400 // len(letter.encode())]) + rng.randint(-2, 2))
+    return letter * max(
+        0, rng.choice([100, 400 // len(letter.encode())]) + rng.randint(-2, 2)
+    )
 
 
 def _million(rng: random.Random) -> str:
     """A megabyte: one word, many words, or blanks."""
-    piece = rng.choice(["a", "क", "ab ", "नमस्ते ", " ", "\u0301", "\0", "字", "[MASK]", "."])
+    piece = rng.choice(
+        ["a", "क", "ab ", "नमस्ते ", " ", "\u0301", "\0", "字", "[MASK]", "."]
+    )
     return piece * (1_000_000 // len(piece.encode()) + 1)
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import json
+import random
+import shutil
 from collections import Counter
+from pathlib import Path
 
+import h5py
+import hypothesis
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 from random_text import KINDS, Text, random_texts
+from test_models import make_model
 
 from labse_tf import presets
 from labse_tf.export import export_saved_model
 from labse_tf.models import LaBSE
 from labse_tf.preprocessing import MaskedLMPreprocessor
-from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers import WordPieceTokenizer, learn_vocabulary
 
 NAMES = ["labse-nano", "labse-mini"]
 WINDOW = 4096
@@ -129,7 +138,12 @@ def test_200000_texts_have_vectors(models, served, capsys):
 
 def test_what_is_no_utf8_is_deleted(models, served):
     """Lone surrogates in strings, their bytes and other bytes: one rule everywhere."""
-    damaged = ["sta\ud800tion", b"sta\xed\xa0\x80tion", b"sta\xfftion", b"station\xe0\xa4"]
+    damaged = [
+        "sta\ud800tion",
+        b"sta\xed\xa0\x80tion",
+        b"sta\xfftion",
+        b"station\xe0\xa4",
+    ]
     for name, model in models.items():
         whole = model.encode("station")
         vectors = model.encode(damaged)
@@ -178,3 +192,362 @@ def test_any_text_can_be_masked(models):
         assert (ids[starts] == tokenizer.cls_token_id).all()
         special = set(tokenizer.special_token_ids.values())
         assert not special & set(features["mask_ids"][weights > 0].tolist())
+
+
+# === Presets ===
+
+# What a value of a configuration becomes.
+VALUES = [
+    *(None, True, False, 0, -1, 1, 2, 3, 17, 10**6, 10**12, 10**400, -(10**30)),
+    *(0.5, -0.5, 16.0, 1e-30, 1e300, float("nan"), float("inf"), -float("inf")),
+    *("", "16", "mean", "relu", "glu", "threshold", "fixed", "tfhub", "false"),
+    *("float32", "\ud800", "\0", "../vocab.txt", "a" * 5000),
+    *([], [16], {}, {"class_name": "Dense", "config": {}}, [[[[]]]]),
+]
+TREES = [  # JSON, but no configuration
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b"[" * 100_000,
+    b'{"format":' * 20_000,
+    b"1" * 5000,
+    b'{"format": ' + b"1" * 5000 + b"}",
+    b"\0" * 64,
+    b"\x89HDF\r\n\x1a\n",
+]
+CHARSETS = ["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "utf-7", "cp037"]
+
+
+def places(tree: dict | list, path: tuple = ()) -> list[tuple]:
+    """Where in nested objects the values are."""
+    found = []
+    for key in tree if isinstance(tree, dict) else range(len(tree)):
+        found.append((*path, key))
+        if isinstance(tree[key], (dict, list)):
+            found += places(tree[key], (*path, key))
+    return found
+
+
+def change_values(rng: random.Random, path: Path) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for _ in range(rng.choice([1, 1, 1, 2])):
+        *way, key = rng.choice(places(config))
+        tree = config
+        for step in way:
+            tree = tree[step]
+        change = rng.randrange(8)
+        if change == 0:
+            del tree[key]
+        elif change == 1 and isinstance(tree, dict):
+            tree[rng.choice(["name", "dtype", "trainable", "new", ""])] = rng.choice(
+                VALUES
+            )
+        else:
+            tree[key] = rng.choice(VALUES)
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def change_bytes(rng: random.Random, path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    change = rng.randrange(6)
+    if change == 0:
+        data = data[: rng.randrange(len(data))]
+    elif change == 1:
+        for _ in range(rng.choice([1, 1, 10])):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+    elif change == 2:
+        place = rng.randrange(len(data))
+        data[place:place] = rng.randbytes(rng.randint(1, 20))
+    elif change == 3:
+        place = rng.randrange(len(data))
+        del data[place : place + rng.randint(1, 200)]
+    elif change == 4:
+        data = rng.choice(TREES)
+    else:
+        data = data.decode("latin-1").encode(rng.choice(CHARSETS), "replace")
+    path.write_bytes(bytes(data))
+
+
+def change_tokens(rng: random.Random, path: Path) -> None:
+    """The same number of tokens as a rule, so that other checks are reached."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    for _ in range(rng.choice([1, 1, 3])):
+        row = rng.randrange(len(lines))
+        lines[row] = rng.choice(
+            [
+                *(
+                    b"\n",
+                    b" \n",
+                    b"##\n",
+                    b"###\n",
+                    b"\0\n",
+                    b"\t\n",
+                    b"\xe2\x80\xa8\n",
+                ),
+                *(b"\xff\n", "\ufeffsun\n".encode(), b"[UNK]\n", b"sun", b"sun\r\n"),
+                *(b"a" * 100_000 + b"\n", "\u0301\n".encode(), "##\u0301\n".encode()),
+                *(b"##" * 50 + b"\n", "\U0010ffff\n".encode(), b"[[3]]\n", lines[0]),
+            ]
+        )
+    if rng.randrange(4) == 0:
+        del lines[rng.randrange(len(lines))]
+    path.write_bytes(b"".join(lines))
+
+
+def change_weights(rng: random.Random, path: Path) -> None:
+    """Another HDF5 file: it opens, but something in it is not as it should be."""
+    with h5py.File(path, "r+") as file:
+        names: list[str] = []
+        file.visititems(
+            lambda name, item: (
+                names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        name = rng.choice(names)
+        array = file[name][()]
+        change = rng.randrange(12)
+        if change == 0:
+            array.flat[rng.randrange(array.size)] = rng.choice(
+                [np.nan, np.inf, -np.inf] if array.dtype.kind == "f" else [-128]
+            )
+            file[name][...] = array
+            return
+        del file[name]
+        if change == 1:
+            file.create_group(name)
+        elif change == 2:
+            file[name] = h5py.SoftLink("/nowhere")
+        elif change == 3:
+            file[name] = h5py.ExternalLink("other.h5", "/nowhere")
+        elif change == 4:
+            file[name] = h5py.Empty("f")
+        elif change == 5:
+            # A shape that would take terabytes and holds nothing.
+            file.create_dataset(name, (10**7, 10**6), "f", chunks=(1024, 1024))
+        elif change == 6:
+            file.create_dataset(
+                name, data=np.array(["x"] * array.size, "S1").reshape(array.shape)
+            )
+        elif change == 7:
+            file.create_dataset(
+                name, data=array.astype(rng.choice(["complex64", "bool", ">f8"]))
+            )
+        elif change == 8:
+            file.create_dataset(name, array.shape, h5py.string_dtype())
+        elif change == 9:
+            file.create_dataset(name, array.shape, np.dtype([("a", "f4"), ("b", "i4")]))
+        elif change == 10:
+            file.create_dataset(name, data=array.reshape(-1)[: array.size // 2])
+        file.create_dataset("surplus", data=[1.0])
+
+
+CHANGES = {
+    presets.CONFIG: [change_values, change_values, change_bytes],
+    presets.VOCABULARY: [change_tokens, change_tokens, change_bytes],
+    presets.WEIGHTS: [change_weights, change_weights, change_bytes],
+}
+
+
+def sign(folder: Path) -> None:
+    """Gives the configuration the hashes that the files have now."""
+    path = folder / presets.CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["sha256"] = {
+        name: presets.sha256(folder / name) for name in config["sha256"]
+    }
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole_presets(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    for storage, pooling in (("float32", "pooler"), ("int8", "weighted_mean")):
+        model = make_model(pooling, num_layers=1, max_sequence_length=20)
+        model.save_to_preset(folder / storage, storage=storage)
+    return sorted(folder.iterdir())
+
+
+def load_damaged(whole: Path, folder: Path, seed: int, name: str, signed: bool) -> str:
+    """Loads a preset with one damaged file; what came of it, in a word."""
+    rng = random.Random(seed)
+    shutil.copytree(whole, folder)
+    change = rng.choice(CHANGES[name])
+    change(rng, folder / name)
+    if signed and name != presets.CONFIG:
+        sign(folder)
+    try:
+        model = LaBSE.from_preset(folder)
+    except (ValueError, OSError) as error:
+        assert type(error) is ValueError or isinstance(error, OSError), repr(error)
+        assert str(folder) in str(error), error
+        return "refused"
+    if signed or name == presets.CONFIG:
+        vectors = model.encode(["sun moon", ""])
+        assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-5
+        return "works"
+    # Without a new hash the file must be what it was.
+    assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    return "unchanged"
+
+
+def check_damage(count: int, whole_presets: list[Path], folder: Path) -> Counter[str]:
+    """Damages presets in random ways and counts what came of it."""
+    outcomes: Counter[str] = Counter()
+    numbers = itertools.count()
+
+    @hypothesis.settings(max_examples=count, deadline=None, database=None)
+    @hypothesis.seed(0)
+    @hypothesis.given(
+        whole=st.sampled_from(whole_presets),
+        seed=st.integers(0, 2**32),
+        name=st.sampled_from(sorted(CHANGES)),
+        signed=st.sampled_from([True, True, True, False]),
+    )
+    def check(whole: Path, seed: int, name: str, signed: bool) -> None:
+        damaged = folder / str(next(numbers))
+        outcome = load_damaged(whole, damaged, seed, name, signed)
+        outcomes[f"{name} {outcome}"] += 1
+        shutil.rmtree(damaged)
+        # Each model that loads leaves its name and its functions with Keras.
+        keras.backend.clear_session()
+
+    check()
+    return outcomes
+
+
+def test_damaged_presets_are_refused_or_work(whole_presets, tmp_path):
+    assert check_damage(12, whole_presets, tmp_path).total() >= 12
+
+
+@pytest.mark.slow
+def test_many_damaged_presets_are_refused_or_work(whole_presets, tmp_path, capsys):
+    outcomes = check_damage(250, whole_presets, tmp_path)
+    assert {f"{name} refused" for name in CHANGES} <= set(outcomes)
+    with capsys.disabled():
+        print()
+        for outcome, count in outcomes.most_common():
+            print(f"{count:>8,}  {outcome}")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "expected"),
+    [
+        (("pooling",), 3, "expected pooling to be text. Received: 3"),
+        (("pooling",), "max", "`pooling` must be one of"),
+        (("backbone",), [], "expected backbone to be an object"),
+        (("backbone", "vocabulary_size"), 10**12, "has room for"),
+        (("backbone", "num_layers"), 10**9, "has room for"),
+        (("backbone", "max_sequence_length"), float("inf"), "has room for"),
+        (("backbone", "hidden_dim"), "16", "TypeError"),
+        (("backbone", "hidden_dim"), None, "TypeError"),
+        (("backbone", "num_layers"), 1.0, "`num_layers` must be 0 or more, an int"),
+        (("backbone", "num_heads"), True, "`num_heads` must be positive, an integer"),
+        (("backbone", "dropout"), float("nan"), "`dropout` must be a number in 0 to 1"),
+        (("backbone", "layer_norm_epsilon"), -1, "`layer_norm_epsilon` must be"),
+        (("backbone", "activation"), None, "must be an activation's name"),
+        (("backbone", "dropuot"), 0.0, "Received: dropuot"),
+        (("preprocessor", "sequence_length"), float("inf"), "OverflowError"),
+        (
+            ("preprocessor", "sequence_length"),
+            10**6,
+            "must fit the backbone's position",
+        ),
+        (("tokenizer", "lowercase"), "false", "`lowercase` must be True or False"),
+        (("tokenizer", "compat"), [], "TypeError"),
+        (("sha256",), {"../vocab.txt": "0"}, "expected names of files and their"),
+        (("sha256",), {"vocab.txt": None}, "expected names of files and their"),
+    ],
+)
+def test_wrong_settings_are_named(whole_presets, tmp_path, place, value, expected):
+    folder = tmp_path / "preset"
+    shutil.copytree(whole_presets[0], folder)
+    config = json.loads((folder / presets.CONFIG).read_text(encoding="utf-8"))
+    tree = config
+    for key in place[:-1]:
+        tree = tree[key]
+    tree[place[-1]] = value
+    (folder / presets.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=expected) as caught:
+        LaBSE.from_preset(folder)
+    assert str(caught.value).startswith(str(folder / presets.CONFIG))
+
+
+def test_a_setting_that_is_missing_is_named(whole_presets, tmp_path):
+    folder = tmp_path / "preset"
+    shutil.copytree(whole_presets[0], folder)
+    config = json.loads((folder / presets.CONFIG).read_text(encoding="utf-8"))
+    del config["backbone"]["hidden_dim"]
+    (folder / presets.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json: KeyError: 'hidden_dim'"):
+        LaBSE.from_preset(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000], ids=["nested", "digits"])
+def test_json_without_end_is_named(tmp_path, text):
+    (tmp_path / presets.CONFIG).write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json: expected JSON"):
+        LaBSE.from_preset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.full(3, np.nan, "f"), "expected finite numbers. Received: NaN or inf"),
+        (np.full(3, -np.inf, "f"), "expected finite numbers. Received: NaN or inf"),
+        (np.array(["a"] * 3, "S1"), "Received: weight of type |S1, no numbers"),
+        (np.ones(3, "complex64"), "Received: weight of type complex64, no numbers"),
+        (h5py.Empty("f"), r"expected weight of shape \(3,\). Received: None"),
+    ],
+)
+def test_wrong_weights_are_named(tmp_path, array, expected):
+    path = tmp_path / presets.WEIGHTS
+    with h5py.File(path, "w") as file:
+        file.create_dataset("weight", data=array)
+    with pytest.raises(ValueError, match=expected) as caught:
+        presets.read_weights(path, {"weight": (3,)})
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_weight_that_claims_terabytes_is_not_read(tmp_path):
+    path = tmp_path / presets.WEIGHTS
+    with h5py.File(path, "w") as file:
+        file.create_dataset("weight", (10**7, 10**6), "f", chunks=(1024, 1024))
+    with pytest.raises(ValueError, match=r"\(3,\). Received: \(10000000, 1000000\)"):
+        presets.read_weights(path, {"weight": (3,)})
+
+
+@pytest.mark.parametrize("section", ["backbone", "preprocessor", "tokenizer"])
+@pytest.mark.parametrize("key", ["name", "dtype", "trainable"])
+def test_settings_are_none_of_every_layer(whole_presets, tmp_path, section, key):
+    folder = tmp_path / "preset"
+    shutil.copytree(whole_presets[0], folder)
+    config = json.loads((folder / presets.CONFIG).read_text(encoding="utf-8"))
+    config[section][key] = "\ud800"
+    (folder / presets.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"config\.json: .*Received: {key}$"):
+        LaBSE.from_preset(folder)
+
+
+def test_a_token_that_is_a_prefix_alone_matches_nothing():
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##", "#", "a", "##b"]
+    assert WordPieceTokenizer(tokens)(["## ab a##b"]).to_list() == [
+        [6, 6, 7, 8, 7, 6, 6, 1]
+    ]
+
+
+def test_tokens_are_as_short_as_the_op_takes(tmp_path):
+    path = tmp_path / presets.VOCABULARY
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a" * 256, "##" + "b" * 256]
+    assert WordPieceTokenizer(tokens)(["a" * 256 + "b" * 40]).to_list() == [[1]]
+    path.write_text("\n".join([*tokens, "c" * 257]))
+    with pytest.raises(ValueError, match=r"vocab\.txt must hold.*token 7 of 257 bytes"):
+        WordPieceTokenizer(path)
+
+
+def test_a_learned_vocabulary_has_no_longer_ones(tmp_path):
+    path = tmp_path / "hi.txt"
+    path.write_text(("क" * 130 + " नमस्ते\n") * 9, encoding="utf-8")
+    tokens = learn_vocabulary([path], 500, progress=False)
+    assert max(len(token.encode()) for token in tokens) > 100
+    WordPieceTokenizer(tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import keras
@@ -45,8 +46,8 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         tanh on the first token).
 
     Raises:
-        ValueError: If `num_heads` does not divide `hidden_dim`, or a size is not
-            positive.
+        ValueError: If `num_heads` does not divide `hidden_dim`, a size is no positive
+            integer, another number is not in 0 to 1, or an argument is unknown.
 
     References:
         Devlin et al., 2019 (https://arxiv.org/abs/1810.04805); Feng et al., 2022,
@@ -78,15 +79,31 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             max_sequence_length=max_sequence_length,
             num_segments=num_segments,
         )
-        if num_layers < 0:
+        # Keras would swallow them.
+        if unknown := sorted(set(kwargs) - {"name", "trainable"}):
             raise ValueError(
-                f"`num_layers` must be 0 or more. Received: num_layers={num_layers}"
+                "Expected `name`, `trainable` or an argument that is documented. "
+                f"Received: {', '.join(unknown)}"
+            )
+        if not _is_integer(num_layers) or num_layers < 0:
+            raise ValueError(
+                "`num_layers` must be 0 or more, an integer. "
+                f"Received: num_layers={num_layers!r}"
             )
         if hidden_dim % num_heads:
             raise ValueError(
                 "`num_heads` must divide `hidden_dim`. Received: "
                 f"num_heads={num_heads}, hidden_dim={hidden_dim}"
             )
+        for name, number in (
+            ("dropout", dropout),
+            ("layer_norm_epsilon", layer_norm_epsilon),
+            ("initializer_range", initializer_range),
+        ):
+            if not isinstance(number, Real) or not 0 <= number <= 1:
+                raise ValueError(
+                    f"`{name}` must be a number in 0 to 1. Received: {name}={number!r}"
+                )
         policy = compute_policy(dtype)
         feed_forward_activation = get_activation(activation)
 
@@ -224,7 +241,14 @@ class LaBSEBackbone(keras_hub.models.Backbone):
 
 
 def _check_sizes(**sizes: int) -> None:
-    """Refuses sizes that are not positive, by name."""
+    """Refuses sizes that are no positive integers, by name."""
     for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+        if not _is_integer(value) or value < 1:
+            raise ValueError(
+                f"`{name}` must be positive, an integer. Received: {name}={value!r}"
+            )
+
+
+def _is_integer(value: object) -> bool:
+    """Whether it is an integer, Python's or NumPy's; `True` is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.layers import SentencePooling
+from labse_tf.layers import SentencePooling, compute_policy
 from labse_tf.models.backbone import FEATURES, LaBSEBackbone
 from labse_tf.progress import progress_bar
 
@@ -215,17 +216,22 @@ class LaBSE(keras.Model):
             The model with its weights.
 
         Raises:
-            ValueError: If there is no such preset or it is damaged.
+            ValueError: If there is no such preset or it is damaged; the message names
+                the file.
+            OSError: If a file is missing or cannot be read.
         """
         directory = presets.find(preset)
         config = presets.read_config(directory)
-        if preprocessor is _DEFAULT:
-            settings = config["preprocessor"]
-            if sequence_length is not None:
-                settings = {**settings, "sequence_length": sequence_length}
-            preprocessor = _preset_preprocessor(directory, config, settings)
-        backbone = LaBSEBackbone(**config["backbone"], dtype=dtype)
-        model = cls(backbone, preprocessor, pooling=config["pooling"])  # type: ignore[arg-type]
+        policy = compute_policy(dtype)
+        with _naming(directory):
+            _check_settings(directory, config)
+            if preprocessor is _DEFAULT:
+                settings = config["preprocessor"]
+                if sequence_length is not None:
+                    settings = {**settings, "sequence_length": sequence_length}
+                preprocessor = _preset_preprocessor(directory, config, settings)
+            backbone = LaBSEBackbone(**config["backbone"], dtype=policy)
+            model = cls(backbone, preprocessor, pooling=config["pooling"])  # type: ignore[arg-type]
         weights = {weight.path: weight for weight in model.weights}
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
         arrays = presets.read_weights(directory / presets.WEIGHTS, shapes)
@@ -394,6 +400,37 @@ def _row_encoder(model: LaBSE) -> Callable[..., np.ndarray]:
         return model(features(values, splits, chosen), training=False)
 
     return lambda *args: encode(*args).numpy()
+
+
+@contextmanager
+def _naming(directory: Path) -> Iterator[None]:
+    """Says of errors in a preset's settings which file they are in."""
+    try:
+        yield
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        # The vocabulary's errors name their own file.
+        if str(error).startswith(str(directory)):
+            raise
+        what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{directory / presets.CONFIG}: {what}{error}") from error
+
+
+def _check_settings(directory: Path, config: dict[str, Any]) -> None:
+    """Refuses settings before they take memory or change what weights are called."""
+    for section in ("backbone", "preprocessor", "tokenizer"):
+        # Arguments of every layer, which `save_to_preset` leaves out.
+        if foreign := sorted({"name", "dtype", "trainable"} & set(config[section])):
+            raise ValueError(
+                f"expected no argument of every Keras layer under {section}. "
+                f"Received: {', '.join(foreign)}"
+            )
+    size = (directory / presets.WEIGHTS).stat().st_size
+    # No storage type has less than a byte a number.
+    if presets.count_parameters(config["backbone"]) > size:
+        raise ValueError(
+            f"expected the sizes of a model whose weights {presets.WEIGHTS} has room "
+            f"for, {size:,} bytes. Received: {str(config['backbone']):.400}"
+        )
 
 
 def _preset_preprocessor(

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labse_tf.progress import announce, progress_bar
-from labse_tf.tokenizers.vocabulary import LAYOUT, UNK_TOKEN
+from labse_tf.tokenizers.vocabulary import LAYOUT, MAX_BYTES_PER_TOKEN, UNK_TOKEN
 from labse_tf.tokenizers.wordpiece import (
     MAX_BYTES_PER_WORD,
     FastBert,
@@ -534,6 +534,8 @@ def _train(
         trainers.BpeTrainer(
             vocab_size=size,
             initial_alphabet=alphabet,
+            # A letter here is a character, which has at most four bytes.
+            max_token_length=MAX_BYTES_PER_TOKEN // 4,
             show_progress=bars,
         ),
         length=sum(-(-number // most) for number in times.values()),

@@ -28,6 +28,9 @@ LAYOUT = (
     MASK_TOKEN,
 )
 
+# TF-Text takes none longer; the "##" before a piece inside a word does not count.
+MAX_BYTES_PER_TOKEN = 256
+
 
 def save_vocabulary(vocabulary: Sequence[str], path: str | os.PathLike[str]) -> None:
     """Writes a vocabulary, one token a line, so that it is whole or not there.
@@ -123,6 +126,13 @@ class Table:
                 raise ValueError(
                     f"{where} must hold strings of one character or more. "
                     f"Received: token {number}, {token!r}"
+                )
+            length = len(token.removeprefix("##").encode("utf-8", "surrogatepass"))
+            if length > MAX_BYTES_PER_TOKEN:
+                raise ValueError(
+                    f"{where} must hold tokens of at most {MAX_BYTES_PER_TOKEN} bytes "
+                    f"of UTF-8. Received: token {number} of {length} bytes, "
+                    f"{token!r:.40}"
                 )
             if self.index.setdefault(token, number) != number:
                 raise ValueError(

@@ -76,8 +76,9 @@ class WordPieceTokenizer(keras.layers.Layer):
 
     Raises:
         FileNotFoundError: if the vocabulary file is not there.
-        ValueError: if the vocabulary is empty, has a token twice, lacks a special
-            token or is not UTF-8; if the inputs are not a batch of strings.
+        ValueError: if the vocabulary is empty, has a token twice or one of over 256
+            bytes, lacks a special token or is not UTF-8; if the inputs are not a batch
+            of strings.
 
     Example:
         >>> tokenizer = WordPieceTokenizer(
@@ -107,6 +108,15 @@ class WordPieceTokenizer(keras.layers.Layer):
             raise ValueError(
                 f'`compat` must be "bert" or "tfhub". Received: compat={compat!r}'
             )
+        for name, choice in (
+            ("lowercase", lowercase),
+            ("strip_accents", strip_accents or False),
+        ):
+            # "false" would be true.
+            if choice not in (True, False):
+                raise ValueError(
+                    f"`{name}` must be True or False. Received: {name}={choice!r}"
+                )
         if strip_accents is not None and compat == "tfhub":
             if bool(strip_accents) != bool(lowercase):
                 raise ValueError(
@@ -304,8 +314,9 @@ class FastBert:
         self.strip_accents = bool(lowercase if strip_accents is None else strip_accents)
         self._compat = compat
         # A token with white space can match no word, but the op lets it match between
-        # words: it gets a stand-in, which, as all with punctuation, matches nothing.
-        blank = re.compile(r"\s").search
+        # words; "##" alone can match none either, and the op does not take it. Both get
+        # a stand-in, which, as all with punctuation, matches nothing.
+        blank = re.compile(r"\s|^##$").search
         tokens = [
             f"[[{row}]]" if blank(token) else token for row, token in enumerate(tokens)
         ]
