@@ -92,6 +92,10 @@ EXTRAS_REQUIRE = {
         *SERVING,
         *TEXT,
         "hypothesis>=6.100",
+        # They run the notebooks.
+        "ipykernel>=6.29",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
         "pytest>=8",
         "pytest-timeout>=2.3",
     ],
