@@ -529,10 +529,11 @@ def test_settings_are_none_of_every_layer(whole_presets, tmp_path, section, key)
         LaBSE.from_preset(folder)
 
 
-def test_a_token_that_is_a_prefix_alone_matches_nothing():
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##", "#", "a", "##b"]
-    assert WordPieceTokenizer(tokens)(["## ab a##b"]).to_list() == [
-        [6, 6, 7, 8, 7, 6, 6, 1]
+@pytest.mark.parametrize("token", ["\0", "##\0", "a\0b", "##"])
+def test_tokens_that_no_text_has_match_nothing(token):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "#", "a", "##b", token]
+    assert WordPieceTokenizer(tokens)(["## a##b a\0b \0"]).to_list() == [
+        [5, 5, 6, 5, 5, 1, 6, 7]
     ]
 
 

@@ -314,9 +314,9 @@ class FastBert:
         self.strip_accents = bool(lowercase if strip_accents is None else strip_accents)
         self._compat = compat
         # A token with white space can match no word, but the op lets it match between
-        # words; "##" alone can match none either, and the op does not take it. Both get
-        # a stand-in, which, as all with punctuation, matches nothing.
-        blank = re.compile(r"\s|^##$").search
+        # words; nor can one with NUL, which the op does not take. Both get a stand-in,
+        # which, as all with punctuation, matches nothing.
+        blank = re.compile(r"[\s\0]").search
         tokens = [
             f"[[{row}]]" if blank(token) else token for row, token in enumerate(tokens)
         ]
