@@ -495,6 +495,7 @@ def read_weights(
     expected = {**{name: tuple(shape) for name, shape in shapes.items()}, **scales}
     found: dict[str, tuple[int, ...]] = {}
     arrays: dict[str, np.ndarray] = {}
+    integers: set[str] = set()
 
     def collect(name: str, item: object) -> None:
         if not isinstance(item, h5py.Dataset):
@@ -504,6 +505,8 @@ def read_weights(
         if item.shape == expected.get(name):
             if item.dtype.kind not in "fiu":
                 raise ValueError(f"{name} of type {item.dtype}, no numbers")
+            if item.dtype.kind != "f":
+                integers.add(name)
             arrays[name] = np.asarray(item[()], dtype=np.float32)
 
     try:
@@ -524,6 +527,12 @@ def read_weights(
                 + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             )
     for name in [name for name in expected if name in found]:
+        scale = f"{name}:{_SCALE}"
+        if name in integers and found.get(scale) != expected.get(scale, ()):
+            raise ValueError(
+                f"{path}: expected {name}, integers, with a scale a row. "
+                f"Received: scales of shape {found.get(scale)}"
+            )
         if found[name] != expected[name]:
             raise ValueError(
                 f"{path}: expected {name} of shape {expected[name]}. "

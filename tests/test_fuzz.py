@@ -422,7 +422,7 @@ def test_damaged_presets_are_refused_or_work(whole_presets, tmp_path):
 
 @pytest.mark.slow
 def test_many_damaged_presets_are_refused_or_work(whole_presets, tmp_path, capsys):
-    outcomes = check_damage(250, whole_presets, tmp_path)
+    outcomes = check_damage(120, whole_presets, tmp_path)
     assert {f"{name} refused" for name in CHANGES} <= set(outcomes)
     with capsys.disabled():
         print()
@@ -507,6 +507,15 @@ def test_wrong_weights_are_named(tmp_path, array, expected):
     with pytest.raises(ValueError, match=expected) as caught:
         presets.read_weights(path, {"weight": (3,)})
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("name", ["weight", "token_embedding/embeddings"])
+def test_integers_without_a_scale_are_no_weights(tmp_path, name):
+    path = tmp_path / presets.WEIGHTS
+    with h5py.File(path, "w") as file:
+        file.create_dataset(name, data=np.ones((3, 2), np.int8))
+    with pytest.raises(ValueError, match="with a scale a row. Received: .* None"):
+        presets.read_weights(path, {name: (3, 2)})
 
 
 def test_a_weight_that_claims_terabytes_is_not_read(tmp_path):
