@@ -90,6 +90,8 @@ EXTRAS_REQUIRE = {
         *PLOTS,
         *CONVERT,
         *SERVING,
+        *BEAM,
+        *TFDS,
         *TEXT,
         "hypothesis>=6.100",
         # They run the notebooks.

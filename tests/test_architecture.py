@@ -23,7 +23,7 @@ LAYERS = [
     {"tokenizers", "layers", "distribute", "mining", "presets", "recipes"},
     {"files", "progress", "blocks"},
 ]
-INSIDE = {("cli", "quickstart"), ("models", "metrics")}
+INSIDE = {("cli", "quickstart"), ("beam", "cli"), ("models", "metrics")}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # These work under another Keras backend, with TensorFlow not even installed.

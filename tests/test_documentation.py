@@ -124,6 +124,9 @@ def test_readme_commands_parse(line, command, capsys):
     # A redirection is the shell's; so is everything behind it.
     end = next((i for i, w in enumerate(words) if re.match(r"\d*[<>]", w)), len(words))
     arguments = words[1:end] if words[0] == "labse-tf" else words[3:end]
+    if words[1:3] == ["-m", "labse_tf.beam"]:
+        check_beam_command(arguments)
+        return
     try:
         cli.build_parser().parse_args(arguments)
     except SystemExit as end_of_parser:
@@ -131,6 +134,20 @@ def test_readme_commands_parse(line, command, capsys):
         if end_of_parser.code:
             pytest.fail(f"README.md:{line}: {command}\n{told.err}")
         assert {"--help", "-h", "--version"} & set(arguments)
+
+
+def check_beam_command(arguments):
+    """What is not ours is an option that Beam has."""
+    pytest.importorskip("apache_beam", reason="the extra `beam` is missing")
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from labse_tf.beam.commands import build_parser
+
+    options, others = build_parser().parse_known_args(arguments)
+    known = PipelineOptions([]).get_all_options()
+    names = [other.removeprefix("--").partition("=")[0] for other in others]
+    assert [name for name in names if name not in known] == []
+    assert options.runner.endswith("Runner")
 
 
 def test_relative_links_of_the_readme_lead_somewhere():

@@ -30,20 +30,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    options = build_parser().parse_args(arguments)
+    return run_command("labse-tf", build_parser().parse_args(arguments))
+
+
+def run_command(program: str, options: argparse.Namespace) -> int:
+    """Runs a command that was parsed, and tells of its errors on one line.
+
+    Args:
+        program: What to call it there.
+        options: With `run`, a function of them, and `traceback`.
+
+    Returns:
+        The exit status.
+    """
     try:
         if getattr(options, "start_tensorflow", True):
             _start_tensorflow_quietly()
         return options.run(options) or 0
     except KeyboardInterrupt:
-        print("labse-tf: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does: nothing to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, ImportError) as error:
-        print(f"labse-tf: {_one_line(error)}", file=sys.stderr)
+        print(f"{program}: {_one_line(error)}", file=sys.stderr)
         if options.traceback:
             raise
         return 2

@@ -22,7 +22,8 @@ from labse_tf.cli.commands import (
 )
 
 if TYPE_CHECKING:
-    from labse_tf.data import CleaningReport
+    from labse_tf.data import CleaningReport, CleaningRules, HeldOut
+    from labse_tf.tokenizers import WordPieceTokenizer
 
 # === clean ===
 
@@ -53,6 +54,12 @@ def _add_clean(commands: Any) -> None:
         "examples: cleaning.md, cleaning.json",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DIR")
+    add_rules(parser)
+    add_json(parser)
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    """Which pairs are left out."""
     parser.add_argument(
         "--held-out",
         nargs="+",
@@ -79,12 +86,11 @@ def _add_clean(commands: Any) -> None:
         parser.add_argument(
             "--" + name.replace("_", "-"), type=kind, metavar="N", help=meaning
         )
-    add_json(parser)
 
 
-def _clean(options: argparse.Namespace) -> None:
+def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]:
+    """The rules and held-out sets that the user has named."""
     from labse_tf import data
-    from labse_tf.progress import progress_bar
 
     given = {name: getattr(options, name) for name in _NUMBERS}
     rules = data.CleaningRules(
@@ -94,6 +100,14 @@ def _clean(options: argparse.Namespace) -> None:
     held_out = [data.HeldOut.parse(text) for text in options.held_out]
     for each in held_out:
         print(f"{each.name}: {len(each):,} sentences held out", file=sys.stderr)
+    return rules, held_out
+
+
+def _clean(options: argparse.Namespace) -> None:
+    from labse_tf import data
+    from labse_tf.progress import progress_bar
+
+    rules, held_out = rules_of(options)
     skipped = data.SkipReport()
     files = data.find_pair_files(options.files)
     began = time.monotonic()
@@ -153,6 +167,12 @@ def _add_prepare(commands: Any) -> None:
         "labse-tf train prepared --vocab vocab.txt --output my-model",
     )
     add_text(parser)
+    add_shards(parser)
+    add_json(parser)
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Where prepared pairs go and how."""
     tokenizer = parser.add_mutually_exclusive_group(required=True)
     tokenizer.add_argument("--vocab", metavar="FILE", help="of a new model")
     tokenizer.add_argument("--model", metavar="MODEL", help="with its tokenizer")
@@ -185,21 +205,26 @@ def _add_prepare(commands: Any) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the order (default: 0)"
     )
-    add_json(parser)
+
+
+def tokenizer_of(options: argparse.Namespace) -> WordPieceTokenizer:
+    """The tokenizer that the user has named."""
+    from labse_tf import tokenizers
+
+    if options.model is not None:
+        return load_model(options.model).text_preprocessor().tokenizer
+    return tokenizers.WordPieceTokenizer(
+        options.vocab,
+        lowercase=options.lowercase,
+        strip_accents=options.strip_accents,
+    )
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from labse_tf import data, tokenizers
+    from labse_tf import data
     from labse_tf.progress import progress_bar
 
-    if options.model is not None:
-        tokenizer = load_model(options.model).text_preprocessor().tokenizer
-    else:
-        tokenizer = tokenizers.WordPieceTokenizer(
-            options.vocab,
-            lowercase=options.lowercase,
-            strip_accents=options.strip_accents,
-        )
+    tokenizer = tokenizer_of(options)
     skipped = data.SkipReport()
     began = time.monotonic()
     files = data.find_pair_files(options.files)

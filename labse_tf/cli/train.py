@@ -8,6 +8,7 @@ import functools
 import sys
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.commands import (
@@ -121,6 +122,11 @@ def _add_vocab(commands: Any) -> None:
         "labse-tf vocab en-hi.tsv en-bn.tsv.gz --size 32000 --output vocab.txt",
     )
     add_text(parser)
+    parser.add_argument(
+        "--from-counts",
+        action="store_true",
+        help="the files are words that `python -m labse_tf.beam count-words` counted",
+    )
     parser.add_argument("--size", type=int, required=True, metavar="N")
     parser.add_argument("--output", required=True, metavar="FILE")
     parser.add_argument(
@@ -138,6 +144,16 @@ def _add_vocab(commands: Any) -> None:
 def _vocab(options: argparse.Namespace) -> None:
     from labse_tf import data, tokenizers
 
+    if options.from_counts:
+        tokens = tokenizers.learn_vocabulary_from_counts(
+            tokenizers.read_word_counts(_count_files(options.files)),
+            options.size,
+            smoothing=options.smoothing,
+        )
+        tokenizers.save_vocabulary(tokens, options.output)
+        print(f"{len(tokens):,} tokens in {options.output}")
+        write_json(options.json, {"size": len(tokens)})
+        return
     report = data.SkipReport()
     files = data.find_pair_files(options.files)
     reader = functools.partial(
@@ -170,6 +186,17 @@ def _vocab(options: argparse.Namespace) -> None:
     )
     print(f"{len(tokens):,} tokens in {options.output}")
     write_json(options.json, {"size": len(tokens), "unk_rate": rates})
+
+
+def _count_files(files: list[str]) -> list[Path]:
+    """Files of counts; a directory stands for those in it."""
+    found: list[Path] = []
+    for path in map(Path, files):
+        inside = sorted(path.glob("counts-*")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path}: expected counts-*.tsv.gz. Received: none")
+        found += inside
+    return found
 
 
 # === pretrain ===

@@ -16,7 +16,14 @@ References:
 
 from __future__ import annotations
 
-from labse_tf.tokenizers.learning import learn_vocabulary, read_lines, unk_rate
+from labse_tf.tokenizers.learning import (
+    WordCounter,
+    learn_vocabulary,
+    learn_vocabulary_from_counts,
+    read_lines,
+    read_word_counts,
+    unk_rate,
+)
 from labse_tf.tokenizers.vocabulary import (
     CLS_TOKEN,
     MASK_TOKEN,
@@ -36,10 +43,13 @@ __all__ = [
     "SEP_TOKEN",
     "SPECIAL_TOKENS",
     "UNK_TOKEN",
+    "WordCounter",
     "WordPieceTokenizer",
     "learn_vocabulary",
+    "learn_vocabulary_from_counts",
     "load_vocabulary",
     "read_lines",
+    "read_word_counts",
     "save_vocabulary",
     "unk_rate",
 ]

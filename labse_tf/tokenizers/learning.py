@@ -17,7 +17,14 @@ import os
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +151,57 @@ def learn_vocabulary(
         - Section 3.1 of https://arxiv.org/abs/2007.01852 for the smoothing.
     """
     files = _list_files(files)
+    _check_learning(size, smoothing, min_frequency, character_coverage)
+    splitter = _WordSplitter(lowercase, strip_accents)
+    counts = _count_words(files, reader, splitter, languages, num_workers, progress)
+    if not counts:
+        chosen = "" if languages is None else f" in {', '.join(sorted(languages))}"
+        raise ValueError(
+            f"`files` must hold text{chosen}. Received: {len(files)} files without"
+        )
+    return _learn(counts, size, smoothing, min_frequency, character_coverage, progress)
+
+
+def learn_vocabulary_from_counts(
+    counts: Mapping[str, Mapping[str, int]],
+    size: int,
+    *,
+    smoothing: float = 0.3,
+    min_frequency: int = 2,
+    character_coverage: float = 0.9999,
+    progress: bool | None = None,
+) -> list[str]:
+    """Learns a WordPiece vocabulary from words that were counted elsewhere.
+
+    The counts of a text give the vocabulary that `learn_vocabulary` makes of the text.
+
+    Args:
+        counts: language -> word -> how often it occurs, as `WordCounter` and
+            `read_word_counts` give them.
+        size: as in `learn_vocabulary`.
+        smoothing: as in `learn_vocabulary`.
+        min_frequency: as in `learn_vocabulary`.
+        character_coverage: as in `learn_vocabulary`.
+        progress: as in `learn_vocabulary`.
+
+    Returns:
+        The tokens in the order of their ids.
+
+    Raises:
+        ValueError: if an argument is out of range or there are no words.
+        ImportError: if Hugging Face tokenizers is not installed.
+    """
+    _check_learning(size, smoothing, min_frequency, character_coverage)
+    words = {code: Counter(counts[code]) for code in sorted(counts) if counts[code]}
+    if not words:
+        raise ValueError(f"`counts` must hold words. Received: {len(counts)} languages")
+    return _learn(words, size, smoothing, min_frequency, character_coverage, progress)
+
+
+def _check_learning(
+    size: int, smoothing: float, min_frequency: int, character_coverage: float
+) -> None:
+    """Refuses arguments that are out of range."""
     if size <= len(LAYOUT):
         raise ValueError(
             f"`size` must be over {len(LAYOUT)}, the number of fixed tokens. "
@@ -163,13 +221,17 @@ def learn_vocabulary(
             "`min_frequency` must be 1 or more. "
             f"Received: min_frequency={min_frequency}"
         )
-    splitter = _WordSplitter(lowercase, strip_accents)
-    counts = _count_words(files, reader, splitter, languages, num_workers, progress)
-    if not counts:
-        chosen = "" if languages is None else f" in {', '.join(sorted(languages))}"
-        raise ValueError(
-            f"`files` must hold text{chosen}. Received: {len(files)} files without"
-        )
+
+
+def _learn(
+    counts: dict[str, Counter[str]],
+    size: int,
+    smoothing: float,
+    min_frequency: int,
+    character_coverage: float,
+    progress: bool | None,
+) -> list[str]:
+    """Learns the tokens; empties `counts` on the way, which may be large."""
     factors = _language_weights(counts, smoothing)
     characters = _choose_characters(
         counts, factors, character_coverage, min_frequency, size // 2
@@ -243,6 +305,75 @@ def _batches(
         if len(batch) == _BATCH_SIZE:
             yield language, waiting.pop(language)
     yield from waiting.items()
+
+
+class WordCounter:
+    """Counts words, split exactly where the tokenizer splits them.
+
+    Args:
+        lowercase: as in `WordPieceTokenizer`.
+        strip_accents: as in `WordPieceTokenizer`.
+    """
+
+    def __init__(
+        self, *, lowercase: bool = False, strip_accents: bool | None = None
+    ) -> None:
+        self._splitter = _WordSplitter(lowercase, strip_accents)
+
+    def count(self, sentences: Iterable[str]) -> Counter[str]:
+        """Counts the words of some sentences.
+
+        Args:
+            sentences: any strings.
+
+        Returns:
+            Word -> how often it occurs, without the words that are too long for the
+            tokenizer. Counts of parts of a text add up to those of the text.
+        """
+        return _usable(self._splitter.count(list(sentences)))
+
+
+def read_word_counts(
+    files: Iterable[str | os.PathLike[str]],
+) -> dict[str, Counter[str]]:
+    """Reads counted words; what stands in several lines or files is added up.
+
+    Args:
+        files: TSV of language, word, count, in UTF-8, plain or `.gz`.
+
+    Returns:
+        Language -> word -> count, sorted by language.
+
+    Raises:
+        ValueError: a line is something else, or no UTF-8.
+        OSError: a file cannot be read.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for path in _list_files(files):
+        opener = gzip.open if os.fspath(path).endswith(".gz") else open
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    language, word, count = line.decode("utf-8").split("\t")
+                    counts[language][word] += int(count)
+                except ValueError:
+                    raise ValueError(
+                        f"{path}:{number}: expected language, word and count with tabs "
+                        f"between, in UTF-8. Received: {line[:80]!r}"
+                    ) from None
+    return {language: counts[language] for language in sorted(counts)}
+
+
+def _usable(words: Mapping[bytes, int]) -> Counter[str]:
+    """Counts as text, without the words that the tokenizer gives up."""
+    longest = MAX_BYTES_PER_WORD["bert"]
+    return Counter(
+        {
+            word.decode("utf-8"): count
+            for word, count in words.items()
+            if len(word) <= longest
+        }
+    )
 
 
 class _WordSplitter:
@@ -329,18 +460,8 @@ def _count_words(
             for language, words in counts.items():
                 total[language].update(words)
             advance(1)
-    longest = MAX_BYTES_PER_WORD["bert"]
-    return {
-        language: Counter(
-            {
-                word.decode("utf-8"): count
-                for word, count in total[language].items()
-                if len(word) <= longest
-            }
-        )
-        for language in sorted(total)
-        if total[language]
-    }
+    usable = {language: _usable(total[language]) for language in sorted(total)}
+    return {language: words for language, words in usable.items() if words}
 
 
 def _language_weights(

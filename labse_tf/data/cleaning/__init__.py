@@ -12,8 +12,8 @@ from labse_tf.data.cleaning.pairs import (
     clean_files,
     clean_pairs,
     new_report,
+    report_files,
     write_pairs,
-    write_report,
 )
 from labse_tf.data.cleaning.report import CleaningReport, Example
 from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules
@@ -29,7 +29,7 @@ __all__ = [
     "clean_files",
     "clean_pairs",
     "new_report",
+    "report_files",
     "scripts_of",
     "write_pairs",
-    "write_report",
 ]

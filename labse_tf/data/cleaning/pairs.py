@@ -22,7 +22,6 @@ from labse_tf.files import whole_directory, write_text
 
 BLOCK = 1 << 13  # pairs judged together: some megabytes
 _BUFFER = 1 << 20  # bytes of a language that wait to be compressed
-REPORTS = "cleaning.json", "cleaning.md"
 
 
 def new_report(held_out: Sequence[HeldOut] = ()) -> CleaningReport:
@@ -154,25 +153,42 @@ def clean_files(
     )
     with whole_directory(output, overwrite=overwrite) as folder:
         write_pairs(clean_pairs(pairs, rules, held_out=held_out, report=report), folder)
-        if not sum(report.kept.values()):
-            raise ValueError(
-                "`files` must hold pairs that the rules keep. Received: "
-                f"{sum(report.read.values())} pairs, of which went {report.by_rule()}"
-            )
-        write_report(report, folder)
+        check_kept(report)
+        for name, text in report_files(report).items():
+            write_text(folder / name, text)
     return report
 
 
-def write_report(report: CleaningReport, folder: Path) -> None:
-    """Writes a report as JSON and as Markdown.
+def check_kept(report: CleaningReport) -> None:
+    """Refuses a cleaning that leaves nothing.
+
+    Args:
+        report: what it counted.
+
+    Raises:
+        ValueError: no pair was kept.
+    """
+    if not sum(report.kept.values()):
+        raise ValueError(
+            "`files` must hold pairs that the rules keep. Received: "
+            f"{sum(report.read.values())} pairs, of which went {report.by_rule()}"
+        )
+
+
+def report_files(report: CleaningReport) -> dict[str, str]:
+    """A report as it stands beside the pairs.
 
     Args:
         report: the report.
-        folder: where.
+
+    Returns:
+        Names of files and their text.
     """
     as_json = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-    write_text(folder / REPORTS[0], as_json + "\n")
-    write_text(folder / REPORTS[1], report.to_markdown({**RULES, **DUPLICATES}))
+    return {
+        "cleaning.json": as_json + "\n",
+        "cleaning.md": report.to_markdown({**RULES, **DUPLICATES}),
+    }
 
 
 def write_pairs(pairs: Iterable[SentencePair], folder: str | os.PathLike[str]) -> None:

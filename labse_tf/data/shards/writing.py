@@ -75,15 +75,7 @@ def prepare_pairs(
         ValueError: an argument is wrong, or the directory holds something else.
         OSError: it cannot be written.
     """
-    if not formats or not set(formats) <= set(FORMATS):
-        raise ValueError(
-            f"`formats` must be some of {', '.join(FORMATS)}. Received: {formats}"
-        )
-    if not 3 <= sequence_length <= 1 << 16 or not 1 <= shard_size < 1 << 31 or seed < 0:
-        raise ValueError(
-            "`sequence_length` must be 3 to 65,536, `shard_size` positive and `seed` "
-            f"not negative. Received: {sequence_length}, {shard_size}, {seed}"
-        )
+    check_options(formats, sequence_length, shard_size, seed)
     description = Description(
         formats=tuple(name for name in FORMATS if name in formats),
         sequence_length=sequence_length,
@@ -104,7 +96,7 @@ def prepare_pairs(
         for name in description.formats
         for file in names_in(join(output, name))
     }
-    tokenize = _tokenize(tokenizer, sequence_length - 2)
+    tokenize = batch_tokenizer(tokenizer, sequence_length - 2)
 
     def make(language: str, name: str, rows: NDArray[np.int64]) -> int:
         """Writes a shard in the formats that it lacks."""
@@ -113,7 +105,8 @@ def prepare_pairs(
         if missing:
             sides = _tokens(pairs, language, rows, tokenize)
             for kind in missing:
-                _WRITERS[kind](join(output, paths[kind]), sides, description, language)
+                path = join(output, paths[kind])
+                write_shard(path, kind, sides, description, language)
         return len(rows)
 
     def shards() -> Iterator[tuple[str, str, NDArray[np.int64]]]:
@@ -133,6 +126,31 @@ def prepare_pairs(
     write_bytes(join(output, DATASET), description.to_json().encode())
     remove(join(output, UNFINISHED))
     return description
+
+
+def check_options(
+    formats: Sequence[str], sequence_length: int, shard_size: int, seed: int
+) -> None:
+    """Refuses arguments of `prepare_pairs` that make no sense.
+
+    Args:
+        formats: as there.
+        sequence_length: as there.
+        shard_size: as there.
+        seed: as there.
+
+    Raises:
+        ValueError: one is wrong.
+    """
+    if not formats or not set(formats) <= set(FORMATS):
+        raise ValueError(
+            f"`formats` must be some of {', '.join(FORMATS)}. Received: {formats}"
+        )
+    if not 3 <= sequence_length <= 1 << 16 or not 1 <= shard_size < 1 << 31 or seed < 0:
+        raise ValueError(
+            "`sequence_length` must be 3 to 65,536, `shard_size` positive and `seed` "
+            f"not negative. Received: {sequence_length}, {shard_size}, {seed}"
+        )
 
 
 def _begin(description: Description, output: PathLike) -> bool:
@@ -159,10 +177,19 @@ def _begin(description: Description, output: PathLike) -> bool:
     return known == DATASET
 
 
-def _tokenize(
+def batch_tokenizer(
     tokenizer: WordPieceTokenizer, most: int
 ) -> Callable[[NDArray[np.object_]], Tokens]:
-    """Token ids of texts, `most` of each, in one graph for all threads."""
+    """Makes a function of texts to token ids, one graph for all threads.
+
+    Args:
+        tokenizer: any.
+        most: tokens of a text that are kept.
+
+    Returns:
+        From an array of n UTF-8 `bytes` to the ids end to end and how many each has,
+        `(n,)`.
+    """
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
@@ -191,6 +218,28 @@ def _tokens(
 ) -> tuple[Tokens, Tokens]:
     sources, targets = pairs.pairs(language, rows)
     return tokenize(sources), tokenize(targets)
+
+
+def write_shard(
+    path: str,
+    kind: str,
+    sides: tuple[Tokens, Tokens],
+    description: Description,
+    language: str,
+) -> None:
+    """Writes the pairs of a shard.
+
+    Args:
+        path: local or remote.
+        kind: of `FORMATS`.
+        sides: token ids of the sources and of the targets.
+        description: of the directory.
+        language: of the targets.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _WRITERS[kind](path, sides, description, language)
 
 
 def _write_arrays(

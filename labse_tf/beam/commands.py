@@ -1,0 +1,282 @@
+"""The commands of `python -m labse_tf.beam`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from labse_tf.beam import cleaning, embedding, preparing, words
+from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences
+from labse_tf.cli import run_command
+from labse_tf.cli.commands import (
+    add_case,
+    add_model,
+    add_text,
+    command,
+    print_table,
+)
+from labse_tf.cli.text import add_rules, add_shards, rules_of, tokenizer_of
+from labse_tf.data.shards.layout import DATASET, Description, join
+
+_PROGRAM = "python -m labse_tf.beam"
+# What a worker's error says at its end, whatever the runner puts around it.
+_OURS = re.compile(r"(?m)^(?:labse_tf\.[\w.]+\.DataError|ValueError): (.*)$")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command as a pipeline.
+
+    Args:
+        arguments: Without the program's name; the process's own where left out. What
+            is not ours goes to Beam's `PipelineOptions`.
+
+    Returns:
+        The exit status, as of `labse-tf`.
+    """
+    options, flags = build_parser().parse_known_args(arguments)
+    options.pipeline = PipelineOptions(flags, runner=options.runner)
+    return run_command(_PROGRAM, options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Work on corpora beyond one machine, as Apache Beam pipelines.",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error came from"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_clean, _add_count_words, _add_prepare, _add_embed):
+        add(commands)
+    return parser
+
+
+def _add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """How a pipeline is run."""
+    parser.allow_abbrev = False  # --project is Beam's, whatever we have
+    parser.add_argument(
+        "--runner",
+        default="DirectRunner",
+        metavar="RUNNER",
+        help="DirectRunner (default), FlinkRunner, SparkRunner, DataflowRunner or any "
+        "other of Beam's; further options go to it as they are, behind the files",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help=f"new or empty, local or such as gs://bucket/folder: {what}",
+    )
+
+
+def _add_shard_size(parser: argparse.ArgumentParser, size: int, what: str) -> None:
+    parser.add_argument(
+        "--shard-size",
+        type=int,
+        default=size,
+        metavar="N",
+        help=f"{what} of a shard (default: {size})",
+    )
+
+
+@contextmanager
+def _pipeline(options: argparse.Namespace) -> Iterator[beam.Pipeline]:
+    """A pipeline that runs at the end, into an output that is empty before."""
+    there = FileSystems.match([join(options.output, "*")])[0].metadata_list
+    if there:
+        raise ValueError(
+            "--output must be a new or empty directory. Received: "
+            f"{options.output} with {there[0].path}"
+        )
+    pipeline = beam.Pipeline(options=options.pipeline)
+    yield pipeline
+    try:
+        pipeline.run().wait_until_finish()
+    except (ValueError, RuntimeError) as error:
+        found = [str(error)] if isinstance(error, ValueError) else []
+        found += _OURS.findall(str(error))
+        if not found:
+            raise
+        text = re.sub(r" \[while running '.*?'\]", "", found[-1])
+        raise ValueError(text) from error
+
+
+def _read_text(path: str) -> str:
+    """A small file that a pipeline has written."""
+    with FileSystems.open(path) as file:
+        return file.read().decode()
+
+
+# === clean ===
+
+
+def _add_clean(commands: Any) -> None:
+    parser = command(
+        commands,
+        "clean",
+        _clean,
+        "leave out pairs that teach an encoder nothing or something wrong",
+        f"{_PROGRAM} clean corpus/ --output cleaned --runner FlinkRunner",
+    )
+    add_text(parser)
+    _add_output(parser, "pairs-*.XX.tsv.gz of each language, cleaning.md, .json")
+    add_rules(parser)
+    _add_shard_size(parser, cleaning.SHARD_SIZE, "pairs")
+    _add_pipeline(parser)
+
+
+def _clean(options: argparse.Namespace) -> None:
+    rules, held_out = rules_of(options)
+    began = time.monotonic()
+    with _pipeline(options) as pipeline:
+        cleaned = _pairs(pipeline, options) | cleaning.CleanPairs(
+            rules, held_out=held_out
+        )
+        write = cleaning.WritePairs(options.output, shard_size=options.shard_size)
+        cleaned | write  # noqa: B018
+    seconds = time.monotonic() - began
+    report = json.loads(_read_text(join(options.output, "cleaning.json")))
+    read, kept = report["read"], report["kept"]
+    print_table(
+        ("rule", "pairs", "share"),
+        [
+            (rule, f"{count:,}", f"{count / read:.2%}")
+            for rule, count in report["removed"].items()
+        ],
+    )
+    print(
+        f"{kept:,} of {read:,} pairs in {len(report['languages'])} languages kept, "
+        f"{read / seconds:,.0f} a second: {options.output}"
+    )
+
+
+def _pairs(pipeline: Any, options: argparse.Namespace) -> Any:
+    return pipeline | ReadPairs(
+        options.files,
+        language=options.language,
+        languages=options.languages,
+        on_error=options.on_error,
+    )
+
+
+# === count-words ===
+
+
+def _add_count_words(commands: Any) -> None:
+    parser = command(
+        commands,
+        "count-words",
+        _count_words,
+        "count the words of each language, for a vocabulary",
+        f"{_PROGRAM} count-words corpus/ --output counts, then: "
+        "labse-tf vocab counts --from-counts --size 32000 --output vocab.txt",
+    )
+    add_text(parser)
+    _add_output(parser, "counts-*.tsv.gz: language, word, count")
+    add_case(parser)
+    _add_pipeline(parser)
+
+
+def _count_words(options: argparse.Namespace) -> None:
+    with _pipeline(options) as pipeline:
+        (
+            pipeline
+            | ReadSentences(
+                options.files,
+                language=options.language,
+                languages=options.languages,
+                on_error=options.on_error,
+            )
+            | words.CountWords(
+                lowercase=options.lowercase, strip_accents=options.strip_accents
+            )
+            | words.WriteWordCounts(options.output)
+        )
+    print(f"words: {join(options.output, 'counts-*.tsv.gz')}")
+
+
+# === prepare ===
+
+
+def _add_prepare(commands: Any) -> None:
+    parser = command(
+        commands,
+        "prepare",
+        _prepare,
+        "tokenize, shuffle and shard pairs once, to train on them many times",
+        f"{_PROGRAM} prepare cleaned --vocab vocab.txt --output prepared, then: "
+        "labse-tf train prepared --vocab vocab.txt --output my-model",
+    )
+    add_text(parser)
+    add_shards(parser)
+    _add_pipeline(parser)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    began = time.monotonic()
+    with _pipeline(options) as pipeline:
+        _pairs(pipeline, options) | preparing.PreparePairs(
+            tokenizer_of(options),
+            options.output,
+            formats=options.format,
+            sequence_length=options.sequence_length,
+            shard_size=options.shard_size,
+            seed=options.seed,
+        )
+    seconds = time.monotonic() - began
+    path = join(options.output, DATASET)
+    description = Description.from_json(_read_text(path), path)
+    pairs = sum(description.counts.values())
+    print(
+        f"{pairs:,} pairs in {len(description.counts)} languages, "
+        f"{pairs / seconds:,.0f} pairs a second: {options.output}"
+    )
+
+
+# === embed ===
+
+
+def _add_embed(commands: Any) -> None:
+    parser = command(
+        commands,
+        "embed",
+        _embed,
+        "turn the lines of files into vectors",
+        f"{_PROGRAM} embed news/*.txt.gz --model hub_model/1 --output vectors",
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="one sentence a line, UTF-8, plain or .gz",
+    )
+    add_model(parser)
+    _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt of n lines")
+    _add_shard_size(parser, embedding.SHARD_SIZE, "lines")
+    _add_pipeline(parser)
+
+
+def _embed(options: argparse.Namespace) -> None:
+    with _pipeline(options) as pipeline:
+        (
+            pipeline
+            | ReadLines(options.files)
+            | embedding.EmbedLines(
+                options.model, options.output, shard_size=options.shard_size
+            )
+        )
+    print(f"vectors: {join(options.output, 'vectors-*.npy')}")
