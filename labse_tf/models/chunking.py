@@ -191,7 +191,7 @@ def chunk_gradients(
         return [None if g is None else tf.convert_to_tensor(g) for g in grads]
 
     # The first says which gradients there are, and of which kind.
-    total = of_chunk(tf.constant(0))
+    total = of_chunk(_number_after(0, cached))
     there = [place for place, gradient in enumerate(total) if gradient is not None]
 
     def step(number: Any, sums: Any) -> Any:
@@ -205,7 +205,7 @@ def chunk_gradients(
     _, sums = tf.while_loop(
         lambda number, *_: number < chunks.count,
         step,
-        (tf.constant(1), sums),
+        (_number_after(1, sums), sums),
         shape_invariants=(tf.TensorShape([]), [_invariant(x) for x in sums]),
         parallel_iterations=1,
     )
@@ -264,6 +264,18 @@ def _lengths(features: Mapping[str, Any]) -> Any:
 
     mask = tf.cast(features["padding_mask"], tf.int32)
     return tf.reduce_max(mask * tf.range(1, tf.shape(mask)[1] + 1), axis=1)
+
+
+def _number_after(number: int, values: Any) -> Any:
+    """A chunk's number, there when some values are.
+
+    In a graph a chunk is begun when its number is known, and its activations would be
+    in memory beside those of the chunk before.
+    """
+    import tensorflow as tf
+
+    with tf.control_dependencies(tf.nest.flatten(values, expand_composites=True)):
+        return tf.identity(tf.constant(number))
 
 
 def _added(total: Any, more: Any) -> Any:
