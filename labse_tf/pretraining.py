@@ -24,7 +24,13 @@ from keras import ops
 
 from labse_tf.distribute import get_strategy, sum_over_replicas
 from labse_tf.layers import MaskedLMHead
-from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone, resolve_jit_compile
+from labse_tf.models import (
+    DualEncoder,
+    LaBSE,
+    LaBSEBackbone,
+    ReplicatedModel,
+    resolve_jit_compile,
+)
 from labse_tf.recipes import BaseRecipe, PretrainingRecipe
 from labse_tf.training import (
     Batches,
@@ -43,7 +49,7 @@ _LAYER = re.compile(r"transformer_layer_(\d+)(?=/)")
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
-class MaskedLM(keras.Model):
+class MaskedLM(ReplicatedModel):
     """A backbone that learns to restore masked tokens: MLM, and TLM over pairs.
 
     `fit` takes the feature dicts of `MaskedLMPreprocessor`; a batch may hold rows of
@@ -153,7 +159,10 @@ class MaskedLM(keras.Model):
     ) -> Any:
         """Mean over the global batch's masked tokens; this replica's share of it."""
         count = sum_over_replicas(ops.sum(ops.cast(x["mask_weights"], "float32")))
-        return ops.sum(y_pred["loss"]) / ops.maximum(count, 1.0)
+        loss = ops.sum(y_pred["loss"]) / ops.maximum(count, 1.0)
+        if training:
+            self._note(loss)
+        return loss
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None

@@ -78,8 +78,8 @@ def masked_rows(
     natural sentences: from some thousand sentences on 97 to 99 % of the places hold
     tokens (94 % with 300), and at most 0.03 % of the sequences are left out (0.05 %).
 
-    The pipeline is one for all replicas: Keras splits the global batch, so automatic
-    sharding is off.
+    The pipeline is one for all replicas: Keras splits the global batch. Each of several
+    workers makes the whole batch and keeps its rows.
 
     Args:
         pairs: text for TLM; None to give all rows to MLM.

@@ -357,8 +357,8 @@ def sentence_pairs(
     the language has fewer pairs than the batch; in mixed batches this is rare, not
     excluded, where a language is small. The loss masks duplicates.
 
-    The pipeline is one for all replicas: Keras splits the global batch, so automatic
-    sharding is off.
+    The pipeline is one for all replicas: Keras splits the global batch. Each of several
+    workers makes the whole batch and keeps its rows.
 
     Args:
         files_or_corpus: paths as in `load_pairs`, or a corpus, also one of token ids
@@ -652,8 +652,10 @@ def finish(
     )
     options = tf.data.Options()
     options.deterministic = True
+    # Several workers each read all and keep their own rows of each batch. Without
+    # sharding they would all keep the same rows, and nobody would train on the others.
     options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
+        tf.data.experimental.AutoShardPolicy.DATA
     )
     dataset = dataset.with_options(options)
     return dataset.prefetch(tf.data.AUTOTUNE if prefetch is None else prefetch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from labse_tf.models.backbone import FEATURES, PACKED_FEATURES, LaBSEBackbone
 from labse_tf.models.dual_encoder import DualEncoder, resolve_jit_compile
+from labse_tf.models.replicated import ReplicatedModel
 from labse_tf.models.sentence_encoder import LaBSE, cosine_similarity
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "DualEncoder",
     "LaBSE",
     "LaBSEBackbone",
+    "ReplicatedModel",
     "cosine_similarity",
     "resolve_jit_compile",
 ]

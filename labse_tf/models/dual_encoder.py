@@ -20,10 +20,11 @@ from labse_tf.models.chunking import (
     encode_chunks,
     random_states,
 )
+from labse_tf.models.replicated import ReplicatedModel
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
-class DualEncoder(keras.Model):
+class DualEncoder(ReplicatedModel):
     """Trains a sentence encoder on translation pairs: one encoder, two sides.
 
     `fit` takes `{"source": features, "target": features}`, as
@@ -211,7 +212,10 @@ class DualEncoder(keras.Model):
         """The loss of a batch, with duplicates marked."""
         if self.pair_loss is None:
             raise ValueError("Call `compile` with a `loss` first. Received: loss=None")
-        return self.pair_loss(y_pred["source"], y_pred["target"], **_pair_ids(x))
+        loss = self.pair_loss(y_pred["source"], y_pred["target"], **_pair_ids(x))
+        if training:
+            self._note(loss)
+        return loss
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None

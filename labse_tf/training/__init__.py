@@ -10,7 +10,8 @@ A run owns a directory:
     config.json ...       the preset, when the run has ended
 
 The state of a run is its variables and its step, since batch k is a function of the
-text, the recipe and k. The same command again goes on where the last one stopped.
+text, the recipe and k. The same command again goes on where the last one stopped. Of
+several workers the chief alone reads and writes the directory, and tells the others.
 
 `run` is the directory, `session` the steps of one process, `from_recipe` what both
 trainers make of a recipe, `dual_encoder` the trainer of sentence encoders; each imports
@@ -30,12 +31,14 @@ from labse_tf.training.from_recipe import (
     make_backbone,
     make_optimizer,
 )
-from labse_tf.training.run import Checkpoint, Interrupted, Run
-from labse_tf.training.session import Batches, Fit, Measure, Session, fit
+from labse_tf.training.run import Checkpoint, EndedElsewhere, Interrupted, Run
+from labse_tf.training.session import ON_NAN, Batches, Fit, Measure, Session, fit
 
 __all__ = [
+    "ON_NAN",
     "Batches",
     "Checkpoint",
+    "EndedElsewhere",
     "Fit",
     "Interrupted",
     "Measure",

@@ -1,4 +1,7 @@
-"""Run: a directory that one process at a time works on, and its checkpoints."""
+"""Run: a directory that one training at a time works on, and its checkpoints.
+
+Of several workers the chief alone reads and writes the directory; the others are told.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -15,6 +18,7 @@ import keras
 import numpy as np
 
 from labse_tf import presets
+from labse_tf.distribute import Workers
 from labse_tf.files import whole_file, write_text
 
 _KEEP = 2  # checkpoints: the newest, and one to fall back to
@@ -34,13 +38,18 @@ class Interrupted(Exception):
         self.step = step
 
 
+class EndedElsewhere(Exception):
+    """The run had ended before, and its model is on the chief's disk, not on ours."""
+
+
 class Checkpoint(NamedTuple):
     """What a checkpoint's file holds.
 
     Attributes:
         path: The file.
         step: Steps done.
-        arrays: The state of the model, as `Run.assign` takes it.
+        arrays: The state of the model, as `Run.assign` takes it; empty on workers
+            other than the chief, who are told in `assign`.
     """
 
     path: Path
@@ -49,27 +58,46 @@ class Checkpoint(NamedTuple):
 
 
 class Run:
-    """A run's directory: one process at a time, checkpoints, the log.
+    """A run's directory: one training at a time, checkpoints, the log.
 
     Args:
         directory: Made if needed.
         description: What decides the result, JSON types only, one level deep or
             more. A directory that was started with another one is refused.
+        workers: Who train together; one process where left out. Only the chief's
+            directory is read or written; the others need none, and may share it.
+
+    Attributes:
+        workers: The same.
 
     Raises:
         ValueError: From `open`, if another process works on the directory, or it
             belongs to something else.
     """
 
-    def __init__(self, directory: str | Path, description: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        description: Mapping[str, Any],
+        workers: Workers | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.description = json.loads(json.dumps(description))
+        self.workers = workers or Workers()
         self._lock: IO[str] | None = None
+        self._finished = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.workers.is_chief
 
     @property
     def finished(self) -> bool:
-        """Whether the preset is there."""
-        return presets.is_preset(self.directory)
+        """Whether the preset is there, on the chief's disk."""
+        if self.writes:
+            return presets.is_preset(self.directory)
+        return self._finished
 
     @property
     def checkpoints(self) -> Path:
@@ -83,13 +111,39 @@ class Run:
 
     @contextmanager
     def open(self) -> Iterator[Run]:
-        """Takes the directory for this process.
+        """Takes the directory for this process; the chief does, for all workers.
 
         Raises:
             ValueError: If another process has it, or it was started with another
-                description; the message names the first field that differs.
+                description; the message names the first field that differs. Also if a
+                worker's description is not the chief's, or the chief could not open it.
             OSError: If it cannot be written.
         """
+        with ExitStack() as stack:
+            failure: Exception | None = None
+            if self.writes:
+                try:
+                    stack.enter_context(self._locked())
+                except (ValueError, OSError) as error:
+                    failure = error
+            known = self.workers.share(
+                {
+                    "failure": None if failure is None else str(failure),
+                    "finished": failure is None and self.finished,
+                    "description": self.description,
+                }
+            )
+            if failure is not None:
+                raise failure
+            if known["failure"] is not None:
+                raise ValueError(f"The chief could not begin: {known['failure']}")
+            self._finished = known["finished"]
+            self._compare(known["description"], "The chief works with {}")
+            yield self
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Takes the directory's lock."""
         import fcntl
 
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -108,7 +162,7 @@ class Run:
             lock.flush()
             self._lock = lock
             try:
-                yield self
+                yield
             finally:
                 self._lock = None
 
@@ -128,13 +182,20 @@ class Run:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: expected JSON. Received: {error}") from error
+        self._compare(
+            known,
+            f"{self.directory} was started with {{}}; the same command goes on with "
+            "it, another one needs another directory",
+        )
+
+    def _compare(self, known: Mapping[str, Any], message: str) -> None:
+        """Refuses a description that differs from ours."""
         before, now = _flat(known), _flat(self.description)
         for name in sorted(set(before) | set(now)):
             if before.get(name) != now.get(name):
                 raise ValueError(
-                    f"{self.directory} was started with {name} = {before.get(name)!r}; "
-                    "the same command goes on with it, another one needs another "
-                    f"directory. Received: {name} = {now.get(name)!r}"
+                    message.format(f"{name} = {before.get(name)!r}")
+                    + f". Received: {name} = {now.get(name)!r}"
                 )
 
     def save(self, model: keras.Model, step: int) -> None:
@@ -147,6 +208,8 @@ class Run:
         Raises:
             OSError: If it cannot be written; older checkpoints stay.
         """
+        if not self.writes:
+            return
         path = self.checkpoints / f"step_{step:010d}.npz"
         arrays = {
             f"{i:05d}": np.asarray(variable) for i, variable in enumerate(_state(model))
@@ -165,6 +228,16 @@ class Run:
         Warns:
             UserWarning: If a newer checkpoint is damaged, and is passed over.
         """
+        checkpoint = self._newest_whole() if self.writes else None
+        found = self.workers.share(
+            None if checkpoint is None else [str(checkpoint.path), checkpoint.step]
+        )
+        if found is None or checkpoint is not None:
+            return checkpoint
+        return Checkpoint(Path(found[0]), found[1], [])
+
+    def _newest_whole(self) -> Checkpoint | None:
+        """The newest checkpoint on this disk that can be read."""
         for path in self._saved():
             try:
                 with np.load(path, allow_pickle=False) as archive:
@@ -213,7 +286,7 @@ class Run:
         """
         variables = _state(model)
         shapes = [tuple(v.shape) for v in variables]
-        if shapes != [a.shape for a in checkpoint.arrays]:
+        if self.writes and shapes != [a.shape for a in checkpoint.arrays]:
             different = next(
                 (
                     f"{v.path} has {tuple(v.shape)}, the file {a.shape}"
@@ -226,8 +299,11 @@ class Run:
                 f"{checkpoint.path}: expected the state of this model. "
                 f"Received: {different}"
             )
-        for variable, array in zip(variables, checkpoint.arrays, strict=True):
-            variable.assign(array)
+        arrays = checkpoint.arrays
+        if not self.writes:
+            arrays = [np.zeros(v.shape, v.dtype) for v in variables]
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(self.workers.share_arrays([array])[0])
 
     def _saved(self) -> list[Path]:
         """Checkpoints, newest first."""
@@ -235,6 +311,8 @@ class Run:
 
     def drop_checkpoints(self) -> None:
         """Removes the checkpoints, when the preset has taken their place."""
+        if not self.writes:
+            return
         for path in self._saved():
             path.unlink()
         if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):

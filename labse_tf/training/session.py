@@ -8,18 +8,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
+from labse_tf.distribute import told_as_lost
+from labse_tf.models import ReplicatedModel
 from labse_tf.recipes import BaseRecipe, Stage
 from labse_tf.training.run import Interrupted, Run
 
 Batches = Callable[[int], Any]
 Measure = Callable[[keras.Model], Mapping[str, float]]
+
+ON_NAN = ("stop", "skip")
+# ours: seconds of steps between two looks at what signals other workers have had
+_LISTEN = 2.0
 
 
 class Session:
@@ -40,6 +46,12 @@ class Session:
         measure: From the model to values for the log, at every `measure_every` steps
             and at the end; the time that it takes is not the training's.
         measure_every: Steps.
+        steps_per_execution: Steps that TensorFlow does before Python looks again:
+            checkpoints, lines of the log and measurements come at the first execution's
+            end that has reached their step. The last steps of a stage that fill no
+            execution are done one at a time. The weights are those of 1.
+        on_nan: `"stop"` at a loss that is not finite. `"skip"` goes on; that such
+            steps change nothing is the optimiser's `skip_nonfinite`.
         progress: A bar on standard error; `None` for one on a terminal, and a line
             now and then elsewhere.
     """
@@ -56,9 +68,19 @@ class Session:
         batch_size: int = 1,
         measure: Measure | None = None,
         measure_every: int = 1000,
+        steps_per_execution: int = 1,
+        on_nan: str = "stop",
         progress: bool | None = None,
     ) -> None:
-        self._keeper = _Keeper(run, start=start, every=checkpoint_every)
+        if steps_per_execution < 1 or on_nan not in ON_NAN:
+            raise ValueError(
+                f"`steps_per_execution` must be positive and `on_nan` one of {ON_NAN}. "
+                f"Received: {steps_per_execution}, {on_nan!r}"
+            )
+        self._steps_per_execution = steps_per_execution
+        self._keeper = _Keeper(
+            run, start=start, every=checkpoint_every, stops=on_nan == "stop"
+        )
         self._reporter = _Reporter(
             run,
             stages,
@@ -68,6 +90,7 @@ class Session:
             batch_size=batch_size,
             measure=measure,
             measure_every=measure_every,
+            stops=on_nan == "stop",
             progress=progress,
         )
         self._inside = ExitStack()
@@ -94,21 +117,38 @@ class Session:
 
         Raises:
             Interrupted: On SIGTERM or SIGINT, after a checkpoint.
-            ValueError: If the loss is not finite any more.
+            ValueError: If the loss is not finite any more; no checkpoint has been
+                written since.
+            labse_tf.distribute.WorkerLostError: If another worker has ended.
         """
-        start = self._keeper.step
-        if start >= stage.end:
+        if self._keeper.step >= stage.end:
             return
         self._keeper.last = stage.end
-        self._reporter.begin(stage)
-        model.fit(
-            batches(start),
-            steps_per_epoch=stage.end - start,
-            epochs=1,
-            verbose=0,
-            shuffle=False,  # The batches have their order; Keras warns otherwise.
-            callbacks=[self._reporter, self._keeper],
-        )
+        self._reporter.begin(stage, model)
+        if isinstance(model, ReplicatedModel):
+            model.start_counting_at(self._keeper.step)
+        size = self._steps_per_execution
+        for size in dict.fromkeys((size, 1)):
+            start = self._keeper.step
+            steps = (stage.end - start) // size * size
+            if not steps:
+                continue
+            model.steps_per_execution = size
+            model.train_function = None
+            with self._told_as_lost():
+                model.fit(
+                    batches(start),
+                    steps_per_epoch=steps,
+                    epochs=1,
+                    verbose=0,
+                    # The batches have their order; Keras warns otherwise.
+                    shuffle=False,
+                    callbacks=[self._reporter, self._keeper],
+                )
+
+    def _told_as_lost(self) -> AbstractContextManager[None]:
+        several = self._keeper.run.workers.count > 1
+        return told_as_lost() if several else nullcontext()
 
 
 class Fit(Protocol):
@@ -167,13 +207,16 @@ def fit(
 class _Keeper(keras.callbacks.Callback):
     """Writes checkpoints, and ends a run that a signal has asked to stop."""
 
-    def __init__(self, run: Run, *, start: int, every: int) -> None:
+    def __init__(self, run: Run, *, start: int, every: int, stops: bool) -> None:
         super().__init__()
         self.run = run
         self.step = start
         self.every = every
+        self.stops = stops
         self.last = start
         self.received: int | None = None
+        self.listens_at = start
+        self.heard = (start, time.perf_counter())
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -197,13 +240,40 @@ class _Keeper(keras.callbacks.Callback):
     def on_train_batch_end(
         self, batch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
-        """Counts the step and saves when it is time."""
-        self.step += 1
-        if self.received is not None:
-            self.run.save(self.model, self.step)
-            raise Interrupted(self.received, self.step)
-        if self.step % self.every == 0 or self.step == self.last:
-            self.run.save(self.model, self.step)
+        """Counts the steps and saves when it is time."""
+        before, self.step = self.step, self.step + self.model.steps_per_execution
+        signal_number = self._signal()
+        if signal_number is not None:
+            self._save()
+            raise Interrupted(signal_number, self.step)
+        if _reached(before, self.step, self.every) or self.step == self.last:
+            self._save()
+
+    def _save(self) -> None:
+        """A checkpoint, but not of weights that a loss has spoiled."""
+        if self.stops:
+            _check_finite(self.model)
+        self.run.save(self.model, self.step)
+
+    def _signal(self) -> int | None:
+        """The signal that this worker or another one has had, if it is time to ask.
+
+        Asking waits for the steps that are under way, so it is done every two seconds
+        or so, at steps that the workers agree on.
+        """
+        if self.run.workers.count == 1:
+            return self.received
+        if self.step < self.listens_at:
+            return None
+        step, then = self.heard
+        now = time.perf_counter()
+        rate = (self.step - step) / max(now - then, 1e-6)
+        pause = max(1, min(int(rate * _LISTEN), 1000))
+        # The first steps are slow for other reasons; the slowest worker decides.
+        told = self.run.workers.gather(self.received or 0, pause)
+        self.heard = self.step, time.perf_counter()
+        self.listens_at = self.step + int(told[:, 1].min())
+        return int(told[:, 0].max()) or None
 
 
 class _Reporter(keras.callbacks.Callback):
@@ -220,6 +290,7 @@ class _Reporter(keras.callbacks.Callback):
         batch_size: int,
         measure: Measure | None,
         measure_every: int,
+        stops: bool,
         progress: bool | None,
     ) -> None:
         super().__init__()
@@ -233,6 +304,9 @@ class _Reporter(keras.callbacks.Callback):
         self.log_every = log_every
         self.unit = unit
         self.batch_size = batch_size
+        self.stops = stops
+        self.skipped = 0
+        progress = progress if run.writes else False
         self.progress = sys.stderr.isatty() if progress is None else progress
         self.quiet = progress is False
         self.marked = (start, time.perf_counter())
@@ -240,7 +314,9 @@ class _Reporter(keras.callbacks.Callback):
         self.bar: Any = None
 
     def __enter__(self) -> _Reporter:
-        """Opens log, events and bar."""
+        """Opens log, events and bar; the chief's, where there are several workers."""
+        if not self.run.writes:
+            return self
         entries = self.run.cut_log(self.step)
         self.file = self.run.log.open("a", encoding="utf-8")
         self.events = _Events(self.run.directory / "tensorboard")
@@ -253,14 +329,17 @@ class _Reporter(keras.callbacks.Callback):
 
     def __exit__(self, *details: object) -> None:
         """Closes them."""
+        if not self.run.writes:
+            return
         if self.bar is not None:
             self.bar.stop()
         self.events.close()
         self.file.close()
 
-    def begin(self, stage: Stage) -> None:
+    def begin(self, stage: Stage, model: keras.Model) -> None:
         """A stage begins, or goes on: another model, the same bar."""
         self.stage = stage
+        self.skipped = _skipped(model)
         self.marked = (self.step, time.perf_counter())
         if len(self.stages) == 1:
             return
@@ -274,13 +353,18 @@ class _Reporter(keras.callbacks.Callback):
         self, batch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
         """Logs when a window of steps is full."""
-        self.step += 1
+        before, self.step = self.step, self.step + self.model.steps_per_execution
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.step)
-        if self.step % self.log_every == 0 or self.step == self.stage.end:
+        if _reached(before, self.step, self.log_every) or self.step == self.stage.end:
             self._log_window(logs or {})
-        if self.measure is not None and (
-            self.step % self.measure_every == 0 or self.step == self.train_steps
+        if (
+            self.measure is not None
+            and self.run.writes
+            and (
+                _reached(before, self.step, self.measure_every)
+                or self.step == self.train_steps
+            )
         ):
             self._log_measure(self.measure)
 
@@ -289,11 +373,17 @@ class _Reporter(keras.callbacks.Callback):
         now = time.perf_counter()
         since, then = self.marked
         values = {name: float(value) for name, value in logs.items()}
-        if not np.isfinite(values.get("loss", 0.0)):
-            raise ValueError(
-                f"The loss of steps {since + 1} to {self.step} is not finite: a lower "
-                f"learning rate may help. Received: loss={values['loss']}"
-            )
+        if self.stops:
+            _check_finite(self.model)
+            if not np.isfinite(values.get("loss", 0.0)):
+                raise _not_finite(f"steps {since + 1} to {self.step}")
+        else:
+            # The mean of a window with such a step in it.
+            values = {name: x for name, x in values.items() if np.isfinite(x)}
+            skipped = _skipped(self.model)
+            if skipped > self.skipped:
+                values["skipped_steps"] = skipped - self.skipped
+                self.skipped = skipped
         rate = (self.step - since) * self.batch_size / (now - then)
         entry = {
             "step": self.step,
@@ -329,9 +419,35 @@ class _Reporter(keras.callbacks.Callback):
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         """A line of the log, and the same for TensorBoard."""
+        if not self.run.writes:
+            return
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()
         self.events.write(entry)
+
+
+def _reached(before: int, step: int, every: int) -> bool:
+    """Whether a multiple of `every` lies after `before` and not after `step`."""
+    return step // every > before // every
+
+
+def _check_finite(model: keras.Model) -> None:
+    """Stops at a loss that is not finite, with the number of its step."""
+    if isinstance(model, ReplicatedModel) and model.first_nonfinite_step():
+        raise _not_finite(f"step {model.first_nonfinite_step()}")
+
+
+def _not_finite(steps: str) -> ValueError:
+    return ValueError(
+        f"The loss of {steps} is not finite: a lower learning rate may help, or "
+        "`on_nan` (--on-nan) skip; the run goes on from its last checkpoint. "
+        "Received: loss=nan"
+    )
+
+
+def _skipped(model: keras.Model) -> int:
+    """How many steps the optimiser has left out."""
+    return int(getattr(model.optimizer, "skipped", 0))
 
 
 class _Events:
