@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from labse_tf.distribute import sum_over_replicas
+
 # Biases and the two weights of a layer normalisation. Keras looks for this in a
 # variable's name: on TensorFlow "pooler/bias:0", on other backends "bias".
 _NOT_DECAYED = r"(^|/)(bias|gamma|beta)(:\d+)?$"
@@ -81,8 +83,14 @@ class AdamW(keras.optimizers.AdamW):
         weight_decay: Multiplied by the learning rate; 0 for none.
         not_decayed: Pattern; variables whose name contains it do not decay. `None`:
             all do.
+        skip_nonfinite: A step whose gradients, summed over the replicas, are not all
+            finite changes nothing, moments and step count included, as if its batch
+            had not been. `skipped` counts such steps. TensorFlow only.
         name: Of the optimiser.
         **kwargs: Other arguments of `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: If `skip_nonfinite` is asked for on another backend.
 
     Example:
         >>> from labse_tf.optimizers import AdamW
@@ -96,12 +104,19 @@ class AdamW(keras.optimizers.AdamW):
         weight_decay: float = 0.0,
         *,
         not_decayed: str | None = None,
+        skip_nonfinite: bool = False,
         name: str = "adamw",
         **kwargs: Any,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs
         )
+        if skip_nonfinite and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "`skip_nonfinite` needs the TensorFlow backend. Received: "
+                f"skip_nonfinite=True on {keras.backend.backend()}"
+            )
+        self.skip_nonfinite = skip_nonfinite
         self.not_decayed = not_decayed
         if not_decayed is not None:
             self.exclude_from_weight_decay(var_names=[not_decayed])
@@ -115,7 +130,48 @@ class AdamW(keras.optimizers.AdamW):
         """
         if keras.backend.backend() == "tensorflow":
             grads = self._total(grads)
-        super().apply(grads, trainable_variables)
+        if self.skip_nonfinite:
+            self._apply_if_finite(grads, trainable_variables)
+        else:
+            super().apply(grads, trainable_variables)
+
+    def build(self, variables: Any) -> None:
+        """Makes the moments, and the count of what was skipped.
+
+        Args:
+            variables: The trainable ones.
+        """
+        super().build(variables)
+        if self.skip_nonfinite:
+            # No part of a checkpoint: one may be gone on from with this and without.
+            self.skipped = keras.Variable(
+                0, dtype="int64", trainable=False, aggregation="only_first_replica"
+            )
+
+    def _apply_if_finite(self, grads: list[Any], variables: Any) -> None:
+        """Updates the variables, or nothing; all replicas decide alike, in the graph.
+
+        A branch that calls the optimiser must lie outside the replicas where they are
+        mirrored, as in Keras's own `LossScaleOptimizer`.
+        """
+        import tensorflow as tf
+
+        if not self.built:
+            self.build(variables)
+        values = [g.values if _is_rows(g) else g for g in grads if g is not None]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
+        self.skipped.assign_add(1 - ops.cast(finite, "int64"))
+        apply = super().apply
+        if tf.__internal__.distribute.strategy_supports_no_merge_call():
+            tf.cond(finite, lambda: apply(grads, variables), lambda: None)
+            return
+
+        def across(strategy: Any, finite: Any, grads: Any) -> None:
+            decision = strategy.experimental_local_results(finite)[0]
+            each = strategy.extended.call_for_each_replica
+            tf.cond(decision, lambda: each(apply, (grads, variables)), lambda: None)
+
+        tf.distribute.get_replica_context().merge_call(across, args=(finite, grads))
 
     def _total(self, grads: Any) -> list[Any]:
         """The gradients of the global batch, dense.
@@ -141,7 +197,36 @@ class AdamW(keras.optimizers.AdamW):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().get_config(), "not_decayed": self.not_decayed}
+        return {
+            **super().get_config(),
+            "not_decayed": self.not_decayed,
+            "skip_nonfinite": self.skip_nonfinite,
+        }
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Keras's loss scaling for float16, deciding by all replicas.
+
+    A step whose gradients overflow on any replica is left out and halves the scale.
+    Keras asks one replica only, and the others' overflow would reach the weights.
+
+    Args:
+        inner_optimizer: A Keras optimiser.
+        **kwargs: As in Keras.
+    """
+
+    def check_finite(self, grads: Any) -> Any:
+        """Tells whether all gradients are finite on all replicas.
+
+        Args:
+            grads: Tensors or `None`.
+
+        Returns:
+            A bool scalar.
+        """
+        bad = ops.logical_not(super().check_finite(grads))
+        return ops.equal(sum_over_replicas(ops.cast(bad, "float32")), 0.0)
 
 
 # The tables whose rows rest where gradients are dense, by the end of their paths.
@@ -188,6 +273,7 @@ class LazyAdamW(AdamW):
         global_clipnorm: Largest norm of all gradients together; at most one of the
             three.
         not_decayed: As in `AdamW`.
+        skip_nonfinite: As in `AdamW`.
         tables: Pattern that a variable's path must contain; on backends without
             `IndexedSlices` only.
         name: Of the optimiser.
@@ -217,6 +303,7 @@ class LazyAdamW(AdamW):
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
         not_decayed: str | None = None,
+        skip_nonfinite: bool = False,
         tables: str = _TABLES,
         name: str = "lazy_adamw",
     ) -> None:
@@ -230,6 +317,7 @@ class LazyAdamW(AdamW):
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
             not_decayed=not_decayed,
+            skip_nonfinite=skip_nonfinite,
             name=name,
         )
         self.tables = tables
@@ -346,7 +434,13 @@ class LazyAdamW(AdamW):
         """The constructor's arguments."""
         config = super().get_config()
         names = "name learning_rate weight_decay beta_1 beta_2 epsilon".split()
-        names += ["clipnorm", "clipvalue", "global_clipnorm", "not_decayed"]
+        names += [
+            "clipnorm",
+            "clipvalue",
+            "global_clipnorm",
+            "not_decayed",
+            "skip_nonfinite",
+        ]
         return {**{name: config[name] for name in names}, "tables": self.tables}
 
 
@@ -419,6 +513,7 @@ def adamw(
     clip_norm: float | None = None,
     epsilon: float = 1e-6,
     lazy: bool = False,
+    skip_nonfinite: bool = False,
 ) -> keras.optimizers.Optimizer:
     """AdamW that leaves biases and layer normalisations undecayed.
 
@@ -429,6 +524,7 @@ def adamw(
         epsilon: Adam's, BERT's 1e-6 where nothing is said.
         lazy: Whether rows of the token table that a batch does not look up rest; see
             `LazyAdamW`.
+        skip_nonfinite: As in `AdamW`.
 
     Returns:
         A Keras optimiser.
@@ -444,4 +540,5 @@ def adamw(
         global_clipnorm=clip_norm,
         epsilon=epsilon,
         not_decayed=_NOT_DECAYED,
+        skip_nonfinite=skip_nonfinite,
     )

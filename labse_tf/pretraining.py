@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from labse_tf.distribute import get_strategy, sum_over_replicas
+from labse_tf.distribute import Workers, get_strategy, sum_over_replicas
 from labse_tf.layers import MaskedLMHead
 from labse_tf.models import (
     DualEncoder,
@@ -229,6 +229,9 @@ def pretrain(
     lowercase: bool = False,
     strip_accents: bool | None = None,
     strategy: str = "auto",
+    tpu: str = "local",
+    steps_per_execution: int = 1,
+    on_nan: str = "stop",
     checkpoint_every: int = 1000,
     log_every: int = 50,
     deterministic: bool = False,
@@ -250,19 +253,26 @@ def pretrain(
         vocabulary: A `vocab.txt`.
         lowercase: Whether the tokenizer lower-cases.
         strip_accents: As in `labse_tf.WordPieceTokenizer`.
-        strategy: A name for `labse_tf.distribute.get_strategy`.
+        strategy: As in `labse_tf.training.train_dual_encoder`.
+        tpu: As there.
+        steps_per_execution: As there.
+        on_nan: As there.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
         deterministic: Bit-identical results on the same machine, somewhat slower.
         progress: As in `labse_tf.training.Session`.
 
     Returns:
-        The encoder, as loaded from the preset.
+        The encoder, as loaded from the preset; on workers other than the chief as
+        trained.
 
     Raises:
         ValueError: If there is no text, the arguments do not fit together or the
             directory is taken.
-        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint; on all
+            workers at once.
+        labse_tf.training.EndedElsewhere: As in `train_dual_encoder`.
+        labse_tf.distribute.WorkerLostError: If another worker has ended.
 
     References:
         Feng et al., 2022, sections 3.1 and 4.1 (https://arxiv.org/abs/2007.01852).
@@ -288,11 +298,12 @@ def pretrain(
         },
         "start": describe_vocabulary(vocabulary, lowercase, strip_accents),
     }
-    run = Run(output, description)
+    scope = get_strategy(strategy, tpu=tpu)
+    check_replicas(recipe, scope)
+    run = Run(output, description, Workers(scope))
+    encoder = None
     with run.open():
         if not run.finished:
-            scope = get_strategy(strategy)
-            check_replicas(recipe.batch_size, scope.num_replicas_in_sync)
             tokenizer = WordPieceTokenizer(
                 vocabulary, lowercase=lowercase, strip_accents=strip_accents
             )
@@ -326,7 +337,7 @@ def pretrain(
             keras.utils.set_random_seed(recipe.seed)
             with scope.scope():
                 model = MaskedLM(make_backbone(recipe, tokenizer.vocabulary_size))
-                optimizer = make_optimizer(recipe)
+                optimizer = make_optimizer(recipe, skip_nonfinite=on_nan == "skip")
                 model.compile(optimizer)
                 optimizer.build(model.trainable_variables)
             model.start_from_frequencies(batches(0))
@@ -337,6 +348,8 @@ def pretrain(
                 recipe,
                 checkpoint_every=checkpoint_every,
                 log_every=log_every,
+                steps_per_execution=steps_per_execution,
+                on_nan=on_nan,
                 unit="rows",
                 progress=progress,
             )
@@ -345,9 +358,7 @@ def pretrain(
                 SentencePreprocessor(tokenizer, recipe.sequence_length),
                 pooling=recipe.pooling,
             )
-            encoder.save_to_preset(output)
-        run.drop_checkpoints()
-    return LaBSE.from_preset(output)
+        return run.finish(encoder)
 
 
 Growing = TypeVar("Growing", bound=keras.Model)
@@ -572,6 +583,9 @@ def stack_moments(
             f"{type(old_optimizer).__name__} and {type(new_optimizer).__name__}"
         )
     new_optimizer.iterations.assign(old_optimizer.iterations)
+    if isinstance(old_optimizer, keras.optimizers.LossScaleOptimizer):
+        for name in ("step_counter", "dynamic_scale"):
+            getattr(new_optimizer, name).assign(getattr(old_optimizer, name))
     known = _slots(old_optimizer, old_variables)
     for (path, slot), variable in _slots(new_optimizer, new_variables).items():
         source = known.get((_origin(path, num_layers), slot))

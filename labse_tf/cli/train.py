@@ -382,7 +382,26 @@ def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> Non
     parser.add_argument(
         "--strategy",
         default="auto",
-        help="auto, one_device, mirrored, cpu:N, multi_worker or tpu",
+        help="auto, one_device, mirrored, cpu:N, multi_worker (hosts of TF_CONFIG: the "
+        "same command on each) or tpu",
+    )
+    parser.add_argument(
+        "--tpu", default="local", metavar="NAME", help="name or address of the TPU"
+    )
+    parser.add_argument(
+        "--steps-per-execution",
+        type=int,
+        default=1,
+        metavar="N",
+        help="steps that TensorFlow does before Python looks again; the weights are "
+        "the same",
+    )
+    parser.add_argument(
+        "--on-nan",
+        choices=("stop", "skip"),
+        default="stop",
+        help="at a loss that is not finite: stop and say at which step, or leave the "
+        "step out and count it in the log",
     )
     parser.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
     parser.add_argument("--log-every", type=int, default=50, metavar="STEPS")
@@ -394,7 +413,7 @@ def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> Non
 
 
 def _check_run(options: argparse.Namespace) -> None:
-    _check_every(options, "checkpoint_every", "log_every")
+    _check_every(options, "checkpoint_every", "log_every", "steps_per_execution")
 
 
 def _check_every(options: argparse.Namespace, *names: str) -> None:
@@ -409,7 +428,8 @@ def _check_every(options: argparse.Namespace, *names: str) -> None:
 def _run_options(options: argparse.Namespace) -> dict[str, Any]:
     """What both trainers take as it is."""
     names = (
-        *("lowercase", "strip_accents", "strategy"),
+        *("lowercase", "strip_accents", "strategy", "tpu"),
+        *("steps_per_execution", "on_nan"),
         *("checkpoint_every", "log_every", "deterministic"),
     )
     return {name: getattr(options, name) for name in names}
@@ -449,11 +469,22 @@ def _given(options: argparse.Namespace, kind: type[BaseRecipe]) -> dict[str, Any
 
 
 def _until_signal(work: Callable[[], Any]) -> Any:
-    """Runs a training; an exit status instead of a result if a signal ended it."""
-    from labse_tf.training import Interrupted
+    """Runs a training; an exit status instead of a result if it ended otherwise."""
+    from labse_tf.distribute import WorkerLostError
+    from labse_tf.training import EndedElsewhere, Interrupted
 
     try:
         return work()
+    except EndedElsewhere as end:
+        print(f"labse-tf: {end}", file=sys.stderr)
+        return 0
+    except WorkerLostError as lost:
+        print(
+            f"labse-tf: {lost}; the same command on all hosts goes on from the last "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        return 1
     except Interrupted as stop:
         print(f"labse-tf: {stop}; the same command goes on from there", file=sys.stderr)
         return 128 + stop.signal

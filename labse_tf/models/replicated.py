@@ -27,6 +27,8 @@ class ReplicatedModel(keras.Model):
     """
 
     _watch: _Watch | None = None
+    train_function: Any
+    test_function: Any
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.compile`."""
@@ -64,7 +66,9 @@ class ReplicatedModel(keras.Model):
         Returns:
             The step, counted from `start_counting_at`; 0 if there was none.
         """
-        return 0 if self._watch is None else int(self._watch.first)
+        return (
+            0 if self._watch is None else int(ops.convert_to_numpy(self._watch.first))
+        )
 
     def _note(self, loss: Any) -> None:
         """Counts a step and looks at its loss; in a replica, in the graph."""

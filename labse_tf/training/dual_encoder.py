@@ -12,7 +12,7 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.data.neighbors import principal_axes
-from labse_tf.distribute import get_strategy
+from labse_tf.distribute import Workers, get_strategy
 from labse_tf.evaluation import retrieval
 from labse_tf.files import whole_file
 from labse_tf.losses import AdditiveMarginSoftmax
@@ -23,6 +23,7 @@ from labse_tf.recipes import Recipe
 from labse_tf.training.from_recipe import (
     check_replicas,
     describe_vocabulary,
+    is_tpu,
     make_backbone,
     make_optimizer,
 )
@@ -56,6 +57,9 @@ def train_dual_encoder(
     lowercase: bool = False,
     strip_accents: bool | None = None,
     strategy: str = "auto",
+    tpu: str = "local",
+    steps_per_execution: int = 1,
+    on_nan: str = "stop",
     checkpoint_every: int = 1000,
     log_every: int = 50,
     dev: ParallelCorpus | None = None,
@@ -78,7 +82,14 @@ def train_dual_encoder(
         vocabulary: a `vocab.txt` for a new model of the recipe's shape.
         lowercase: Whether a new model's tokenizer lower-cases.
         strip_accents: As in `labse_tf.WordPieceTokenizer`.
-        strategy: A name for `labse_tf.distribute.get_strategy`.
+        strategy: A name for `labse_tf.distribute.get_strategy`. With "multi_worker" all
+            hosts are called with the same arguments and text; `output` is the chief's,
+            and the others write nothing.
+        tpu: As in `get_strategy`. On a TPU all sentences are padded to the recipe's
+            `sequence_length`, since each other length would be compiled anew.
+        steps_per_execution: As in `Session`.
+        on_nan: What a loss that is not finite does: `"stop"` the run, or `"skip"`: the
+            step changes nothing and is counted in the log.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
         dev: Pairs to measure on while training: the mean over the languages of the
@@ -90,11 +101,14 @@ def train_dual_encoder(
             `labse_tf.pretraining.fit_progressively` for a recipe with stages.
 
     Returns:
-        The trained model, as loaded from the preset.
+        The trained model, as loaded from the preset; on workers other than the chief
+        as trained.
 
     Raises:
         ValueError: If the arguments do not fit together or the directory is taken.
-        Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+        Interrupted: On SIGTERM or SIGINT, after a checkpoint; on all workers at once.
+        EndedElsewhere: On workers other than the chief, if the run had ended before.
+        labse_tf.distribute.WorkerLostError: If another worker has ended.
     """
     from labse_tf.data import ParallelCorpus
 
@@ -127,24 +141,27 @@ def train_dual_encoder(
         "text": {"pairs": len(pairs), "sha256": pairs.digest()},
         "start": _start(model, vocabulary, lowercase, strip_accents),
     }
-    run = Run(output, description)
+    scope = get_strategy(strategy, tpu=tpu)
+    check_replicas(recipe, scope)
+    run = Run(output, description, Workers(scope))
+    encoder = None
     with run.open():
         if not run.finished:
-            scope = get_strategy(strategy)
-            check_replicas(recipe.batch_size, scope.num_replicas_in_sync)
             keras.utils.set_random_seed(recipe.seed)
             with scope.scope():
                 encoder = _make_encoder(
                     recipe, model, vocabulary, lowercase, strip_accents
                 )
-                dual = compile_dual_encoder(encoder, recipe)
+                dual = compile_dual_encoder(
+                    encoder, recipe, skip_nonfinite=on_nan == "skip"
+                )
             preprocessor = encoder.text_preprocessor()
+            if is_tpu(scope):
+                preprocessor = fixed_shapes(preprocessor)
             # Of the starting model: before the fit, which goes on from a checkpoint.
             vectors = None
             if texts is not None:
-                vectors = _neighbor_vectors(
-                    run.directory / NEIGHBORS, encoder, texts, progress
-                )
+                vectors = _neighbor_vectors(run, encoder, texts, progress)
             dual = fit(
                 run,
                 dual,
@@ -154,12 +171,12 @@ def train_dual_encoder(
                 log_every=log_every,
                 measure=None if dev is None else _dev_accuracy(dev),
                 measure_every=dev_every,
+                steps_per_execution=steps_per_execution,
+                on_nan=on_nan,
                 progress=progress,
             )
-            dual.encoder.save_to_preset(output)
-        run.drop_checkpoints()
-        (run.directory / NEIGHBORS).unlink(missing_ok=True)
-    return LaBSE.from_preset(output)
+            encoder = dual.encoder
+        return run.finish(encoder, also=(NEIGHBORS,))
 
 
 def _batches(
@@ -208,11 +225,15 @@ def _dev_accuracy(dev: ParallelCorpus) -> Measure:
 
 
 def _neighbor_vectors(
-    path: Path, encoder: LaBSE, pairs: ParallelCorpus, progress: bool | None
+    run: Run, encoder: LaBSE, pairs: ParallelCorpus, progress: bool | None
 ) -> np.ndarray:
-    """The English side's vectors on a few axes, `(N, d)`, kept for a resumed run."""
-    if not path.exists():
-        count, dim = len(pairs), min(NEIGHBOR_DIMENSIONS, encoder.embedding_dim)
+    """The English side's vectors on a few axes, `(N, d)`, kept for a resumed run.
+
+    The chief makes them: elsewhere they might differ, and with them the batches.
+    """
+    path = run.directory / NEIGHBORS
+    count, dim = len(pairs), min(NEIGHBOR_DIMENSIONS, encoder.embedding_dim)
+    if run.writes and not path.exists():
         sample = np.random.default_rng(0).integers(count, size=min(count, 1 << 15))
         axes = principal_axes(encoder.encode(pairs.sources(sample)), dim)
         with (
@@ -231,21 +252,44 @@ def _neighbor_vectors(
                 advance(len(chosen))
             rows.flush()
             del rows
-    return np.load(path, mmap_mode="r")
+    if run.writes:
+        vectors = np.load(path, mmap_mode="r")
+    else:
+        vectors = np.zeros((count, dim), np.float16)
+    return run.workers.share_arrays([vectors])[0]
 
 
-def compile_dual_encoder(encoder: LaBSE, recipe: Recipe) -> DualEncoder:
+def fixed_shapes(preprocessor: SentencePreprocessor) -> SentencePreprocessor:
+    """Makes a preprocessor whose rows all have the same length, for a TPU.
+
+    Args:
+        preprocessor: Any.
+
+    Returns:
+        One with the same tokens, which pads to its `sequence_length`.
+    """
+    return type(preprocessor).from_config({**preprocessor.get_config(), "pad": "fixed"})
+
+
+def compile_dual_encoder(
+    encoder: LaBSE, recipe: Recipe, *, skip_nonfinite: bool = False
+) -> DualEncoder:
     """Puts an encoder under the recipe's loss and optimiser.
 
     Args:
         encoder: Made in the same strategy scope.
         recipe: Margin, scale, learning rate and the rest.
+        skip_nonfinite: As in `labse_tf.optimizers.adamw`.
 
     Returns:
         A compiled `DualEncoder` whose optimiser is built.
     """
     dual = DualEncoder(encoder, recipe.chunk_size, length_groups=recipe.length_groups)
-    optimizer = make_optimizer(recipe, lazy=recipe.optimizer == "lazy_adamw")
+    optimizer = make_optimizer(
+        recipe,
+        lazy=recipe.optimizer == "lazy_adamw",
+        skip_nonfinite=skip_nonfinite,
+    )
     loss = AdditiveMarginSoftmax(
         recipe.margin, recipe.scale, block_size=recipe.loss_block_size
     )

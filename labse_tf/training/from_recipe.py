@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from labse_tf import presets
 from labse_tf.models import LaBSEBackbone
-from labse_tf.optimizers import WarmupLinearDecay, adamw
-from labse_tf.recipes import BaseRecipe
+from labse_tf.optimizers import LossScaleOptimizer, WarmupLinearDecay, adamw
+from labse_tf.recipes import BaseRecipe, Recipe
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def make_optimizer(
-    recipe: BaseRecipe, *, lazy: bool = False
+    recipe: BaseRecipe, *, lazy: bool = False, skip_nonfinite: bool = False
 ) -> keras.optimizers.Optimizer:
     """Makes AdamW with the recipe's schedule over all its steps.
 
     Args:
-        recipe: Learning rate, warm-up, decay, clipping.
+        recipe: Learning rate, warm-up, decay, clipping; with the compute type float16
+            the loss is scaled.
         lazy: As in `labse_tf.optimizers.adamw`.
+        skip_nonfinite: As there.
 
     Returns:
         A Keras optimiser.
@@ -28,13 +33,15 @@ def make_optimizer(
     schedule = WarmupLinearDecay(
         recipe.learning_rate, recipe.train_steps, warmup_steps=recipe.warmup_steps
     )
-    return adamw(
+    optimizer = adamw(
         schedule,
         weight_decay=recipe.weight_decay,
         clip_norm=recipe.clip_norm,
         epsilon=recipe.epsilon,
         lazy=lazy,
+        skip_nonfinite=skip_nonfinite,
     )
+    return LossScaleOptimizer(optimizer) if recipe.dtype == "float16" else optimizer
 
 
 def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:
@@ -84,18 +91,38 @@ def describe_vocabulary(
     return description
 
 
-def check_replicas(batch_size: int, replicas: int) -> None:
-    """Refuses a global batch that the replicas cannot share evenly.
+def check_replicas(recipe: BaseRecipe, strategy: tf.distribute.Strategy) -> None:
+    """Refuses a recipe that a strategy cannot do.
 
     Args:
-        batch_size: Of all replicas together.
-        replicas: How many.
+        recipe: Its `batch_size` is that of all replicas together.
+        strategy: As `labse_tf.distribute.get_strategy` gives it.
 
     Raises:
-        ValueError: If it does not come out even.
+        ValueError: If the replicas do not share the batch evenly, or the recipe needs
+            shapes that vary on a TPU.
     """
-    if batch_size % replicas:
+    replicas = strategy.num_replicas_in_sync
+    if recipe.batch_size % replicas:
         raise ValueError(
             "`batch_size` is the global batch, which the replicas share evenly. "
-            f"Received: batch_size={batch_size} for {replicas} replicas"
+            f"Received: batch_size={recipe.batch_size} for {replicas} replicas"
         )
+    if is_tpu(strategy) and isinstance(recipe, Recipe):
+        for name, value in (("length_groups", 1), ("optimizer", "adamw")):
+            if getattr(recipe, name) != value:
+                raise ValueError(
+                    f"`{name}` must be {value!r} on a TPU, whose shapes do not vary. "
+                    f"Received: {getattr(recipe, name)!r}"
+                )
+
+
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether a strategy's replicas are the cores of a TPU.
+
+    Args:
+        strategy: Any.
+    """
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.TPUStrategy)

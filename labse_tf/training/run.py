@@ -9,7 +9,7 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 from labse_tf import presets
 from labse_tf.distribute import Workers
 from labse_tf.files import whole_file, write_text
+from labse_tf.models import LaBSE
 
 _KEEP = 2  # checkpoints: the newest, and one to fall back to
 
@@ -311,12 +312,37 @@ class Run:
 
     def drop_checkpoints(self) -> None:
         """Removes the checkpoints, when the preset has taken their place."""
-        if not self.writes:
-            return
         for path in self._saved():
             path.unlink()
         if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
             self.checkpoints.rmdir()
+
+    def finish(self, encoder: LaBSE | None, *, also: Sequence[str] = ()) -> LaBSE:
+        """Writes the preset and removes what only an unfinished run needs.
+
+        Args:
+            encoder: The trained model; `None` if the run had ended before.
+            also: Names of more files of the directory to remove.
+
+        Returns:
+            The model, as loaded from the preset; on workers other than the chief, who
+            wait until it is written, `encoder`.
+
+        Raises:
+            EndedElsewhere: On such a worker, if the run had ended before.
+        """
+        if self.writes:
+            if encoder is not None:
+                encoder.save_to_preset(self.directory)
+            self.drop_checkpoints()
+            for name in also:
+                (self.directory / name).unlink(missing_ok=True)
+        self.workers.share(None)
+        if self.writes:
+            return LaBSE.from_preset(self.directory)
+        if encoder is None:
+            raise EndedElsewhere("the run had ended before; the chief has the model")
+        return encoder
 
     def cut_log(self, step: int) -> list[dict[str, Any]]:
         """Drops what the log tells of steps after `step`, which will be done again.

@@ -127,8 +127,7 @@ class Session:
         self._reporter.begin(stage, model)
         if isinstance(model, ReplicatedModel):
             model.start_counting_at(self._keeper.step)
-        size = self._steps_per_execution
-        for size in dict.fromkeys((size, 1)):
+        for size in dict.fromkeys((self._steps_per_execution, 1)):
             start = self._keeper.step
             steps = (stage.end - start) // size * size
             if not steps:
@@ -447,7 +446,7 @@ def _not_finite(steps: str) -> ValueError:
 
 def _skipped(model: keras.Model) -> int:
     """How many steps the optimiser has left out."""
-    return int(getattr(model.optimizer, "skipped", 0))
+    return int(np.asarray(getattr(model.optimizer, "skipped", 0)))
 
 
 class _Events:
