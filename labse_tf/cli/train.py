@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labse_tf import presets
 from labse_tf.cli.commands import (
     PAIRS_HELP,
     add_case,
@@ -267,7 +268,7 @@ def _pretrain(options: argparse.Namespace) -> int | None:
     )
     if isinstance(result, int):
         return result
-    print(f"model: {options.output}")
+    _say_model(options.output)
     return None
 
 
@@ -338,7 +339,7 @@ def _train(options: argparse.Namespace) -> int | None:
         )
     if isinstance(result, int):
         return result
-    print(f"model: {options.output}")
+    _say_model(options.output)
     return None
 
 
@@ -410,6 +411,14 @@ def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> Non
         action="store_true",
         help="bit-identical results on the same machine, somewhat slower",
     )
+
+
+def _say_model(output: str) -> None:
+    """Says where the model is."""
+    if presets.is_preset(Path(output)):
+        print(f"model: {output}")
+    else:
+        print(f"the chief has written the model, to its {output}")
 
 
 def _check_run(options: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ Measure = Callable[[keras.Model], Mapping[str, float]]
 
 ON_NAN = ("stop", "skip")
 # ours: seconds of steps between two looks at what signals other workers have had
-_LISTEN = 2.0
+_LISTEN = 1.0
 
 
 class Session:
@@ -257,7 +257,7 @@ class _Keeper(keras.callbacks.Callback):
     def _signal(self) -> int | None:
         """The signal that this worker or another one has had, if it is time to ask.
 
-        Asking waits for the steps that are under way, so it is done every two seconds
+        Asking waits for the steps that are under way, so it is done every second
         or so, at steps that the workers agree on.
         """
         if self.run.workers.count == 1:
