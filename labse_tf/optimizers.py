@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 from typing import Any
 
 import keras
@@ -143,10 +144,19 @@ class AdamW(keras.optimizers.AdamW):
         """
         super().build(variables)
         if self.skip_nonfinite:
-            # No part of a checkpoint: one may be gone on from with this and without.
-            self.skipped = keras.Variable(
+            count = keras.Variable(
                 0, dtype="int64", trainable=False, aggregation="only_first_replica"
             )
+            # Hidden from Keras, it is no part of a checkpoint: one may be gone on from
+            # with this and without.
+            self._skips = types.SimpleNamespace(count=count)
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out since the optimiser was built."""
+        if not (self.skip_nonfinite and self.built):
+            return 0
+        return int(ops.convert_to_numpy(self._skips.count))
 
     def _apply_if_finite(self, grads: list[Any], variables: Any) -> None:
         """Updates the variables, or nothing; all replicas decide alike, in the graph.
@@ -160,7 +170,7 @@ class AdamW(keras.optimizers.AdamW):
             self.build(variables)
         values = [g.values if _is_rows(g) else g for g in grads if g is not None]
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
-        self.skipped.assign_add(1 - ops.cast(finite, "int64"))
+        self._skips.count.assign_add(1 - ops.cast(finite, "int64"))
         apply = super().apply
         if tf.__internal__.distribute.strategy_supports_no_merge_call():
             tf.cond(finite, lambda: apply(grads, variables), lambda: None)

@@ -215,8 +215,13 @@ class Run:
         arrays = {
             f"{i:05d}": np.asarray(variable) for i, variable in enumerate(_state(model))
         }
-        with whole_file(path) as temporary:
-            np.savez(temporary, step=np.int64(step), **arrays)  # type: ignore[arg-type]
+        try:
+            with whole_file(path) as temporary:
+                np.savez(temporary, step=np.int64(step), **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{error.strerror}; older checkpoints stay", str(path)
+            ) from error
         for old in self._saved()[_KEEP:]:
             old.unlink()
 

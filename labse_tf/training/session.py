@@ -446,7 +446,7 @@ def _not_finite(steps: str) -> ValueError:
 
 def _skipped(model: keras.Model) -> int:
     """How many steps the optimiser has left out."""
-    return int(np.asarray(getattr(model.optimizer, "skipped", 0)))
+    return getattr(model.optimizer, "skipped", 0)
 
 
 class _Events:
