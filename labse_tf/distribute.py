@@ -362,10 +362,12 @@ def told_as_lost() -> Iterator[None]:
 
     try:
         yield
-    except tf.errors.OpError as error:
-        text = str(error)
-        if isinstance(error, tf.errors.UnavailableError) or "Collective" in text:
-            raise WorkerLostError(
-                "another worker has ended or cannot be reached"
-            ) from error
-        raise
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    ) as error:
+        raise WorkerLostError(
+            "another worker has ended or cannot be reached"
+        ) from error

@@ -17,7 +17,9 @@ class ReplicatedModel(keras.Model):
     Keras 3 reduces the logs of a step in ways that MultiWorkerMirroredStrategy does
     not know, and several steps an execution lose the static batch that gathering needs.
     Here, where a strategy has several replicas, an execution is `strategy.run` as often
-    as `steps_per_execution` says, and the logs are the metrics of all replicas.
+    as `steps_per_execution` says, and the logs are the metrics of all replicas. On
+    several hosts each step is called by itself: in a loop of the graph TensorFlow takes
+    the rows of a sparse gradient, which vary, to be as many in every round.
     Callbacks, `evaluate`, `validation_data` and `train_on_batch` stay as they are.
 
     The model is built when it is made: all its weights are there.
@@ -113,7 +115,9 @@ class ReplicatedModel(keras.Model):
         """A function of an iterator that does the steps of an execution."""
         import tensorflow as tf
 
-        strategy, count = self.distribute_strategy, self.steps_per_execution
+        strategy, count, calls = self.distribute_strategy, self.steps_per_execution, 1
+        if is_multi_worker(strategy):
+            count, calls = 1, count
         step = tf.autograph.experimental.do_not_convert(step)
         graph = (
             (lambda function: function)
@@ -139,8 +143,10 @@ class ReplicatedModel(keras.Model):
 
         def function(iterator: Any) -> Any:
             if hasattr(iterator, "get_next"):
-                return execution(iterator)
-            for _, data in zip(range(count), iterator, strict=False):
+                for _ in range(calls):
+                    logs = execution(iterator)
+                return logs
+            for _, data in zip(range(calls * count), iterator, strict=False):
                 logs = one_step(data)
             return logs
 
