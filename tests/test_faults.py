@@ -173,6 +173,7 @@ def test_a_skipped_step_is_as_if_its_batch_had_not_been(options) -> None:
 REPLICAS = """
     import sys
     sys.path.insert(0, "tests")
+    import keras
     import numpy as np
     from labse_tf import distribute
     strategy = distribute.get_strategy("cpu:2")
@@ -189,11 +190,32 @@ REPLICAS = """
     skips.fit(both[0], shuffle=False, verbose=0)
     spared.fit(both[1], shuffle=False, verbose=0)
     scaled.fit(both[0], shuffle=False, verbose=0)
-    print(*(
-        float(np.abs(np.asarray(a) - np.asarray(b)).max())
-        for a, b in zip(skips.weights, spared.weights)
-    ))
+    def print_difference(one, two):
+        print(max(
+            float(np.abs(np.asarray(a) - np.asarray(b)).max())
+            for a, b in zip(one.weights, two.weights)
+        ))
+
+    print_difference(skips, spared)
     print(skips.optimizer.skipped, skips.first_nonfinite_step())
+    # The loop of the graph that a TPU gets: with static shapes it can be run here.
+    models = []
+    with strategy.scope():
+        for size in (1, 3):
+            model = test_faults.poisoned_dual()
+            model.steps_per_execution = size
+            model._loops_in_graph = lambda: True
+            models.append(model)
+    for model in models:
+        seen = []
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.append(float(logs["loss"]))
+        )
+        model.fit(
+            test_faults.batches(None), shuffle=False, verbose=0, callbacks=[note]
+        )
+        print(len(seen), seen[-1])
+    print_difference(*models)
     print(float(np.asarray(scaled.optimizer.dynamic_scale)), *(
         bool(np.isfinite(np.asarray(w)).all()) for w in scaled.weights
     ))
@@ -202,8 +224,12 @@ REPLICAS = """
 
 @pytest.mark.slow
 def test_replicas_skip_together(run_python) -> None:
-    differences, counts, scaled = run_python(REPLICAS).splitlines()[-3:]
-    assert max(map(float, differences.split())) < 1e-6
+    said = run_python(REPLICAS).splitlines()[-6:]
+    difference, counts, singly, looped, between, scaled = said
+    assert singly.split()[0] == "6" and looped.split()[0] == "2"
+    assert float(singly.split()[1]) == pytest.approx(float(looped.split()[1]), rel=1e-6)
+    assert float(between) < 1e-6
+    assert float(difference) < 1e-6
     assert counts.split() == ["1", "3"]
     assert scaled.split()[0] == str(2.0**14) and "False" not in scaled
 
@@ -389,3 +415,30 @@ def test_keras_callbacks_stop_early_and_keep_the_best(tmp_path, text, capsys) ->
     dual.load_weights(best)
     np.testing.assert_array_equal(np.asarray(dual.encoder.weights[0]), kept[1])
     assert not np.array_equal(kept[1], kept[2])
+
+
+@pytest.mark.slow
+def test_replicas_from_the_command_line_stopped_and_resumed(tmp_path, text) -> None:  # noqa: F811
+    """Two replicas, three steps an execution, SIGTERM: the weights of a quiet run."""
+    steps = 400
+
+    def arguments(name: str, size: int) -> list[str]:
+        more = ("--strategy", "cpu:2", "--steps-per-execution", str(size))
+        return [*command(text, tmp_path / name, steps), *more]
+
+    def end(process) -> tuple[int, str]:
+        _, errors = process.communicate(timeout=300)
+        return process.returncode, errors
+
+    assert end(start(arguments("quiet", 1)))[0] == 0
+    process = start(arguments("disturbed", 3))
+    wait_for_step(process, tmp_path / "disturbed", 10)
+    process.send_signal(signal.SIGTERM)
+    code, errors = end(process)
+    assert code == 143, errors
+    step = int(errors.split("stopped by signal 15 at step ")[1].split(";")[0])
+    assert step % 3 == 0 and step < steps
+    assert end(start(arguments("disturbed", 3)))[0] == 0
+    one, two = (LaBSE.from_preset(tmp_path / name) for name in ("quiet", "disturbed"))
+    for first, second in zip(weights(one), weights(two), strict=True):
+        np.testing.assert_array_equal(first, second)

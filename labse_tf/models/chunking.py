@@ -84,7 +84,8 @@ class Chunks:
 
         if self._by_length:
             vectors = tf.gather(vectors, tf.argsort(self._orders[side]))
-        return tf.ensure_shape(vectors, (self.static_batch, vectors.shape[1]))
+        # Reshaped and not ensured, which for XLA would leave the shape dynamic.
+        return tf.reshape(vectors, (self.static_batch or -1, vectors.shape[1]))
 
     def _cut(self, values: Any, number: Any) -> Any:
         """A chunk of rows; of a static size where the batch has a multiple of it."""
@@ -92,8 +93,9 @@ class Chunks:
 
         start = number * self._size
         if self.static_batch is not None and self.static_batch % self._size == 0:
-            begin = [start] + [0] * (len(values.shape) - 1)
-            return tf.slice(values, begin, [self._size, *[-1] * (len(begin) - 1)])
+            # Sizes as numbers, not as "the rest": XLA knows them then.
+            rest = [-1 if size is None else size for size in values.shape[1:]]
+            return tf.slice(values, [start] + [0] * len(rest), [self._size, *rest])
         return values[start : start + self._size]
 
 
@@ -143,7 +145,7 @@ def encode_chunks(
     )
     joined = {}
     for side, written in zip(SIDES, vectors, strict=True):
-        rows = tf.ensure_shape(written.concat(), (None, widths[0]))
+        rows = tf.reshape(written.concat(), (chunks.static_batch or -1, widths[0]))
         joined[side] = chunks.joined(side, rows)
     return joined, states
 

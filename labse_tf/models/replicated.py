@@ -17,9 +17,10 @@ class ReplicatedModel(keras.Model):
     Keras 3 reduces the logs of a step in ways that MultiWorkerMirroredStrategy does
     not know, and several steps an execution lose the static batch that gathering needs.
     Here, where a strategy has several replicas, an execution is `strategy.run` as often
-    as `steps_per_execution` says, and the logs are the metrics of all replicas. On
-    several hosts each step is called by itself: in a loop of the graph TensorFlow takes
-    the rows of a sparse gradient, which vary, to be as many in every round.
+    as `steps_per_execution` says, and the logs are the metrics of all replicas. On a
+    TPU that is a loop of the graph; elsewhere each step is called by itself, since in a
+    loop TensorFlow's collectives take the rows of a sparse gradient, which vary, to be
+    as many in every round.
     Callbacks, `evaluate`, `validation_data` and `train_on_batch` stay as they are.
 
     The model is built when it is made: all its weights are there.
@@ -87,6 +88,12 @@ class ReplicatedModel(keras.Model):
             return False
         return self.distribute_strategy.num_replicas_in_sync > 1
 
+    def _loops_in_graph(self) -> bool:
+        """Whether an execution is one call: where all shapes are static."""
+        import tensorflow as tf
+
+        return isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
+
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
         """Only the optimiser has something to build."""
         if not (self._has_replicas() and all(layer.built for layer in self.layers)):
@@ -116,7 +123,7 @@ class ReplicatedModel(keras.Model):
         import tensorflow as tf
 
         strategy, count, calls = self.distribute_strategy, self.steps_per_execution, 1
-        if is_multi_worker(strategy):
+        if not self._loops_in_graph():
             count, calls = 1, count
         step = tf.autograph.experimental.do_not_convert(step)
         graph = (
