@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,8 +165,20 @@ class Run:
             self._lock = lock
             try:
                 yield
+            except ValueError:
+                self._forget_if_nothing_was_done()
+                raise
             finally:
                 self._lock = None
+
+    def _forget_if_nothing_was_done(self) -> None:
+        """Leaves the directory to the mended command, where one was refused."""
+        logged = self.log.exists() and self.log.stat().st_size > 0
+        if logged or self.finished or self._saved():
+            return
+        shutil.rmtree(self.directory / "tensorboard", ignore_errors=True)
+        for path in (self.log, self.directory / "run.json"):
+            path.unlink(missing_ok=True)
 
     def _check_description(self) -> None:
         """Writes `run.json`, or compares with the one that is there."""
