@@ -42,6 +42,9 @@ from labse_tf.training import (
 )
 
 
+slow = pytest.mark.slow
+
+
 def run(corpus, output: Path, vocabulary: Path, **options) -> LaBSE:  # noqa: F811
     settings = {"checkpoint_every": 4, "log_every": 2, "progress": False}
     changes = options.pop("recipe", {})
@@ -145,7 +148,14 @@ def batches(bad: int | None, without: bool = False) -> tf.data.Dataset:
     return dataset
 
 
-@pytest.mark.parametrize("options", [{}, {"lazy": True}, {"chunk_size": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"lazy": True}, marks=slow),
+        pytest.param({"chunk_size": 4}, marks=slow),
+    ],
+)
 def test_a_skipped_step_is_as_if_its_batch_had_not_been(options) -> None:
     skips, spared = (poisoned_dual(skip_nonfinite=True, **options) for _ in range(2))
     spoiled = poisoned_dual(**options)
@@ -222,7 +232,7 @@ REPLICAS = """
 """
 
 
-@pytest.mark.slow
+@slow
 def test_replicas_skip_together(run_python) -> None:
     said = run_python(REPLICAS).splitlines()[-6:]
     difference, counts, singly, looped, between, scaled = said
@@ -269,7 +279,7 @@ def test_a_run_says_at_which_step_and_keeps_good_checkpoints(
 # === float16 ===
 
 
-@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("chunk_size", [pytest.param(None, marks=slow), 4])
 def test_float16_scales_the_loss_in_every_kind_of_step(text, chunk_size) -> None:  # noqa: F811
     """An overflow leaves the step out and halves the scale; else Keras's arithmetic."""
     recipe = dataclasses.replace(
@@ -344,6 +354,7 @@ FULL = """
 """
 
 
+@slow
 def test_a_disk_that_fills_up_keeps_the_old_checkpoint(
     tmp_path,
     text,  # noqa: F811
@@ -365,6 +376,7 @@ def test_a_disk_that_fills_up_keeps_the_old_checkpoint(
 # === Keras's own callbacks ===
 
 
+@slow
 def test_keras_callbacks_stop_early_and_keep_the_best(tmp_path, text, capsys) -> None:  # noqa: F811
     recipe = dataclasses.replace(RECIPE, train_steps=100)  # its rate is not 0 so soon
     encoder = untrained_encoder(recipe, text[1])
@@ -417,10 +429,10 @@ def test_keras_callbacks_stop_early_and_keep_the_best(tmp_path, text, capsys) ->
     assert not np.array_equal(kept[1], kept[2])
 
 
-@pytest.mark.slow
+@slow
 def test_replicas_from_the_command_line_stopped_and_resumed(tmp_path, text) -> None:  # noqa: F811
     """Two replicas, three steps an execution, SIGTERM: the weights of a quiet run."""
-    steps = 400
+    steps = 300
 
     def arguments(name: str, size: int) -> list[str]:
         more = ("--strategy", "cpu:2", "--steps-per-execution", str(size))

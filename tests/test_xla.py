@@ -28,6 +28,11 @@ from labse_tf.training.dual_encoder import fixed_shapes
 B, T, P = 8, 12, 3
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sun", "moon"]
 
+
+def slow(value: Any) -> Any:
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 # What a TPU's program must not have: a dimension with a bound, a talk with the host.
 FOREIGN = {
     "dynamic shape": r"\[[^\]]*<=\d+[^\]]*\]|set-dimension-size|get-dimension-size",
@@ -80,8 +85,8 @@ def model(kind: str, **options: Any) -> tuple[keras.Model, Any]:
     return made, data
 
 
-@pytest.mark.parametrize("kind", ["dual", "chunked", "masked"])
-@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("kind", ["dual", slow("chunked"), "masked"])
+@pytest.mark.parametrize("skip", [slow(False), True])
 def test_a_step_is_a_program_for_a_tpu(kind: str, skip: bool) -> None:
     made, data = model(kind, skip_nonfinite=skip)
     flat = tf.nest.flatten(data)
