@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf import presets
 from labse_tf.cli.commands import (
     PAIRS_HELP,
     add_case,
@@ -415,6 +414,8 @@ def _add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> Non
 
 def _say_model(output: str) -> None:
     """Says where the model is."""
+    from labse_tf import presets
+
     if presets.is_preset(Path(output)):
         print(f"model: {output}")
     else:
