@@ -281,7 +281,7 @@ def test_shapes_cardinality_and_options(pairs, sentences, packed, single):
             assert spec.dtype == own[name].dtype, name
         assert dataset.cardinality() == 3 == len(list(dataset))
         options = dataset.options()
-        policy = tf.data.experimental.AutoShardPolicy.OFF
+        policy = tf.data.experimental.AutoShardPolicy.DATA
         assert options.deterministic
         assert options.experimental_distribute.auto_shard_policy == policy
     endless = data.masked_rows(pairs, sentences, packed, batch_size=6, steps=-1)
