@@ -158,7 +158,7 @@ def test_sparse_gradients_stay_sparse_with_each_row_once() -> None:
     ("optimizer", "chunks"),
     [
         ("adamw", {"chunk_size": 3, "block_size": 5}),
-        ("lazy", {"chunk_size": 8, "groups": 2}),
+        pytest.param("lazy", {"chunk_size": 8, "groups": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_fit_in_chunks_is_fit(optimizer, chunks) -> None:
@@ -191,6 +191,7 @@ def test_a_batch_of_one_chunk_is_encoded_once(monkeypatch) -> None:
         make_dual(chunk_size=15).train_on_batch(batch)
 
 
+@pytest.mark.slow
 def test_xla_compiles_a_step_of_whole_chunks() -> None:
     batch = next(iter(pairs(make_model(), 1, batch=16)))
     weights = []

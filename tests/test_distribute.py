@@ -214,7 +214,7 @@ def one(run_python, tmp_path_factory) -> tuple[dict, np.ndarray]:
     return train(run_python, folder, strategy="one_device")
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_replicas_train_as_one_device(run_python, tmp_path, one, replicas) -> None:
     result, weights = train(run_python, tmp_path, strategy=f"cpu:{replicas}")
     assert result["replicas"] == replicas
@@ -240,6 +240,7 @@ def test_replicas_that_encode_in_chunks_train_as_one_device(
     assert np.abs(weights - one[1]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_clipping_is_that_of_one_device(run_python, tmp_path) -> None:
     """Gradients are summed over the replicas first, then clipped."""
     _, alone = train(run_python, tmp_path, strategy="one_device", clip=0.1)
@@ -271,6 +272,7 @@ def test_masked_lm_grows_on_replicas_as_on_one_device(run_python, tmp_path) -> N
     assert np.abs(runs["forgetful"][1] - weights).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"stop": True}, {"cross": False}])
 def test_weaker_negatives_train_something_else(
     run_python, tmp_path, one, change

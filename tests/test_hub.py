@@ -188,6 +188,7 @@ def test_a_preprocessor_and_an_encoder_compose(folder, tmp_path) -> None:
     np.testing.assert_allclose(predict(both), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_exported_pair_with_an_int8_table(tmp_path) -> None:
     model = make_model("pooler", num_layers=0)
     for name, storage in (("preprocessor", "float32"), ("encoder", "int8")):

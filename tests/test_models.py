@@ -509,6 +509,7 @@ def test_groups_cut_behind_the_last_token_of_any_mask() -> None:
     np.testing.assert_allclose(vectors["source"], model(side), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_train_as_one_and_are_kept_by_saving(tmp_path: Path) -> None:
     histories = []
     for groups in (1, 4):

@@ -106,6 +106,7 @@ def test_run_again_it_reuses(copy: Path, settings: dict, capsys) -> None:
     assert "chance" in printed
 
 
+@pytest.mark.slow
 def test_other_settings_need_fresh(copy: Path, settings: dict) -> None:
     settings["recipe"] = dataclasses.replace(settings["recipe"], train_steps=4)
     settings["recipe"] = dataclasses.replace(settings["recipe"], warmup_steps=1)
