@@ -154,11 +154,12 @@ def test_sparse_gradients_stay_sparse_with_each_row_once() -> None:
     assert set(rows.tolist()) == set(used.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "chunks"),
     [
         ("adamw", {"chunk_size": 3, "block_size": 5}),
-        pytest.param("lazy", {"chunk_size": 8, "groups": 2}, marks=pytest.mark.slow),
+        ("lazy", {"chunk_size": 8, "groups": 2}),
     ],
 )
 def test_fit_in_chunks_is_fit(optimizer, chunks) -> None:

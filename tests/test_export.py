@@ -325,6 +325,7 @@ SMALLER = (
 )
 
 
+@pytest.mark.slow
 def test_half_precision_elsewhere(run_python, tmp_path) -> None:
     model = varied(make_model("weighted_mean", num_layers=1))
     for storage in ("bfloat16", "float16"):

@@ -147,6 +147,7 @@ def batches(bad: int | None, without: bool = False) -> tf.data.Dataset:
     return dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

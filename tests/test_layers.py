@@ -287,7 +287,9 @@ def test_on_jax(run_python: Callable[..., str], tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not BENCHMARK.exists(), reason="no benchmarks beside the tests")
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_neither_logits_nor_a_second_gradient_are_held(jit_compile: bool) -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process is told by Linux only")

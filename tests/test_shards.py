@@ -339,7 +339,7 @@ def test_a_stream_that_starts_later_is_the_same(
     """Over the bounds of shards, epochs and windows of 64 batches."""
     whole = streamed(prepared, preprocessor, steps=200, seed=5, **options)
     assert len(whole) == 200
-    for start in (1, 63, 64, 150, 199):
+    for start in (1, 64, 150):
         late = streamed(
             prepared, preprocessor, steps=200, start_step=start, seed=5, **options
         )

@@ -305,6 +305,7 @@ def test_a_damaged_checkpoint_falls_back_to_an_earlier_stage(
     assert_same_weights(LaBSE.from_preset(quiet), resumed)
 
 
+@pytest.mark.slow
 def test_a_preset_is_grown(tmp_path, corpus, vocabulary) -> None:
     """A loaded bag of tokens gets its layers in a later run."""
     bag = train(corpus, tmp_path / "bag", vocabulary, num_layers=0, stages=())
