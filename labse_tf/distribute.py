@@ -337,6 +337,17 @@ class Workers:
             return self._of_all(numbers).numpy()
 
 
+def is_tpu(strategy: Any) -> bool:
+    """Tells whether a strategy's replicas are the cores of a TPU.
+
+    Args:
+        strategy: Any.
+    """
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
 def is_multi_worker(strategy: Any) -> bool:
     """Tells whether a strategy is one of several processes.
 

@@ -407,10 +407,7 @@ def sentence_pairs(
         DataError: as in `read_pairs`.
         ValueError: an argument is out of range, or a batch is larger than the corpus.
     """
-    if batches not in ("mixed", "one_language"):
-        raise ValueError(
-            f'`batches` must be "mixed" or "one_language". Received: {batches}'
-        )
+    _check_kind(batches)
     if length_buckets not in (True, False, "tokens"):
         raise ValueError(
             '`length_buckets` must be True, False or "tokens". '
@@ -448,8 +445,7 @@ def sentence_pairs(
     plan: Callable[[], Iterator[NDArray[np.int64]]]
     if shuffle:
         probabilities = mixture(corpus.counts, smoothing=smoothing, cap=cap)
-        capped = sum(min(n, cap or n) for n in corpus.counts.values())
-        one_pass = max(1, capped // batch_size)
+        one_pass = _one_pass(corpus.counts, cap, batch_size)
         shares = list(probabilities.values())
         lengths = corpus._lengths if length_buckets else None
         if length_buckets == "tokens" and isinstance(corpus, ParallelCorpus):
@@ -467,16 +463,29 @@ def sentence_pairs(
     steps = one_pass if steps is None else steps
     remaining = _remaining(steps, start_step)
     static = batch_size if drop_remainder else None
-    items = _both_sides(preprocessor, static)
     if isinstance(corpus, TokenCorpus):
         check_tokenizer(corpus.description, preprocessor)
         items = _both_token_sides(preprocessor, static)
+    else:
+        items = _both_sides(preprocessor, static)
     return _dataset(
         lambda: map(corpus._take, itertools.islice(plan(), remaining)),
         *items,
         cardinality=remaining,
         prefetch=prefetch,
     )
+
+
+def _check_kind(batches: str) -> None:
+    if batches not in ("mixed", "one_language"):
+        raise ValueError(
+            f'`batches` must be "mixed" or "one_language". Received: {batches}'
+        )
+
+
+def _one_pass(counts: Mapping[str, int], cap: int | None, batch_size: int) -> int:
+    """Batches of one pass's worth of pairs, of a language at most `cap`."""
+    return max(1, sum(min(n, cap or n) for n in counts.values()) // batch_size)
 
 
 def _check_numbers(batch_size: int, start_step: int, seed: int) -> None:

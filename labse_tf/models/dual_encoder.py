@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from labse_tf.distribute import replica_count
+from labse_tf.distribute import is_tpu, replica_count
 from labse_tf.layers import sentence_fingerprints
 from labse_tf.metrics import TranslationRankingAccuracy
 from labse_tf.models.chunking import (
@@ -117,8 +117,7 @@ class DualEncoder(ReplicatedModel):
         """Whether the step is compiled, as on a TPU it always is."""
         import tensorflow as tf
 
-        strategy = tf.distribute.get_strategy()
-        return bool(self.jit_compile) or isinstance(strategy, tf.distribute.TPUStrategy)
+        return bool(self.jit_compile) or is_tpu(tf.distribute.get_strategy())
 
     def train_step(self, *arguments: Any) -> Any:
         """One step of the optimiser; by gradient caching where there are chunks.

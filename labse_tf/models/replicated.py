@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from labse_tf.distribute import is_multi_worker, sum_over_replicas
+from labse_tf.distribute import is_multi_worker, is_tpu, sum_over_replicas
 
 
 class ReplicatedModel(keras.Model):
@@ -90,9 +90,7 @@ class ReplicatedModel(keras.Model):
 
     def _loops_in_graph(self) -> bool:
         """Whether an execution is one call: where all shapes are static."""
-        import tensorflow as tf
-
-        return isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
+        return is_tpu(self.distribute_strategy)
 
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
         """Only the optimiser has something to build."""

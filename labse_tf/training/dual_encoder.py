@@ -12,7 +12,7 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.data.neighbors import principal_axes
-from labse_tf.distribute import Workers, get_strategy
+from labse_tf.distribute import Workers, get_strategy, is_tpu
 from labse_tf.evaluation import retrieval
 from labse_tf.files import whole_file
 from labse_tf.losses import AdditiveMarginSoftmax
@@ -23,7 +23,6 @@ from labse_tf.recipes import Recipe
 from labse_tf.training.from_recipe import (
     check_replicas,
     describe_vocabulary,
-    is_tpu,
     make_backbone,
     make_optimizer,
 )

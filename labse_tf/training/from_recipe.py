@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from labse_tf import presets
+from labse_tf.distribute import is_tpu
 from labse_tf.models import LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, WarmupLinearDecay, adamw
 from labse_tf.recipes import BaseRecipe, Recipe
@@ -115,14 +116,3 @@ def check_replicas(recipe: BaseRecipe, strategy: tf.distribute.Strategy) -> None
                     f"`{name}` must be {value!r} on a TPU, whose shapes do not vary. "
                     f"Received: {getattr(recipe, name)!r}"
                 )
-
-
-def is_tpu(strategy: tf.distribute.Strategy) -> bool:
-    """Tells whether a strategy's replicas are the cores of a TPU.
-
-    Args:
-        strategy: Any.
-    """
-    import tensorflow as tf
-
-    return isinstance(strategy, tf.distribute.TPUStrategy)

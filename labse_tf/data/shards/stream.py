@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from labse_tf.data.pipeline import (
     DEAL,
     WINDOW,
+    _check_kind,
     _check_numbers,
     _drawn,
+    _one_pass,
     _remaining,
     finish,
     mixed_window,
@@ -125,15 +127,12 @@ def stream_pairs(
     """
     import tensorflow as tf
 
-    if batches not in ("mixed", "one_language"):
-        raise ValueError(
-            f'`batches` must be "mixed" or "one_language". Received: {batches}'
-        )
+    _check_kind(batches)
     _check_numbers(batch_size, start_step, seed)
     check_tokenizer(stream.description, preprocessor)
-    capped = sum(min(n, cap or n) for n in stream.counts.values())
-    one_pass = max(1, capped // batch_size)
-    remaining = _remaining(one_pass if steps is None else steps, start_step)
+    if steps is None:
+        steps = _one_pass(stream.counts, cap, batch_size)
+    remaining = _remaining(steps, start_step)
     one_language = batches == "one_language"
     shares = list(mixture(stream.counts, smoothing=smoothing, cap=cap).values())
     # Mixed batches draw pairs, batches of one language draw batches.
