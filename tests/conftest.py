@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,6 +27,19 @@ def _fixed_seeds() -> None:
     # Only where a test file has paid for the import.
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_deterministic() -> Iterator[None]:
+    """Ends what `deterministic=True` asks of TensorFlow for a whole process.
+
+    Keras compiles nothing with XLA there, so later tests would test something else.
+    """
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework.config import disable_op_determinism
+
+        disable_op_determinism()
 
 
 @pytest.fixture(scope="session")

@@ -370,7 +370,6 @@ def test_a_disk_that_fills_up_keeps_the_old_checkpoint(
     assert "step_0000000008.npz" in said[-2] and "File too large" in said[-2]
     left = [path.name for path in (output / "checkpoints").iterdir()]
     assert left == ["step_0000000004.npz"]
-    arguments.remove("--deterministic")  # It would stay on for the tests to come.
     assert main(arguments) == 0
     assert presets.is_preset(output)
 

@@ -95,7 +95,6 @@ def in_process(own: list[str], output: Path) -> list[str]:
     """Arguments of `main` that do the same on one device."""
     arguments = [*own[3:], "--strategy", "one_device"]
     arguments[arguments.index("--output") + 1] = str(output)
-    arguments.remove("--deterministic")  # It would stay on for the tests to come.
     return arguments
 
 
