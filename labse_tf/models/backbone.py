@@ -10,6 +10,7 @@ import keras
 import keras_hub
 
 from labse_tf.layers import PackedAttentionMask, compute_policy, get_activation
+from labse_tf.models.block import TransformerBlock
 
 FEATURES = ("token_ids", "segment_ids", "padding_mask")
 PACKED_FEATURES = ("position_ids", "sequence_ids")
@@ -140,7 +141,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         )
         self.attention_mask = PackedAttentionMask(name="attention_mask")
         self.transformer_layers = [
-            keras_hub.layers.TransformerEncoder(
+            TransformerBlock(
                 num_heads=num_heads,
                 intermediate_dim=intermediate_dim,
                 activation=feed_forward_activation,
