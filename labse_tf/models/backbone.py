@@ -9,7 +9,12 @@ from typing import Any
 import keras
 import keras_hub
 
-from labse_tf.layers import PackedAttentionMask, compute_policy, get_activation
+from labse_tf.layers import (
+    LayerNormalization,
+    PackedAttentionMask,
+    compute_policy,
+    get_activation,
+)
 from labse_tf.models.block import TransformerBlock
 
 FEATURES = ("token_ids", "segment_ids", "padding_mask")
@@ -133,7 +138,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             name="segment_embedding",
         )
         self.embeddings_add = keras.layers.Add(dtype=policy, name="embeddings_add")
-        self.embeddings_layer_norm = keras.layers.LayerNormalization(
+        self.embeddings_layer_norm = LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=policy, name="embeddings_layer_norm"
         )
         self.embeddings_dropout = keras.layers.Dropout(

@@ -11,6 +11,8 @@ import keras
 import keras_hub
 from keras import ops
 
+from labse_tf.layers import normalize
+
 # What is added to a score that must not count; float32 holds it, and two of them.
 _HIDDEN = -1e9
 
@@ -20,8 +22,8 @@ class TransformerBlock(keras_hub.layers.TransformerEncoder):
     """A post-norm transformer block with KerasHub's variables and faster arithmetic.
 
     Queries, keys and values come of one product of the tokens as a matrix `(B * T, D)`,
-    which processors do better than a contraction each of three dimensions; scores and
-    softmax are float32 whatever the compute type is.
+    which processors do better than a contraction each of three dimensions; the softmax
+    is float32 whatever the compute type is.
 
     Args:
         *args: As `keras_hub.layers.TransformerEncoder` takes them.
@@ -60,11 +62,11 @@ class TransformerBlock(keras_hub.layers.TransformerEncoder):
         rows = ops.reshape(inputs, (-1, width))  # (B * T, D)
         x = self._attend(inputs, rows, _bias(padding_mask, attention_mask), training)
         x = self._self_attention_dropout(x, training=training)
-        x = self._self_attention_layer_norm(x + rows)
+        x = normalize(self._self_attention_layer_norm, x + rows)
         y = self._feedforward_intermediate_dense(x)
         y = self._feedforward_output_dense(y)
         y = self._feedforward_dropout(y, training=training)
-        x = self._feedforward_layer_norm(y + x)
+        x = normalize(self._feedforward_layer_norm, y + x)
         return ops.reshape(x, ops.shape(inputs))
 
     def _attend(self, inputs: Any, rows: Any, bias: Any, training: bool | None) -> Any:
@@ -73,27 +75,28 @@ class TransformerBlock(keras_hub.layers.TransformerEncoder):
         batch, length, width = ops.shape(inputs)
         heads, depth = self.num_heads, width // self.num_heads
         dense = attention.query_dense, attention.key_dense, attention.value_dense
-        kernel = ops.concatenate([layer.kernel for layer in dense], axis=1)
-        kernel = ops.cast(ops.reshape(kernel, (width, 3 * width)), rows.dtype)
-        offset = ops.concatenate([layer.bias for layer in dense], axis=0)
-        offset = ops.cast(ops.reshape(offset, (3 * width,)), rows.dtype)
-        x = ops.matmul(rows, kernel) + offset  # (B * T, 3D)
-        x = ops.reshape(x, (batch, length, 3 * heads, depth))
-        # Small products are no faster in half precision, and a softmax is worse.
-        x = ops.cast(ops.transpose(x, (0, 2, 1, 3)), "float32")  # (B, 3H, T, K)
-        query, key, value = ops.split(x, 3, axis=1)
-        scores = ops.matmul(query * depth**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+
+        def joined(name: str, shape: tuple[int, ...], axis: int) -> Any:
+            parts = [ops.reshape(getattr(layer, name), shape) for layer in dense]
+            return ops.cast(ops.concatenate(parts, axis=axis), rows.dtype)
+
+        x = ops.matmul(rows, joined("kernel", (width, width), 1))
+        x = x + joined("bias", (width,), 0)  # (B * T, 3D)
+        x = ops.reshape(x, (batch, length, 3, heads, depth))
+        query, key, value = ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)))
+        # Product, scale and bias, in this order, are one kernel of TensorFlow's.
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * depth**-0.5
         if bias is not None:
-            scores = scores + bias
-        weights = ops.softmax(scores)  # (B, H, T, T)
+            scores = scores + ops.cast(bias, rows.dtype)  # (B, H, T, T)
+        scores = ops.cast(scores, "float32")
+        weights = ops.cast(ops.softmax(scores), rows.dtype)
         if self.dropout:
             weights = attention._dropout_layer(weights, training=training)
         x = ops.matmul(weights, value)  # (B, H, T, K)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, width))
         output = attention.output_dense
         kernel = ops.cast(ops.reshape(output.kernel, (width, width)), rows.dtype)
-        x = ops.matmul(ops.cast(x, rows.dtype), kernel)
-        return x + ops.cast(output.bias, rows.dtype)
+        return ops.matmul(x, kernel) + ops.cast(output.bias, rows.dtype)
 
 
 def _bias(padding_mask: Any, attention_mask: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.layers import SentencePooling, compute_policy
+from labse_tf.layers import SentencePooling, compute_policy, cpu_inference
 from labse_tf.models.backbone import FEATURES, LaBSEBackbone
 from labse_tf.progress import progress_bar
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from labse_tf.preprocessing import SentencePreprocessor
 
 _DEFAULT = object()
+# Measured with `benchmarks/encode.py`: tokens a batch, padding in it that a batch more is
+# worth, and batches at a time.
+_BATCH_TOKENS = 4096
+_BATCH_PADDING = 64
+_BATCHES_AT_ONCE = 3
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -115,7 +121,7 @@ class LaBSE(keras.Model):
         self,
         texts: Iterable[str] | str,
         *,
-        batch_tokens: int = 8192,
+        batch_tokens: int = _BATCH_TOKENS,
         progress: bool | None = None,
     ) -> np.ndarray:
         """Embeds sentences.
@@ -164,18 +170,17 @@ class LaBSE(keras.Model):
 
         if self._encode_rows is None:
             self._encode_rows = _row_encoder(self)
+        encode = self._encode_rows
         rows = self.text_preprocessor().token_rows(tf.constant(texts, dtype=tf.string))
-        lengths = rows.row_lengths().numpy()
-        order = np.argsort(-lengths, kind="stable")
         vectors = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
-        start = 0
-        while start < len(order):
-            # Longest first, so the first row is as long as the batch is padded to.
-            count = max(1, batch_tokens // int(lengths[order[start]]))
-            chosen = order[start : start + count]
-            vectors[chosen] = self._encode_rows(rows.values, rows.row_splits, chosen)
-            start += count
-            advance(len(chosen))
+
+        def encode_batch(chosen: np.ndarray) -> int:
+            vectors[chosen] = encode(rows.values, rows.row_splits, chosen)
+            return len(chosen)
+
+        batches = list(batches_by_length(rows.row_lengths().numpy(), batch_tokens))
+        for count in _side_by_side(encode_batch, batches):
+            advance(count)
         return vectors
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -340,6 +345,53 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return unit[0] @ unit[1].T
 
 
+def batches_by_length(
+    lengths: np.ndarray, batch_tokens: int = _BATCH_TOKENS
+) -> Iterator[np.ndarray]:
+    """Cuts sentences into batches of like length and about as many tokens.
+
+    Args:
+        lengths: Tokens of each sentence, int `(n,)`.
+        batch_tokens: Most tokens a batch, padding included; a longer sentence is a
+            batch of its own.
+
+    Yields:
+        Which sentences go together, int `(rows,)`, the longest first, in the batch and
+        of the batches.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        # Longest first, so the first row is as long as the batch is padded to.
+        count = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        batch = order[start : start + count]
+        # Where sentences soon become shorter, a new batch costs less than padding.
+        padding = np.cumsum(lengths[batch[0]] - lengths[batch])
+        batch = batch[: np.searchsorted(padding, _BATCH_PADDING, side="right")]
+        yield batch
+        start += len(batch)
+
+
+def _side_by_side(
+    function: Callable[[Any], int], batches: Sequence[Any]
+) -> Iterator[int]:
+    """Calls a function on all batches, some at a time where TensorFlow computes.
+
+    One batch's steps that leave a core idle are then filled with another's.
+    """
+    if len(batches) < 2 or keras.backend.backend() != "tensorflow":
+        yield from map(function, batches)
+        return
+    with ThreadPoolExecutor(_BATCHES_AT_ONCE, "labse-tf-encode") as pool:
+        futures = [pool.submit(function, batch) for batch in batches]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
 def _windows(texts: Iterable[str], size: int = 8192) -> Iterable[list[bytes]]:
     """Cuts an iterable of strings into lists of UTF-8.
 
@@ -397,7 +449,8 @@ def _row_encoder(model: LaBSE) -> Callable[..., np.ndarray]:
         autograph=False,
     )
     def encode(values: Any, splits: Any, chosen: Any) -> Any:
-        return model(features(values, splits, chosen), training=False)
+        with cpu_inference():
+            return model(features(values, splits, chosen), training=False)
 
     return lambda *args: encode(*args).numpy()
 

@@ -1,0 +1,202 @@
+"""What the benchmarks share: ways of doing a thing, each in a process, taking turns.
+
+A script that compares calls `in_turns`, which starts itself once a way with `--worker
+WAY`; there `serve` prepares, says so, and then runs once for each line that it reads. So
+every way has its own libraries and threads, all see the same state of the machine, and
+while one works the others wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gettext
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+_MARK = "@turn "
+_PEERS = (
+    *("tensorflow", "keras", "keras-hub", "torch", "sentence-transformers"),
+    *("transformers", "tokenizers", "onnxruntime"),
+)
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """A command line with what all these scripts take."""
+    made = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--rounds", type=int, default=5, help="turns of each way")
+    made.add_argument("--only", nargs="+", metavar="WAY", help="ways to run")
+    made.add_argument("--worker", help=argparse.SUPPRESS)
+    return made
+
+
+def add_texts(made: argparse.ArgumentParser, count: int = 4096) -> None:
+    """Adds the arguments of `real_sentences`."""
+    made.add_argument(
+        "--texts",
+        metavar="DIR",
+        help="files of one sentence a line, such as Tatoeba's; left out, the messages "
+        "of Django's catalogues",
+    )
+    made.add_argument("--count", type=int, default=count, help="sentences")
+
+
+def real_sentences(folder: str | None, count: int) -> list[str]:
+    """Distinct sentences of all files in a folder, or of Django, in random order."""
+    texts: dict[str, None] = {}
+    if folder:
+        for path in sorted(Path(folder).glob("*-eng.*")):
+            texts.update(dict.fromkeys(path.read_text("utf-8").splitlines()))
+    else:
+        import django
+
+        locale = Path(django.__file__).parent / "conf" / "locale"
+        for path in sorted(locale.glob("*/LC_MESSAGES/django.mo")):
+            with path.open("rb") as file:
+                catalogue = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+            texts.update(dict.fromkeys(text for text in catalogue.values() if text))
+    known = sorted(texts)
+    if len(known) < count:
+        raise ValueError(f"expected {count} sentences. Received: {len(known)}")
+    return random.Random(0).sample(known, count)
+
+
+def has(*modules: str) -> bool:
+    """Whether all of them are installed."""
+    return all(importlib.util.find_spec(module) for module in modules)
+
+
+# === The worker ===
+
+
+def serve(run: Callable[[], Any], **notes: Any) -> None:
+    """Says what was prepared, then runs once for each line of standard input.
+
+    What `run` returns, if it is a dict, goes with its time.
+    """
+    _say(notes)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        result = run()
+        seconds = time.perf_counter() - start
+        _say({"seconds": seconds, **(result if isinstance(result, dict) else {})})
+
+
+def _say(fields: dict[str, Any]) -> None:
+    print(_MARK + json.dumps(fields), flush=True)
+
+
+# === The parent ===
+
+
+class Way:
+    """A process that waits for its turn.
+
+    Args:
+        name: For `--worker`.
+        arguments: Of the script.
+        environment: Variables beside this process's.
+    """
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: dict[str, str]
+    ) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, sys.argv[0], *arguments, "--worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        )
+        self.notes = self._hear()
+        self.turns: list[dict[str, Any]] = []
+
+    def turn(self) -> None:
+        """Lets it run once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self.turns.append(self._hear())
+        print(f"{self.name}: {self.turns[-1]}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def median(self, field: str = "seconds") -> float:
+        """Of all turns."""
+        return statistics.median(turn[field] for turn in self.turns)
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(_MARK):
+                return json.loads(line[len(_MARK) :])
+        raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+
+
+def in_turns(
+    names: Iterable[str],
+    options: argparse.Namespace,
+    arguments: Sequence[str] | None = None,
+    environment: dict[str, str] | None = None,
+) -> dict[str, Way]:
+    """Runs all ways in turns; each has its `notes` and `turns` then.
+
+    Args:
+        names: Ways, of which `--only` chooses.
+        options: The script's.
+        arguments: For the workers; left out, the script's own.
+        environment: Variables for the workers.
+    """
+    chosen = [n for n in names if not options.only or n in options.only]
+    own = sys.argv[1:] if arguments is None else arguments
+    ways = [Way(name, own, environment or {}) for name in chosen]
+    for _ in range(options.rounds):
+        for way in ways:
+            way.turn()
+    for way in ways:
+        way.end()
+    return {way.name: way for way in ways}
+
+
+def heading() -> str:
+    """The machine and the versions, a sentence."""
+    cpu = platform.processor() or platform.machine()
+    flags = ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        text = info.read_text()
+        cpu = text.partition("model name")[2].partition(":")[2].split("\n")[0].strip()
+        known = ("avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
+        flags = " with " + ", ".join(f for f in known if f" {f}" in text)
+    versions = []
+    for name in _PEERS:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return f"{os.cpu_count()} cores of {cpu}{flags}; {', '.join(versions)}."
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table: the first column to the left, all others to the right."""
+    lines = ["| " + " | ".join(columns) + " |"]
+    lines.append("|---|" + "---:|" * (len(columns) - 1))
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
