@@ -35,6 +35,16 @@ PEERS = (
     "ONNX Runtime int8",
 )
 BARE = ("bare products float32", "bare products bfloat16")
+# At random: BERT-base's shape, and 4 blocks of 256.
+SHAPES: dict[str, dict[str, int]] = {
+    "base": {},
+    "small": {
+        "num_hidden_layers": 4,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+    },
+}
 REFERENCE = "sentence-transformers float32"
 
 
@@ -42,7 +52,7 @@ def main() -> None:
     """Compares all ways that are installed."""
     parser = turns.parser(__doc__)
     turns.add_texts(parser)
-    parser.add_argument("--shape", choices=("minilm", "base"), default="minilm")
+    parser.add_argument("--shape", choices=("minilm", *SHAPES), default="minilm")
     parser.add_argument(
         "--batch-size", type=int, default=32, help="of the peers (their default: 32)"
     )
@@ -114,14 +124,15 @@ def prepare_model(shape: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (model / "modules.json").exists():
         SentenceTransformer(str(minilm()), device="cpu").save(str(model))
-        if shape == "base":
+        if shape != "minilm":
             torch.manual_seed(0)
             tokenizer = AutoTokenizer.from_pretrained(str(minilm()))
-            bert = BertModel(BertConfig(vocab_size=len(tokenizer)))
+            sizes = SHAPES[shape]
+            bert = BertModel(BertConfig(vocab_size=len(tokenizer), **sizes))
             bert.save_pretrained(str(model))
             pooling = model / "1_Pooling" / "config.json"
-            text = pooling.read_text().replace("384", "768")
-            pooling.write_text(text)
+            width = bert.config.hidden_size
+            pooling.write_text(pooling.read_text().replace("384", str(width)))
     if turns.has("onnxruntime") and not (folder / "int8.onnx").exists():
         export_onnx(model, folder)
 

@@ -107,54 +107,64 @@ class Way:
     Args:
         name: For `--worker`.
         arguments: Of the script.
-        environment: Variables beside this process's.
+        fresh: A new process each turn, where memory has no room for all of them.
     """
 
-    def __init__(
-        self, name: str, arguments: Sequence[str], environment: dict[str, str]
-    ) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], fresh: bool) -> None:
         self.name = name
-        self._process = subprocess.Popen(
-            [sys.executable, sys.argv[0], *arguments, "--worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        )
-        self.notes = self._hear()
+        self.notes: dict[str, Any] = {}
         self.turns: list[dict[str, Any]] = []
+        self._command = [sys.executable, sys.argv[0], *arguments, "--worker", name]
+        self._fresh = fresh
+        self._process: subprocess.Popen[str] | None = None
 
     def turn(self) -> None:
         """Lets it run once."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        self.turns.append(self._hear())
+        process = self._process or self._start()
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        self.turns.append(self._hear(process))
         print(f"{self.name}: {self.turns[-1]}", file=sys.stderr, flush=True)
+        if self._fresh:
+            self.end()
 
     def end(self) -> None:
         """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
 
     def median(self, field: str = "seconds") -> float:
         """Of all turns."""
         return statistics.median(turn[field] for turn in self.turns)
 
-    def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+    def _start(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.notes = self._hear(self._process)
+        return self._process
+
+    def _hear(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        assert process.stdout is not None
+        for line in process.stdout:
             if line.startswith(_MARK):
                 return json.loads(line[len(_MARK) :])
-        raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+        raise RuntimeError(f"{self.name} ended with status {process.wait()}")
 
 
 def in_turns(
     names: Iterable[str],
     options: argparse.Namespace,
     arguments: Sequence[str] | None = None,
-    environment: dict[str, str] | None = None,
+    *,
+    fresh: bool = False,
 ) -> dict[str, Way]:
     """Runs all ways in turns; each has its `notes` and `turns` then.
 
@@ -162,11 +172,11 @@ def in_turns(
         names: Ways, of which `--only` chooses.
         options: The script's.
         arguments: For the workers; left out, the script's own.
-        environment: Variables for the workers.
+        fresh: As `Way` takes it.
     """
     chosen = [n for n in names if not options.only or n in options.only]
     own = sys.argv[1:] if arguments is None else arguments
-    ways = [Way(name, own, environment or {}) for name in chosen]
+    ways = [Way(name, own, fresh) for name in chosen]
     for _ in range(options.rounds):
         for way in ways:
             way.turn()

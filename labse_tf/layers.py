@@ -7,9 +7,7 @@ TensorFlow and JAX; TensorFlow is imported where its memory needs a hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,6 +19,7 @@ from labse_tf.blocks import (
     uncompiled_tensorflow,
     write_rows,
 )
+from labse_tf.kernels import gelu, has_norm_kernel, norm_kernel
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 
@@ -66,80 +65,15 @@ def compute_policy(
     return keras.DTypePolicy(names[dtype])
 
 
-_CPU_INFERENCE: ContextVar[bool] = ContextVar("cpu_inference", default=False)
-
-
-@contextmanager
-def cpu_inference() -> Iterator[None]:
-    """Inside, graphs are traced for TensorFlow's CPU kernels, and for inference alone.
-
-    A layer normalisation is written in the form that TensorFlow's graph optimiser makes
-    one oneDNN kernel of, where it knows neither shape nor gradient; elsewhere that form
-    is right, and slower than Keras's.
-    """
-    token = _CPU_INFERENCE.set(True)
-    try:
-        yield
-    finally:
-        _CPU_INFERENCE.reset(token)
-
-
-def normalize(layer: keras.layers.LayerNormalization, x: Any) -> Any:
-    """Calls a layer normalisation over the last axis, as `cpu_inference` says.
-
-    Args:
-        layer: With gamma and beta.
-        x: float `(..., D)`.
-
-    Returns:
-        Of the shape and type of `x`.
-    """
-    return _one_kernel(layer, x) if _has_kernel(x) else layer(x)
-
-
 @keras.saving.register_keras_serializable(package="labse_tf")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Keras's over the last axis, in one kernel inside `cpu_inference`."""
+    """Keras's over the last axis, as `labse_tf.kernels.cpu_kernels` says."""
 
     def call(self, inputs: Any) -> Any:
         """See the class."""
-        if _has_kernel(inputs):
-            return _one_kernel(self, inputs)
+        if has_norm_kernel(inputs):
+            return norm_kernel(self, inputs)
         return super().call(inputs)
-
-
-def _has_kernel(x: Any) -> bool:
-    """Whether a layer normalisation of this tensor is to be written for oneDNN."""
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    return _CPU_INFERENCE.get() and dtype in ("float32", "bfloat16")
-
-
-def _one_kernel(layer: keras.layers.LayerNormalization, x: Any) -> Any:
-    """A layer normalisation as TensorFlow's remapper knows it.
-
-    References:
-        `FindMklLayerNorm` in
-        https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/grappler/optimizers/remapper.cc
-    """
-    import tensorflow as tf
-
-    # In training mode, with rows as channels, a batch normalisation is one of layers.
-    rows = tf.reshape(x, [1, -1, x.shape[-1], 1])
-    # Not the shape of `rows`, which the kernel then has no use for.
-    count = tf.reduce_prod(tf.shape(x)[:-1], keepdims=True)
-    empty = tf.constant([], tf.float32)
-    normal = tf.raw_ops.FusedBatchNormV3(
-        x=rows,
-        scale=tf.fill(count, 1.0),
-        offset=tf.fill(count, 0.0),
-        mean=empty,
-        variance=empty,
-        epsilon=layer.epsilon,
-        data_format="NCHW",
-        is_training=True,
-    )[0]
-    normal = tf.reshape(normal, tf.shape(x))
-    return normal * tf.cast(layer.gamma, x.dtype) + tf.cast(layer.beta, x.dtype)
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -333,7 +267,7 @@ def get_activation(name: str) -> Callable[[Any], Any]:
         return gelu_approximate
     if not isinstance(name, str):
         raise ValueError(f"`name` must be an activation's name. Received: {name!r}")
-    return keras.activations.get(name)
+    return gelu if name == "gelu" else keras.activations.get(name)
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")

@@ -11,7 +11,7 @@ import keras
 import keras_hub
 from keras import ops
 
-from labse_tf.layers import normalize
+from labse_tf.kernels import add_and_normalize, dropout
 
 # What is added to a score that must not count; float32 holds it, and two of them.
 _HIDDEN = -1e9
@@ -61,12 +61,18 @@ class TransformerBlock(keras_hub.layers.TransformerEncoder):
         width = inputs.shape[-1]
         rows = ops.reshape(inputs, (-1, width))  # (B * T, D)
         x = self._attend(inputs, rows, _bias(padding_mask, attention_mask), training)
-        x = self._self_attention_dropout(x, training=training)
-        x = normalize(self._self_attention_layer_norm, x + rows)
+        x = add_and_normalize(
+            x,
+            rows,
+            self._self_attention_dropout,
+            self._self_attention_layer_norm,
+            training,
+        )
         y = self._feedforward_intermediate_dense(x)
         y = self._feedforward_output_dense(y)
-        y = self._feedforward_dropout(y, training=training)
-        x = normalize(self._feedforward_layer_norm, y + x)
+        x = add_and_normalize(
+            y, x, self._feedforward_dropout, self._feedforward_layer_norm, training
+        )
         return ops.reshape(x, ops.shape(inputs))
 
     def _attend(self, inputs: Any, rows: Any, bias: Any, training: bool | None) -> Any:
@@ -91,7 +97,7 @@ class TransformerBlock(keras_hub.layers.TransformerEncoder):
         scores = ops.cast(scores, "float32")
         weights = ops.cast(ops.softmax(scores), rows.dtype)
         if self.dropout:
-            weights = attention._dropout_layer(weights, training=training)
+            weights = dropout(attention._dropout_layer, weights, training)
         x = ops.matmul(weights, value)  # (B, H, T, K)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, width))
         output = attention.output_dense

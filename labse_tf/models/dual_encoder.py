@@ -133,6 +133,11 @@ class DualEncoder(ReplicatedModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arguments[0])
         if not self._is_chunked(x):
             return super().train_step(*arguments)
+        with self.training_kernels():
+            return self._chunked_train_step(x, y, sample_weight)
+
+    def _chunked_train_step(self, x: Any, y: Any, sample_weight: Any) -> Any:
+        """Gradient caching."""
         import tensorflow as tf
 
         encode, chunks = self._encode(True), self._chunks(x)

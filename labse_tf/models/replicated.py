@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 from keras import ops
 
 from labse_tf.distribute import is_multi_worker, is_tpu, sum_over_replicas
+from labse_tf.kernels import cpu_kernels
 
 
 class ReplicatedModel(keras.Model):
@@ -52,6 +54,23 @@ class ReplicatedModel(keras.Model):
         # Batches are full, so that nothing needs to be filled up at the end, for which
         # TensorFlow would forget their size.
         strategy.extended.experimental_enable_get_next_as_optional = False
+
+    def train_step(self, *arguments: Any) -> Any:
+        """As `keras.Model.train_step`, with the kernels of a CPU where it is one."""
+        with self.training_kernels():
+            return super().train_step(*arguments)
+
+    def training_kernels(self) -> AbstractContextManager[None]:
+        """The kernels for the steps of this model, as `labse_tf.kernels` has them.
+
+        None where XLA compiles all of the step, or TensorFlow is to be deterministic,
+        which Keras takes to exclude XLA.
+        """
+        if keras.backend.backend() != "tensorflow" or self.jit_compile:
+            return nullcontext()
+        from tensorflow.python.framework.config import is_op_determinism_enabled
+
+        return nullcontext() if is_op_determinism_enabled() else cpu_kernels("training")
 
     def start_counting_at(self, step: int) -> None:
         """Says how many steps are done, and forgets a loss that was not finite.

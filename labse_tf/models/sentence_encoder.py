@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.layers import SentencePooling, compute_policy, cpu_inference
+from labse_tf.kernels import cpu_kernels
+from labse_tf.layers import SentencePooling, compute_policy
 from labse_tf.models.backbone import FEATURES, LaBSEBackbone
 from labse_tf.progress import progress_bar
 
@@ -449,7 +450,7 @@ def _row_encoder(model: LaBSE) -> Callable[..., np.ndarray]:
         autograph=False,
     )
     def encode(values: Any, splits: Any, chosen: Any) -> Any:
-        with cpu_inference():
+        with cpu_kernels("inference"):
             return model(features(values, splits, chosen), training=False)
 
     return lambda *args: encode(*args).numpy()
