@@ -266,9 +266,7 @@ def onnx_encoder(
             for row, place in enumerate(chosen):
                 tokens[row, : len(ids[place])] = ids[place]
                 mask[row, : len(ids[place])] = 1
-            (pooled,) = session.run(
-                None, {"input_ids": tokens, "attention_mask": mask}
-            )
+            (pooled,) = session.run(None, {"input_ids": tokens, "attention_mask": mask})
             for place, vector in zip(chosen, pooled, strict=True):
                 vectors[place] = vector
         stacked = np.stack(vectors)
@@ -293,7 +291,9 @@ def bare_products(
     D, H = backbone.hidden_dim, backbone.num_heads
     wide = backbone.intermediate_dim
     dtype = tf.dtypes.as_dtype(kind)
-    shapes = [(len(chosen), int(lengths[chosen[0]])) for chosen in batches_by_length(lengths)]
+    shapes = [
+        (len(chosen), int(lengths[chosen[0]])) for chosen in batches_by_length(lengths)
+    ]
     sizes = ((D, 3 * D), (D, D), (D, wide), (wide, D))
     weights = [tf.cast(tf.random.normal(size), dtype) for size in sizes]
     layers = backbone.num_layers

@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -32,6 +33,30 @@ from keras import ops
 NARROWEST = 192
 
 _MODE: ContextVar[str | None] = ContextVar("cpu_kernels", default=None)
+
+
+def computes_bfloat16() -> bool:
+    """Whether what computes here has instructions for bfloat16.
+
+    That is a TPU, a GPU (from NVIDIA's Ampere on), or a processor of the x86 kind with
+    AVX-512 BF16 or AMX; others would take longer than for float32.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return True
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_logical_devices("TPU"):
+            return True
+        if gpus := tf.config.list_physical_devices("GPU"):
+            details = tf.config.experimental.get_device_details(gpus[0])
+            return details.get("compute_capability", (0, 0)) >= (8, 0)
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 @contextmanager
@@ -124,9 +149,7 @@ def add_and_normalize(
 
     gamma, beta = (tf.cast(v, tf.float32) for v in (norm.gamma, norm.beta))
     constants = tf.constant([1 / (1 - dropping.rate), norm.epsilon], tf.float32)
-    return _compiled().residual(
-        x, skipped, _kept(dropping, x), gamma, beta, constants
-    )
+    return _compiled().residual(x, skipped, _kept(dropping, x), gamma, beta, constants)
 
 
 def has_norm_kernel(x: Any) -> bool:

@@ -19,7 +19,12 @@ from labse_tf.blocks import (
     uncompiled_tensorflow,
     write_rows,
 )
-from labse_tf.kernels import gelu, has_norm_kernel, norm_kernel
+from labse_tf.kernels import (
+    computes_bfloat16,
+    gelu,
+    has_norm_kernel,
+    norm_kernel,
+)
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 
@@ -31,7 +36,8 @@ def compute_policy(
 
     Args:
         dtype: `"float32"`, `"bfloat16"` or `"float16"` (also their `mixed_` names,
-            or a policy, which is returned as it is). `None` is float32.
+            or a policy, which is returned as it is). `"auto"` is bfloat16 where this
+            machine has instructions for it, and float32 elsewhere. `None` is float32.
 
     Returns:
         A `keras.DTypePolicy` whose variables are float32.
@@ -50,6 +56,8 @@ def compute_policy(
         return keras.DTypePolicy("float32")
     if not isinstance(dtype, str):
         return dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if computes_bfloat16() else "float32"
     names = {
         "float32": "float32",
         "bfloat16": "mixed_bfloat16",
@@ -59,8 +67,8 @@ def compute_policy(
     }
     if dtype not in names:
         raise ValueError(
-            "`dtype` is the compute type: expected 'float32', 'bfloat16' or "
-            f"'float16'. Received: dtype={dtype!r}"
+            "`dtype` is the compute type: expected 'float32', 'bfloat16', 'float16' "
+            f"or 'auto'. Received: dtype={dtype!r}"
         )
     return keras.DTypePolicy(names[dtype])
 

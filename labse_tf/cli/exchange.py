@@ -9,6 +9,7 @@ from typing import Any
 
 from labse_tf.cli.commands import (
     PAIRS_HELP,
+    add_dtype,
     add_json,
     add_on_error,
     command,
@@ -61,6 +62,7 @@ def _add_export(commands: Any) -> None:
         help="bfloat16, float16: half the size, frozen; int8: the token table at a "
         "quarter, frozen, the rest float32 (default: float32)",
     )
+    add_dtype(parser)
     parser.add_argument(
         "--pad",
         default="longest",
@@ -117,6 +119,7 @@ def _export(options: argparse.Namespace) -> None:
         options.output,
         options.interface,
         storage=options.storage,
+        dtype=options.dtype,
         pad=options.pad,
         **({} if options.buckets is None else {"buckets": options.buckets}),
         texts=texts,
@@ -125,14 +128,14 @@ def _export(options: argparse.Namespace) -> None:
     )
     report = read_report(path)
     print(f"SavedModel: {path}")
-    print(f"{report.interface}, {report.storage}, {report.num_bytes / 1e6:.1f} MB")
+    computes = f"computes in {report.dtype}, " if report.parity is not None else ""
+    size = f"{report.num_bytes / 1e6:.1f} MB"
+    print(f"{report.interface}, {report.storage}, {computes}{size}")
     if report.parity is None:
         print("parity: its token ids are the model's")
     else:
         print(
-            f"parity: cosine with the model's vectors of {report.parity.sentences:,} "
-            f"sentences: mean {report.parity.mean_cosine:.6f}, lowest "
-            f"{report.parity.lowest_cosine:.6f}, largest difference "
+            f"parity: {report.parity.in_words()}, largest difference "
             f"{report.parity.largest_difference:.1e}"
         )
     write_json(options.json, {"path": str(path), **report.to_json()})

@@ -110,7 +110,7 @@ def _mine(options: argparse.Namespace) -> None:
     sides = [mining.DistinctLines(path) for path in (options.source, options.target)]
     work = Path(options.work or f"{output}.work")
     work.mkdir(parents=True, exist_ok=True)
-    vectors = _embedded(options.model, sides, work)
+    vectors = _embedded(options, sides, work)
     found = _searched(options, vectors, work)
     texts = [
         side.texts(rows)
@@ -134,12 +134,14 @@ def _mine(options: argparse.Namespace) -> None:
     _say_mined(options, sides, found)
 
 
-def _embedded(model: str, sides: list[DistinctLines], work: Path) -> list[np.ndarray]:
+def _embedded(
+    options: argparse.Namespace, sides: list[DistinctLines], work: Path
+) -> list[np.ndarray]:
     """The vectors of both files, on disk."""
     from labse_tf import mining
     from labse_tf.progress import progress_bar
 
-    encode = encoder(model)
+    encode = encoder(options.model, options.dtype)
     total = sum(map(len, sides))
     show = sys.stderr.isatty()
     with progress_bar("Encoding", total, "lines", show=show) as advance:
@@ -273,7 +275,7 @@ def _filter(options: argparse.Namespace) -> None:
     total = sum(len(block) for block in _pair_blocks(options.file))
     if not total:
         raise ValueError(f"{options.file}: expected pairs. Received: no line with text")
-    encode = encoder(options.model)
+    encode = encoder(options.model, options.dtype)
     threshold, rule = options.threshold, ""
     if marked:
         cosines = _cosines(encode, [line.texts for line, _ in marked])

@@ -50,7 +50,7 @@ def _embed(options: argparse.Namespace) -> None:
     if output.suffix != ".npy":
         raise ValueError(f"--output must end with .npy. Received: {output}")
     total = sum(len(block) for block in _line_blocks(path))
-    encode = encoder(options.model)
+    encode = encoder(options.model, options.dtype)
     dim = encode([""]).shape[1]
     with whole_file(output) as temporary:
         # Mapped and filled a block at a time: memory does not grow with the file.
@@ -103,7 +103,7 @@ def _search(options: argparse.Namespace) -> None:
     for file in options.files:
         with open(file, "rb"):
             pass  # before the model is loaded
-    encode = encoder(options.model)
+    encode = encoder(options.model, options.dtype)
 
     def vectors(advance: Callable[[int], None]) -> Iterator[np.ndarray]:
         for block in _filled_lines(options.files):

@@ -37,6 +37,13 @@ class Parity(NamedTuple):
     lowest_cosine: float
     largest_difference: float
 
+    def in_words(self) -> str:
+        """A line that says it."""
+        return (
+            f"cosine with the model's vectors of {self.sentences:,} sentences: "
+            f"mean {self.mean_cosine:.6f}, lowest {self.lowest_cosine:.6f}"
+        )
+
 
 def sample_texts(model: LaBSE) -> list[str]:
     """Real sentences that every installation has.

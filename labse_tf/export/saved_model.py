@@ -47,6 +47,7 @@ class ExportReport:
         num_trainable: Numbers in those that get gradients.
         parity: With the model; `None` for a preprocessor, whose ids are the model's.
         labse_tf_version: Of the exporter.
+        dtype: That it computes in.
     """
 
     interface: str
@@ -61,6 +62,7 @@ class ExportReport:
     num_trainable: int
     parity: Parity | None
     labse_tf_version: str
+    dtype: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them."""
@@ -76,6 +78,7 @@ def export_saved_model(
     interface: str = "text",
     *,
     storage: str = "float32",
+    dtype: str | None = None,
     pad: str = "longest",
     buckets: Sequence[int] = BUCKETS,
     texts: Iterable[str] | None = None,
@@ -113,6 +116,9 @@ def export_saved_model(
             half the size, computed in float32, none trainable (a step of fine-tuning
             is smaller than their rounding); `"int8"`, the token table at a quarter of
             its size with a scale a row and frozen, the rest float32 and trainable.
+        dtype: Compute type, whatever the storage: `"float32"`, `"bfloat16"`, or
+            `"auto"` for bfloat16 where this machine has instructions for it; left out,
+            the model's. The parity is that with `model` as it is.
         pad: What rows are padded to: `"longest"`, the longest of the batch, or
             `"buckets"`, the next of `buckets`, for hardware that compiles each shape.
         buckets: Lengths in tokens; the model's own greatest length is the last.
@@ -155,11 +161,12 @@ def export_saved_model(
         tf_serving.check_version_directory(path)
         tf_serving.import_serving("prediction_log_pb2")
     target, preprocessor = Path(path), model.text_preprocessor()
+    computing = model if dtype is None else model.with_dtype(dtype)
     sentences = sample_texts(model) if texts is None else _check_texts(texts)
     packing = Packing(preprocessor, lengths)
     try:
         with whole_directory(target, overwrite=overwrite) as folder:
-            weights = _save(model, folder, interface, storage, packing)
+            weights = _save(computing, folder, interface, storage, packing)
             report = ExportReport(
                 interface=interface,
                 storage=storage,
@@ -173,6 +180,7 @@ def export_saved_model(
                 num_trainable=weights[1],
                 parity=measure(folder, model, interface, sentences),
                 labse_tf_version=__version__,
+                dtype=computing.backbone.compute_dtype,
             )
             (folder / REPORT).parent.mkdir(exist_ok=True)
             text = json.dumps(report.to_json(), indent=2) + "\n"
@@ -290,11 +298,7 @@ def _card(target: Path, report: ExportReport) -> str:
     d, name = report.embedding_dim, target.name
     parity = "its ids are the model's"
     if report.parity is not None:
-        parity = (
-            f"cosine with the model's vectors of {report.parity.sentences:,} "
-            f"sentences: mean {report.parity.mean_cosine:.6f}, lowest "
-            f"{report.parity.lowest_cosine:.6f}"
-        )
+        parity = report.parity.in_words()
     stored = report.storage
     if stored == "int8":
         stored = "the token table as int8 with a scale a row, the rest float32"
@@ -313,6 +317,7 @@ def _card(target: Path, report: ExportReport) -> str:
             ("pooling", report.pooling),
             ("weights", f"{report.num_weights:,}, {stored}"),
             ("trainable", f"{report.num_trainable:,}: {trainable}"),
+            ("computes in", report.dtype),
         ]
     rows += [("size", f"{report.num_bytes / 1e6:.1f} MB"), ("parity", parity)]
     table = "\n".join(f"| {key} | {value} |" for key, value in rows)

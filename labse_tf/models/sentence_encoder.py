@@ -184,6 +184,31 @@ class LaBSE(keras.Model):
             advance(count)
         return vectors
 
+    def with_dtype(self, dtype: str | keras.DTypePolicy) -> LaBSE:
+        """The same model, computing in another type.
+
+        Vectors in bfloat16 are about twice as fast on processors that have
+        instructions for it; their cosine with those of float32 is 0.999 and more.
+
+        Args:
+            dtype: `"float32"`, `"bfloat16"` or `"auto"`, as `from_preset` takes it.
+
+        Returns:
+            This model where it computes so already; else one with a copy of its
+            weights, which are float32 in both.
+
+        Raises:
+            ValueError: If there is no such type.
+        """
+        policy = compute_policy(dtype)
+        if policy.compute_dtype == self.backbone.compute_dtype:
+            return self
+        config = self.backbone.get_config()
+        backbone = LaBSEBackbone(**{**config, "dtype": policy})
+        model = type(self)(backbone, self.preprocessor, self.pooling, name=self.name)
+        model.set_weights(self.get_weights())
+        return model
+
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Cosine of each row of one matrix with each of another.
 
@@ -216,7 +241,8 @@ class LaBSE(keras.Model):
             preprocessor: One of your own, or `None` for a model without one, which
                 needs no TensorFlow; left out, the preset's.
             sequence_length: Most tokens a sentence, instead of the preset's.
-            dtype: Compute type, `"float32"` or `"bfloat16"`.
+            dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for bfloat16
+                where this machine has instructions for it.
 
         Returns:
             The model with its weights.
