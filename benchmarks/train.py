@@ -6,8 +6,8 @@ r"""Pairs a second in training, beside sentence-transformers' own trainer.
 
 A dual encoder on the same model (all-MiniLM-L6-v2, or 4 blocks of 256 at random), the
 same pairs and batch size, dropout as the model has it, AdamW. Theirs is
-`SentenceTransformerTrainer` with `MultipleNegativesRankingLoss`, bfloat16 as `bf16=True`
-has it; ours `DualEncoder.fit` with the additive-margin loss both ways. "ours" takes
+`SentenceTransformerTrainer` with `MultipleNegativesRankingLoss`, bfloat16 as
+`bf16=True` has it; ours the step of `DualEncoder.fit`, both ways. "ours" takes
 batches at random as the peer does, "ours, like lengths" those that `labse-tf train`
 makes. A turn is `--steps` steps; the first of theirs, which sets up, is not counted.
 

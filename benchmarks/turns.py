@@ -1,9 +1,9 @@
 """What the benchmarks share: ways of doing a thing, each in a process, taking turns.
 
 A script that compares calls `in_turns`, which starts itself once a way with `--worker
-WAY`; there `serve` prepares, says so, and then runs once for each line that it reads. So
-every way has its own libraries and threads, all see the same state of the machine, and
-while one works the others wait.
+WAY`; there `serve` says what is prepared, and then runs once for each line that it
+reads. So every way has its own libraries and threads, all see the same state of the
+machine, and while one works the others wait.
 """
 
 from __future__ import annotations

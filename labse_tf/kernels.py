@@ -1,7 +1,7 @@
 """Steps between the matrix products, as TensorFlow's CPU does them fastest.
 
-On a CPU a block's activation, dropout and layer normalisation cost as much as its matrix
-products do, since each of their many operations goes through memory once. Inside
+On a CPU a block's activation, dropout and layer normalisation cost as much as its
+matrix products do, since each of their many operations goes through memory once. Inside
 `cpu_kernels` they are written so that they become one:
 
 - for inference, in the form that TensorFlow's graph optimiser makes a oneDNN kernel of;
@@ -9,8 +9,8 @@ products do, since each of their many operations goes through memory once. Insid
   the products stay TensorFlow's, which is faster at them; and random bits for dropout
   are 16 a number.
 
-Outside, and on other devices and backends, they are Keras's. The values are the same but
-for rounding, dropout's masks excepted.
+Outside, and on other devices and backends, they are Keras's. The values are the same
+but for rounding, dropout's masks excepted.
 
 Shapes: N = rows, D = width.
 """

@@ -1,4 +1,4 @@
-"""The CPU's kernels against Keras's layers: values, gradients, masks, where they are."""
+"""The CPU's kernels against Keras's layers: values, gradients, masks, places."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labse_tf.preprocessing import SentencePreprocessor
 
 _DEFAULT = object()
-# Measured with `benchmarks/encode.py`: tokens a batch, padding in it that a batch more is
+# Measured with `benchmarks/encode.py`: tokens a batch, the padding that a batch more is
 # worth, and batches at a time.
 _BATCH_TOKENS = 4096
 _BATCH_PADDING = 64
@@ -479,7 +479,13 @@ def _row_encoder(model: LaBSE) -> Callable[..., np.ndarray]:
         with cpu_kernels("inference"):
             return model(features(values, splits, chosen), training=False)
 
-    return lambda *args: encode(*args).numpy()
+    # Traced here, and not in several threads at once.
+    concrete = encode.get_concrete_function()
+
+    def encode_with_tensorflow(values: Any, splits: Any, chosen: Any) -> np.ndarray:
+        return concrete(values, splits, tf.constant(chosen, tf.int64)).numpy()
+
+    return encode_with_tensorflow
 
 
 @contextmanager
