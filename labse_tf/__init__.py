@@ -42,6 +42,7 @@ _MODULES = frozenset(
         "export",
         "files",
         "hub",
+        "kernels",
         "layers",
         "losses",
         "metrics",

@@ -21,14 +21,23 @@ LAYERS = [
     {"models", "data", "metrics"},
     {"preprocessing", "losses", "hub", "evaluation", "optimizers"},
     {"tokenizers", "layers", "distribute", "mining", "presets", "recipes"},
-    {"files", "progress", "blocks"},
+    {"files", "progress", "blocks", "kernels"},
 ]
 INSIDE = {("cli", "quickstart"), ("beam", "cli"), ("models", "metrics")}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # These work under another Keras backend, with TensorFlow not even installed.
 FREE_OF_TENSORFLOW = {
-    *("recipes", "presets", "blocks", "layers", "models", "losses", "metrics"),
+    *(
+        "recipes",
+        "presets",
+        "blocks",
+        "kernels",
+        "layers",
+        "models",
+        "losses",
+        "metrics",
+    ),
     *("optimizers", "pretraining", "mining", "evaluation"),
 }
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}

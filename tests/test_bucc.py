@@ -781,7 +781,7 @@ def test_command_prints_writes_and_draws(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "data"
     encode = plant_two(folder)
-    monkeypatch.setattr(evaluate, "encoder", lambda name: encode)
+    monkeypatch.setattr(evaluate, "encoder", lambda name, dtype: encode)
     scores, plot = tmp_path / "scores.json", tmp_path / "curves.png"
     arguments = ["evaluate", "bucc", folder, "--model", "any"]
     more = ["--json", scores, "--plot", plot]

@@ -163,6 +163,21 @@ def test_embedding_a_larger_file_by_blocks(tmp_path, preset, monkeypatch) -> Non
     )
 
 
+def test_another_compute_type_says_what_it_costs(tmp_path, preset, capsys) -> None:
+    path, output = tmp_path / "text.txt", tmp_path / "vectors.npy"
+    path.write_text("\n".join(sentences(9)), encoding="utf-8")
+    embed = ("embed", path, "--output", output)
+    assert run(*embed, "--model", preset, "--dtype", "bfloat16") == 0
+    assert "bfloat16: cosine with the model's vectors of" in capsys.readouterr().err
+    expected = LaBSE.from_preset(preset, dtype="bfloat16").encode(sentences(9))
+    np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
+    export = ("export", "--model", preset, "--output", tmp_path / "1")
+    assert run(*export, "--dtype", "bfloat16") == 0
+    assert "computes in bfloat16, " in capsys.readouterr().out
+    assert run(*embed, "--model", tmp_path / "1", "--dtype", "auto") == 2
+    assert "--dtype is for models that are no SavedModel" in capsys.readouterr().err
+
+
 def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypatch):
     texts = sentences(30)
     first, second = tmp_path / "a.txt", tmp_path / "b.txt"
@@ -368,7 +383,7 @@ def test_bad_searches(tmp_path, preset, capsys) -> None:
 def test_our_fault_is_not_the_users(monkeypatch, preset, tmp_path) -> None:
     """An error that no input explains keeps its traceback and ends with 1."""
 
-    def broken(name: str) -> None:
+    def broken(name: str, dtype: str) -> None:
         raise TypeError("ours")
 
     monkeypatch.setattr(use, "encoder", broken)

@@ -12,7 +12,7 @@ import peers
 import pytest
 import tensorflow as tf
 
-from labse_tf import presets
+from labse_tf import layers, presets
 from labse_tf.layers import POOLINGS, sentence_fingerprints
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import (
@@ -22,6 +22,7 @@ from labse_tf.models import (
     LaBSEBackbone,
     cosine_similarity,
 )
+from labse_tf.models.sentence_encoder import batches_by_length
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.recipes import POOLINGS as RECIPE_POOLINGS
 from labse_tf.tokenizers import WordPieceTokenizer
@@ -136,6 +137,48 @@ def test_bfloat16_keeps_float32_variables_and_is_near() -> None:
     cosines = np.sum(model.encode(texts) * half.encode(texts), axis=1)
     assert cosines.min() > 0.999
     assert cosines.min() < 1 - 1e-7  # it really computed in another precision
+
+
+def test_with_dtype_is_the_same_model() -> None:
+    model = make_model()
+    assert model.with_dtype("float32") is model
+    half = model.with_dtype("bfloat16")
+    assert half.backbone.compute_dtype == "bfloat16"
+    assert half.backbone.dropout == model.backbone.dropout == 0.1
+    for old, new in zip(model.get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    texts = sentences(20)
+    vectors = [m.encode(texts) for m in (model, half, half.with_dtype("float32"))]
+    assert 0.999 < np.sum(vectors[0] * vectors[1], axis=1).min() < 1 - 1e-7
+    np.testing.assert_allclose(vectors[0], vectors[2], atol=1e-6)
+    # They share no weights.
+    half.backbone.pooler.kernel.assign_add(half.backbone.pooler.kernel)
+    np.testing.assert_allclose(model.encode(texts), vectors[0], atol=1e-6)
+    with pytest.raises(ValueError, match=r"or 'auto'. Received: dtype='int8'"):
+        model.with_dtype("int8")
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_auto_is_what_the_machine_can_do(has, monkeypatch) -> None:
+    monkeypatch.setattr(layers, "computes_bfloat16", lambda: has)
+    expected = "bfloat16" if has else "float32"
+    assert layers.compute_policy("auto").compute_dtype == expected
+    assert layers.compute_policy("auto").variable_dtype == "float32"
+
+
+@pytest.mark.parametrize("budget", [1, 40, 4096])
+def test_batches_hold_every_sentence_once_in_like_lengths(budget) -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.concatenate([rng.integers(2, 30, 700), [100, 256, 255, 0]])
+    batches = list(batches_by_length(lengths, budget))
+    np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(704))
+    for batch in batches:
+        longest = lengths[batch].max()
+        assert lengths[batch[0]] == longest
+        assert len(batch) == 1 or longest * len(batch) <= budget
+        assert np.sum(longest - lengths[batch]) <= 64
+    if budget == 4096:
+        assert len(batches) < 40  # and are not cut for nothing
 
 
 def test_default_shapes_are_bert() -> None:

@@ -286,7 +286,7 @@ def test_results(folder, tmp_path):
 
 
 def test_command(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "encoder", lambda name: letters)
+    monkeypatch.setattr(evaluate, "encoder", lambda name, dtype: letters)
 
     def run(*arguments):
         words = ["evaluate", "sts", *map(str, arguments), "--model", "letters"]

@@ -128,7 +128,7 @@ def _export(options: argparse.Namespace) -> None:
     )
     report = read_report(path)
     print(f"SavedModel: {path}")
-    computes = f"computes in {report.dtype}, " if report.parity is not None else ""
+    computes = "" if report.dtype == "float32" else f"computes in {report.dtype}, "
     size = f"{report.num_bytes / 1e6:.1f} MB"
     print(f"{report.interface}, {report.storage}, {computes}{size}")
     if report.parity is None:

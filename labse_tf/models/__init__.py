@@ -1,6 +1,6 @@
 """The encoder: token ids to unit vectors, and the dual encoder that trains it.
 
-`LaBSEBackbone` (BERT on KerasHub's blocks) -> `LaBSE` (pooling, L2; text in,
+`LaBSEBackbone` (BERT of `TransformerBlock`s) -> `LaBSE` (pooling, L2; text in,
 vectors out) -> `DualEncoder` (one encoder, two sides, a loss over the batch).
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension, n = sentences.
@@ -9,6 +9,7 @@ Shapes: B = batch, T = length in tokens, D = hidden dimension, n = sentences.
 from __future__ import annotations
 
 from labse_tf.models.backbone import FEATURES, PACKED_FEATURES, LaBSEBackbone
+from labse_tf.models.block import TransformerBlock
 from labse_tf.models.dual_encoder import DualEncoder, resolve_jit_compile
 from labse_tf.models.replicated import ReplicatedModel
 from labse_tf.models.sentence_encoder import LaBSE, cosine_similarity
@@ -20,6 +21,7 @@ __all__ = [
     "LaBSE",
     "LaBSEBackbone",
     "ReplicatedModel",
+    "TransformerBlock",
     "cosine_similarity",
     "resolve_jit_compile",
 ]
