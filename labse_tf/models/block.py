@@ -80,16 +80,17 @@ class TransformerBlock(keras_hub.layers.TransformerEncoder):
         attention = self._self_attention_layer
         batch, length, width = ops.shape(inputs)
         heads, depth = self.num_heads, width // self.num_heads
-        dense = attention.query_dense, attention.key_dense, attention.value_dense
 
-        def joined(name: str, shape: tuple[int, ...], axis: int) -> Any:
-            parts = [ops.reshape(getattr(layer, name), shape) for layer in dense]
-            return ops.cast(ops.concatenate(parts, axis=axis), rows.dtype)
+        def project(dense: keras.layers.EinsumDense) -> Any:
+            kernel = ops.cast(ops.reshape(dense.kernel, (width, width)), rows.dtype)
+            bias = ops.cast(ops.reshape(dense.bias, (width,)), rows.dtype)
+            x = ops.matmul(rows, kernel) + bias
+            x = ops.reshape(x, (batch, length, heads, depth))
+            return ops.transpose(x, (0, 2, 1, 3))  # (B, H, T, K)
 
-        x = ops.matmul(rows, joined("kernel", (width, width), 1))
-        x = x + joined("bias", (width,), 0)  # (B * T, 3D)
-        x = ops.reshape(x, (batch, length, 3, heads, depth))
-        query, key, value = ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)))
+        query = project(attention.query_dense)
+        key = project(attention.key_dense)
+        value = project(attention.value_dense)
         # Product, scale and bias, in this order, are one kernel of TensorFlow's.
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * depth**-0.5
         if bias is not None:
