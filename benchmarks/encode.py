@@ -101,7 +101,7 @@ def report(ways: dict[str, turns.Way], count: int, folder: Path) -> str:
             roofline = f"{statistics.median(shares):.0%} ({speed:,.0f} GFLOP/s)"
         rows.append([name, f"{count / seconds:,.0f}", *ratios, cosine, roofline])
     columns = ["way", "sentences/s"]
-    columns += [f"times slower than ours {kind}" for kind in ours]
+    columns += [f"time over ours {kind}" for kind in ours]
     return turns.table([*columns, "cosine: lowest, mean", "roofline"], rows)
 
 
