@@ -178,7 +178,7 @@ def dual(chunk_size: int | None = None) -> tuple[DualEncoder, dict]:
     return model, dict(zip(("source", "target"), sides, strict=True))
 
 
-@pytest.mark.parametrize("chunk_size", [None, 3])
+@pytest.mark.parametrize("chunk_size", [None, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_step_with_kernels_is_a_step_without(chunk_size, monkeypatch) -> None:
     def after(on_cpu: bool) -> list[np.ndarray]:
         monkeypatch.setattr(kernels, "_on_cpu", lambda: on_cpu)
