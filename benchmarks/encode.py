@@ -19,7 +19,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import statistics
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,17 +55,12 @@ def main() -> None:
     parser.add_argument(
         "--batch-size", type=int, default=32, help="of the peers (their default: 32)"
     )
-    parser.add_argument("--folder", help="for the models (a new one)")
     options = parser.parse_args()
     if options.worker:
         work(options)
         return
-    import sys
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.folder or temporary)
+    with turns.folder_of(options) as (folder, arguments):
         prepare_model(options.shape, folder)
-        arguments = [*sys.argv[1:], "--folder", str(folder)]
         names = [
             *OURS,
             *(PEERS if turns.has("onnxruntime") else PEERS[:2]),
@@ -195,7 +189,7 @@ def export_onnx(model: Path, folder: Path) -> None:
 
 def work(options: Any) -> None:
     """One way, in its own process."""
-    texts = real_texts(options)
+    texts = turns.real_sentences(options.texts, options.count)
     folder, name = Path(options.folder), options.worker
     if name in BARE:
         run, gflop = bare_products(folder, texts, name.split()[-1])
@@ -207,11 +201,6 @@ def work(options: Any) -> None:
         vectors = encode(texts)
     np.save(folder / f"{name}.npy", vectors)
     turns.serve(lambda: encode(texts) is None)
-
-
-def real_texts(options: Any) -> list[str]:
-    """The sentences of the run."""
-    return turns.real_sentences(options.texts, options.count)
 
 
 def encoder(

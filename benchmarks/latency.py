@@ -11,8 +11,6 @@ LaBSE makes them.
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,15 +35,12 @@ def main() -> None:
     parser = turns.parser(__doc__)
     turns.add_texts(parser)
     parser.add_argument("--calls", type=int, default=300)
-    parser.add_argument("--folder", help="for the models (a new one)")
     options = parser.parse_args()
     if options.worker:
         work(options)
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.folder or temporary)
+    with turns.folder_of(options) as (folder, arguments):
         prepare_model("minilm", folder)
-        arguments = [*sys.argv[1:], "--folder", str(folder)]
         ways = turns.in_turns(WAYS, options, arguments)
     ours = ways[OURS].median("p50") if OURS in ways else float("nan")
     rows = []

@@ -10,8 +10,6 @@ model. "differ" counts sentences whose ids are not the same.
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,14 +25,11 @@ def main() -> None:
     parser = turns.parser(__doc__)
     turns.add_texts(parser, count=20_000)
     parser.add_argument("--model", default="labse-mini", help="whose vocabulary")
-    parser.add_argument("--folder", help="for the ids (a new one)")
     options = parser.parse_args()
     if options.worker:
         work(options)
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.folder or temporary)
-        arguments = [*sys.argv[1:], "--folder", str(folder)]
+    with turns.folder_of(options) as (folder, arguments):
         ways = turns.in_turns((OURS, THEIRS), options, arguments)
         rates = {name: options.count / way.median() for name, way in ways.items()}
         ids = [

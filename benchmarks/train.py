@@ -19,7 +19,6 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,15 +43,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--length", type=int, default=64, help="most tokens a side")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--folder", help="for the model (a new one)")
     options = parser.parse_args()
     if options.worker:
         work(options)
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.folder or temporary)
+    with turns.folder_of(options) as (folder, arguments):
         prepare_model(options.shape, folder)
-        arguments = [*sys.argv[1:], "--folder", str(folder)]
         names = [*OURS, *SORTED, *PEERS, INPUT]
         ways = turns.in_turns(names, options, arguments, fresh=True)
     rate = {name: way.median("pairs_per_second") for name, way in ways.items()}

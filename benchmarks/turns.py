@@ -19,8 +19,10 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,17 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--rounds", type=int, default=5, help="turns of each way")
     made.add_argument("--only", nargs="+", metavar="WAY", help="ways to run")
+    made.add_argument("--folder", help="for files between the ways (a new one)")
     made.add_argument("--worker", help=argparse.SUPPRESS)
     return made
+
+
+@contextmanager
+def folder_of(options: argparse.Namespace) -> Iterator[tuple[Path, list[str]]]:
+    """The run's folder, and the arguments that tell workers of it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.folder or temporary)
+        yield folder, [*sys.argv[1:], "--folder", str(folder)]
 
 
 def add_texts(made: argparse.ArgumentParser, count: int = 4096) -> None:
