@@ -161,7 +161,8 @@ class LaBSE(keras.Model):
         vectors = []
         with progress_bar("Encoding", total, "sentences", show=progress) as advance:
             for window in _windows(texts):
-                few = len(window) * preprocessor.sequence_length <= _FEW_TOKENS
+                most = len(window) * preprocessor.sequence_length
+                few = most <= min(_FEW_TOKENS, batch_tokens)
                 if few and keras.backend.backend() == "tensorflow":
                     vectors.append(self._encode_few(window))
                     advance(len(window))
