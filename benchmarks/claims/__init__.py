@@ -1,0 +1,1 @@
+"""The parts of `ablations.py`: `settings`, `text`, `runs` and `report`."""

@@ -1,0 +1,433 @@
+"""Tables and pictures out of the results of runs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from claims.settings import INDIAN, Group, Scale, Setting
+from labse_tf.evaluation.plots import new_figure, save_figure
+from labse_tf.files import write_text
+
+# Student's t, two-sided, 95 %, by degrees of freedom.
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
+# Differences below this many points say nothing to a user, however sure they are.
+SMALL = 0.5
+
+Results = Mapping[str, dict[str, Any]]
+
+
+class Difference(NamedTuple):
+    """What one row has more than another, in points, over the seeds that both have.
+
+    Attributes:
+        mean: Of the seeds' differences.
+        margin: Half of their 95 % interval; infinite with one seed.
+    """
+
+    mean: float
+    margin: float
+
+    def verdict(self, expected: str) -> str:
+        """What is to be said beside the paper.
+
+        Args:
+            expected: "better", "worse", "not worse", or "" where the paper says
+                nothing.
+
+        Returns:
+            A few words; in bold where we disagree.
+        """
+        low, high = self.mean - self.margin, self.mean + self.margin
+        if expected == "not worse":
+            if low > -SMALL:
+                return "as in the paper"
+            return "**worse: we disagree**" if high < -SMALL else "no clear answer"
+        if abs(self.mean) <= max(self.margin, SMALL):
+            return "no clear answer"
+        found = "better" if self.mean > 0 else "worse"
+        if not expected:
+            return found
+        agrees = found == expected
+        return f"{found}, as in the paper" if agrees else f"**{found}: we disagree**"
+
+
+def compare(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
+    """The difference of two rows, seed by seed.
+
+    Args:
+        ours: Seed -> points.
+        theirs: The same of what it is compared with.
+
+    Returns:
+        Mean and 95 % interval of the paired differences, by Student's t.
+
+    Raises:
+        ValueError: If they have no seed in common.
+    """
+    pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    if not pairs:
+        raise ValueError(
+            f"the rows have no seed in common. Received: {sorted(ours)} and "
+            f"{sorted(theirs)}"
+        )
+    if len(pairs) == 1:
+        return Difference(pairs[0], math.inf)
+    student = STUDENT.get(len(pairs) - 1, 2.571)
+    margin = student * statistics.stdev(pairs) / math.sqrt(len(pairs))
+    return Difference(statistics.mean(pairs), margin)
+
+
+# === Rows ===
+
+
+class Row(NamedTuple):
+    """A setting and its results by seed; those that have been run."""
+
+    setting: Setting
+    results: dict[int, dict[str, Any]]
+
+    def values(self, of: Callable[[dict[str, Any]], float | None]) -> dict[int, float]:
+        """Seed -> what `of` takes out of a result, where there is any."""
+        found = {seed: of(result) for seed, result in self.results.items()}
+        return {seed: x for seed, x in found.items() if x is not None}
+
+
+def rows_of(group: Group, results: Results) -> dict[str, Row]:
+    """The rows of a table by name; those without a result are left out."""
+    seeds = sorted({result["seed"] for result in results.values()})
+    rows = {}
+    for setting in group.settings:
+        keys = {seed: setting.plan.key(seed) for seed in seeds}
+        codes = setting.measured or setting.plan.languages
+        found = {
+            seed: about(results[key], codes)
+            for seed, key in keys.items()
+            if key in results
+        }
+        if found:
+            rows[setting.name] = Row(setting, found)
+    return rows
+
+
+def about(result: dict[str, Any], codes: Sequence[str]) -> dict[str, Any]:
+    """A result with the scores of some languages only."""
+
+    def chosen(values: Mapping[str, float]) -> dict[str, float]:
+        return {code: x for code, x in values.items() if code in codes}
+
+    scores = {name: chosen(values) for name, values in result["scores"].items()}
+    return {**result, "scores": scores, "unknown": chosen(result["unknown"])}
+
+
+def points(name: str, *, indian: bool = False) -> Callable[[dict[str, Any]], Any]:
+    """Mean accuracy over a set's languages, or the Indian ones, in per cent."""
+
+    def of(result: dict[str, Any]) -> float | None:
+        scores = result["scores"][name]
+        values = [x for code, x in scores.items() if not indian or code in INDIAN]
+        return 100 * statistics.mean(values) if values else None
+
+    return of
+
+
+def both(result: dict[str, Any]) -> float:
+    """Mean of the two sets' means, in per cent: what rows are compared by."""
+    return statistics.mean(points(name)(result) for name in ("tico19", "tatoeba"))
+
+
+def note(name: str, scale: float = 1.0) -> Callable[[dict[str, Any]], float | None]:
+    """What a run has noted beside its scores."""
+
+    def of(result: dict[str, Any]) -> float | None:
+        value = result["notes"].get(name)
+        return None if value is None else scale * value
+
+    return of
+
+
+def unknown(result: dict[str, Any]) -> float | None:
+    """Mean share of [UNK] of the Indian languages, of all where there is none."""
+    rates = result["unknown"]
+    chosen = [x for code, x in rates.items() if code in INDIAN] or list(rates.values())
+    return 100 * statistics.mean(chosen)
+
+
+def minutes(result: dict[str, Any]) -> float:
+    """Of training."""
+    return result["seconds"]["training"] / 60
+
+
+EXTRAS: dict[str, tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...]] = {
+    "stacking": (("masked-LM loss", note("pretraining_loss"), ".3f"),),
+    "growing": (("minutes of the last part", minutes, ".1f"),),
+    "noise": (
+        ("kept, %", note("kept", 100), ".1f"),
+        ("good among them, %", note("good_after", 100), ".1f"),
+    ),
+    "vocabulary": (("[UNK], %, Indian", unknown, ".2f"),),
+    "tokenizer": (("[UNK], %", unknown, ".2f"),),
+}
+
+
+def spread(values: Mapping[int, float], form: str = ".1f") -> str:
+    """Mean and standard deviation of the seeds."""
+    if not values:
+        return ""
+    mean = format(statistics.mean(values.values()), form)
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {format(statistics.stdev(values.values()), form)}"
+
+
+def table(group: Group, rows: Mapping[str, Row]) -> list[str]:
+    """A group's heading and its table, in Markdown."""
+    numbers = {name: number for number, name in enumerate(rows, start=1)}
+    extras = EXTRAS.get(group.name, ())
+    heads = ["TICO-19", "Indian", "Tatoeba", "Indian", *(name for name, _, _ in extras)]
+    lines = [f"## {group.title}", ""]
+    if group.about:
+        lines += [group.about, ""]
+    lines += [
+        f"| | | {' | '.join(heads)} | difference | the paper | here |",
+        f"|---:|---|{'---:|' * (len(heads) + 1)}---|---|",
+    ]
+    for name, row in rows.items():
+        cells = [
+            spread(row.values(points(which, indian=indian)))
+            for which in ("tico19", "tatoeba")
+            for indian in (False, True)
+        ]
+        cells += [spread(row.values(of), form) for _, of, form in extras]
+        difference, verdict = "", ""
+        against = row.setting.against
+        if against in rows:
+            found = compare(row.values(both), rows[against].values(both))
+            difference = f"{found.mean:+.1f}"
+            if math.isfinite(found.margin):
+                difference += f" ± {found.margin:.1f}"
+            difference += f" to {numbers[against]}"
+            verdict = found.verdict(row.setting.expected)
+        cells += [difference, row.setting.paper, verdict]
+        lines.append(f"| {numbers[name]} | {name} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def data_needed(rows: Mapping[str, Row]) -> list[str]:
+    """The share of the pairs that reaches what all reach without pre-training."""
+    curves = by_share(rows)
+    if "none" not in curves or 1.0 not in curves["none"]:
+        return []
+    goal = statistics.mean(curves["none"][1.0].values(both).values())
+    lines = [
+        f"The score of all pairs without pre-training, {goal:.1f}, is reached:",
+        "",
+    ]
+    for kind, curve in curves.items():
+        if kind == "none":
+            continue
+        means = {
+            share: statistics.mean(row.values(both).values())
+            for share, row in sorted(curve.items())
+        }
+        lines.append(f"- {kind}: {share_for(means, goal)}")
+    return [*lines, ""]
+
+
+def by_share(rows: Mapping[str, Row]) -> dict[str, dict[float, Row]]:
+    """Kind of pre-training -> share of the pairs -> row, with the paper's pooling."""
+    curves: dict[str, dict[float, Row]] = {}
+    for name, row in rows.items():
+        if row.setting.plan.pooling == "pooler":
+            kind = name.split(";")[0]
+            curves.setdefault(kind, {})[row.setting.plan.share] = row
+    return curves
+
+
+def share_for(means: Mapping[float, float], goal: float) -> str:
+    """Where a curve reaches a score, on a logarithmic axis between its points.
+
+    Args:
+        means: Share -> score, the smallest share first.
+        goal: The score.
+
+    Returns:
+        In words.
+    """
+    shares = list(means)
+    if means[shares[0]] >= goal:
+        return f"with {shares[0]:.0%} of them at most, the least that was tried"
+    for low, high in zip(shares, shares[1:], strict=False):
+        if means[high] >= goal:
+            part = (goal - means[low]) / (means[high] - means[low])
+            needed = low * (high / low) ** part
+            return f"with about {needed:.0%} of them"
+    return "with more than there are"
+
+
+# === Pictures ===
+
+
+def draw(path: Path, title: str, label: str, curves: Mapping[str, Any]) -> None:
+    """Lines with the seeds' standard deviation.
+
+    Args:
+        path: A PNG.
+        title: Of the picture.
+        label: Of the x axis.
+        curves: Name -> (x values, values by seed at each, whether x is logarithmic).
+    """
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    figure = new_figure(7, 4)
+    axes = figure.add_subplot()
+    for number, (name, (xs, values, logarithmic)) in enumerate(curves.items()):
+        means = [statistics.mean(v.values()) for v in values]
+        errors = [statistics.stdev(v.values()) if len(v) > 1 else 0.0 for v in values]
+        style = "--" if name.endswith("Tatoeba") else "-"
+        axes.errorbar(
+            xs,
+            means,
+            errors,
+            label=name,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            linestyle=style,
+            color=f"C{number // 2}",
+        )
+        if logarithmic:
+            axes.set_xscale("log", base=2)
+    ticks = sorted({x for xs, _, _ in curves.values() for x in xs})
+    axes.set_xticks(ticks)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x:.0%}" if "share" in label else f"{x:g}")
+    )
+    axes.set_xlabel(label)
+    axes.set_ylabel("accuracy, %")
+    axes.set_ylim(bottom=0)
+    axes.set_title(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def curve(
+    rows: Sequence[Row], x: Callable[[Setting], float], name: str, logarithmic: bool
+) -> dict[str, Any]:
+    """A line for TICO-19 and one for Tatoeba."""
+    rows = sorted(rows, key=lambda row: x(row.setting))
+    xs = [x(row.setting) for row in rows]
+    return {
+        f"{name}{title}": (xs, [row.values(points(key)) for row in rows], logarithmic)
+        for title, key in (("TICO-19", "tico19"), ("Tatoeba", "tatoeba"))
+    }
+
+
+def pictures(work: Path, tables: Mapping[str, dict[str, Row]]) -> dict[str, str]:
+    """Draws what there is.
+
+    Returns:
+        Table -> its picture's file name.
+    """
+    drawn = {}
+    if tables.get("margin"):
+        rows = list(tables["margin"].values())
+        drawn["margin"] = "ablations_margin.png"
+        curves = curve(rows, lambda s: s.plan.margin, "", False)
+        draw(work / drawn["margin"], "Margin, mean of the seeds", "margin", curves)
+    if tables.get("batch_size") or tables.get("equal_pairs"):
+        curves = {}
+        for key, name in (
+            ("batch_size", "equal steps, "),
+            ("equal_pairs", "equal pairs, "),
+        ):
+            if tables.get(key):
+                rows = list(tables[key].values())
+                curves |= curve(rows, lambda s: s.plan.batch_size, name, True)
+        drawn["equal_pairs" if tables.get("equal_pairs") else "batch_size"] = name = (
+            "ablations_batch_size.png"
+        )
+        draw(work / name, "Batch size, mean of the seeds", "pairs a step", curves)
+    if tables.get("amount") or tables.get("pretraining"):
+        curves = {}
+        if tables.get("amount"):
+            rows = list(tables["amount"].values())
+            curves |= curve(rows, lambda s: s.plan.share, "no layers, ", True)
+        for kind, shares in by_share(tables.get("pretraining", {})).items():
+            name = f"{kind}, pooler, "
+            curves |= curve(list(shares.values()), lambda s: s.plan.share, name, True)
+        drawn["amount" if tables.get("amount") else "pretraining"] = name = (
+            "ablations_data.png"
+        )
+        title = "Amount of data, mean of the seeds"
+        draw(work / name, title, "share of the pairs", curves)
+    return drawn
+
+
+# === The page ===
+
+
+def in_short(result: dict[str, Any]) -> str:
+    """A run's scores for a log."""
+    if not result:
+        return ""
+    means = (f"{points(name)(result):.1f}" for name in ("tico19", "tatoeba"))
+    return f": {' and '.join(means)} in {result['seconds']['all']:.0f} s"
+
+
+def write(work: Path, chosen: Sequence[Group], scale: Scale, results: Results) -> None:
+    """Writes `ablations.md` and its pictures.
+
+    Args:
+        work: The folder.
+        chosen: The tables; those with results of two plans at least are written.
+        scale: Of the runs.
+        results: By the key of plan and seed.
+    """
+    tables = {}
+    for group in chosen:
+        rows = rows_of(group, results)
+        # One run may stand in several tables, and is none by itself.
+        alone = len({row.setting.plan for row in rows.values()}) < 2
+        tables[group.name] = {} if alone else rows
+    drawn = pictures(work, tables)
+    seeds = sorted({result["seed"] for result in results.values()})
+    lines = [*introduction(scale, len(seeds)), ""]
+    for group in chosen:
+        if not tables[group.name]:
+            continue
+        lines += table(group, tables[group.name])
+        if group.name == "pretraining":
+            lines += data_needed(tables[group.name])
+        if group.name in drawn:
+            lines += [f"![{group.title}]({drawn[group.name]})", ""]
+    write_text(work / "ablations.md", "\n".join(lines).rstrip() + "\n")
+
+
+def introduction(scale: Scale, seeds: int) -> list[str]:
+    """What is the same in all tables, and how they are to be read."""
+    return [
+        "# The paper's claims, on a small setting",
+        "",
+        "Made by `benchmarks/ablations.py`; do not edit. Accuracy of the nearest "
+        "translation, per cent, mean of both directions and of the languages trained "
+        f"on, and of the Indian ones among them: mean of {seeds} "
+        f"seed{'s' * (seeds != 1)} ± their standard deviation. The difference is that "
+        "of the mean of the two sets to the row of that number, seed by seed, in "
+        "points, ± half of its 95 % interval (Student's t). An answer is clear if "
+        f"zero lies outside of the interval and the difference is {SMALL} points at "
+        "least.",
+        "",
+        "Unless said otherwise: no layers (the mean of the vectors of the tokens, "
+        f"{scale.vocabulary_size:,} of 128 dimensions, normalised), {scale.bag_steps} "
+        "steps of 512 pairs, margin 0.3, scale 20, languages mixed, duplicates masked; "
+        f"{scale.pairs:,} pairs of English with each of Hindi, Bengali, Marathi, "
+        "Tamil, Telugu, Malayalam, Urdu, Nepali, French, German, Russian, Chinese, "
+        "Arabic, Indonesian and Turkish, of four English words or more, mostly "
+        "messages and manuals of software.",
+    ]
