@@ -232,6 +232,7 @@ def test_bad_arguments_are_named(tmp_path) -> None:
         (r"`texts` must hold.*\[\]", {"texts": []}),
         (r"`texts` must hold.*'one'", {"texts": "one"}),
         (r"a preprocessor has none", {"interface": "preprocessor", "storage": "int8"}),
+        (r"`dtype` is of weights", {"interface": "preprocessor", "dtype": "bfloat16"}),
         (r"takes padded rows", {"interface": "encoder", "pad": "buckets"}),
     ):
         with pytest.raises(ValueError, match=message):

@@ -147,11 +147,13 @@ def export_saved_model(
     _check_choice("interface", interface, INTERFACES)
     _check_choice("storage", storage, STORAGES)
     _check_choice("pad", pad, PADS)
-    if interface == "preprocessor" and storage != "float32":
-        raise ValueError(
-            "`storage` is of weights, and a preprocessor has none. "
-            f"Received: storage={storage!r}"
-        )
+    if interface == "preprocessor":
+        for name, value in (("storage", storage), ("dtype", dtype or "float32")):
+            if value != "float32":
+                raise ValueError(
+                    f"`{name}` is of weights, and a preprocessor has none. "
+                    f"Received: {name}={value!r}"
+                )
     if interface == "encoder" and pad != "longest":
         raise ValueError(
             f"`pad` goes with text; an encoder takes padded rows. Received: pad={pad!r}"
