@@ -249,7 +249,7 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
         for plan, more in ((base, 0.0), (other, 0.05 + 0.002 * seed)):
             made = result(plan, seed, 0.4 + 0.01 * seed + more, 0.2)
             results[made["key"]] = made
-    report.write(tmp_path, [group], settings.FULL, results)
+    report.write(tmp_path, settings.groups(settings.FULL), settings.FULL, results)
     page = (tmp_path / "ablations.md").read_text()
     # TICO-19: mean of 50, 51 and 52; Indian ones: 40, 41 and 42.
     assert "| 1 | 0 | 51.0 ± 1.0 | 41.0 ± 1.0 | 20.0 ± 0.0 | 20.0 ± 0.0 |" in page

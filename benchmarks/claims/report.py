@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from claims.settings import INDIAN, Group, Scale, Setting
+from claims.settings import INDIAN, Group, Plan, Scale, Setting
 from labse_tf.evaluation.plots import new_figure, save_figure
 from labse_tf.files import write_text
 
@@ -180,11 +180,11 @@ def spread(values: Mapping[int, float], form: str = ".1f") -> str:
     mean = format(statistics.mean(values.values()), form)
     if len(values) == 1:
         return mean
-    return f"{mean} ± {format(statistics.stdev(values.values()), form)}"
+    return f"{mean} ± {format(deviation(values), form)}"
 
 
-def table(group: Group, rows: Mapping[str, Row]) -> list[str]:
-    """A group's heading and its table, in Markdown."""
+def table(group: Group, rows: Mapping[str, Row], seeds: int) -> list[str]:
+    """A group's heading and its table, in Markdown; rows with fewer seeds say so."""
     numbers = {name: number for number, name in enumerate(rows, start=1)}
     extras = EXTRAS.get(group.name, ())
     heads = ["TICO-19", "Indian", "Tatoeba", "Indian", *(name for name, _, _ in extras)]
@@ -204,7 +204,7 @@ def table(group: Group, rows: Mapping[str, Row]) -> list[str]:
         cells += [spread(row.values(of), form) for _, of, form in extras]
         difference, verdict = "", ""
         against = row.setting.against
-        if against in rows:
+        if against in rows and row.results.keys() & rows[against].results.keys():
             found = compare(row.values(both), rows[against].values(both))
             difference = f"{found.mean:+.1f}"
             if math.isfinite(found.margin):
@@ -212,7 +212,9 @@ def table(group: Group, rows: Mapping[str, Row]) -> list[str]:
             difference += f" to {numbers[against]}"
             verdict = found.verdict(row.setting.expected)
         cells += [difference, row.setting.paper, verdict]
-        lines.append(f"| {numbers[name]} | {name} | " + " | ".join(cells) + " |")
+        missing = f" ({len(row.results)} of {seeds} seeds)"
+        whole = name if len(row.results) == seeds else name + missing
+        lines.append(f"| {numbers[name]} | {whole} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
@@ -271,102 +273,112 @@ def share_for(means: Mapping[float, float], goal: float) -> str:
 # === Pictures ===
 
 
-def draw(path: Path, title: str, label: str, curves: Mapping[str, Any]) -> None:
-    """Lines with the seeds' standard deviation.
+class Curve(NamedTuple):
+    """A line of a picture.
+
+    Attributes:
+        xs: Where.
+        values: By seed, at each of them.
+    """
+
+    xs: list[float]
+    values: list[dict[int, float]]
+
+
+def curves_of(
+    rows: Iterable[Row], x: Callable[[Plan], float], name: str = ""
+) -> dict[str, Curve]:
+    """A line for TICO-19 and one for Tatoeba."""
+    there = sorted(rows, key=lambda row: x(row.setting.plan))
+    xs = [x(row.setting.plan) for row in there]
+    return {
+        f"{name}{title}": Curve(xs, [row.values(points(key)) for row in there])
+        for title, key in (("TICO-19", "tico19"), ("Tatoeba", "tatoeba"))
+    }
+
+
+def draw(path: Path, label: str, curves: Mapping[str, Curve]) -> None:
+    """Lines with the seeds' standard deviation, two of each colour.
 
     Args:
         path: A PNG.
-        title: Of the picture.
-        label: Of the x axis.
-        curves: Name -> (x values, values by seed at each, whether x is logarithmic).
+        label: Of the x axis, which is logarithmic but for the margin.
+        curves: By name, those of `curves_of` one after the other.
     """
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     figure = new_figure(7, 4)
     axes = figure.add_subplot()
-    for number, (name, (xs, values, logarithmic)) in enumerate(curves.items()):
-        means = [statistics.mean(v.values()) for v in values]
-        errors = [statistics.stdev(v.values()) if len(v) > 1 else 0.0 for v in values]
-        style = "--" if name.endswith("Tatoeba") else "-"
+    for number, (name, curve) in enumerate(curves.items()):
         axes.errorbar(
-            xs,
-            means,
-            errors,
+            curve.xs,
+            [statistics.mean(values.values()) for values in curve.values],
+            [deviation(values) for values in curve.values],
             label=name,
             marker="o",
             markersize=4,
             capsize=3,
-            linestyle=style,
+            linestyle="-" if number % 2 == 0 else "--",
             color=f"C{number // 2}",
         )
-        if logarithmic:
-            axes.set_xscale("log", base=2)
-    ticks = sorted({x for xs, _, _ in curves.values() for x in xs})
-    axes.set_xticks(ticks)
+    if label != "margin":
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted({x for curve in curves.values() for x in curve.xs}))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{x:.0%}" if "share" in label else f"{x:g}")
-    )
+    form = ".0%" if label.startswith("share") else "g"
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format(x, form)))
     axes.set_xlabel(label)
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel("accuracy, %, mean of the seeds")
     axes.set_ylim(bottom=0)
-    axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     save_figure(figure, path)
 
 
-def curve(
-    rows: Sequence[Row], x: Callable[[Setting], float], name: str, logarithmic: bool
-) -> dict[str, Any]:
-    """A line for TICO-19 and one for Tatoeba."""
-    rows = sorted(rows, key=lambda row: x(row.setting))
-    xs = [x(row.setting) for row in rows]
-    return {
-        f"{name}{title}": (xs, [row.values(points(key)) for row in rows], logarithmic)
-        for title, key in (("TICO-19", "tico19"), ("Tatoeba", "tatoeba"))
-    }
+def deviation(values: Mapping[int, float]) -> float:
+    """The seeds' standard deviation; 0 of one."""
+    return statistics.stdev(values.values()) if len(values) > 1 else 0.0
 
 
 def pictures(work: Path, tables: Mapping[str, dict[str, Row]]) -> dict[str, str]:
     """Draws what there is.
 
     Returns:
-        Table -> its picture's file name.
+        Table -> the file name of the picture that stands below it.
     """
+    sizes = {
+        **curves_of(tables["batch_size"].values(), batch_size, "equal steps, "),
+        **curves_of(tables["equal_pairs"].values(), batch_size, "equal pairs, "),
+    }
+    data = curves_of(tables["amount"].values(), share, "no layers, ")
+    for kind, rows in by_share(tables["pretraining"]).items():
+        data |= curves_of(rows.values(), share, f"{kind}, pooler, ")
     drawn = {}
-    if tables.get("margin"):
-        rows = list(tables["margin"].values())
-        drawn["margin"] = "ablations_margin.png"
-        curves = curve(rows, lambda s: s.plan.margin, "", False)
-        draw(work / drawn["margin"], "Margin, mean of the seeds", "margin", curves)
-    if tables.get("batch_size") or tables.get("equal_pairs"):
-        curves = {}
-        for key, name in (
-            ("batch_size", "equal steps, "),
-            ("equal_pairs", "equal pairs, "),
-        ):
-            if tables.get(key):
-                rows = list(tables[key].values())
-                curves |= curve(rows, lambda s: s.plan.batch_size, name, True)
-        drawn["equal_pairs" if tables.get("equal_pairs") else "batch_size"] = name = (
-            "ablations_batch_size.png"
-        )
-        draw(work / name, "Batch size, mean of the seeds", "pairs a step", curves)
-    if tables.get("amount") or tables.get("pretraining"):
-        curves = {}
-        if tables.get("amount"):
-            rows = list(tables["amount"].values())
-            curves |= curve(rows, lambda s: s.plan.share, "no layers, ", True)
-        for kind, shares in by_share(tables.get("pretraining", {})).items():
-            name = f"{kind}, pooler, "
-            curves |= curve(list(shares.values()), lambda s: s.plan.share, name, True)
-        drawn["amount" if tables.get("amount") else "pretraining"] = name = (
-            "ablations_data.png"
-        )
-        title = "Amount of data, mean of the seeds"
-        draw(work / name, title, "share of the pairs", curves)
+    for table, name, label, curves in (
+        (
+            "margin",
+            "margin",
+            "margin",
+            curves_of(tables["margin"].values(), lambda plan: plan.margin),
+        ),
+        ("equal_pairs", "batch_size", "pairs a step", sizes),
+        ("amount", "data", "share of the pairs", data),
+    ):
+        there = {title: curve for title, curve in curves.items() if len(curve.xs) > 1}
+        if there:
+            drawn[table] = f"ablations_{name}.png"
+            draw(work / drawn[table], label, there)
     return drawn
+
+
+def batch_size(plan: Plan) -> float:
+    """Of a plan, along an axis."""
+    return plan.batch_size
+
+
+def share(plan: Plan) -> float:
+    """Of the pairs, along an axis."""
+    return plan.share
 
 
 # === The page ===
@@ -380,17 +392,17 @@ def in_short(result: dict[str, Any]) -> str:
     return f": {' and '.join(means)} in {result['seconds']['all']:.0f} s"
 
 
-def write(work: Path, chosen: Sequence[Group], scale: Scale, results: Results) -> None:
+def write(work: Path, groups: Sequence[Group], scale: Scale, results: Results) -> None:
     """Writes `ablations.md` and its pictures.
 
     Args:
         work: The folder.
-        chosen: The tables; those with results of two plans at least are written.
+        groups: All tables; those with results of two plans at least are written.
         scale: Of the runs.
         results: By the key of plan and seed.
     """
     tables = {}
-    for group in chosen:
+    for group in groups:
         rows = rows_of(group, results)
         # One run may stand in several tables, and is none by itself.
         alone = len({row.setting.plan for row in rows.values()}) < 2
@@ -398,10 +410,10 @@ def write(work: Path, chosen: Sequence[Group], scale: Scale, results: Results) -
     drawn = pictures(work, tables)
     seeds = sorted({result["seed"] for result in results.values()})
     lines = [*introduction(scale, len(seeds)), ""]
-    for group in chosen:
+    for group in groups:
         if not tables[group.name]:
             continue
-        lines += table(group, tables[group.name])
+        lines += table(group, tables[group.name], len(seeds))
         if group.name == "pretraining":
             lines += data_needed(tables[group.name])
         if group.name in drawn:

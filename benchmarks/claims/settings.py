@@ -164,14 +164,12 @@ class Group(NamedTuple):
         title: Its heading.
         about: What is the same in all rows, and what is not.
         settings: Its rows.
-        axis: What the picture has along it, if there is one.
     """
 
     name: str
     title: str
     about: str
     settings: tuple[Setting, ...]
-    axis: str = ""
 
 
 def groups(scale: Scale) -> list[Group]:
@@ -347,7 +345,7 @@ def _margin(bag: Plan) -> Group:
         paper = "a margin matters much" + ("; 0.3 is taken" if margin == 0.3 else "")
         plan = _change(bag, margin=margin)
         rows.append(Setting(f"{margin}", plan, "0", "better", paper))
-    return Group("margin", "Margin", "At scale 20.", tuple(rows), "margin")
+    return Group("margin", "Margin", "At scale 20.", tuple(rows))
 
 
 def _scale(bag: Plan) -> Group:
@@ -408,7 +406,6 @@ def _batch_size(bag: Plan) -> Group:
         "Batch size, at equal steps",
         f"{bag.steps} steps: a larger batch sees more pairs.",
         _sizes(bag, dict.fromkeys(BATCH_SIZES, bag.steps)),
-        "batch size",
     )
 
 
@@ -485,7 +482,6 @@ def _amount(bag: Plan) -> Group:
         "Amount of data",
         "Equal steps: fewer pairs are seen more often.",
         tuple(rows),
-        "share of the pairs",
     )
 
 
