@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from claims.settings import INDIAN, Group, Plan, Scale, Setting
+from claims.settings import INDIAN, LAYERS, Group, Plan, Scale, Setting
 from labse_tf.evaluation.plots import new_figure, save_figure
 from labse_tf.files import write_text
 
@@ -352,7 +352,7 @@ def pictures(work: Path, tables: Mapping[str, dict[str, Row]]) -> dict[str, str]
     }
     data = curves_of(tables["amount"].values(), share, "no layers, ")
     for kind, rows in by_share(tables["pretraining"]).items():
-        data |= curves_of(rows.values(), share, f"{kind}, pooler, ")
+        data |= curves_of(rows.values(), share, f"{LAYERS} layers, {kind}, ")
     drawn = {}
     for table, name, label, curves in (
         (

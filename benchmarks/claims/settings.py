@@ -354,7 +354,7 @@ def _scale(bag: Plan) -> Group:
             f"{scale}",
             _change(bag, scale=float(scale)),
             "" if scale == 20 else "20",
-            "better" if scale == 100 else "",
+            "",
             "none given; the official YAML has 100" if scale == 100 else "",
         )
         for scale in (20, 10, 50, 100)
@@ -394,7 +394,7 @@ def _sizes(bag: Plan, steps: dict[int, int]) -> tuple[Setting, ...]:
             _change(bag, batch_size=size, steps=steps[size]),
             "" if size == BATCH_SIZES[0] else f"{BATCH_SIZES[0]}",
             "better" if size > BATCH_SIZES[0] else "",
-            "large batches, 4,096 in the end" if size > BATCH_SIZES[0] else "",
+            "large batches are taken, 4,096" if size > BATCH_SIZES[0] else "",
         )
         for size in BATCH_SIZES
     )
