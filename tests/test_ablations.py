@@ -9,6 +9,7 @@ import math
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -369,6 +370,7 @@ def test_one_makes_and_the_others_wait(tmp_path: Path) -> None:
     def make(number: int) -> None:
         with text.made_once(path) as missing:
             if missing:
+                time.sleep(0.05)
                 made.append(number)
                 path.write_text("x")
 
