@@ -387,13 +387,13 @@ def _replicas(bag: Plan) -> Group:
 BATCH_SIZES = (64, 128, 256, 512, 1024, 2048)
 
 
-def _sizes(bag: Plan, steps: dict[int, int]) -> tuple[Setting, ...]:
+def _sizes(bag: Plan, steps: dict[int, int], expected: str = "") -> tuple[Setting, ...]:
     return tuple(
         Setting(
             f"{size:,}",
             _change(bag, batch_size=size, steps=steps[size]),
             "" if size == BATCH_SIZES[0] else f"{BATCH_SIZES[0]}",
-            "better" if size > BATCH_SIZES[0] else "",
+            expected if size > BATCH_SIZES[0] else "",
             "large batches are taken, 4,096" if size > BATCH_SIZES[0] else "",
         )
         for size in BATCH_SIZES
@@ -405,7 +405,7 @@ def _batch_size(bag: Plan) -> Group:
         "batch_size",
         "Batch size, at equal steps",
         f"{bag.steps} steps: a larger batch sees more pairs.",
-        _sizes(bag, dict.fromkeys(BATCH_SIZES, bag.steps)),
+        _sizes(bag, dict.fromkeys(BATCH_SIZES, bag.steps), "better"),
     )
 
 
