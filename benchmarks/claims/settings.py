@@ -272,8 +272,10 @@ def _pretraining(scale: Scale) -> Group:
         f"{LAYERS} layers; {scale.pretrain_steps:,} steps of masked language modelling "
         f"in three stages, then {scale.tune_steps} steps of 64 pairs. The text is the "
         "same for all: pre-training sees all of it, as sentences (MLM) or half of its "
-        "rows as pairs (TLM), and the dual encoder a share of its pairs. `pooler` is "
-        "the paper's: [CLS] and a dense layer.",
+        "rows as pairs (TLM), and the dual encoder a share of its pairs, of which it "
+        f"draws {scale.tune_steps * 64:,}, as often as it takes; all are "
+        f"{scale.pairs * len(LANGUAGES):,}. `pooler` is the paper's: [CLS] and a dense "
+        "layer.",
         tuple(rows),
     )
 
