@@ -95,10 +95,12 @@ def test_stages_and_a_fresh_start_multiply_as_much() -> None:
             made = setting.plan.pretraining
             assert made is not None
             left = made.steps - sum(steps for _, steps in made.stages)
+            parts = (*made.stages, (settings.LAYERS, left))
+            assert made.parts() == list(parts)
             costs.append(
                 sum(
                     steps * settings.row_cost(layers, scale.vocabulary_size)
-                    for layers, steps in (*made.stages, (settings.LAYERS, left))
+                    for layers, steps in parts
                 )
             )
         fresh, stacked = costs

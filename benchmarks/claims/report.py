@@ -17,6 +17,8 @@ STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
 # Differences below this many points say nothing to a user, however sure they are.
 SMALL = 0.5
 
+SETS = ("tico19", "tatoeba")
+
 Results = Mapping[str, dict[str, Any]]
 
 
@@ -136,7 +138,7 @@ def points(name: str, *, indian: bool = False) -> Callable[[dict[str, Any]], Any
 
 def both(result: dict[str, Any]) -> float:
     """Mean of the two sets' means, in per cent: what rows are compared by."""
-    return statistics.mean(points(name)(result) for name in ("tico19", "tatoeba"))
+    return statistics.mean(points(name)(result) for name in SETS)
 
 
 def note(name: str, scale: float = 1.0) -> Callable[[dict[str, Any]], float | None]:
@@ -198,7 +200,7 @@ def table(group: Group, rows: Mapping[str, Row], seeds: int) -> list[str]:
     for name, row in rows.items():
         cells = [
             spread(row.values(points(which, indian=indian)))
-            for which in ("tico19", "tatoeba")
+            for which in SETS
             for indian in (False, True)
         ]
         cells += [spread(row.values(of), form) for _, of, form in extras]
@@ -388,7 +390,7 @@ def in_short(result: dict[str, Any]) -> str:
     """A run's scores for a log."""
     if not result:
         return ""
-    means = (f"{points(name)(result):.1f}" for name in ("tico19", "tatoeba"))
+    means = (f"{points(name)(result):.1f}" for name in SETS)
     return f": {' and '.join(means)} in {result['seconds']['all']:.0f} s"
 
 

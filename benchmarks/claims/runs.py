@@ -26,8 +26,6 @@ from claims.settings import (
     Scale,
 )
 
-SETS = ("tico19", "tatoeba")
-
 
 class Place(NamedTuple):
     """Where text comes from and results go.
@@ -67,9 +65,8 @@ class Job(NamedTuple):
         if self.plan is not None:
             return self.plan.cost()
         assert self.pretraining is not None
-        before = sum(steps for _, steps in self.pretraining.stages)
-        rows = [*self.pretraining.stages, (LAYERS, self.pretraining.steps - before)]
-        return 10 + sum(steps * (0.03 + 0.025 * layers) for layers, steps in rows)
+        parts = self.pretraining.parts()
+        return 10 + sum(steps * (0.03 + 0.025 * layers) for layers, steps in parts)
 
     def is_done(self, work: Path) -> bool:
         """Whether there is nothing left to do."""

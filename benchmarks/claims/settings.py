@@ -73,6 +73,11 @@ class Pretraining:
     stages: tuple[tuple[int, int], ...]
     steps: int
 
+    def parts(self) -> list[tuple[int, int]]:
+        """Layers and steps of all stages, the last one too."""
+        before = sum(steps for _, steps in self.stages)
+        return [*self.stages, (LAYERS, self.steps - before)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -214,13 +219,10 @@ def row_cost(num_layers: int, vocabulary_size: int) -> int:
     return ROW_LENGTH * num_layers * (block + attention) + PREDICTIONS * head
 
 
-def equal_compute(steps: int, vocabulary_size: int) -> int:
-    """Steps with all layers that cost what the three stages together do."""
-    *shallow, deep = *paper_stages(steps), (LAYERS, 0)
-    rest = steps - sum(count for _, count in shallow)
-    cost = sum(n * row_cost(layers, vocabulary_size) for layers, n in shallow)
-    whole = row_cost(deep[0], vocabulary_size)
-    return round((cost + rest * whole) / whole)
+def equal_compute(staged: Pretraining, vocabulary_size: int) -> int:
+    """Steps with all layers that cost what the stages together do."""
+    cost = sum(n * row_cost(layers, vocabulary_size) for layers, n in staged.parts())
+    return round(cost / row_cost(LAYERS, vocabulary_size))
 
 
 def _tuned(scale: Scale, **changes: object) -> Plan:
@@ -285,8 +287,9 @@ def _name(kind: str, pooling: str, share: float) -> str:
 
 
 def _stacking(scale: Scale) -> Group:
-    steps = equal_compute(scale.pretrain_steps, scale.vocabulary_size)
-    stacked = _tuned(scale, pooling="pooler", pretraining=_pretrained(scale, 0.5))
+    staged = _pretrained(scale, 0.5)
+    steps = equal_compute(staged, scale.vocabulary_size)
+    stacked = _tuned(scale, pooling="pooler", pretraining=staged)
     scratch = _change(stacked, pretraining=Pretraining(0.5, (), steps))
     return Group(
         "stacking",
