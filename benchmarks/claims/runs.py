@@ -25,6 +25,7 @@ from claims.settings import (
     Pretraining,
     Scale,
 )
+from labse_tf.files import write_text
 
 
 class Place(NamedTuple):
@@ -134,21 +135,10 @@ def run(
     started = time.perf_counter()
     corpus, notes = training_corpus(plan, seed, place)
     dual = compiled(plan, seed, place)
-    from labse_tf import data
-
     encoder = dual.encoder
     prepared = time.perf_counter()
     if plan.steps:
-        batches = data.sentence_pairs(
-            corpus,
-            encoder.text_preprocessor(),
-            batch_size=plan.batch_size,
-            steps=plan.steps,
-            seed=seed,
-            batches=plan.batches,  # type: ignore[arg-type]
-        )
-        history = dual.fit(batches, shuffle=False, verbose=0).history
-        notes["loss"] = float(history["loss"][-1])
+        notes["loss"] = fit(dual, corpus, plan, seed)
     trained = time.perf_counter()
     scores, unknown = measure(plan, encoder, place)
     if plan.pretraining is not None:
@@ -168,8 +158,24 @@ def run(
     if keep is not None:
         encoder.save_to_preset(keep)
     path = result_path(place.work, plan, seed)
-    text.write_text(path, json.dumps(result) + "\n")
+    write_text(path, json.dumps(result) + "\n")
     return result
+
+
+def fit(dual: Any, corpus: Any, plan: Plan, seed: int) -> float:
+    """Trains for a plan's steps; returns the mean loss."""
+    from labse_tf.data import sentence_pairs
+
+    batches = sentence_pairs(
+        corpus,
+        dual.encoder.text_preprocessor(),
+        batch_size=plan.batch_size,
+        steps=plan.steps,
+        seed=seed,
+        batches=plan.batches,  # type: ignore[arg-type]
+    )
+    history = dual.fit(batches, shuffle=False, verbose=0).history
+    return float(history["loss"][-1])
 
 
 def training_corpus(
@@ -283,7 +289,7 @@ def scorer(place: Place) -> Path:
     """The encoder that pairs are filtered by; its pairs are nobody else's."""
     import keras
 
-    from labse_tf.data import ParallelCorpus, sentence_pairs
+    from labse_tf.data import ParallelCorpus
 
     plan = Plan(steps=place.scale.bag_steps)
     folder = place.work / "models" / "scorer"
@@ -297,13 +303,7 @@ def scorer(place: Place) -> Path:
                     place.work, "scorer", language, place.scale.scorer_pairs
                 )
             )
-            batches = sentence_pairs(
-                pairs,
-                dual.encoder.text_preprocessor(),
-                batch_size=plan.batch_size,
-                steps=plan.steps,
-            )
-            dual.fit(batches, shuffle=False, verbose=0)
+            fit(dual, pairs, plan, 0)
             dual.encoder.save_to_preset(folder)
             del dual
             keras.backend.clear_session()

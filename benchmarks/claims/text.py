@@ -51,6 +51,9 @@ def choose_pairs(corpus: Path, work: Path, scale: Scale) -> None:
         ValueError: If a language has too few pairs.
     """
     for language in (*LANGUAGES, *UNSPACED):
+        paths = {n: work / n / f"en-{language}.tsv" for n in ("scorer", "train")}
+        if all(path.exists() for path in paths.values()):
+            continue
         rows = [
             row
             for row in data.read_pairs(
@@ -70,10 +73,7 @@ def choose_pairs(corpus: Path, work: Path, scale: Scale) -> None:
                     f"{corpus}: expected {count:,} pairs of {language} with four "
                     f"English words. Received: {len(parts[name]):,} for {name}"
                 )
-            path = work / name / f"en-{language}.tsv"
-            with made_once(path) as missing:
-                if missing:
-                    write_pairs(path, parts[name][:count])
+            write_pairs(paths[name], parts[name][:count])
 
 
 def read_text(work: Path, name: str, language: str, count: int) -> list[SentencePair]:
@@ -146,17 +146,14 @@ def filtered(
         status = main([*command, "--output", str(kept)])
     if status:
         raise RuntimeError(f"labse-tf {' '.join(command)} ended with {status}")
+    good = {line for line, (_, is_good) in zip(lines, rows, strict=True) if is_good}
     left: dict[str, list[SentencePair]] = {language: [] for language in pairs}
+    count = still = 0
     for line in kept.read_text(encoding="utf-8").splitlines():
         language, source, target = line.split("\t")
         left[language].append(SentencePair(source, target, language))
-    good = {line for line, (_, is_good) in zip(lines, rows, strict=True) if is_good}
-    count = sum(map(len, left.values()))
-    still = sum(
-        f"{language}\t{row.source}\t{row.target}" in good
-        for language, some in left.items()
-        for row in some
-    )
+        count += 1
+        still += line in good
     for path in (text, sample, kept):
         path.unlink()
     return left, {
