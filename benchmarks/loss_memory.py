@@ -285,8 +285,8 @@ def masked_lm(setting: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import numpy as np
 
     from labse_tf.models import LaBSEBackbone
+    from labse_tf.models.masked_lm import MaskedLM
     from labse_tf.optimizers import adamw
-    from labse_tf.pretraining import MaskedLM
 
     keras.utils.set_random_seed(0)
     size, dim, length = (setting[k] for k in ("vocabulary", "dim", "length"))

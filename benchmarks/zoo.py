@@ -161,7 +161,7 @@ def draw_similarity(model: labse_tf.LaBSE, name: str, path: Path) -> None:
 
 def draw_curve(folder: Path, path: Path) -> None:
     """Loss, and accuracy on held-out pairs or in the batch, against minutes."""
-    from labse_tf.evaluation.plots import new_figure, save_figure
+    from labse_tf.plots import new_figure, save_figure
 
     whole = json.loads((folder / "run.json").read_text())["recipe"]["batch_size"]
     log = (folder / "training_log.jsonl").read_text()

@@ -11,9 +11,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from labse_tf.blocks import cut_rows, empty_rows, outside_eager, over_blocks, write_rows
+from labse_tf.blockwise import (
+    cut_rows,
+    empty_rows,
+    outside_eager,
+    over_blocks,
+    write_rows,
+)
 from labse_tf.distribute import all_gather_rows, global_row_ids, replica_count
-from labse_tf.layers import pair_masks
+from labse_tf.duplicates import pair_masks
 
 # A logit that leaves nothing of its column after the softmax, and is finite.
 _MASKED = -1e9
@@ -50,7 +56,7 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         target: float `(b, D)`, unit vectors; row i translates row i of `source`.
         sample_weight: Must be `None`.
         source_ids: int32 `(b, 2)` fingerprints, equal for equal sentences; see
-            `labse_tf.layers.sentence_fingerprints`.
+            `labse_tf.duplicates.sentence_fingerprints`.
         target_ids: The same for the targets; both or none.
 
     Returns:

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from labse_tf.blocks import cut_rows, over_blocks
+from labse_tf.blockwise import cut_rows, over_blocks
 from labse_tf.distribute import all_gather_rows, global_row_ids
-from labse_tf.layers import pair_masks
+from labse_tf.duplicates import pair_masks
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")

@@ -496,7 +496,7 @@ def _pretrain(
     progress: bool | None,
 ) -> Path:
     """Trains the masked language model and returns its preset's directory."""
-    from labse_tf.pretraining import pretrain
+    from labse_tf.training.masked_lm import pretrain
 
     target = folder / "pretrained"
     if presets.is_preset(target):

@@ -38,8 +38,8 @@ from labse_tf.data import (
     has_one_language,
     load_sentences,
 )
-from labse_tf.evaluation.languages import LANGUAGES, language_code, language_name
 from labse_tf.files import check_vacant, whole_directory, write_text
+from labse_tf.languages import LANGUAGES, language_code, language_name
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.progress import announce, progress_bar

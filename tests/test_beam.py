@@ -27,9 +27,9 @@ import labse_tf.beam as pipelines  # noqa: E402
 from labse_tf import cli, data, tokenizers  # noqa: E402
 from labse_tf.beam import cleaning, commands, ordering  # noqa: E402
 from labse_tf.beam.files import find_files  # noqa: E402
-from labse_tf.cli.commands import encoder  # noqa: E402
 from labse_tf.data import CleaningReport, CleaningRules, HeldOut, SentencePair  # noqa: E402
 from labse_tf.data.cleaning import new_report  # noqa: E402
+from labse_tf.encoders import encoder  # noqa: E402
 
 RUNNER = "FnApiRunner"  # the direct runner without a download of Prism before it
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from labse_tf.models.block import TransformerBlock
+from labse_tf.models.transformer_block import TransformerBlock
 
 B, T, D, H, F = 5, 9, 24, 4, 40
 

@@ -12,8 +12,9 @@ import tensorflow as tf
 from test_models import make_model, pairs
 
 from labse_tf.losses import AdditiveMarginSoftmax
-from labse_tf.models import DualEncoder, chunking
-from labse_tf.models.chunking import (
+from labse_tf.models import DualEncoder
+from labse_tf.models import gradient_caching as chunking
+from labse_tf.models.gradient_caching import (
     Chunks,
     chunk_gradients,
     encode_chunks,
@@ -207,7 +208,7 @@ def test_xla_compiles_a_step_of_whole_chunks() -> None:
 
 
 def test_chunks_are_kept_by_saving_and_growing(tmp_path: Path) -> None:
-    from labse_tf.pretraining import grow
+    from labse_tf.training.growing import grow
 
     dual = make_dual(make_model(num_layers=1), 4, 2)
     dual.optimizer.build(dual.trainable_variables)

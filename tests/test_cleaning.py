@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labse_tf import cli, data
-from labse_tf.cli import text as text_commands
+from labse_tf.cli import clean as text_commands
 from labse_tf.data import CleaningRules, HeldOut, SentencePair, clean_pairs
 from labse_tf.data.cleaning import DUPLICATES, RULES, new_report, pairs, rules, scripts
 
@@ -86,7 +86,7 @@ def test_scripts_of_languages() -> None:
     assert scripts.scripts_of("zh_TW") == {"Hani", "Bopo"}
     assert scripts.scripts_of("qqq") is scripts.scripts_of("not a code") is None
     # Every script of the table of languages is one whose letters are known.
-    from labse_tf.evaluation.languages import LANGUAGES
+    from labse_tf.languages import LANGUAGES
 
     assert [code for code in LANGUAGES if scripts.scripts_of(code) is None] == []
 

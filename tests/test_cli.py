@@ -17,8 +17,8 @@ import pytest
 from test_models import make_model, sentences
 
 from labse_tf import cli, presets
-from labse_tf.cli import exchange, use
-from labse_tf.cli.use import _line_blocks
+from labse_tf.cli import convert, embed, search
+from labse_tf.cli.embed import line_blocks
 from labse_tf.models import LaBSE
 
 
@@ -151,7 +151,7 @@ def test_embedding_a_larger_file_by_blocks(tmp_path, preset, monkeypatch) -> Non
     texts = sentences(300)
     path = tmp_path / "text.txt"
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    blocks = list(_line_blocks(path, size=128))
+    blocks = list(line_blocks(path, size=128))
     assert [len(block) for block in blocks] == [128, 128, 44]
     assert [line for block in blocks for line in block] == texts
     output = tmp_path / "vectors.npy"
@@ -184,7 +184,7 @@ def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypat
     first.write_text("".join(f"{t}\n\n" for t in texts[:20]), encoding="utf-8")
     second.write_text("\n".join(texts[20:]), encoding="utf-8")
     # Blocks smaller than a file: rows are counted through files and blank lines.
-    monkeypatch.setattr(use, "_line_blocks", lambda path: _line_blocks(path, size=7))
+    monkeypatch.setattr(search, "line_blocks", lambda path: line_blocks(path, size=7))
     report = tmp_path / "found.json"
     query = texts[25]
     arguments = ("search", query, first, second, "--model", preset)
@@ -240,7 +240,7 @@ def test_files_of_all_kinds_train_together(tmp_path, preset, capsys) -> None:
 def test_convert_makes_a_smaller_preset_of_nearly_the_same_vectors(
     tmp_path, preset, capsys
 ) -> None:
-    assert presets.STORAGES == exchange._STORAGES
+    assert presets.STORAGES == convert._STORAGES
     target = tmp_path / "small"
     assert run("convert", preset, "--storage", "int8", "--output", target) == 0
     assert "int8: " in capsys.readouterr().out
@@ -386,7 +386,7 @@ def test_our_fault_is_not_the_users(monkeypatch, preset, tmp_path) -> None:
     def broken(name: str, dtype: str) -> None:
         raise TypeError("ours")
 
-    monkeypatch.setattr(use, "encoder", broken)
+    monkeypatch.setattr(embed, "encoder", broken)
     (tmp_path / "t.txt").write_text("one\n")
     with pytest.raises(TypeError, match="ours"):
         run("embed", tmp_path / "t.txt", "--model", preset, "--output", "v.npy")

@@ -921,7 +921,7 @@ def test_batches_do_not_depend_on_process_or_order_of_files(tmp_path):
         "c = data.load_pairs(sys.argv[1:])\n"
         "p = list(data.mixture(c.counts).values())\n"
         "for o in (False, True):\n"
-        "    plan = data.pipeline._plan("
+        "    plan = data.sampling._plan("
         "c, p, 8, 1, 0, lengths=c._lengths, one_language=o)\n"
         "    print(zlib.crc32(b''.join(r.tobytes() for r in "
         "itertools.islice(plan, 200))))\n"
@@ -1215,7 +1215,7 @@ def test_readers_and_plans_do_not_need_tensorflow():
         "import sys; sys.modules['tensorflow'] = None\n"
         "from labse_tf import data\n"
         "c = data.ParallelCorpus([data.SentencePair('a', 'b', 'hi')] * 9)\n"
-        "p = data.pipeline._plan("
+        "p = data.sampling._plan("
         "c, [1.0], 2, 0, 0, lengths=c._lengths, one_language=True)\n"
         "print(len(next(p)))\n"
     )

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from labse_tf.cli import environment
-from labse_tf.cli.doctor import LEVELS, diagnose, report
-from labse_tf.cli.environment import Facts, Module
+from labse_tf.cli.doctor import report
+from labse_tf.doctor import environment
+from labse_tf.doctor.diagnosis import LEVELS, diagnose
+from labse_tf.doctor.environment import Facts, Module
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,8 +21,8 @@ from labse_tf.evaluation import (
     tatoeba,
     translation_accuracy,
 )
-from labse_tf.evaluation.laser import _tatoeba_files
 from labse_tf.evaluation.reading import read_lines
+from labse_tf.evaluation.tatoeba import _tatoeba_files
 
 # === Languages ===
 

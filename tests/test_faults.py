@@ -32,7 +32,6 @@ from labse_tf.data import ParallelCorpus, sentence_pairs
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, adamw
-from labse_tf.pretraining import grow
 from labse_tf.training import (
     Interrupted,
     Run,
@@ -40,6 +39,7 @@ from labse_tf.training import (
     train_dual_encoder,
     untrained_encoder,
 )
+from labse_tf.training.growing import grow
 
 slow = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from labse_tf import kernels
-from labse_tf.kernels import cpu_kernels
+from labse_tf import cpu_kernels as kernels
+from labse_tf.cpu_kernels import cpu_kernels
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 

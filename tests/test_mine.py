@@ -13,7 +13,8 @@ from test_cli import fails, run
 
 from labse_tf import mining
 from labse_tf.cli import mine
-from labse_tf.mining import DistinctLines, embed_to_disk, neighbors, texts
+from labse_tf.mining import DistinctLines, embed_to_disk, neighbors
+from labse_tf.text import distinct_lines
 
 # "Translations" are the same words in capitals.
 WORDS = [f"word{i}" for i in range(200)]
@@ -127,7 +128,7 @@ def test_a_stopped_mine_goes_on_and_ends_as_one_undisturbed(tmp_path, monkeypatc
     left, right, _ = two_files(tmp_path)
     whole, output = tmp_path / "whole.tsv", tmp_path / "pairs.tsv"
     assert run("mine", left, right, "-o", whole) == 0
-    monkeypatch.setattr(texts, "_BLOCK", 8)
+    monkeypatch.setattr(distinct_lines, "_BLOCK", 8)
     encoded: list[int] = []
 
     def stops(sentences: list[str]) -> np.ndarray:

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 from labse_tf import layers, presets
-from labse_tf.layers import POOLINGS, sentence_fingerprints
+from labse_tf.duplicates import sentence_fingerprints
+from labse_tf.layers import POOLINGS
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import (
     FEATURES,

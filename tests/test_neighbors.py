@@ -220,7 +220,7 @@ def test_killed_and_resumed_is_undisturbed(tmp_path, start, monkeypatch) -> None
     expected = go("whole")
     assert not (tmp_path / "whole" / "neighbors.npy").exists()
 
-    from labse_tf.training import session
+    from labse_tf.training import growing, session
 
     class Killed(session.Session):
         def fit(self, model, batches, stage) -> None:
@@ -231,7 +231,7 @@ def test_killed_and_resumed_is_undisturbed(tmp_path, start, monkeypatch) -> None
             raise Interrupted(15, 4)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "Session", Killed)
+        patch.setattr(growing, "Session", Killed)
         with pytest.raises(Interrupted):
             go("killed")
     assert [p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()]

@@ -17,9 +17,9 @@ from test_training import files, start, wait_for_step
 from labse_tf import presets
 from labse_tf.cli import main
 from labse_tf.data import MonolingualCorpus, ParallelCorpus, SentencePair
-from labse_tf.pretraining import pretrain
 from labse_tf.recipes import PretrainingRecipe, Recipe
 from labse_tf.training import train_dual_encoder
+from labse_tf.training.masked_lm import pretrain
 
 WORDS = "sun moon star sky day night".split()
 OTHER = "sol luna astro cielo dia noche".split()

@@ -42,7 +42,7 @@ def sample() -> dict[str, tuple[list[str], list[str]]]:
 
 
 def test_there_are_models_and_the_default_is_one_of_them():
-    from labse_tf.cli.commands import DEFAULT_MODEL
+    from labse_tf.cli.arguments import DEFAULT_MODEL
 
     assert DEFAULT_MODEL in NAMES
 

@@ -16,10 +16,11 @@ import tensorflow as tf
 from labse_tf.data import ParallelCorpus, SentencePair
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
+from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.optimizers import WarmupLinearDecay, adamw
-from labse_tf.pretraining import MaskedLM, fit_progressively, grow
 from labse_tf.recipes import PretrainingRecipe, Recipe
 from labse_tf.training import Interrupted, Run, train_dual_encoder
+from labse_tf.training.growing import fit_progressively, grow
 
 WORDS = "sun moon star sky day night".split()
 OTHER = "sol luna astro cielo dia noche".split()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labse_tf import cli, presets, trimming
-from labse_tf.evaluation.languages import LANGUAGES
+from labse_tf.languages import LANGUAGES
 from labse_tf.layers import POOLINGS
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor

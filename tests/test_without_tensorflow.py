@@ -55,7 +55,7 @@ CODE = """
     loss = AdditiveMarginSoftmax(block_size=12)
     dual.compile(adamw(schedule, weight_decay=0.01), loss)
     history = dual.fit(pairs, batch_size=32, epochs=8, verbose=0).history
-    from labse_tf.pretraining import grow
+    from labse_tf.training.growing import grow
 
     deeper = grow(dual, 4)
     more = deeper.fit(pairs, batch_size=32, epochs=1, verbose=0).history
@@ -107,7 +107,7 @@ def test_loss_and_fingerprints_are_those_of_tensorflow(run_python, tmp_path) -> 
         sys.modules["tensorflow"] = None
         import jax
         import numpy as np
-        from labse_tf.layers import sentence_fingerprints
+        from labse_tf.duplicates import sentence_fingerprints
         from labse_tf.losses import AdditiveMarginSoftmax
         with np.load(sys.argv[1]) as a:
             ids = [
@@ -130,7 +130,7 @@ def test_loss_and_fingerprints_are_those_of_tensorflow(run_python, tmp_path) -> 
         memory = run.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
         print(json.dumps([results, memory, [i.tolist() for i in ids]]))
     """
-    from labse_tf.layers import sentence_fingerprints
+    from labse_tf.duplicates import sentence_fingerprints
     from labse_tf.losses import AdditiveMarginSoftmax
 
     rng = np.random.default_rng(0)

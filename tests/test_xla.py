@@ -19,9 +19,9 @@ from tensorflow.python.framework import op_def_registry
 from labse_tf.data import ParallelCorpus, SentencePair, sentence_pairs
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
+from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.optimizers import adamw
 from labse_tf.preprocessing import SentencePreprocessor
-from labse_tf.pretraining import MaskedLM
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.training.dual_encoder import fixed_shapes
 

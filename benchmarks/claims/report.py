@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from claims.settings import INDIAN, LAYERS, Group, Plan, Scale, Setting
-from labse_tf.evaluation.plots import new_figure, save_figure
 from labse_tf.files import write_text
+from labse_tf.plots import new_figure, save_figure
 
 # Student's t, two-sided, 95 %, by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}

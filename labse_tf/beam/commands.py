@@ -17,14 +17,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from labse_tf.beam import cleaning, embedding, preparing, words
 from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences
 from labse_tf.cli import run_command
-from labse_tf.cli.commands import (
-    add_case,
-    add_model,
-    add_text,
-    command,
-    print_table,
-)
-from labse_tf.cli.text import add_rules, add_shards, rules_of, tokenizer_of
+from labse_tf.cli.arguments import add_case, add_model, add_text, command
+from labse_tf.cli.clean import add_rules, rules_of
+from labse_tf.cli.output import print_table
+from labse_tf.cli.prepare import add_shards, tokenizer_of
 from labse_tf.data.shards.layout import DATASET, Description, join
 
 _PROGRAM = "python -m labse_tf.beam"

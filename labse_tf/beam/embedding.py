@@ -14,8 +14,8 @@ from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunIn
 
 from labse_tf.beam.files import POSITION_PREFIX, download, publish
 from labse_tf.beam.ordering import AssignShards, Shard, in_order
-from labse_tf.cli.commands import Encode, encoder
 from labse_tf.data.shards.layout import PathLike, is_remote, join
+from labse_tf.encoders import Encode, encoder
 
 SHARD_SIZE = 1 << 16  # ours: 100 MB of 384 dimensions
 

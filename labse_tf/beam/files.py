@@ -30,7 +30,7 @@ from labse_tf.data import (
     read_sentences,
 )
 from labse_tf.data.shards.layout import is_remote
-from labse_tf.mining.texts import decode_line, open_text
+from labse_tf.text.distinct_lines import decode_line, open_text
 
 POSITION_PREFIX = 10  # bytes that up to 65,536 neighbours share
 

@@ -1,9 +1,7 @@
 """The command line: `labse-tf` and `python -m labse_tf`.
 
-`commands` has what all commands share, `text` those that make text ready for training,
-`train` those that make models, `use` those that take one, `evaluate` measures one,
-`mine` finds and judges translations, `exchange` brings models in and out, `doctor`
-looks at what is installed.
+One module per command, named after it. `arguments` holds the flags that several
+commands share, `output` their tables and JSON, `runs` the flags of a training run.
 
 Exit status: 0 done, 2 the input is wrong (one line says what), 1 our fault, 130 and
 143 stopped by Ctrl-C and SIGTERM, in training after a checkpoint.
@@ -18,7 +16,43 @@ import tempfile
 from collections.abc import Sequence
 
 from labse_tf import __version__
-from labse_tf.cli import doctor, evaluate, exchange, mine, text, train, use
+from labse_tf.cli import (
+    balance,
+    clean,
+    convert,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    filter,
+    mine,
+    prepare,
+    pretrain,
+    quickstart,
+    search,
+    train,
+    trim,
+    vocab,
+)
+
+COMMANDS = (
+    quickstart,
+    vocab,
+    clean,
+    balance,
+    prepare,
+    pretrain,
+    train,
+    embed,
+    search,
+    evaluate,
+    mine,
+    filter,
+    export,
+    convert,
+    trim,
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +139,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where an error came from"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (text, train, use, evaluate, mine, exchange, doctor):
-        for add in part.COMMANDS:
-            add(commands)
+    for module in COMMANDS:
+        module.add_command(commands)
     return parser

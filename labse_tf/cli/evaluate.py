@@ -9,17 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labse_tf.cli.commands import (
-    add_json,
-    add_margin,
-    add_model,
-    add_text,
-    command,
-    encoder,
-    load,
-    say_skipped,
-    write_json,
-)
+from labse_tf.cli.arguments import add_json, add_margin, add_model, add_text, command
+from labse_tf.cli.output import load, say_skipped, write_json
+from labse_tf.encoders import encoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +21,8 @@ if TYPE_CHECKING:
     from labse_tf.evaluation.pool import Pool
 
 
-def _add_evaluate(commands: Any) -> None:
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser of all commands."""
     parser = commands.add_parser(
         "evaluate",
         help="measure a model",
@@ -481,6 +474,3 @@ def _bucc(options: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
     )
     _tell(options, result)
-
-
-COMMANDS = (_add_evaluate,)

@@ -1,24 +1,22 @@
-"""Commands that find translations and judge them: mine, filter."""
+"""The command mine."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.commands import (
+from labse_tf.cli.arguments import (
     DEFAULT_MODEL,
-    Encode,
     add_json,
     add_margin,
     add_model,
     command,
-    encoder,
-    write_json,
 )
+from labse_tf.cli.output import write_json
+from labse_tf.encoders import encoder
 from labse_tf.files import whole_file
 
 if TYPE_CHECKING:
@@ -26,10 +24,9 @@ if TYPE_CHECKING:
 
     from labse_tf.mining import DistinctLines, MinedPairs
 
-# === mine ===
 
-
-def _add_mine(commands: Any) -> None:
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser of all commands."""
     parser = command(
         commands,
         "mine",
@@ -200,185 +197,3 @@ def _say_mined(
             "lowest_score": ends[1] if count else None,
         },
     )
-
-
-# === filter ===
-
-_MARKS = {"good": True, "bad": False, "1": True, "0": False}
-_EDGES = [i / 100 for i in range(-100, 101)]
-
-
-def _add_filter(commands: Any) -> None:
-    parser = command(
-        commands,
-        "filter",
-        _filter,
-        "keep the pairs of a file whose sentences mean the same",
-        "labse-tf filter pairs.tsv --marked sample.tsv -o kept.tsv",
-    )
-    parser.add_argument(
-        "file",
-        metavar="PAIRS.tsv",
-        help="the last two columns are the sentences, as en-XX.tsv and the output of "
-        "mine; UTF-8, plain or .gz",
-    )
-    add_model(parser, default=DEFAULT_MODEL)
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FILE.tsv",
-        help="the lines that are kept, as they are",
-    )
-    rule = parser.add_mutually_exclusive_group(required=True)
-    rule.add_argument(
-        "--threshold", type=float, metavar="COSINE", help="lowest cosine that is kept"
-    )
-    rule.add_argument(
-        "--marked",
-        metavar="SAMPLE.tsv",
-        help="pairs that a person has marked, `good` or `bad` in a last column: the "
-        "lowest threshold is taken at which enough of those it keeps are good",
-    )
-    parser.add_argument(
-        "--good-share",
-        type=float,
-        default=0.8,
-        metavar="SHARE",
-        help="how much of it must be good (default: 0.8, as in the paper)",
-    )
-    parser.add_argument(
-        "--with-scores",
-        action="store_true",
-        help="put the cosine in front of each line",
-    )
-    parser.add_argument("--plot", metavar="FILE.png", help="histogram of the cosines")
-    add_json(parser)
-
-
-class _Pair(NamedTuple):
-    """A line of a pair file."""
-
-    number: int
-    whole: str
-    texts: tuple[str, str]
-
-
-def _filter(options: argparse.Namespace) -> None:
-    from labse_tf import mining
-
-    if not 0 < options.good_share <= 1:
-        raise ValueError(
-            f"--good-share must be above 0, at most 1. Received: {options.good_share}"
-        )
-    marked = list(_marked(options.marked)) if options.marked else []
-    total = sum(len(block) for block in _pair_blocks(options.file))
-    if not total:
-        raise ValueError(f"{options.file}: expected pairs. Received: no line with text")
-    encode = encoder(options.model, options.dtype)
-    threshold, rule = options.threshold, ""
-    if marked:
-        cosines = _cosines(encode, [line.texts for line, _ in marked])
-        good = [mark for _, mark in marked]
-        threshold = mining.quality_threshold(cosines, good, options.good_share)
-        above = [mark for mark, c in zip(good, cosines, strict=True) if c >= threshold]
-        rule = f"; of {len(above)} marked pairs above, {sum(above)} are good"
-    histogram, kept = _write_kept(options, encode, float(threshold), total)
-    print(
-        f"{kept:,} of {total:,} pairs kept ({kept / total:.1%}), cosine from "
-        f"{threshold:.4f}{rule}: {options.output}"
-    )
-    if options.plot:
-        from labse_tf.evaluation.plots import plot_histogram
-
-        plot_histogram(histogram, _EDGES, float(threshold), options.plot)
-        print(f"plot: {options.plot}")
-    result = {"pairs": total, "kept": kept, "threshold": float(threshold)}
-    if marked:
-        result |= {"marked": len(marked), "marked_kept": len(above)}
-        result |= {"good_share": sum(above) / len(above)}
-    write_json(options.json, result)
-
-
-def _write_kept(
-    options: argparse.Namespace, encode: Encode, threshold: float, total: int
-) -> tuple[list[int], int]:
-    """Writes the lines above the threshold; returns a histogram and their number."""
-    import numpy as np
-
-    from labse_tf.progress import progress_bar
-
-    histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
-    kept = 0
-    with (
-        whole_file(options.output) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-        progress_bar("Scoring", total, "pairs") as advance,
-    ):
-        for block in _pair_blocks(options.file):
-            cosines = _cosines(encode, [line.texts for line in block])
-            histogram += np.histogram(cosines.clip(-1, 1), _EDGES)[0]
-            for line, cosine in zip(block, cosines.tolist(), strict=True):
-                if cosine >= threshold:
-                    kept += 1
-                    score = f"{cosine:.6f}\t" if options.with_scores else ""
-                    file.write(f"{score}{line.whole}\n")
-            advance(len(block))
-    return histogram.tolist(), kept
-
-
-def _cosines(encode: Encode, pairs: list[tuple[str, str]]) -> np.ndarray:
-    """The cosine of each pair, float32, to 7 decimals; each text is encoded once."""
-    import numpy as np
-
-    from labse_tf import mining
-
-    texts, places = np.unique(np.array(pairs, dtype=object), return_inverse=True)
-    vectors = mining.unit_rows(np.asarray(encode(texts.tolist())))
-    mining.check_finite(vectors, "the model's vectors")
-    rows = places.reshape(-1, 2)
-    cosines = np.einsum("pd,pd->p", vectors[rows[:, 0]], vectors[rows[:, 1]])
-    return cosines.round(7).astype(np.float32)
-
-
-def _marked(path: str) -> Iterator[tuple[_Pair, bool]]:
-    """Pairs and what a person says of them."""
-    for block in _pair_blocks(path, marked=True):
-        for pair in block:
-            mark = pair.whole.rpartition("\t")[2].strip().lower()
-            if mark not in _MARKS:
-                raise ValueError(
-                    f"{path}:{pair.number}: expected a last column with "
-                    f"{' or '.join(sorted(_MARKS))}. Received: {mark!r}"
-                )
-            yield pair, _MARKS[mark]
-
-
-def _pair_blocks(
-    path: str, *, marked: bool = False, size: int = 8192
-) -> Iterator[list[_Pair]]:
-    """The pairs of a file, some thousands at a time; blank lines are left out."""
-    from labse_tf.mining.texts import decode_line, open_text
-
-    block = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            whole = decode_line(path, number, line)
-            if not whole.strip():
-                continue
-            columns = whole.split("\t")
-            sentences = columns[-3:-1] if marked else columns[-2:]
-            if len(sentences) < 2 or not all(text.strip() for text in sentences):
-                raise ValueError(
-                    f"{path}:{number}: expected two sentences with a tab between"
-                    f"{', and a mark' if marked else ''}. Received: {whole[:80]!r}"
-                )
-            block.append(_Pair(number, whole, (sentences[0], sentences[1])))
-            if len(block) == size:
-                yield block
-                block = []
-    if block:
-        yield block
-
-
-COMMANDS = (_add_mine, _add_filter)

@@ -21,6 +21,7 @@ reads token ids; each imports from those before it only, but `pipeline` from
 
 from __future__ import annotations
 
+from labse_tf.data.batches import sentence_pairs
 from labse_tf.data.cleaning import (
     CleaningReport,
     CleaningRules,
@@ -39,9 +40,25 @@ from labse_tf.data.corpus import (
     read_files,
 )
 from labse_tf.data.masked import masked_rows
-from labse_tf.data.neighbors import neighbor_groups, principal_axes
-from labse_tf.data.pipeline import DEAL, WINDOW, Share, balance, mixture, sentence_pairs
-from labse_tf.data.readers import (
+from labse_tf.data.sampling import (
+    DEAL,
+    WINDOW,
+    Share,
+    balance,
+    mixture,
+    neighbor_groups,
+    principal_axes,
+)
+from labse_tf.data.shards.stream import PairStream, stream_pairs
+from labse_tf.data.shards.tokens import (
+    TokenCorpus,
+    is_prepared,
+    open_prepared,
+    prepared_counts,
+    read_description,
+)
+from labse_tf.data.shards.writing import prepare_pairs
+from labse_tf.text import (
     DataError,
     OnError,
     PathLike,
@@ -56,15 +73,6 @@ from labse_tf.data.readers import (
     read_sentences,
     split_language,
 )
-from labse_tf.data.shards.stream import PairStream, stream_pairs
-from labse_tf.data.shards.tokens import (
-    TokenCorpus,
-    is_prepared,
-    open_prepared,
-    prepared_counts,
-    read_description,
-)
-from labse_tf.data.shards.writing import prepare_pairs
 
 __all__ = [
     "DEAL",

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labse_tf.data.readers import (
+from labse_tf.text import (
     DataError,
     OnError,
     PathLike,
@@ -36,8 +36,8 @@ from labse_tf.data.readers import (
     split_language,
     stem_and_kind,
 )
-from labse_tf.data.readers.jsonl import holds_pairs
-from labse_tf.data.readers.languages import PACKED
+from labse_tf.text.jsonl import holds_pairs
+from labse_tf.text.names import PACKED
 
 Files = PathLike | Iterable[PathLike]
 

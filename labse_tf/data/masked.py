@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labse_tf.data.batches import _dataset, _remaining
 from labse_tf.data.corpus import MonolingualCorpus, ParallelCorpus, _Corpus
-from labse_tf.data.pipeline import (
-    _check_numbers,
-    _dataset,
-    _drawn,
-    _Endless,
-    _remaining,
-    mixture,
-)
+from labse_tf.data.sampling import _check_numbers, _drawn, _Endless, mixture
 from labse_tf.progress import progress_bar
 
 if TYPE_CHECKING:

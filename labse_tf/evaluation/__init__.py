@@ -29,14 +29,11 @@ from labse_tf.evaluation.bucc_results import (
     BuccResult,
     PublishedBucc,
 )
-from labse_tf.evaluation.languages import (
-    INDIAN_LANGUAGES,
-    LANGUAGES,
-    Language,
-    language_code,
-    language_name,
-)
-from labse_tf.evaluation.laser import (
+from labse_tf.evaluation.nearest import Encoder, translation_accuracy
+from labse_tf.evaluation.ranking import RetrievalResult, retrieval, trained_codes
+from labse_tf.evaluation.report import Report, evaluate_all
+from labse_tf.evaluation.sts import StsResult, StsScores, read_sts, sts
+from labse_tf.evaluation.tatoeba import (
     TATOEBA_GROUPS,
     TATOEBA_PUBLISHED,
     GroupMean,
@@ -44,12 +41,15 @@ from labse_tf.evaluation.laser import (
     tatoeba,
     tatoeba_pairs,
 )
-from labse_tf.evaluation.nearest import Encoder, translation_accuracy
-from labse_tf.evaluation.plots import plot_similarity
-from labse_tf.evaluation.ranking import RetrievalResult, retrieval, trained_codes
-from labse_tf.evaluation.report import Report, evaluate_all
-from labse_tf.evaluation.sts import StsResult, StsScores, read_sts, sts
 from labse_tf.evaluation.xsim import XsimResult, xsim
+from labse_tf.languages import (
+    INDIAN_LANGUAGES,
+    LANGUAGES,
+    Language,
+    language_code,
+    language_name,
+)
+from labse_tf.plots import plot_similarity
 
 __all__ = [
     "BUCC_GOLD_PAIRS",

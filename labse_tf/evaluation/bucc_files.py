@@ -26,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from labse_tf.evaluation.languages import language_code
 from labse_tf.evaluation.reading import read_lines, shorten
+from labse_tf.languages import language_code
 
 SPLITS = ("training", "sample", "test")
 

@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labse_tf.evaluation.bucc_files import pair_name
-from labse_tf.evaluation.languages import language_name
-from labse_tf.evaluation.plots import PrecisionRecall, plot_precision_recall
 from labse_tf.evaluation.reading import check_task
+from labse_tf.languages import language_name
+from labse_tf.plots import PrecisionRecall, plot_precision_recall
 
 if TYPE_CHECKING:
     from typing_extensions import Self

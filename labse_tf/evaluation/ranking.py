@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from labse_tf.evaluation.languages import language_code, language_name
 from labse_tf.evaluation.nearest import DistinctRows, Encoder, first_shares
-from labse_tf.evaluation.plots import plot_bars
 from labse_tf.evaluation.pool import Pool, Queries, checked_pools, stream
 from labse_tf.evaluation.reading import check_task
+from labse_tf.languages import language_code, language_name
 from labse_tf.mining import BothWays, neighbors_both_ways
+from labse_tf.plots import plot_bars
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -26,15 +26,15 @@ import numpy as np
 from labse_tf.evaluation.bucc import bucc_report
 from labse_tf.evaluation.bucc_files import find_bucc_files, read_bucc
 from labse_tf.evaluation.bucc_results import BuccReport
-from labse_tf.evaluation.languages import language_code
-from labse_tf.evaluation.laser import TatoebaResult, tatoeba_pairs
 from labse_tf.evaluation.nearest import Encoder, first_shares
-from labse_tf.evaluation.plots import new_figure
 from labse_tf.evaluation.ranking import RetrievalResult, searched, trained_codes
 from labse_tf.evaluation.reading import read_pairs
 from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
+from labse_tf.evaluation.tatoeba import TatoebaResult, tatoeba_pairs
 from labse_tf.evaluation.xsim import XsimResult, xsim_shares
 from labse_tf.files import whole_directory
+from labse_tf.languages import language_code
+from labse_tf.plots import new_figure
 from labse_tf.progress import progress_bar
 
 KINDS = {

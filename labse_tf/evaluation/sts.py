@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labse_tf.evaluation.languages import language_code, language_name
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
-from labse_tf.evaluation.plots import plot_bars
 from labse_tf.evaluation.reading import check_task, read_csv, shorten
+from labse_tf.languages import language_code, language_name
 from labse_tf.mining import unit_rows
+from labse_tf.plots import plot_bars
 
 SPLITS = ("train", "dev", "test")
 _HEADER = ["sentence1", "sentence2"]

@@ -26,6 +26,7 @@ from labse_tf.mining.bitext import (
     mine_from_neighbors,
     mine_pairs,
 )
+from labse_tf.mining.embedding import embed_to_disk
 from labse_tf.mining.neighbors import (
     BothWays,
     check_finite,
@@ -34,7 +35,7 @@ from labse_tf.mining.neighbors import (
     unit_rows,
 )
 from labse_tf.mining.quality import quality_threshold
-from labse_tf.mining.texts import DistinctLines, embed_to_disk
+from labse_tf.text.distinct_lines import DistinctLines
 
 __all__ = [
     "INDEXES",

@@ -9,10 +9,10 @@ Shapes: B = batch, T = length in tokens, D = hidden dimension, n = sentences.
 from __future__ import annotations
 
 from labse_tf.models.backbone import FEATURES, PACKED_FEATURES, LaBSEBackbone
-from labse_tf.models.block import TransformerBlock
 from labse_tf.models.dual_encoder import DualEncoder, resolve_jit_compile
-from labse_tf.models.replicated import ReplicatedModel
+from labse_tf.models.replicated_model import ReplicatedModel
 from labse_tf.models.sentence_encoder import LaBSE, cosine_similarity
+from labse_tf.models.transformer_block import TransformerBlock
 
 __all__ = [
     "FEATURES",

@@ -9,13 +9,9 @@ from typing import Any
 import keras
 import keras_hub
 
-from labse_tf.layers import (
-    LayerNormalization,
-    PackedAttentionMask,
-    compute_policy,
-    get_activation,
-)
-from labse_tf.models.block import TransformerBlock
+from labse_tf.layers import LayerNormalization, PackedAttentionMask, get_activation
+from labse_tf.models.transformer_block import TransformerBlock
+from labse_tf.precision import compute_policy
 
 FEATURES = ("token_ids", "segment_ids", "padding_mask")
 PACKED_FEATURES = ("position_ids", "sequence_ids")

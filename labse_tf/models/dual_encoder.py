@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from labse_tf.distribute import is_tpu, replica_count
-from labse_tf.layers import sentence_fingerprints
+from labse_tf.duplicates import sentence_fingerprints
 from labse_tf.metrics import TranslationRankingAccuracy
-from labse_tf.models.chunking import (
+from labse_tf.models.gradient_caching import (
     SIDES,
     Chunks,
     Encode,
@@ -20,7 +20,7 @@ from labse_tf.models.chunking import (
     encode_chunks,
     random_states,
 )
-from labse_tf.models.replicated import ReplicatedModel
+from labse_tf.models.replicated_model import ReplicatedModel
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.kernels import cpu_kernels
-from labse_tf.layers import SentencePooling, compute_policy
+from labse_tf.cpu_kernels import cpu_kernels
+from labse_tf.layers import SentencePooling
 from labse_tf.models.backbone import FEATURES, LaBSEBackbone
+from labse_tf.precision import compute_policy
 from labse_tf.progress import progress_bar
 
 if TYPE_CHECKING:

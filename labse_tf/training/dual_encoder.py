@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.data.neighbors import principal_axes
+from labse_tf.data.sampling import principal_axes
 from labse_tf.distribute import Workers, get_strategy, is_tpu
 from labse_tf.evaluation import retrieval
 from labse_tf.files import whole_file
@@ -97,7 +97,7 @@ def train_dual_encoder(
         deterministic: Bit-identical results on the same machine, somewhat slower.
         progress: As in `Session`.
         fit: How: the function of this module, or
-            `labse_tf.pretraining.fit_progressively` for a recipe with stages.
+            `labse_tf.training.growing.fit_progressively` for a recipe with stages.
 
     Returns:
         The trained model, as loaded from the preset; on workers other than the chief

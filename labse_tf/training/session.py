@@ -192,7 +192,7 @@ def fit(
     stages = recipe.stage_plan()
     if len(stages) > 1:
         raise ValueError(
-            "A recipe with `stages` needs `labse_tf.pretraining.fit_progressively`. "
+            "A recipe with `stages` needs `fit_progressively`. "
             f"Received: stages={recipe.stages}"
         )
     start = run.restore(model)

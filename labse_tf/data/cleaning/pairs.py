@@ -13,12 +13,8 @@ from labse_tf.data.cleaning.held_out import HeldOut
 from labse_tf.data.cleaning.report import CleaningReport
 from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules, judge
 from labse_tf.data.corpus import Files, read_files
-from labse_tf.data.readers import (
-    OnError,
-    SentencePair,
-    SkipReport,
-)
 from labse_tf.files import whole_directory, write_text
+from labse_tf.text import OnError, SentencePair, SkipReport
 
 BLOCK = 1 << 13  # pairs judged together: some megabytes
 _BUFFER = 1 << 20  # bytes of a language that wait to be compressed

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from labse_tf.data.readers import SentencePair
+from labse_tf.text import SentencePair
 
 EXAMPLES = 3  # of each rule and language
 

@@ -24,7 +24,7 @@ from labse_tf.data.cleaning.scripts import (
     count_characters,
 )
 from labse_tf.data.corpus import _mix
-from labse_tf.data.readers import SentencePair, clean_interface_text
+from labse_tf.text import SentencePair, clean_interface_text
 
 if TYPE_CHECKING:
     from labse_tf.data.cleaning.held_out import HeldOut

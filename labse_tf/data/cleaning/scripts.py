@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.evaluation.languages import LANGUAGES, language_code
+from labse_tf.languages import LANGUAGES, language_code
 
 # ISO 15924 code -> how the Unicode names of its letters begin.
 _NAMES = {
@@ -117,7 +117,7 @@ def scripts_of(language: str) -> frozenset[str] | None:
     """The scripts that a language is written in.
 
     Args:
-        language: any code that `labse_tf.evaluation.languages.language_code` takes.
+        language: any code that `labse_tf.languages.language_code` takes.
 
     Returns:
         ISO 15924 codes of single scripts (`Hani`, `Hira` and `Kana` for Japanese); the

@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.data.readers import PathLike
 from labse_tf.files import whole_file
+from labse_tf.text import PathLike
 
 if TYPE_CHECKING:
     from labse_tf.tokenizers import WordPieceTokenizer

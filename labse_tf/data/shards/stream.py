@@ -15,26 +15,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.pipeline import (
-    DEAL,
-    WINDOW,
+from labse_tf.data.batches import (
     _check_kind,
-    _check_numbers,
-    _drawn,
     _one_pass,
     _remaining,
     finish,
-    mixed_window,
-    mixture,
     token_features,
 )
-from labse_tf.data.readers import PathLike
+from labse_tf.data.sampling import (
+    DEAL,
+    WINDOW,
+    _check_numbers,
+    _drawn,
+    mixed_window,
+    mixture,
+)
 from labse_tf.data.shards.layout import join
 from labse_tf.data.shards.tokens import (
     check_tokenizer,
     chosen_counts,
     read_description,
 )
+from labse_tf.text import PathLike
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labse_tf.data.corpus import _Corpus
-from labse_tf.data.readers import PathLike, language_tag
 from labse_tf.data.shards.layout import (
     DATASET,
     Description,
@@ -25,6 +24,7 @@ from labse_tf.data.shards.layout import (
     names_in,
     read_bytes,
 )
+from labse_tf.text import PathLike, language_tag
 
 
 class _Tokens(NamedTuple):

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labse_tf.data.corpus import ParallelCorpus
-from labse_tf.data.readers import PathLike
 from labse_tf.data.shards.layout import (
     DATASET,
     FORMATS,
@@ -28,6 +27,7 @@ from labse_tf.data.shards.layout import (
     remove,
     write_bytes,
 )
+from labse_tf.text import PathLike
 
 if TYPE_CHECKING:
     from labse_tf.tokenizers import WordPieceTokenizer

@@ -1,0 +1,108 @@
+"""The command balance."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from typing import Any
+
+from labse_tf.cli.arguments import add_json, add_text, command
+from labse_tf.cli.output import print_table, say_skipped, write_json
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser of all commands."""
+    parser = command(
+        commands,
+        "balance",
+        _balance,
+        "show what each language gets of the batches, before a training",
+        "labse-tf balance cleaned --smoothing 0.3 --cap 100000 --plot shares.png",
+    )
+    add_text(parser)
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        default=0.3,
+        help="exponent of the pairs: 1 as they are, 0 all alike (default: 0.3)",
+    )
+    parser.add_argument(
+        "--cap", type=int, metavar="N", help="pairs beyond which a share stays"
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        metavar="N",
+        help="pairs drawn in all, steps times batch size (default: as many as there "
+        "are)",
+    )
+    parser.add_argument("--plot", metavar="FILE.png", help="shares before and after")
+    add_json(parser)
+
+
+def _balance(options: argparse.Namespace) -> None:
+    from labse_tf import data
+
+    counts = _counted(options)
+    shares = data.balance(
+        counts, smoothing=options.smoothing, cap=options.cap, draws=options.draws
+    )
+    print_table(
+        ("language", "pairs", "before", "after", "times each"),
+        [
+            (s.language, f"{s.pairs:,}", f"{s.before:.2%}", f"{s.after:.2%}")
+            + (f"{s.passes:.2f}",)
+            for s in shares
+        ],
+    )
+    if options.plot:
+        from labse_tf.plots import plot_shares
+
+        plot_shares(
+            options.plot,
+            labels=[s.language for s in shares],
+            before=[s.before for s in shares],
+            after=[s.after for s in shares],
+        )
+        print(f"plot: {options.plot}")
+    write_json(
+        options.json,
+        {
+            "smoothing": options.smoothing,
+            "cap": options.cap,
+            "languages": {
+                s.language: {
+                    "pairs": s.pairs,
+                    "before": round(s.before, 6),
+                    "after": round(s.after, 6),
+                    "passes": round(s.passes, 4),
+                }
+                for s in shares
+            },
+        },
+    )
+
+
+def _counted(options: argparse.Namespace) -> dict[str, int]:
+    """Pairs of each language, of a prepared directory or of files."""
+    from labse_tf import data
+    from labse_tf.progress import progress_bar
+
+    if len(options.files) == 1 and data.is_prepared(options.files[0]):
+        return data.prepared_counts(options.files[0], options.languages)
+    skipped = data.SkipReport()
+    files = data.find_pair_files(options.files)
+    show = sys.stderr.isatty()
+    with progress_bar("Counting", len(files), "files", show=show) as advance:
+        pairs = data.read_files(
+            files,
+            language=options.language,
+            languages=options.languages,
+            on_error=options.on_error,
+            skipped=skipped,
+            progress=lambda path, count: advance(1),
+        )
+        counts = Counter(pair.language for pair in pairs)
+    say_skipped(skipped)
+    return counts

@@ -1,0 +1,127 @@
+"""The command trim."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from labse_tf.cli.arguments import (
+    PAIRS_HELP,
+    add_json,
+    add_on_error,
+    command,
+)
+from labse_tf.cli.convert import _STORAGES
+from labse_tf.cli.output import print_table, say_skipped, write_json
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser of all commands."""
+    parser = command(
+        commands,
+        "trim",
+        _trim,
+        "keep the tokens that some languages need, and measure what that costs",
+        "labse-tf trim labse-nano --corpus en-hi.tsv en-ta.tsv.gz -o nano-hi-ta, or "
+        "without text: labse-tf trim labse-nano --languages hi ta -o nano-hi-ta",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a shipped name or a preset directory"
+    )
+    parser.add_argument(
+        "--corpus",
+        nargs="+",
+        metavar="FILE",
+        help="keep the tokens that this text uses: text (XX.txt, or XX=FILE), or "
+        + PAIRS_HELP,
+    )
+    parser.add_argument(
+        "--languages",
+        nargs="+",
+        metavar="CODE",
+        help="only these languages of the corpus; without --corpus: keep all tokens "
+        "written in their scripts",
+    )
+    parser.add_argument(
+        "--language",
+        metavar="CODE",
+        help="of all files that are not given as XX=FILE",
+    )
+    parser.add_argument(
+        "--english",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep English too (default: yes)",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "--min-count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="keep tokens that the corpus uses so often or more (default: 1)",
+    )
+    parser.add_argument(
+        "--keep-characters",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep all tokens of one character in the languages' scripts, so that "
+        "words which the corpus lacks can be spelled (default: yes)",
+    )
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        metavar="FILE",
+        help="text to compare the old and the new model on (default: 5 %% of the "
+        "corpus, at most 1,000 sentences a language, which then choose no tokens; "
+        "without a corpus the shipped sample)",
+    )
+    parser.add_argument(
+        "--storage",
+        choices=_STORAGES,
+        help="of the new weights (default: as MODEL has them)",
+    )
+    add_on_error(parser)
+    add_json(parser)
+
+
+def _trim(options: argparse.Namespace) -> None:
+    from labse_tf import data, trimming
+
+    if not options.corpus and not options.languages:
+        raise ValueError("trim needs --corpus or --languages. Received: neither")
+    skipped = data.SkipReport()
+    report = trimming.trim_preset(
+        options.model,
+        options.output,
+        files=options.corpus,
+        languages=options.languages,
+        english=options.english,
+        language=options.language,
+        held_out=options.held_out,
+        min_count=options.min_count,
+        keep_characters=options.keep_characters,
+        storage=options.storage,
+        on_error=options.on_error,
+        skipped=skipped,
+    )
+    say_skipped(skipped)
+    print_table(
+        ("", "before", "after", "left"),
+        [
+            (name, form(before), form(after), f"{after / before:.1%}")
+            for name, (before, after), form in (
+                ("tokens", report.tokens, "{:,}".format),
+                ("parameters", report.parameters, "{:,}".format),
+                ("bytes on the disk", report.bytes, "{:,}".format),
+            )
+        ],
+    )
+    print(f"tokens kept: {report.chosen_by}")
+    if report.parity:
+        print(f"old and new model on {report.held_out}:")
+        print_table(trimming.COLUMNS, report.rows())
+    else:
+        print("no text to compare the old and the new model on: give --held-out FILE")
+    print(f"model: {options.output}")
+    write_json(options.json, report.to_dict())

@@ -1,0 +1,103 @@
+"""The command vocab."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from pathlib import Path
+from typing import Any
+
+from labse_tf.cli.arguments import (
+    add_case,
+    add_json,
+    add_text,
+    command,
+)
+from labse_tf.cli.output import print_table, say_skipped, write_json
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser of all commands."""
+    parser = command(
+        commands,
+        "vocab",
+        _vocab,
+        "learn a WordPiece vocabulary from text in many languages",
+        "labse-tf vocab en-hi.tsv en-bn.tsv.gz --size 32000 --output vocab.txt",
+    )
+    add_text(parser)
+    parser.add_argument(
+        "--from-counts",
+        action="store_true",
+        help="the files are words that `python -m labse_tf.beam count-words` counted",
+    )
+    parser.add_argument("--size", type=int, required=True, metavar="N")
+    parser.add_argument("--output", required=True, metavar="FILE")
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        default=0.3,
+        help="exponent of the languages' shares: 1 as they are, 0 all alike "
+        "(default 0.3, the paper's)",
+    )
+    add_case(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="processes")
+    add_json(parser)
+
+
+def _vocab(options: argparse.Namespace) -> None:
+    from labse_tf import data, tokenizers
+
+    if options.from_counts:
+        tokens = tokenizers.learn_vocabulary_from_counts(
+            tokenizers.read_word_counts(_count_files(options.files)),
+            options.size,
+            smoothing=options.smoothing,
+        )
+        tokenizers.save_vocabulary(tokens, options.output)
+        print(f"{len(tokens):,} tokens in {options.output}")
+        write_json(options.json, {"size": len(tokens)})
+        return
+    report = data.SkipReport()
+    files = data.find_pair_files(options.files)
+    reader = functools.partial(
+        data.read_sentences,
+        language=options.language,
+        on_error=options.on_error,
+        skipped=report,
+    )
+    tokens = tokenizers.learn_vocabulary(
+        files,
+        options.size,
+        reader=reader,
+        smoothing=options.smoothing,
+        lowercase=options.lowercase,
+        strip_accents=options.strip_accents,
+        languages=options.languages,
+        num_workers=options.workers,
+    )
+    tokenizers.save_vocabulary(tokens, options.output)
+    say_skipped(report)
+    rates = tokenizers.unk_rate(
+        files,
+        tokenizers.WordPieceTokenizer(
+            tokens, lowercase=options.lowercase, strip_accents=options.strip_accents
+        ),
+        reader=reader,
+    )
+    print_table(
+        ("language", "[UNK]"), [(code, f"{rate:.3%}") for code, rate in rates.items()]
+    )
+    print(f"{len(tokens):,} tokens in {options.output}")
+    write_json(options.json, {"size": len(tokens), "unk_rate": rates})
+
+
+def _count_files(files: list[str]) -> list[Path]:
+    """Files of counts; a directory stands for those in it."""
+    found: list[Path] = []
+    for path in map(Path, files):
+        inside = sorted(path.glob("counts-*")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path}: expected counts-*.tsv.gz. Received: none")
+        found += inside
+    return found

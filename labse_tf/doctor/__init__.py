@@ -1,0 +1,1 @@
+"""Doctor: what an environment has (`environment`) and what follows (`diagnosis`)."""

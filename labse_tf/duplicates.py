@@ -1,0 +1,96 @@
+"""Duplicates: equal sentences in a batch, found by fingerprints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+
+def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:
+    """Hashes each row of token ids, so that equal sentences are found as equal.
+
+    Padding does not count, so a sentence has one fingerprint whatever the batch
+    it is padded with. Two 32-bit sums of a mixed (token, position) pair: two
+    different sentences collide once in about 2 ** 64 pairs.
+
+    Args:
+        token_ids: int32 `(B, T)`.
+        padding_mask: int32 `(B, T)`, 1 for a token and 0 for padding.
+
+    Returns:
+        int32 `(B, 2)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.layers import sentence_fingerprints
+        >>> ids = np.array([[2, 7, 3, 0], [2, 7, 3, 9]], "int32")
+        >>> mask = np.array([[1, 1, 1, 0], [1, 1, 1, 0]], "int32")
+        >>> first, second = np.asarray(sentence_fingerprints(ids, mask)).tolist()
+        >>> first == second
+        True
+    """
+    token_ids = ops.cast(token_ids, "int32")
+    padding_mask = ops.cast(padding_mask, "int32")
+    positions = ops.arange(ops.shape(token_ids)[1], dtype="int32")[None, :] + 1
+    columns = []
+    # Odd multipliers with no pattern in their bits; int32 arithmetic wraps around.
+    for token_factor, position_factor in (
+        (-1640531527, 668265263),
+        (-2048144789, 374761393),
+    ):
+        mixed = _mix_bits(token_ids * token_factor + positions * position_factor)
+        columns.append(_mix_bits(ops.sum(mixed * padding_mask, axis=1)))
+    return ops.stack(columns, axis=1)
+
+
+def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
+    """Tells which pairs share a sentence: the source, or the target.
+
+    Args:
+        pair_ids: int32 `(b, 4)`, fingerprints of source and target side by side.
+        other_pair_ids: int32 `(G, 4)`, of the pairs to compare with.
+
+    Returns:
+        Bool `(b, G)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.layers import same_sentences
+        >>> pairs = np.array([[1, 1, 5, 5], [1, 1, 6, 6], [1, 2, 7, 7]])
+        >>> np.asarray(same_sentences(pairs[:1], pairs)).tolist()
+        [[True, True, False]]
+    """
+    same = ops.equal(pair_ids[:, None, :], other_pair_ids[None, :, :])  # (b, G, 4)
+    same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])
+    same_target = ops.logical_and(same[:, :, 2], same[:, :, 3])
+    return ops.logical_or(same_source, same_target)
+
+
+def pair_masks(
+    labels: Any, columns: Any, pair_ids: Any | None, other_pair_ids: Any | None
+) -> tuple[Any, Any | None]:
+    """Tells where in a matrix of pairs x candidates are positives, and no negatives.
+
+    Args:
+        labels: int32 `(b,)`, each pair's number in the global batch.
+        columns: int32 `(n,)`, the candidates' numbers.
+        pair_ids: int32 `(b, 4)`, see `same_sentences`; `None`: all are different.
+        other_pair_ids: int32 `(n, 4)`, of the candidates.
+
+    Returns:
+        Bool `(b, n)`: the pair itself; and another pair with the same source or the
+        same target, or `None` without ids.
+    """
+    own = ops.equal(labels[:, None], columns[None, :])
+    if pair_ids is None:
+        return own, None
+    shared = same_sentences(pair_ids, other_pair_ids)
+    return own, ops.logical_and(shared, ops.logical_not(own))
+
+
+def _mix_bits(x: Any) -> Any:
+    """Spreads each bit of an int32 over all 32 (MurmurHash3's finaliser)."""
+    x = ops.bitwise_xor(x, ops.right_shift(x, 16)) * -2048144789
+    x = ops.bitwise_xor(x, ops.right_shift(x, 13)) * -1028477387
+    return ops.bitwise_xor(x, ops.right_shift(x, 16))

@@ -1,0 +1,89 @@
+"""Embedding: texts -> vectors on disk, resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labse_tf.files import write_text
+from labse_tf.mining.neighbors import Advance
+from labse_tf.text.distinct_lines import DistinctLines
+
+_SAVE_SECONDS = 30.0
+
+# Its vector tells one model from another.
+_PROBE = "The quick brown fox jumps over the lazy dog. 0123456789"
+
+
+def embed_to_disk(
+    texts: DistinctLines,
+    encode: Callable[[list[str]], Any],
+    path: str | Path,
+    *,
+    advance: Advance | None = None,
+) -> np.ndarray:
+    """Embeds the texts of a file into a `.npy` file, from where the last time ended.
+
+    What is done is noted every half a minute, in a `.json` beside the vectors. Vectors
+    of other texts or of another model are made anew.
+
+    Args:
+        texts: What to embed.
+        encode: From a list of strings to `(n, D)`.
+        path: The `.npy` file.
+        advance: Called with how many texts are done since its last call.
+
+    Returns:
+        float32 `(n, D)`, memory-mapped.
+
+    Raises:
+        ValueError: If `encode` gives anything but `(n, D)`.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    note = path.with_suffix(".json")
+    probe = np.asarray(encode([_PROBE]), dtype=np.float32)
+    if probe.ndim != 2 or len(probe) != 1:
+        raise ValueError(f"`encode` must give (n, D). Received: {probe.shape} for one")
+    made_of = {"texts": texts.digest, "probe": [round(float(x), 3) for x in probe[0]]}
+    done = 0
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(note.read_text(encoding="utf-8"))
+        if {key: known.get(key) for key in made_of} == made_of and path.exists():
+            done = int(known["done"])
+    shape = (len(texts), probe.shape[1])
+    if done:
+        vectors = np.lib.format.open_memmap(path, mode="r+")
+        if vectors.shape != shape:
+            done = 0
+    if not done:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        vectors = np.lib.format.open_memmap(
+            path, mode="w+", dtype=np.float32, shape=shape
+        )
+
+    def save() -> None:
+        vectors.flush()
+        write_text(note, json.dumps({**made_of, "done": done}))
+
+    if advance is not None and done:
+        advance(done)
+    saved = time.monotonic()
+    try:
+        for block in texts.blocks(done):
+            vectors[done : done + len(block)] = encode(block)
+            done += len(block)
+            if advance is not None:
+                advance(len(block))
+            if time.monotonic() - saved >= _SAVE_SECONDS:
+                save()
+                saved = time.monotonic()
+    finally:
+        save()
+    return vectors

@@ -1,0 +1,162 @@
+"""Gettext catalogues, PO and MO -> rows."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import gettext
+import itertools
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from labse_tf.text.problems import InputFile, Row, shorten
+from labse_tf.text.streams import DAMAGE, chunks, damage, lines, text_lines
+
+_PO_LINE = re.compile(
+    r'(?:(msgctxt|msgid|msgid_plural|msgstr(?:\[\d+\])?)\s*)?"((?:[^"\\]|\\.)*)"'
+)
+_ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_CHARSET = re.compile(rb"(?i)Content-Type:[^\n]*charset=([\w.:-]+)")
+_CATALOGUE = b'msgid "\\n\\u0041 +2AA- xn--0"'  # means what it says in ASCII alone
+
+
+def _unescape(match: re.Match[str]) -> str:
+    code = match[1]
+    if code[0] == "x" and len(code) > 1:
+        return chr(int(code[1:], 16))
+    return chr(int(code, 8)) if code[0] in "01234567" else _ESCAPES.get(code, code)
+
+
+def _charset(header: bytes, file: InputFile) -> str | None:
+    found = _CHARSET.search(header)
+    name = found[1].decode() if found else "utf-8"
+    name = "utf-8" if name == "CHARSET" else name  # an unfilled template
+    try:
+        # Python's codecs are not all of text, and text may be no superset of ASCII
+        if _CATALOGUE.decode(name) == _CATALOGUE.decode():
+            return codecs.lookup(name).name
+    except (LookupError, UnicodeError):
+        pass
+    file.problem(1, "a charset that Python knows and that holds ASCII", name)
+    return None
+
+
+def po_rows(file: InputFile) -> Iterator[Row]:
+    """The translated messages of a PO file."""
+    numbered = list(lines(file))
+    charset = _charset(b"\n".join(content for _, content in numbered), file)
+    if charset is None:
+        return iter(())
+    decoded = text_lines(file, charset, numbered)
+    return _message_rows(_po_messages(decoded, file))
+
+
+def _po_messages(
+    numbered: Iterable[tuple[int, str | None]], file: InputFile
+) -> Iterator[tuple[list[str], list[str]]]:
+    """The ids (one, or singular and plural) and the forms of each message."""
+    fields: dict[str, str] = {}
+    field, fuzzy, broken = "", False, False
+    for line, text in itertools.chain(numbered, [(0, "")]):
+        stripped = (text or "").strip()
+        match = _PO_LINE.fullmatch(stripped)
+        keyword = match[1] if match else None
+        between = text is not None and stripped[:1] in ("", "#")
+        if field.startswith("msgstr") and (between or keyword in ("msgctxt", "msgid")):
+            ids = [fields[name] for name in ("msgid", "msgid_plural") if name in fields]
+            header = ids == [""] and "msgctxt" not in fields
+            if header or (ids and ids[0] and not fuzzy and not broken):
+                names = sorted(name for name in fields if name.startswith("msgstr"))
+                yield ids, [fields[name] for name in names]
+            fields, field, fuzzy, broken = {}, "", False, False
+        if between:
+            if stripped.startswith("#,") and re.search(r"\bfuzzy\b", stripped):
+                fuzzy = True
+            elif stripped.startswith("#~"):
+                fuzzy = False  # the flag belonged to an obsolete message
+            elif not stripped and broken:
+                fields, field, broken = {}, "", False
+        elif match and (field if keyword is None else keyword not in fields):
+            field = keyword or field
+            fields[field] = fields.get(field, "") + _ESCAPE.sub(_unescape, match[2])
+        else:
+            broken = True
+            if text is not None:
+                expected = 'the next gettext keyword of a message and a "string"'
+                file.problem(line, expected, shorten(text))
+
+
+def mo_rows(file: InputFile) -> Iterator[Row]:
+    """The messages of an MO file."""
+    return _message_rows(_mo_messages(file))
+
+
+def _mo_messages(file: InputFile) -> Iterator[tuple[list[str], list[str]]]:
+    try:
+        data = b"".join(chunks(file.path))
+    except DAMAGE as error:
+        return file.problem(1, *damage(error))
+    order = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}.get(data[:4])
+    if order is None or len(data) < 20:
+        file.problem(1, "an MO file's magic number and header", shorten(data[:20]))
+        return
+    _, revision, count, ids, texts = struct.unpack_from(order + "5I", data)
+    if revision >> 16 > 1 or max(ids, texts) + 8 * count > len(data):
+        received = f"revision {revision >> 16}, {count} messages in {len(data)} bytes"
+        file.problem(1, "revision 0 or 1 and tables inside the file", received)
+        return
+    charset: str | None = None
+    for number in range(count):
+        parts = []
+        for table in (ids, texts):
+            length, start = struct.unpack_from(order + "2I", data, table + 8 * number)
+            if start + length > len(data):
+                received = f"{length} bytes from {start} in {len(data)} bytes"
+                file.problem(number + 1, "a message inside the file", received)
+                break
+            parts.append(data[start : start + length])
+        if len(parts) < 2:
+            continue
+        if charset is None:
+            charset = _charset(b"" if parts[0] else parts[1], file)
+            if charset is None:
+                return
+        try:
+            key, value = (part.decode(charset) for part in parts)
+        except UnicodeDecodeError as error:
+            bad = error.object[error.start : error.start + 4]
+            file.problem(number + 1, f"{charset.upper()} text", f"the bytes {bad!r}")
+            continue
+        context, mark, key = key.rpartition("\4")
+        if key or not mark:
+            yield key.split("\0"), value.split("\0")
+
+
+def _message_rows(messages: Iterable[tuple[list[str], list[str]]]) -> Iterator[Row]:
+    language, one = "", 0
+    for ids, forms in messages:
+        if ids == [""]:
+            header = dict(re.findall(r"(?m)^([\w-]+):[ \t]*(.*)$", forms[0]))
+            language = header.get("Language", "")
+            one = _form_of_one(header.get("Plural-Forms", ""))
+            continue
+        pairs = [(ids[-1], forms[-1])]
+        if len(ids) > 1 and len(forms) > 1:
+            pairs.insert(0, (ids[0], forms[one if 0 <= one < len(forms) else 0]))
+        for source, target in pairs:
+            if source.strip() and target.strip():
+                yield source.strip(), target.strip(), language
+
+
+@functools.lru_cache(maxsize=256)
+def _form_of_one(plural_forms: str) -> int:
+    """Number of the form for n = 1: mostly 0, but 1 in Arabic, whose 0 is for none."""
+    formula = re.search(r"plural\s*=\s*([^;]+)", plural_forms)
+    compiler: Any = gettext
+    try:
+        return int(compiler.c2py(formula[1].strip())(1)) if formula else 0
+    except (ValueError, ArithmeticError):
+        return 0

@@ -1,0 +1,85 @@
+"""JSON Lines -> rows, or texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from labse_tf.text.names import is_known
+from labse_tf.text.problems import InputFile, Row, SkipReport, shorten
+from labse_tf.text.streams import text_lines
+from labse_tf.text.translations import Translations
+
+
+def json_rows(file: InputFile) -> Iterator[Row]:
+    """Pairs: an object of languages, alone or as `translation`, or of two sides.
+
+    The sides are `source` (English) and `target`, or `src` and `tgt`; the target's
+    language may stand beside them as `language`. `id` is Indonesian where the object
+    has no third language, or where the caller says so.
+    """
+    translations = Translations(file)
+    for line, entry in _objects(file):
+        rows = translations.rows(line, _texts(entry, file.language))
+        if not rows:
+            file.problem(line, "English and a translation", shorten(entry))
+        yield from rows
+
+
+def json_texts(file: InputFile) -> Iterator[Row]:
+    """Objects with a `text`, and maybe its `language`, without English; or pairs."""
+    translations = Translations(file)
+    for line, entry in _objects(file):
+        if isinstance(entry.get("text"), str):
+            checked = translations.check(line, _language(entry), entry["text"])
+            if checked is not None:
+                yield "", checked[1], checked[0]
+        else:
+            yield from translations.rows(line, _texts(entry, file.language))
+
+
+def holds_pairs(path: Path) -> bool:
+    """Whether the first object of a file is no single text."""
+    file = InputFile(path, None, "skip", SkipReport())
+    first = next(_objects(file), None)
+    return first is None or "text" not in first[1]
+
+
+def _objects(file: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in text_lines(file):
+        if text is None or not text.strip():
+            continue
+        try:
+            entry = json.loads(text)
+        except (ValueError, RecursionError):
+            entry = None
+        if isinstance(entry, dict):
+            yield line, entry
+        else:
+            file.problem(line, "a JSON object", shorten(text))
+
+
+def _language(entry: dict[str, Any]) -> str:
+    code = entry.get("language")
+    return code if isinstance(code, str) else ""
+
+
+def _texts(entry: dict[str, Any], wanted: str | None) -> list[tuple[str, str]]:
+    """(language, text) of an object."""
+    nested = entry.get("translation")
+    if isinstance(nested, dict):
+        return [(key, text) for key, text in nested.items() if isinstance(text, str)]
+    for source, target in (("source", "target"), ("src", "tgt")):
+        sides = entry.get(source), entry.get(target)
+        if all(isinstance(side, str) for side in sides):
+            return [("en", entry[source]), (_language(entry), entry[target])]
+    texts = {
+        key: text
+        for key, text in entry.items()
+        if isinstance(text, str) and (is_known(key) or key == wanted)
+    }
+    if len(texts) > 2 and wanted != "id":
+        texts.pop("id", None)  # an identifier, not Indonesian
+    return list(texts.items())

@@ -1,0 +1,121 @@
+"""Two files, line by line translations of each other, as Moses has them -> rows.
+
+`corpus.en-hi.en` and `corpus.en-hi.hi`, or `train.en` and `train.hi`: what is before
+the last full stop is the same, what is after it are the languages.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from labse_tf.text.names import (
+    PACKED,
+    is_english,
+    is_known,
+    language_tag,
+    pair_language,
+)
+from labse_tf.text.problems import InputFile, Row
+from labse_tf.text.streams import text_lines
+
+_ENGLISH = ("en", "eng", "eng_Latn")
+
+
+def sides(path: Path) -> list[tuple[Path, Path, str]]:
+    """The pairs of files that a path stands for.
+
+    Args:
+        path: the file of one language, or what comes before the languages. The
+            English file and the common part stand for all languages.
+
+    Returns:
+        English file, other file and its language for each; none if there is no other.
+    """
+    name, code = _name_and_code(path)
+    if path.exists() and not code:
+        return []
+    if not path.exists():
+        name, code = path.name, ""
+    folder = path.parent
+    english = next(
+        (file for other in _ENGLISH if (file := _file(folder, name, other))), None
+    )
+    if english is None:
+        return []
+    if code and not is_english(code):
+        return [(english, path, code)]
+    other = pair_language(name)
+    if other is not None:
+        file = _file(folder, name, other)
+        return [] if file is None else [(english, file, other)]
+    found = {}
+    for file in sorted(folder.glob(f"{glob.escape(name)}.*")):
+        start, code = _name_and_code(file)
+        if start == name and code and not is_english(code):
+            found[code] = english, file, code
+    return list(found.values())
+
+
+def is_side(path: Path) -> bool:
+    """Whether a path is a file of such a pair or its beginning, the other missing."""
+    name, code = _name_and_code(path)
+    pair = pair_language(name) if code else None
+    return pair is not None and (code == pair or is_english(code)) or bool(sides(path))
+
+
+def moses_rows(file: InputFile) -> Iterator[Row]:
+    """A row a line that neither file has empty."""
+    pairs = sides(file.path)
+    if not pairs:
+        file.problem(1, "beside it the same file in the other language", "none")
+    for english, other, code in pairs:
+        left, right = file.beside(english), file.beside(other)
+        line = 0
+        for ours, theirs in itertools.zip_longest(text_lines(left), text_lines(right)):
+            line += 1
+            if ours is None or theirs is None:
+                short, full = (left, other) if ours is None else (right, english)
+                short.problem(line, f"as many lines as {full.name} has", "the end")
+                break
+            source, target = ours[1], theirs[1]
+            if source is None or target is None:
+                continue
+            source, target = source.strip(), target.strip()
+            if source and target:
+                yield source, target, language_tag(code)
+            elif source or target:
+                empty = right if source else left
+                empty.problem(line, "a sentence in both files", "an empty line")
+
+
+def moses_texts(file: InputFile) -> Iterator[Row]:
+    """The lines of both files, each without the other; they need not be aligned."""
+    pairs = sides(file.path)
+    if not pairs:
+        file.problem(1, "beside it the same file in the other language", "none")
+    for path in dict.fromkeys(english for english, _, _ in pairs):
+        for _, text in text_lines(file.beside(path)):
+            yield (text or "").strip(), "", "en"
+    for _, path, code in pairs:
+        for _, text in text_lines(file.beside(path)):
+            yield "", (text or "").strip(), language_tag(code)
+
+
+def _name_and_code(path: Path) -> tuple[str, str]:
+    """What is before the language, and the language as it is written, or ""."""
+    name = path.name
+    if os.path.splitext(name)[1].lower() in PACKED:
+        name = os.path.splitext(name)[0]
+    stem, mark, code = name.rpartition(".")
+    known = mark and (is_known(code) or code == pair_language(stem))
+    return (stem, code) if known else (name, "")
+
+
+def _file(folder: Path, name: str, code: str) -> Path | None:
+    """The file of a language, plain or compressed."""
+    paths = (folder / f"{name}.{code}{ending}" for ending in ("", *PACKED))
+    return next((path for path in paths if path.is_file()), None)

@@ -1,0 +1,309 @@
+"""Growing: deeper models from shallower ones, with the optimizer's state."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from labse_tf.models import (
+    DualEncoder,
+    LaBSE,
+    LaBSEBackbone,
+)
+from labse_tf.models.masked_lm import MaskedLM
+from labse_tf.recipes import BaseRecipe
+from labse_tf.training import (
+    Batches,
+    Run,
+    Session,
+)
+
+_LAYER = re.compile(r"transformer_layer_(\d+)(?=/)")
+
+
+Growing = TypeVar("Growing", bound=keras.Model)
+
+
+def fit_progressively(
+    run: Run, model: Growing, batches: Batches, recipe: BaseRecipe, **options: Any
+) -> Growing:
+    """Trains a model through the stages of a recipe, each deeper than the one before.
+
+    One run: the learning-rate schedule, the moments, the batches, the log and the bar
+    go on from stage to stage. It trains a `MaskedLM` in the paper's three stages, and
+    grows a `DualEncoder` from zero layers (ours, not the paper's), where stage 0 is a
+    bag of tokens: take a mean for its pooling then.
+
+    Killed at any moment and called again with the same arguments it goes on from the
+    last checkpoint, in the stage that this belongs to.
+
+    Args:
+        run: An open run.
+        model: A compiled `MaskedLM` or `DualEncoder` whose optimiser is built, as deep
+            as the first stage, or shallower: then it is grown first (but for a recipe
+            of one stage, where it keeps its depth).
+        batches: From a step to the `tf.data.Dataset` of the batches from there on,
+            which must hold all up to `train_steps`.
+        recipe: Its stages, its seed and its batch size are used here.
+        **options: Of `labse_tf.training.Session`: `checkpoint_every`, `log_every`,
+            `unit`, `progress`.
+
+    Returns:
+        The trained model; another object than `model` where it has grown.
+
+    Raises:
+        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+        ValueError: If the model cannot grow to the first stage's depth, or the loss is
+            not finite any more.
+
+    References:
+        Feng et al., 2022, section 4.1 (https://arxiv.org/abs/2007.01852).
+    """
+    stages = recipe.stage_plan()
+    checkpoint = run.newest_checkpoint()
+    start = 0 if checkpoint is None else checkpoint.step
+    with Session(
+        run, stages, start=start, batch_size=recipe.batch_size, **options
+    ) as session:
+        for stage in stages:
+            # The checkpoint at a stage's last step is that of the shallower model.
+            if start > stage.end:
+                continue
+            # With one stage a loaded model keeps the depth it has.
+            if len(stages) > 1 and _backbone(model).num_layers != stage.num_layers:
+                # New layers' weights and the states of dropout come out alike in an
+                # undisturbed run and a resumed one.
+                keras.utils.set_random_seed(recipe.seed + stage.number)
+                model = grow(model, stage.num_layers)
+            if checkpoint is not None:
+                run.assign(model, checkpoint)
+                checkpoint = None
+            session.fit(model, batches, stage)
+    return model
+
+
+def grow(model: Growing, num_layers: int) -> Growing:
+    """Makes a deeper model out of a compiled one, with the optimiser's state.
+
+    The backbone is stacked (see `stack`), everything else goes along: the masked-LM
+    head, the pooling's token weights, the loss, the moments and the step count.
+
+    Args:
+        model: A compiled `MaskedLM`, or a `DualEncoder` around a `LaBSE`; its
+            optimiser is built.
+        num_layers: Of the new one; a multiple of the old one's.
+
+    Returns:
+        A compiled model with the same optimiser settings, in the same strategy.
+
+    Raises:
+        ValueError: If it is another kind of model, or the depths do not fit.
+
+    Example:
+        >>> import labse_tf
+        >>> from labse_tf.pretraining import grow
+        >>> bag = labse_tf.LaBSEBackbone(9, 0, 2, 8, 16)
+        >>> encoder = labse_tf.LaBSE(bag, None, "mean")
+        >>> dual = labse_tf.DualEncoder(encoder)
+        >>> dual.compile(loss=labse_tf.losses.AdditiveMarginSoftmax())
+        >>> dual.optimizer.build(dual.trainable_variables)
+        >>> grow(dual, 2).encoder.backbone.num_layers
+        2
+    """
+    old_backbone = _backbone(model)
+    settings: dict[str, Any] = {"jit_compile": model.jit_compile}
+    with _scope(model):
+        backbone = stack(old_backbone, num_layers)
+        new: Any
+        if isinstance(model, MaskedLM):
+            new = MaskedLM(backbone, model.head)
+        else:
+            old: LaBSE = model.encoder
+            encoder = LaBSE(backbone, old.preprocessor, pooling=old.pooling)
+            _copy_weights(
+                old.sentence_pooling.weights, encoder.sentence_pooling.weights
+            )
+            new = DualEncoder(
+                encoder, model.chunk_size, length_groups=model.length_groups
+            )
+            settings["loss"] = model.pair_loss
+            settings["metrics"] = [
+                type(metric).from_config(metric.get_config())
+                for metric in model.pair_metrics
+            ]
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        new.compile(optimizer, **settings)
+        optimizer.build(new.trainable_variables)
+        stack_moments(
+            model.optimizer,
+            model.trainable_variables,
+            optimizer,
+            new.trainable_variables,
+            old_backbone.num_layers,
+        )
+    return new
+
+
+def _backbone(model: keras.Model) -> LaBSEBackbone:
+    """The part of a model that grows."""
+    if isinstance(model, MaskedLM):
+        return model.backbone
+    if isinstance(model, DualEncoder) and isinstance(model.encoder, LaBSE):
+        return model.encoder.backbone
+    raise ValueError(
+        "Expected a MaskedLM, or a DualEncoder around a LaBSE. "
+        f"Received: {type(model).__name__}"
+    )
+
+
+def _scope(model: keras.Model) -> Any:
+    """The scope of the strategy that a model was made in."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    return model.distribute_strategy.scope()
+
+
+def _copy_weights(sources: list[keras.Variable], targets: list[keras.Variable]) -> None:
+    """Gives one layer's weights to another of the same kind."""
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(_copied(source))
+
+
+def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
+    """Makes a deeper backbone out of a trained one.
+
+    From L > 0 layers, block i becomes a copy of block `i mod L` and everything else
+    is copied, as in progressive stacking.
+
+    From 0 layers (ours, not the paper's) the function stays what it was: the new
+    blocks' output projections are zero, so that each block normalises what is
+    normalised already; the embedding norm's scale and shift move to the last block's
+    norm, where they come last again. Exact but for dropout.
+
+    Args:
+        backbone: Trained, with L layers.
+        num_layers: Of the new one; a multiple of L.
+
+    Returns:
+        A new backbone; the old one is untouched.
+
+    Raises:
+        ValueError: If L does not divide `num_layers`.
+
+    References:
+        Feng et al., 2022, section 4.1 (https://arxiv.org/abs/2007.01852); Gong et
+        al., 2019 (https://proceedings.mlr.press/v97/gong19a.html).
+    """
+    layers = backbone.num_layers
+    if num_layers < layers or (layers and num_layers % layers):
+        raise ValueError(
+            f"`num_layers` must be a multiple of the backbone's {layers} layers. "
+            f"Received: num_layers={num_layers}"
+        )
+    config = backbone.get_config()
+    config.pop("name")
+    config["num_layers"] = num_layers
+    new = LaBSEBackbone.from_config(config)
+    old_weights = {weight.path: weight for weight in backbone.weights}
+    for weight in new.weights:
+        source = _origin(weight.path, layers)
+        if source in old_weights:
+            weight.assign(_copied(old_weights[source]))
+    if not layers and num_layers:
+        _keep_function(new)
+    return new
+
+
+def stack_moments(
+    old_optimizer: keras.optimizers.Optimizer,
+    old_variables: list[keras.Variable],
+    new_optimizer: keras.optimizers.Optimizer,
+    new_variables: list[keras.Variable],
+    num_layers: int,
+) -> None:
+    """Carries an optimiser's state over to the stacked model's optimiser.
+
+    The step count goes along, so that a learning-rate schedule runs on; each weight
+    gets the moments of the weight it was copied from. Weights that came from nowhere
+    (blocks grown from zero layers) keep theirs at zero.
+
+    Args:
+        old_optimizer: Built for `old_variables`.
+        old_variables: Trainable variables before stacking.
+        new_optimizer: Of the same class, built for `new_variables`; changed.
+        new_variables: Trainable variables after stacking.
+        num_layers: Layers before stacking, L.
+
+    Raises:
+        ValueError: If the optimisers differ in class.
+    """
+    if type(old_optimizer) is not type(new_optimizer):
+        raise ValueError(
+            "Both optimisers must be of one class. Received: "
+            f"{type(old_optimizer).__name__} and {type(new_optimizer).__name__}"
+        )
+    new_optimizer.iterations.assign(old_optimizer.iterations)
+    if isinstance(old_optimizer, keras.optimizers.LossScaleOptimizer):
+        for name in ("step_counter", "dynamic_scale"):
+            getattr(new_optimizer, name).assign(getattr(old_optimizer, name))
+    known = _slots(old_optimizer, old_variables)
+    for (path, slot), variable in _slots(new_optimizer, new_variables).items():
+        source = known.get((_origin(path, num_layers), slot))
+        if source is not None:
+            variable.assign(_copied(source))
+
+
+def _copied(variable: Any) -> np.ndarray:
+    """A variable's value in memory of its own.
+
+    Two blocks are copies of one: on JAX they would share its buffer, which a step gives
+    away and can give away once only.
+    """
+    return np.array(ops.convert_to_numpy(variable), copy=True)
+
+
+def _origin(path: str, layers: int) -> str:
+    """The path of the weight that a weight of a stacked model is copied from."""
+    if not layers:
+        return path
+    return _LAYER.sub(lambda m: f"transformer_layer_{int(m[1]) % layers}", path)
+
+
+def _slots(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
+) -> dict[tuple[str, str], Any]:
+    """An optimiser's slot variables by the path of their weight and their kind."""
+    found = {}
+    # Keras names a slot after its weight, with the slashes replaced. Longest first:
+    # one weight's path may begin like another's.
+    prefixes = sorted(
+        ((v.path.replace("/", "_") + "_", v.path) for v in variables),
+        key=lambda pair: -len(pair[0]),
+    )
+    for slot in optimizer.variables:
+        name = slot.path.split("/", 1)[-1]
+        for prefix, path in prefixes:
+            if name.startswith(prefix):
+                found[path, name[len(prefix) :]] = slot
+                break
+    return found
+
+
+def _keep_function(backbone: LaBSEBackbone) -> None:
+    """Makes new blocks on a backbone without blocks hand on what they are given."""
+    weights = {weight.path: weight for weight in backbone.weights}
+    for path, weight in weights.items():
+        if _LAYER.match(path) and re.search(
+            r"/(attention_output|feedforward_output_dense)/(kernel|bias)$", path
+        ):
+            weight.assign(np.zeros(weight.shape, dtype=np.float32))
+    last = f"transformer_layer_{backbone.num_layers - 1}/feedforward_layer_norm"
+    for name, neutral in (("gamma", 1.0), ("beta", 0.0)):
+        embedding = weights[f"embeddings_layer_norm/{name}"]
+        weights[f"{last}/{name}"].assign(embedding)
+        embedding.assign(np.full(embedding.shape, neutral, dtype=np.float32))
