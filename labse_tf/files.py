@@ -1,7 +1,7 @@
-"""Outputs that appear whole or not at all.
+"""Atomic writes of files and directories.
 
-Each function writes beside the target under a hidden name and renames at the end, so
-that a full disk, an error or Ctrl-C leaves the old file, or none, and never a half.
+Each function writes to a hidden temporary name beside the target and renames it when
+the write is complete. After a full disk, an error or Ctrl-C the target is unchanged.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path whose file takes the place of `path` at the end.
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Writes a file atomically: yields a temporary path that replaces `path` at exit.
 
     Args:
-        path: The target; its directory is made if needed.
+        path: The target. Its directory is created if needed.
 
     Yields:
-        A path in the same directory, with the same suffix, to write to.
+        The path to write to, in the same directory and with the same suffix.
 
     Raises:
         OSError: If the directory cannot be written.
@@ -33,8 +33,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb") as file:
-            # Renamed before its bytes are on the disk, a file can survive a power cut
-            # with its name alone.
+            # Without this, a power failure after the rename can leave an empty file.
             os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
@@ -42,28 +41,28 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes UTF-8 text: the file is the old one or the new one.
+    """Writes a UTF-8 text file atomically.
 
     Args:
         path: The target.
-        text: All of it.
+        text: The complete content.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def check_vacant(path: str | os.PathLike[str], name: str) -> None:
-    """Refuses a target that would hide or mix with what is there.
+    """Raises unless a path is free for a new directory.
 
     Args:
         path: The target.
-        name: What the user calls it.
+        name: The name of the option or argument, for the message.
 
     Raises:
-        ValueError: If it is a file, or a directory that holds something.
+        ValueError: If the target is a file or a directory that is not empty.
     """
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -71,21 +70,21 @@ def check_vacant(path: str | os.PathLike[str], name: str) -> None:
 
 
 @contextmanager
-def whole_directory(
+def atomic_directory(
     path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Iterator[Path]:
-    """Gives an empty folder that becomes `path` at the end.
+    """Writes a directory atomically: yields a new one that becomes `path` at exit.
 
     Args:
         path: The target.
-        overwrite: Whether an existing one is replaced.
+        overwrite: Whether to replace an existing target.
 
     Yields:
-        A folder beside it, to fill.
+        An empty directory beside the target.
 
     Raises:
         ValueError: If the target exists and `overwrite` is false.
-        OSError: If it cannot be written.
+        OSError: If the target cannot be written.
     """
     target = Path(path)
     if target.exists() and not overwrite:
@@ -99,7 +98,7 @@ def whole_directory(
     )
     try:
         yield folder
-        # mkdtemp keeps others out, but a server runs as another user.
+        # `mkdtemp` allows only its owner, but a server may run as another user.
         folder.chmod(0o755)
         if target.exists():
             old = folder.with_suffix(".old")

@@ -42,7 +42,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as PNG; the file appears whole or not at all.
+    """Writes a figure as PNG, atomically.
 
     Args:
         figure: of `new_figure`.

@@ -550,7 +550,7 @@ def read_weights(
 
 @contextmanager
 def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """Writes a preset that appears whole or not at all.
+    """Writes a preset atomically.
 
     The block fills an empty folder beside the target with the vocabulary and the
     weights. When it ends well, hashes, card and configuration are added and the

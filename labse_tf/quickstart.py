@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labse_tf import data, presets
 from labse_tf.evaluation import language_name, translation_accuracy
-from labse_tf.files import whole_directory, write_text
+from labse_tf.files import atomic_directory, write_text
 from labse_tf.recipes import PretrainingRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -419,7 +419,7 @@ def _collect(
     if corpus.skipped:
         print(corpus.skipped, file=sys.stderr)
     train, held_out = corpus.split(_HELD_OUT, seed=0)
-    with whole_directory(target) as folder:
+    with atomic_directory(target) as folder:
         for name, part, most in (
             ("train", train, None),
             ("held_out", held_out, _HELD_OUT_MOST),

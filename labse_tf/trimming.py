@@ -38,7 +38,7 @@ from labse_tf.data import (
     has_one_language,
     load_sentences,
 )
-from labse_tf.files import check_vacant, whole_directory, write_text
+from labse_tf.files import atomic_directory, check_vacant, write_text
 from labse_tf.languages import LANGUAGES, language_code, language_name
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
@@ -670,7 +670,7 @@ def trim_preset(
         if keep_characters:
             chosen_by += ", and single characters"
     # The folder is made before the long work: what cannot be written says so at once.
-    with whole_directory(target, overwrite=target.exists()) as folder:
+    with atomic_directory(target, overwrite=target.exists()) as folder:
         model = LaBSE.from_preset(source)
         trimmed = trim(
             model,

@@ -36,7 +36,7 @@ def made_once(path: Path) -> Iterator[bool]:
 
 
 def write_pairs(path: Path, pairs: Sequence[SentencePair]) -> None:
-    """A file that is there whole or not at all."""
+    """A file that is written atomically."""
     write_text(path, "".join(f"{row.source}\t{row.target}\n" for row in pairs))
 
 

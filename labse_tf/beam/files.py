@@ -126,7 +126,7 @@ def download(path: str, local: Path) -> None:
 
 
 def publish(local: str | Path, target: str) -> None:
-    """Copies a local file to where it belongs: whole or not at all.
+    """Copies a local file to its target atomically.
 
     Run twice, as runners may, it leaves the same file.
 
@@ -148,7 +148,7 @@ def publish(local: str | Path, target: str) -> None:
 
 
 def publish_text(target: str, text: str) -> None:
-    """Writes a small file: whole or not at all.
+    """Writes a small text file atomically.
 
     Args:
         target: a local or remote path.

@@ -13,7 +13,7 @@ from labse_tf import presets
 from labse_tf.checkpoints.bert import from_bert_checkpoint
 from labse_tf.checkpoints.huggingface import MODULES, from_huggingface
 from labse_tf.checkpoints.tf_hub import SAVED_MODEL, from_tf_hub
-from labse_tf.files import check_vacant, whole_directory
+from labse_tf.files import atomic_directory, check_vacant
 from labse_tf.models import LaBSE
 
 
@@ -130,7 +130,7 @@ def save_converted(
 
     Args:
         model: With a preprocessor.
-        directory: The target, new or empty; it appears whole or not at all.
+        directory: The target, new or empty; written atomically.
         source: As `describe_source` or `Download.source` give it; may be empty.
         storage: As in `LaBSE.save_to_preset`.
 
@@ -143,7 +143,7 @@ def save_converted(
     """
     target = Path(directory)
     check_vacant(target, "`directory`")
-    with whole_directory(target, overwrite=target.exists()) as folder:
+    with atomic_directory(target, overwrite=target.exists()) as folder:
         model.save_to_preset(folder, storage=storage)
         card = folder / presets.CARD
         text = card.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from labse_tf.checkpoints.huggingface import (
     VOCABULARY,
     WEIGHTS,
 )
-from labse_tf.files import whole_directory
+from labse_tf.files import atomic_directory
 from labse_tf.models import LaBSE
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
@@ -38,7 +38,7 @@ def to_huggingface(
 
     Args:
         model: With a preprocessor.
-        directory: The target, which appears whole or not at all.
+        directory: The target, written atomically.
         overwrite: Whether an existing one is replaced.
 
     Returns:
@@ -88,7 +88,7 @@ def to_huggingface(
         }
         for number, kind in enumerate(kinds)
     ]
-    with whole_directory(directory, overwrite=overwrite) as folder:
+    with atomic_directory(directory, overwrite=overwrite) as folder:
         for place in places.values():
             (folder / place).mkdir(exist_ok=True)
         _write_json(folder / MODULES, modules)

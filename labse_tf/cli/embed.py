@@ -9,7 +9,7 @@ from typing import Any
 
 from labse_tf.cli.arguments import add_model, command
 from labse_tf.encoders import encoder
-from labse_tf.files import whole_file
+from labse_tf.files import atomic_file
 
 
 def add_command(commands: Any) -> None:
@@ -41,7 +41,7 @@ def _embed(options: argparse.Namespace) -> None:
     total = sum(len(block) for block in line_blocks(path))
     encode = encoder(options.model, options.dtype)
     dim = encode([""]).shape[1]
-    with whole_file(output) as temporary:
+    with atomic_file(output) as temporary:
         # Mapped and filled a block at a time: memory does not grow with the file.
         vectors = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.float32, shape=(total, dim)

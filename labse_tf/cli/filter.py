@@ -14,7 +14,7 @@ from labse_tf.cli.arguments import (
 )
 from labse_tf.cli.output import write_json
 from labse_tf.encoders import Encode, encoder
-from labse_tf.files import whole_file
+from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +129,7 @@ def _write_kept(
     histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
     kept = 0
     with (
-        whole_file(options.output) as temporary,
+        atomic_file(options.output) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
         progress_bar("Scoring", total, "pairs") as advance,
     ):

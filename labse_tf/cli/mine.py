@@ -17,7 +17,7 @@ from labse_tf.cli.arguments import (
 )
 from labse_tf.cli.output import write_json
 from labse_tf.encoders import encoder
-from labse_tf.files import whole_file
+from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +114,7 @@ def _mine(options: argparse.Namespace) -> None:
         for side, rows in zip(sides, (found.sources, found.targets), strict=True)
     ]
     with (
-        whole_file(output) as temporary,
+        atomic_file(output) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         for score, source, target in zip(

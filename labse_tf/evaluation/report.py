@@ -5,8 +5,8 @@
     *.png          the plots
 
 A part is a folder with files of one kind; its name is its path. Files are read and
-checked before the first sentence is encoded, and the report appears whole or not at
-all.
+checked before the first sentence is encoded, and the report is written
+atomically.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from labse_tf.evaluation.reading import read_pairs
 from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
 from labse_tf.evaluation.tatoeba import TatoebaResult, tatoeba_pairs
 from labse_tf.evaluation.xsim import XsimResult, xsim_shares
-from labse_tf.files import whole_directory
+from labse_tf.files import atomic_directory
 from labse_tf.languages import language_code
 from labse_tf.plots import new_figure
 from labse_tf.progress import progress_bar
@@ -292,7 +292,7 @@ def evaluate_all(
     known = trained_codes(trained)
     found = find_parts(folder)
     parts = _chosen_parts(found, folder, only)
-    with whole_directory(output, overwrite=overwrite) as unfinished:
+    with atomic_directory(output, overwrite=overwrite) as unfinished:
         # All files are read before the first sentence is encoded, which may take hours.
         ready = [(part, _prepare(part)) for part in parts]
         measured = []

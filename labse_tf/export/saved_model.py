@@ -21,7 +21,7 @@ from labse_tf.export.interfaces import (
 )
 from labse_tf.export.parity import Parity, measure, sample_texts
 from labse_tf.export.storage import STORAGES, StoredEncoder
-from labse_tf.files import whole_directory, write_text
+from labse_tf.files import atomic_directory, write_text
 from labse_tf.models import LaBSE
 
 CARD = "README.md"
@@ -110,7 +110,7 @@ def export_saved_model(
     Args:
         model: With a preprocessor.
         path: The SavedModel's directory; for TF Serving its name is the version, a
-            number. It appears whole or not at all.
+            number. It is written atomically.
         interface: `"text"`, `"preprocessor"` or `"encoder"`.
         storage: Of the weights: `"float32"`, as trained; `"bfloat16"` or `"float16"`,
             half the size, computed in float32, none trainable (a step of fine-tuning
@@ -167,7 +167,7 @@ def export_saved_model(
     sentences = sample_texts(model) if texts is None else _check_texts(texts)
     packing = Packing(preprocessor, lengths)
     try:
-        with whole_directory(target, overwrite=overwrite) as folder:
+        with atomic_directory(target, overwrite=overwrite) as folder:
             weights = _save(computing, folder, interface, storage, packing)
             report = ExportReport(
                 interface=interface,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labse_tf.files import whole_file
+from labse_tf.files import atomic_file
 
 Advance = Callable[[int], None]
 
@@ -429,7 +429,7 @@ class _Checkpoint:
             for number, best in enumerate(self._best)
             for name in ("cosines", "rows")
         }
-        with whole_file(self._path) as temporary, temporary.open("wb") as file:
+        with atomic_file(self._path) as temporary, temporary.open("wb") as file:
             np.savez(file, search=self._search, done=done, **arrays)
         self._saved = time.monotonic()
 

@@ -302,8 +302,7 @@ class LaBSE(keras.Model):
     ) -> None:
         """Writes `config.json`, `vocab.txt`, `model.weights.h5` and a card.
 
-        The preset appears whole or not at all: files are written beside it and
-        moved when all are there.
+        The preset is written atomically.
 
         Args:
             directory: Where to; an older preset there is replaced, other files

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from labse_tf.files import whole_file
+from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,7 +33,7 @@ MAX_BYTES_PER_TOKEN = 256
 
 
 def save_vocabulary(vocabulary: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Writes a vocabulary, one token a line, so that it is whole or not there.
+    """Writes a vocabulary atomically, one token per line.
 
     Args:
         vocabulary: the tokens in the order of their ids.
@@ -49,7 +49,7 @@ def save_vocabulary(vocabulary: Sequence[str], path: str | os.PathLike[str]) -> 
                 f"file. Received: token {index}, {token!r}"
             )
     with (
-        whole_file(path) as temporary,
+        atomic_file(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         file.writelines(token + "\n" for token in vocabulary)

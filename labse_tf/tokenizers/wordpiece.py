@@ -267,7 +267,7 @@ class WordPieceTokenizer(keras.layers.Layer):
         return text if is_batch else text[0]
 
     def save_vocabulary(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocabulary, one token a line, so that it is whole or not there.
+        """Writes the vocabulary atomically, one token per line.
 
         Args:
             path: the file to write; an old one is replaced.

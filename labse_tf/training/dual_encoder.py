@@ -14,7 +14,7 @@ from labse_tf import presets
 from labse_tf.data.sampling import principal_axes
 from labse_tf.distribute import Workers, get_strategy, is_tpu
 from labse_tf.evaluation import retrieval
-from labse_tf.files import whole_file
+from labse_tf.files import atomic_file
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.mining import unit_rows
 from labse_tf.models import DualEncoder, LaBSE
@@ -236,7 +236,7 @@ def _neighbor_vectors(
         sample = np.random.default_rng(0).integers(count, size=min(count, 1 << 15))
         axes = principal_axes(encoder.encode(pairs.sources(sample)), dim)
         with (
-            whole_file(path) as temporary,
+            atomic_file(path) as temporary,
             progress_bar("Embedding", count, "pairs", show=progress) as advance,
         ):
             rows = np.lib.format.open_memmap(

@@ -20,7 +20,7 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.distribute import Workers
-from labse_tf.files import whole_file, write_text
+from labse_tf.files import atomic_file, write_text
 from labse_tf.models import LaBSE
 
 _KEEP = 2  # checkpoints: the newest, and one to fall back to
@@ -229,7 +229,7 @@ class Run:
             f"{i:05d}": np.asarray(variable) for i, variable in enumerate(_state(model))
         }
         try:
-            with whole_file(path) as temporary:
+            with atomic_file(path) as temporary:
                 np.savez(temporary, step=np.int64(step), **arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise OSError(

@@ -13,7 +13,7 @@ from labse_tf.data.cleaning.held_out import HeldOut
 from labse_tf.data.cleaning.report import CleaningReport
 from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules, judge
 from labse_tf.data.corpus import Files, read_files
-from labse_tf.files import whole_directory, write_text
+from labse_tf.files import atomic_directory, write_text
 from labse_tf.text import OnError, SentencePair, SkipReport
 
 BLOCK = 1 << 13  # pairs judged together: some megabytes
@@ -147,7 +147,7 @@ def clean_files(
         languages=languages,
         progress=progress,
     )
-    with whole_directory(output, overwrite=overwrite) as folder:
+    with atomic_directory(output, overwrite=overwrite) as folder:
         write_pairs(clean_pairs(pairs, rules, held_out=held_out, report=report), folder)
         check_kept(report)
         for name, text in report_files(report).items():

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.files import whole_file
+from labse_tf.files import atomic_file
 from labse_tf.text import PathLike
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def new_file(path: PathLike) -> Iterator[str]:
         OSError: it cannot be written.
     """
     if not is_remote(path):
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             yield str(temporary)
         return
     import tensorflow as tf
@@ -201,7 +201,7 @@ def new_file(path: PathLike) -> Iterator[str]:
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
-    """Writes a file that is there whole or not at all.
+    """Writes a file atomically.
 
     Args:
         path: local or remote.
