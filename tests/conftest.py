@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -16,7 +17,13 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+# Failed assertions in helpers show their values too.
+pytest.register_assert_rewrite("helpers")
+
+from helpers.paths import ROOT  # noqa: E402
+
+if TYPE_CHECKING:
+    from labse_tf.data import ParallelCorpus
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +107,23 @@ def run_python() -> Callable[..., str]:
         return process.stdout
 
     return run
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> tuple[Path, Path]:
+    """Pairs as TSV and a vocabulary, the input of the runs in `helpers.runs`."""
+    from helpers.runs import write_text
+
+    return write_text(tmp_path)
+
+
+@pytest.fixture
+def corpus() -> ParallelCorpus:
+    """The pairs of `text`."""
+    from helpers.runs import make_pairs
+    from labse_tf.data import ParallelCorpus
+
+    return ParallelCorpus(make_pairs())
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "labse_tf"
+from helpers.paths import PACKAGE, ROOT
 
 # Highest first; a module may import from layers below its own. Modules of one layer
 # may import each other where INSIDE says so.
@@ -280,4 +280,19 @@ def test_modules_and_public_classes_are_documented():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 if not ast.get_docstring(node):
                     wrong.append(f"{module}.{node.name}")
+    assert wrong == []
+
+
+def test_no_test_file_imports_another():
+    """What several of them need lies in `helpers`, found from tests/ by pytest."""
+    wrong = []
+    folder = ROOT / "tests"
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(parse(path)):
+            for name in imported_names(node):
+                found = set(name.split(".")[:2])
+                if any(part.startswith("test_") for part in found) or (
+                    "conftest" in found
+                ):
+                    wrong.append(f"{path.relative_to(folder)}:{node.lineno} {name}")
     assert wrong == []

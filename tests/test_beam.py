@@ -534,8 +534,7 @@ class FarFiles(LocalFileSystem):
 
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory):
-    from test_models import make_model
-
+    from helpers.models import make_model
     from labse_tf.export import export_saved_model
 
     folder = tmp_path_factory.mktemp("model")

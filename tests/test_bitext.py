@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_mining import with_ties
 
+from helpers.vectors import with_ties
 from labse_tf import mining
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_models import make_model, sentences
 
+from helpers.models import make_model, sentences
 from labse_tf import cli
 from labse_tf.export import check, check_saved_model, elsewhere, export_saved_model
 from labse_tf.export.conformance import Check, ConformanceReport

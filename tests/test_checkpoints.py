@@ -12,13 +12,12 @@ import sys
 import types
 from pathlib import Path
 
-import foreign
 import numpy as np
-import peers
 import pytest
 import tensorflow as tf
-from test_models import make_model, sentences
 
+from helpers import foreign, peers
+from helpers.models import make_model, sentences
 from labse_tf import checkpoints, cli, presets
 from labse_tf.layers import POOLINGS
 from labse_tf.models import LaBSE, LaBSEBackbone

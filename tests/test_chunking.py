@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_models import make_model, pairs
 
+from helpers.models import make_model, pairs
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder
 from labse_tf.models import gradient_caching as chunking

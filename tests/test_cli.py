@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_models import make_model, sentences
 
+from helpers.command_line import fails, run
+from helpers.models import make_model, sentences
 from labse_tf import cli, presets
 from labse_tf.cli import convert, embed, search
 from labse_tf.cli.embed import line_blocks
@@ -27,22 +28,6 @@ def preset(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "preset"
     make_model().save_to_preset(folder)
     return folder
-
-
-def run(*arguments: object) -> int:
-    return cli.main([str(a) for a in arguments])
-
-
-def fails(capsys, *arguments: object) -> str:
-    """Runs a command that must end with 2 and one line on standard error."""
-    capsys.readouterr()
-    assert run(*arguments) == 2
-    output = capsys.readouterr()
-    lines = output.err.strip().splitlines()
-    assert len(lines) == 1, output.err
-    assert lines[0].startswith("labse-tf: ")
-    assert output.out == ""
-    return lines[0]
 
 
 # === What works ===

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
+
 nbformat = pytest.importorskip("nbformat", reason="the extra `test` is missing")
 
-ROOT = Path(__file__).resolve().parents[1]
 COLAB = ROOT / "colab"
 NAMES = (
     "01_embed_and_search",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
+
+from helpers import reference
 
 # A dual encoder without dropout on fixed token ids, trained for five steps. Settings
 # come as JSON, results leave as JSON, weights as .npz.

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from labse_tf.cli.doctor import report
 from labse_tf.doctor import environment
 from labse_tf.doctor.diagnosis import LEVELS, diagnose
 from labse_tf.doctor.environment import Facts, Module
-
-ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES = {
     "tensorflow": "2.21.0",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import sys
 
 import numpy as np
 import pytest
 
+from helpers.evaluation import no_encoding, png_size, some_result, write_pair
 from labse_tf.evaluation import (
     INDIAN_LANGUAGES,
     LANGUAGES,
@@ -223,13 +223,6 @@ def test_bad_block_size():
 # === Tatoeba ===
 
 
-def write_pair(folder, code, source, target):
-    for end, lines in ((code, source), ("eng", target)):
-        text = "".join(f"{line}\n" for line in lines)
-        path = folder / f"tatoeba.{code}-eng.{end}"
-        path.write_text(text, encoding="utf-8")
-
-
 class PlantedEncoder:
     """A vector a sentence, by its first word; counts what it is asked for."""
 
@@ -336,10 +329,6 @@ def test_progress_is_told(folder):
     assert told == [("hi", 1, 2), ("zh", 2, 2)]
 
 
-def no_encoding(sentences):
-    raise AssertionError("nothing may be encoded before the files are checked")
-
-
 def test_folder_is_missing_or_has_no_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         tatoeba(no_encoding, tmp_path / "absent")
@@ -418,13 +407,6 @@ def test_an_encoder_that_breaks_its_contract(folder, encode, message):
         tatoeba(encode, folder, ["hi", "zh"])
 
 
-def some_result(codes):
-    rng = np.random.default_rng(0)
-    forward = {code: float(rng.uniform(0, 1)) for code in codes}
-    backward = {code: float(np.clip(f + 0.02, 0, 1)) for code, f in forward.items()}
-    return TatoebaResult(forward, backward, dict.fromkeys(codes, 1000))
-
-
 def test_json_round_trip(folder):
     for result in (
         tatoeba(PlantedEncoder(), folder),
@@ -463,12 +445,6 @@ def test_table():
     row = next(line for line in one.splitlines() if line.startswith("hi"))
     assert row.split() == ["hi", "Hindi", "7", "100.0", "50.0", "75.0"]
     assert "mean of 1 language " in one
-
-
-def png_size(path):
-    content = path.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    return struct.unpack(">II", content[16:24])
 
 
 def test_plot_is_a_png_that_grows_with_the_languages(tmp_path):

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_models import make_model, sentences
 
+from helpers.models import make_model, sentences
 from labse_tf import cli
 from labse_tf.export import STORAGES, export_saved_model, read_report
 from labse_tf.export.interfaces import Packing

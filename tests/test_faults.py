@@ -11,21 +11,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_training import (  # noqa: F401
-    OTHER,
+
+from helpers.runs import (
     RECIPE,
     TOKENS,
-    WORDS,
     command,
-    corpus,
     log_of,
     make_pairs,
     start,
-    text,
     wait_for_step,
     weights,
 )
-
 from labse_tf import presets
 from labse_tf.cli import main
 from labse_tf.data import ParallelCorpus, sentence_pairs
@@ -44,7 +40,7 @@ from labse_tf.training.growing import grow
 slow = pytest.mark.slow
 
 
-def run(corpus, output: Path, vocabulary: Path, **options) -> LaBSE:  # noqa: F811
+def run(corpus, output: Path, vocabulary: Path, **options) -> LaBSE:
     settings = {"checkpoint_every": 4, "log_every": 2, "progress": False}
     changes = options.pop("recipe", {})
     return train_dual_encoder(
@@ -66,8 +62,8 @@ def assert_equal(one: LaBSE, two: LaBSE) -> None:
 
 def test_several_steps_an_execution_are_the_same_steps(
     tmp_path,
-    corpus,  # noqa: F811
-    text,  # noqa: F811
+    corpus,
+    text,
     monkeypatch,
 ) -> None:
     """Fourteen steps by fives: two executions and four single ones, once interrupted.
@@ -246,8 +242,8 @@ def test_replicas_skip_together(run_python) -> None:
 
 def test_a_run_says_at_which_step_and_keeps_good_checkpoints(
     tmp_path,
-    corpus,  # noqa: F811
-    text,  # noqa: F811
+    corpus,
+    text,
     monkeypatch,
 ) -> None:
     """Step 6 spoils the weights; the next line of the log would be that of step 12."""
@@ -281,7 +277,7 @@ def test_a_run_says_at_which_step_and_keeps_good_checkpoints(
 
 @slow
 @pytest.mark.parametrize("chunk_size", [None, 4])
-def test_float16_scales_the_loss_in_every_kind_of_step(text, chunk_size) -> None:  # noqa: F811
+def test_float16_scales_the_loss_in_every_kind_of_step(text, chunk_size) -> None:
     """An overflow leaves the step out and halves the scale; else Keras's arithmetic."""
     recipe = dataclasses.replace(
         RECIPE, dtype="float16", chunk_size=chunk_size, dropout=0.0, warmup_steps=0
@@ -358,7 +354,7 @@ FULL = """
 @slow
 def test_a_disk_that_fills_up_keeps_the_old_checkpoint(
     tmp_path,
-    text,  # noqa: F811
+    text,
     run_python,
 ) -> None:
     output = tmp_path / "run"
@@ -378,7 +374,7 @@ def test_a_disk_that_fills_up_keeps_the_old_checkpoint(
 
 
 @slow
-def test_keras_callbacks_stop_early_and_keep_the_best(tmp_path, text, capsys) -> None:  # noqa: F811
+def test_keras_callbacks_stop_early_and_keep_the_best(tmp_path, text, capsys) -> None:
     recipe = dataclasses.replace(RECIPE, train_steps=100)  # its rate is not 0 so soon
     encoder = untrained_encoder(recipe, text[1])
     dual = compile_dual_encoder(encoder, recipe)
@@ -431,7 +427,7 @@ def test_keras_callbacks_stop_early_and_keep_the_best(tmp_path, text, capsys) ->
 
 
 @slow
-def test_replicas_from_the_command_line_stopped_and_resumed(tmp_path, text) -> None:  # noqa: F811
+def test_replicas_from_the_command_line_stopped_and_resumed(tmp_path, text) -> None:
     """Two replicas, three steps an execution, SIGTERM: the weights of a quiet run."""
     steps = 300
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
-from random_text import KINDS, Text, random_texts
-from test_models import make_model
 
+from helpers.models import make_model
+from helpers.random_text import KINDS, Text, random_texts
 from labse_tf import presets
 from labse_tf.export import export_saved_model
 from labse_tf.models import LaBSE

@@ -22,9 +22,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_models import make_model, sentences
 
 import labse_tf
+from helpers.models import make_model, sentences
 from labse_tf.export import export_saved_model
 from labse_tf.hub import ARCHIVE, HubEncoder
 

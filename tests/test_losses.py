@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
 
+from helpers import reference
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.metrics import TranslationRankingAccuracy
 

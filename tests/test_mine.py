@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import fails, run
 
+from helpers.command_line import fails, run
 from labse_tf import mining
 from labse_tf.cli import mine
 from labse_tf.mining import DistinctLines, embed_to_disk, neighbors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from helpers.vectors import with_ties
 from labse_tf.mining import nearest_neighbors, neighbors, neighbors_both_ways
 
 
@@ -17,12 +18,6 @@ def oracle(queries, candidates, k):
     cosines = (q @ c.T).round(7).astype(np.float32)
     rows = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(cosines, rows, axis=1), rows
-
-
-def with_ties(rng, rows, dim):
-    """Vectors of which many are equal, some zero, none of unit length."""
-    base = rng.integers(-2, 3, (max(1, rows // 3), dim)).astype(np.float32)
-    return base[rng.integers(0, len(base), rows)] * rng.choice([0.5, 1, 3], (rows, 1))
 
 
 @pytest.mark.parametrize("k", [1, 3, 10, 500])

@@ -8,10 +8,11 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
-import peers
 import pytest
 import tensorflow as tf
 
+from helpers import peers
+from helpers.models import TOKENS, make_model, pairs, sentences
 from labse_tf import layers, presets
 from labse_tf.duplicates import sentence_fingerprints
 from labse_tf.layers import POOLINGS
@@ -27,23 +28,6 @@ from labse_tf.models.sentence_encoder import batches_by_length
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.recipes import POOLINGS as RECIPE_POOLINGS
 from labse_tf.tokenizers import WordPieceTokenizer
-
-WORDS = "sun moon star sky day night good bad old new hill sea".split()
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-
-
-def make_model(pooling: str = "mean", **changes: object) -> LaBSE:
-    settings = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16} | changes
-    backbone = LaBSEBackbone(
-        vocabulary_size=len(TOKENS), intermediate_dim=32, **settings
-    )
-    preprocessor = SentencePreprocessor(WordPieceTokenizer(TOKENS), 16)
-    return LaBSE(backbone, preprocessor, pooling=pooling)
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS, rng.integers(0, 14))) for _ in range(count)]
 
 
 def bert_like(activation: str) -> LaBSEBackbone:
@@ -440,23 +424,6 @@ def test_bad_arguments_are_named() -> None:
 # === The dual encoder ===
 
 
-def pairs(model: LaBSE, steps: int, batch: int = 16) -> tf.data.Dataset:
-    """Sentences of the first six words, translated into the last six, reversed."""
-    rng = np.random.default_rng(1)
-    translation = dict(zip(WORDS[:6], WORDS[6:], strict=True))
-    texts = [
-        " ".join(rng.choice(WORDS[:6], rng.integers(4, 12)))
-        for _ in range(steps * batch)
-    ]
-    turned = [
-        " ".join(translation[word] for word in reversed(text.split())) for text in texts
-    ]
-    dataset = tf.data.Dataset.from_tensor_slices((texts, turned))
-    return dataset.batch(batch, drop_remainder=True).map(
-        lambda s, t: {"source": model.preprocessor(s), "target": model.preprocessor(t)}
-    )
-
-
 def compiled(model: LaBSE, **settings: object) -> DualEncoder:
     dual = DualEncoder(model)
     dual.compile(keras.optimizers.Adam(3e-3), AdditiveMarginSoftmax(0.3, 20.0))
@@ -477,7 +444,7 @@ def test_fit_lowers_the_loss_and_finds_translations() -> None:
 
 
 def test_the_loss_of_fit_is_the_loss_of_the_vectors() -> None:
-    import reference
+    from helpers import reference
 
     model = make_model("mean", dropout=0.0)
     dual = compiled(model)

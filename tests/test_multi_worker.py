@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_training import (  # noqa: F401
+
+from helpers.paths import ROOT
+from helpers.runs import (
     command,
     log_of,
-    text,
     wait_for_step,
     weights,
+    write_text,
 )
-
 from labse_tf import distribute, presets
 from labse_tf.cli import main
 from labse_tf.models import LaBSE
@@ -73,7 +73,7 @@ def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
 
 
 def commands(
-    text: tuple[Path, Path],  # noqa: F811
+    text: tuple[Path, Path],
     folder: Path,
     steps: int,
     *more: str,
@@ -98,7 +98,7 @@ def in_process(own: list[str], output: Path) -> list[str]:
     return arguments
 
 
-def test_two_workers_train_as_one_device(tmp_path, text, capsys) -> None:  # noqa: F811
+def test_two_workers_train_as_one_device(tmp_path, text, capsys) -> None:
     both = commands(text, tmp_path, 8, dropout=0.0)
     results = ended(start_both(both))
     assert [code for code, *_ in results] == [0, 0], results
@@ -157,7 +157,7 @@ STEPS = 200
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory) -> tuple[Path, Path]:
     """Pairs and vocabulary, as `text`, for the whole module."""
-    return text.__wrapped__(tmp_path_factory.mktemp("text"))
+    return write_text(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from helpers.paths import ROOT
 
 LOSSES = "tests/test_losses.py"
 GATHER = "tests/test_distribute.py -k gathering"

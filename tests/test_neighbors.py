@@ -7,8 +7,8 @@ import itertools
 
 import numpy as np
 import pytest
-from test_training import RECIPE, make_pairs, train, weights
 
+from helpers.runs import RECIPE, make_pairs, train, weights
 from labse_tf import data
 from labse_tf.recipes import get_recipe
 from labse_tf.training import Interrupted, train_dual_encoder
@@ -193,7 +193,7 @@ def test_wrong_arguments(corpus, vectors, options, message) -> None:
 @pytest.fixture
 def start(tmp_path):
     """A trained model to go on from."""
-    from test_training import TOKENS
+    from helpers.runs import TOKENS
 
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(TOKENS) + "\n")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_models import make_model
 
+from helpers.models import make_model
 from labse_tf import presets
 from labse_tf.models import LaBSE, LaBSEBackbone
 

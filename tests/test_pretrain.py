@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_training import files, start, wait_for_step
 
+from helpers.paths import ROOT
+from helpers.runs import files, start, wait_for_step
 from labse_tf import presets
 from labse_tf.cli import main
 from labse_tf.data import MonolingualCorpus, ParallelCorpus, SentencePair

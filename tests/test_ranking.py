@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 import pytest
-from test_evaluation import no_encoding, png_size, some_result
 
+from helpers.evaluation import no_encoding, png_size, some_result
 from labse_tf import cli
 from labse_tf.cli import evaluate
 from labse_tf.evaluation import (

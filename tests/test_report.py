@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from test_evaluation import no_encoding, png_size, write_pair
 
+from helpers.evaluation import no_encoding, png_size, write_pair
 from labse_tf import cli, presets
 from labse_tf.cli import evaluate
 from labse_tf.evaluation import (

@@ -27,9 +27,9 @@ from google.protobuf import (
     message_factory,
     text_format,
 )
-from test_documentation import README_BLOCKS
-from test_models import make_model, sentences
 
+from helpers.documents import README_BLOCKS
+from helpers.models import make_model, sentences
 from labse_tf import cli
 from labse_tf.export import export_saved_model
 from labse_tf.export.interfaces import HUB_NAMES, Packing

@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 import pytest
-from test_evaluation import no_encoding, png_size
 
+from helpers.evaluation import no_encoding, png_size
 from labse_tf import cli
 from labse_tf.cli import evaluate
 from labse_tf.evaluation import StsResult, StsScores, read_sts, sts

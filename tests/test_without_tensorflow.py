@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
-from test_models import make_model, sentences
+
+from helpers.models import make_model, sentences
 
 pytest.importorskip("jax", reason="the extra `parity` is not installed")
 
@@ -100,7 +101,7 @@ def test_core_on_jax(run_python, tmp_path) -> None:
 
 @pytest.mark.parity
 def test_loss_and_fingerprints_are_those_of_tensorflow(run_python, tmp_path) -> None:
-    import reference
+    from helpers import reference
 
     code = """
         import json, sys

@@ -1,7 +1,7 @@
-"""Peers: BERT at random weights that ours and Hugging Face's can both take.
+"""BERT at random weights that ours and Hugging Face's can both take.
 
 Weights come from NumPy's generator, so that the golden outputs, which
-`python tests/peers.py` writes with `transformers`, need no weights beside them.
+`python tests/helpers/peers.py` writes with `transformers`, need no weights beside them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent / "golden" / "bert_outputs.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "bert_outputs.npz"
 SHAPE = {
     "vocabulary_size": 120,
     "num_layers": 2,

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import peers
 import tensorflow as tf
+
+from helpers import peers
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = "Sun moon Star sky day night good bad old new hill Sea".split()
