@@ -20,6 +20,8 @@ _PO_LINE = re.compile(
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _CHARSET = re.compile(rb"(?i)Content-Type:[^\n]*charset=([\w.:-]+)")
+# line or number, ids (one, or singular and plural), forms
+_Message = tuple[int, list[str], list[str]]
 _CATALOGUE = b'msgid "\\n\\u0041 +2AA- xn--0"'  # means what it says in ASCII alone
 
 
@@ -56,9 +58,10 @@ def po_rows(file: InputFile) -> Iterator[Row]:
 
 def _po_messages(
     numbered: Iterable[tuple[int, str | None]], file: InputFile
-) -> Iterator[tuple[list[str], list[str]]]:
-    """The ids (one, or singular and plural) and the forms of each message."""
+) -> Iterator[_Message]:
+    """The line, the ids and the forms of each message."""
     fields: dict[str, str] = {}
+    first = 0
     field, fuzzy, broken = "", False, False
     for line, text in itertools.chain(numbered, [(0, "")]):
         stripped = (text or "").strip()
@@ -70,7 +73,7 @@ def _po_messages(
             header = ids == [""] and "msgctxt" not in fields
             if header or (ids and ids[0] and not fuzzy and not broken):
                 names = sorted(name for name in fields if name.startswith("msgstr"))
-                yield ids, [fields[name] for name in names]
+                yield first, ids, [fields[name] for name in names]
             fields, field, fuzzy, broken = {}, "", False, False
         if between:
             if stripped.startswith("#,") and re.search(r"\bfuzzy\b", stripped):
@@ -80,6 +83,7 @@ def _po_messages(
             elif not stripped and broken:
                 fields, field, broken = {}, "", False
         elif match and (field if keyword is None else keyword not in fields):
+            first = first if fields else line
             field = keyword or field
             fields[field] = fields.get(field, "") + _ESCAPE.sub(_unescape, match[2])
         else:
@@ -94,7 +98,7 @@ def mo_rows(file: InputFile) -> Iterator[Row]:
     return _message_rows(_mo_messages(file))
 
 
-def _mo_messages(file: InputFile) -> Iterator[tuple[list[str], list[str]]]:
+def _mo_messages(file: InputFile) -> Iterator[_Message]:
     try:
         data = b"".join(chunks(file.path))
     except DAMAGE as error:
@@ -132,12 +136,12 @@ def _mo_messages(file: InputFile) -> Iterator[tuple[list[str], list[str]]]:
             continue
         context, mark, key = key.rpartition("\4")
         if key or not mark:
-            yield key.split("\0"), value.split("\0")
+            yield number + 1, key.split("\0"), value.split("\0")
 
 
-def _message_rows(messages: Iterable[tuple[list[str], list[str]]]) -> Iterator[Row]:
+def _message_rows(messages: Iterable[_Message]) -> Iterator[Row]:
     language, one = "", 0
-    for ids, forms in messages:
+    for line, ids, forms in messages:
         if ids == [""]:
             header = dict(re.findall(r"(?m)^([\w-]+):[ \t]*(.*)$", forms[0]))
             language = header.get("Language", "")
@@ -148,7 +152,7 @@ def _message_rows(messages: Iterable[tuple[list[str], list[str]]]) -> Iterator[R
             pairs.insert(0, (ids[0], forms[one if 0 <= one < len(forms) else 0]))
         for source, target in pairs:
             if source.strip() and target.strip():
-                yield source.strip(), target.strip(), language
+                yield line, source.strip(), target.strip(), language
 
 
 @functools.lru_cache(maxsize=256)

@@ -35,7 +35,7 @@ def json_texts(file: InputFile) -> Iterator[Row]:
         if isinstance(entry.get("text"), str):
             checked = translations.check(line, _language(entry), entry["text"])
             if checked is not None:
-                yield "", checked[1], checked[0]
+                yield line, "", checked[1], checked[0]
         else:
             yield from translations.rows(line, _texts(entry, file.language))
 

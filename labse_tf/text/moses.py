@@ -86,23 +86,30 @@ def moses_rows(file: InputFile) -> Iterator[Row]:
                 continue
             source, target = source.strip(), target.strip()
             if source and target:
-                yield source, target, language_tag(code)
+                yield line, source, target, language_tag(code)
             elif source or target:
                 empty = right if source else left
                 empty.problem(line, "a sentence in both files", "an empty line")
 
 
 def moses_texts(file: InputFile) -> Iterator[Row]:
-    """The lines of both files, each without the other; they need not be aligned."""
+    """The lines of both files, each without the other; they need not be aligned.
+
+    A file whose other side is missing is read by itself.
+    """
     pairs = sides(file.path)
-    if not pairs:
-        file.problem(1, "beside it the same file in the other language", "none")
-    for path in dict.fromkeys(english for english, _, _ in pairs):
-        for _, text in text_lines(file.beside(path)):
-            yield (text or "").strip(), "", "en"
-    for _, path, code in pairs:
-        for _, text in text_lines(file.beside(path)):
-            yield "", (text or "").strip(), language_tag(code)
+    texts = dict.fromkeys((english, "en") for english, _, _ in pairs)
+    texts |= dict.fromkeys((path, language_tag(code)) for _, path, code in pairs)
+    code = _name_and_code(file.path)[1]
+    if not texts and code:
+        texts[file.path, "en" if is_english(code) else language_tag(code)] = None
+    for path, language in texts:
+        for line, text in text_lines(file.beside(path)):
+            sentence = (text or "").strip()
+            if language == "en":
+                yield line, sentence, "", language
+            else:
+                yield line, "", sentence, language
 
 
 def _name_and_code(path: Path) -> tuple[str, str]:

@@ -12,9 +12,9 @@ from labse_tf.text.streams import text_lines
 
 def plain_rows(file: InputFile) -> Iterator[Row]:
     """The lines of a text that are not blank."""
-    for _, text in text_lines(file):
+    for line, text in text_lines(file):
         if text is not None and text.strip():
-            yield "", text.strip(), ""
+            yield line, "", text.strip(), ""
 
 
 _INTERFACE = (

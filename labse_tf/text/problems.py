@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 OnError = Literal["raise", "skip"]
 PathLike = str | os.PathLike[str]
-Row = tuple[str, str, str]  # English, translation, the language the file names or ""
+# line, English, translation, the language that the file names or ""
+Row = tuple[int, str, str, str]
 
 
 class SentencePair(NamedTuple):

@@ -24,6 +24,9 @@ _KINDS = {
     "xz": re.compile(rb"\xfd7zXZ\0"),
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
 }
+COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst))?"
+"""Regular expression of the endings that compressed files may have, or of none."""
+
 _OPENERS: dict[str, Any] = {
     "gzip": gzip.open,
     "bzip2": bz2.open,
@@ -106,7 +109,9 @@ def _zstd(file: IO[bytes], path: Path) -> Iterator[bytes]:
         raise EOFError("the file ends before the end of a frame")
 
 
-def lines(file: InputFile) -> Iterator[tuple[int, bytes]]:
+def lines(
+    file: InputFile, *, may_be_empty: bool = False
+) -> Iterator[tuple[int, bytes]]:
     """Numbered lines without their line feed."""
     line, pending = 0, [b""]
     try:
@@ -124,7 +129,7 @@ def lines(file: InputFile) -> Iterator[tuple[int, bytes]]:
     else:
         if any(pending):
             yield line + 1, b"".join(pending)
-        elif line == 0:
+        elif line == 0 and not may_be_empty:
             file.problem(1, "text", "an empty file")
 
 
@@ -132,9 +137,25 @@ def text_lines(
     file: InputFile,
     charset: str = "utf-8",
     numbered: Iterable[tuple[int, bytes]] | None = None,
+    *,
+    may_be_empty: bool = False,
+    keep_returns: bool = False,
 ) -> Iterator[tuple[int, str | None]]:
-    """Decoded lines without their ends; None for one that cannot be decoded."""
-    for line, content in lines(file) if numbered is None else numbered:
+    """Decodes lines.
+
+    Args:
+        file: What to read.
+        charset: Its encoding, a superset of ASCII.
+        numbered: Its lines, where the caller has them already.
+        may_be_empty: Whether a file without any byte is not an error.
+        keep_returns: Whether the CR of a CRLF stays.
+
+    Yields:
+        Line number and line without its end; None for one that cannot be decoded.
+    """
+    if numbered is None:
+        numbered = lines(file, may_be_empty=may_be_empty)
+    for line, content in numbered:
         try:
             text = content.decode(charset)
         except UnicodeDecodeError as error:
@@ -144,4 +165,4 @@ def text_lines(
             continue
         if line == 1:
             text = text.removeprefix("\ufeff")
-        yield line, text.removesuffix("\r")
+        yield line, text if keep_returns else text.removesuffix("\r")

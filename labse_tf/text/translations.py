@@ -37,7 +37,7 @@ class Translations:
                 others.append((text, tag))
             elif not english:
                 english = text
-        return [(english, text, tag) for text, tag in others] if english else []
+        return [(line, english, text, tag) for text, tag in others] if english else []
 
     def check(self, line: int, code: str, text: str) -> tuple[str, str] | None:
         """A text's tag and itself without white space around; None without text."""

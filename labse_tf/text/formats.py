@@ -1,0 +1,106 @@
+"""Formats: a file's name and its neighbours -> the readers for its content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from labse_tf.text.catalogues import mo_rows, po_rows
+from labse_tf.text.jsonl import json_rows, json_texts
+from labse_tf.text.moses import is_side, moses_rows, moses_texts, sides
+from labse_tf.text.names import TFDS, split_language, stem_and_kind
+from labse_tf.text.plain import plain_rows
+from labse_tf.text.problems import InputFile, PathLike, Row
+from labse_tf.text.tfds import tfds_rows
+from labse_tf.text.tfrecord import tfrecord_rows
+from labse_tf.text.tmx import tmx_rows
+from labse_tf.text.tsv import tsv_rows
+from labse_tf.text.xliff import xliff_rows
+
+Reader = Callable[[InputFile], Iterator[Row]]
+
+
+class Format(NamedTuple):
+    """How pairs are stored in a file.
+
+    Attributes:
+        rows: The reader of pairs.
+        texts: The reader of single sentences, which gives rows with one empty side;
+            None where the sentences are those of the pairs.
+        several: Whether the file names the language of each row, and may have several.
+    """
+
+    rows: Reader
+    texts: Reader | None = None
+    several: bool = False
+
+
+FORMATS = {
+    ".tsv": Format(tsv_rows),
+    ".po": Format(po_rows),
+    ".mo": Format(mo_rows),
+    ".gmo": Format(mo_rows),
+    ".tmx": Format(tmx_rows, several=True),
+    ".xlf": Format(xliff_rows, several=True),
+    ".xliff": Format(xliff_rows, several=True),
+    ".jsonl": Format(json_rows, json_texts, several=True),
+    ".ndjson": Format(json_rows, json_texts, several=True),
+    ".tfrecord": Format(tfrecord_rows),
+    ".tfrecords": Format(tfrecord_rows),
+}
+"""The formats that the ending of a file's name specifies."""
+
+MOSES = Format(moses_rows, moses_texts, several=True)
+"""Two files of text, whose lines are translations of each other."""
+
+OTHER = Format(tsv_rows, plain_rows)
+"""Files with any other name: pairs are TSV, single sentences one per line."""
+
+_TFDS = Format(tfds_rows, several=True)
+
+
+def format_of(path: PathLike) -> Format | None:
+    """Finds the format of a file by its name and its neighbours.
+
+    Args:
+        path: A path, `XX=PATH` or `tfds:...`.
+
+    Returns:
+        The format of pairs, or None for any other file, which `OTHER` describes.
+    """
+    _, place = split_language(path)
+    if os.fspath(place).startswith(TFDS):
+        return _TFDS
+    kind = stem_and_kind(place)[1]
+    return FORMATS.get(kind) or (MOSES if is_side(place) else None)
+
+
+def has_one_language(path: PathLike) -> bool:
+    """Tells whether all pairs of a file are in the same language, by its format."""
+    return not (format_of(path) or OTHER).several
+
+
+def moses_sides(path: PathLike) -> list[Path]:
+    """Lists the files that are not English among the Moses files of a path."""
+    found = sides(split_language(path)[1]) if format_of(path) is MOSES else []
+    return [other for _, other, _ in found]
+
+
+def distinct_files(paths: Iterable[PathLike]) -> list[Path]:
+    """Lists files once each, the two files of Moses as the one that is not English.
+
+    Args:
+        paths: Paths, also as `XX=PATH`.
+
+    Returns:
+        The paths in their order, `XX=` included.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        language = split_language(path)[0]
+        before = "" if language is None else f"{language}="
+        places = [Path(f"{before}{side}") for side in moses_sides(path)]
+        found.update(dict.fromkeys(places or [Path(path)]))
+    return list(found)
