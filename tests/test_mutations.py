@@ -1,19 +1,23 @@
 """Deliberate faults in the arithmetic that matters: each must make a test fail.
 
 A copy of the package and of the tests gets one fault; the tests that ought to notice
-run on it.
+run on it. A fault is an edit by pattern inside a function, see `helpers.mutation`; one
+that finds its code no longer fails in the default suite.
 """
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from helpers.paths import ROOT
+from helpers.mutation import Functions, edited, find_functions
+from helpers.paths import PACKAGE, ROOT
 
 LOSSES = "tests/test_losses.py"
 GATHER = "tests/test_distribute.py -k gathering"
@@ -33,210 +37,187 @@ POOLS = "tests/test_ranking.py -k pools_equal"
 XSIM = "tests/test_ranking.py -k xsim_equals"
 CORRELATIONS = "tests/test_sts.py -k oracle"
 
-# Name -> file, what stands there, what the fault makes of it, the tests to run.
-FAULTS: dict[str, tuple[str, str, str, str]] = {
-    "no margin": (
-        "losses",
-        "(cosines - margin * ops.cast(own, cosines.dtype))",
-        "cosines",
+
+class Fault(NamedTuple):
+    """What is made of what in a function, and the tests that must notice."""
+
+    function: str
+    right: str
+    wrong: str
+    tests: str
+
+
+FAULTS = {
+    "no margin": Fault("_logits", "C - M * ops.cast(O, T)", "C", LOSSES),
+    "margin everywhere": Fault("_logits", "M * ops.cast(O, T)", "M", LOSSES),
+    "no scale": Fault("_logits", "S * (C - M)", "C - M", LOSSES),
+    "one direction": Fault(
+        "AdditiveMarginSoftmax.call", "self.bidirectional", "False", LOSSES
+    ),
+    "halved": Fault(
+        "AdditiveMarginSoftmax.__call__",
+        "ops.mean(V) / R",
+        "ops.mean(V) / 2 / R",
         LOSSES,
     ),
-    "margin everywhere": (
-        "losses",
-        "margin * ops.cast(own, cosines.dtype)",
-        "margin",
+    "wrong side": Fault(
+        "AdditiveMarginSoftmax.call",
+        "D.append((target, all_sources))",
+        "D.append((target, all_targets))",
         LOSSES,
     ),
-    "no scale": ("losses", "scale * (cosines", "1.0 * (cosines", LOSSES),
-    "one direction": ("losses", "if self.bidirectional:", "if False:", LOSSES),
-    "halved": ("losses", "ops.mean(values) /", "ops.mean(values) / 2 /", LOSSES),
-    "wrong side": (
-        "losses",
-        "directions.append((target, all_sources))",
-        "directions.append((target, all_targets))",
+    "duplicates need both": Fault(
+        "same_sentences", "ops.logical_or(A, B)", "ops.logical_and(A, B)", LOSSES
+    ),
+    "half a fingerprint": Fault(
+        "same_sentences",
+        "ops.logical_and(S[:, :, 0], S[:, :, 1])",
+        "S[:, :, 0]",
         LOSSES,
     ),
-    "duplicates need both": (
-        "layers",
-        "ops.logical_or(same_source, same_target)",
-        "ops.logical_and(same_source, same_target)",
-        LOSSES,
+    "the pair itself masked": Fault(
+        "pair_masks", "ops.logical_not(O)", "ops.ones_like(O)", LOSSES
     ),
-    "half a fingerprint": (
-        "layers",
-        "same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])",
-        "same_source = same[:, :, 0]",
-        LOSSES,
+    "running sum of the loss not rescaled": Fault(
+        "_forward", "T * ops.exp(A - B) + P", "T + P", LOSSES
     ),
-    "the pair itself masked": (
-        "layers",
-        "ops.logical_not(own)",
-        "ops.ones_like(own)",
-        LOSSES,
+    "candidates of two blocks count twice": Fault(
+        "over_blocks", "S + ops.arange(R, dtype=D) >= B", "S >= 0", LOSSES
     ),
-    "running sum of the loss not rescaled": (
-        "losses",
-        "total * ops.exp(top - new_top) + part",
-        "total + part",
-        LOSSES,
+    "gradient of two blocks counts twice": Fault(
+        "_backward", "B * F[:, None]", "B", LOSSES
     ),
-    "candidates of two blocks count twice": (
-        "blocks",
-        'dtype="int32") >= begin',
-        'dtype="int32") >= 0',
-        LOSSES,
+    "nearest of a block": Fault(
+        "TranslationRankingAccuracy._hits", "ops.where(H > T, P, N)", "P", LOSSES
     ),
-    "gradient of two blocks counts twice": (
-        "losses",
-        "block * fresh[:, None]",
-        "block",
-        LOSSES,
+    "replicas forgotten": Fault(
+        "AdditiveMarginSoftmax.__call__", "V / replica_count()", "V", REPLICAS
     ),
-    "nearest of a block": (
-        "metrics",
-        "ops.where(highest > top, place, nearest)",
-        "place",
-        LOSSES,
+    "local row ids": Fault(
+        "global_row_ids", "O + tf.range(C, dtype=D)", "tf.range(C, dtype=D)", GATHER
     ),
-    "replicas forgotten": ("losses", "/ replica_count()", "/ 1", REPLICAS),
-    "local row ids": (
-        "distribute",
-        "return offset + tf.range",
-        "return tf.range",
-        GATHER,
+    "offset without rows": Fault(
+        "global_row_ids", "tf.cast(R, T) * C", "tf.cast(R, T)", GATHER
     ),
-    "offset without rows": ("distribute", "tf.int32) * count", "tf.int32) * 1", GATHER),
-    "padding in fingerprints": (
-        "layers",
-        "ops.sum(mixed * padding_mask, axis=1)",
-        "ops.sum(mixed, axis=1)",
+    "padding in fingerprints": Fault(
+        "sentence_fingerprints",
+        "ops.sum(M * P, axis=1)",
+        "ops.sum(M, axis=1)",
         MODELS,
     ),
-    "fingerprints of bags": (
-        "layers",
-        "token_factor + positions * position_factor",
-        "token_factor",
-        MODELS,
+    "fingerprints of bags": Fault(
+        "sentence_fingerprints", "T * A + P * B", "T * A", MODELS
     ),
-    "layer by division": (
-        "pretraining",
-        "int(m[1]) % layers",
-        "int(m[1]) // layers",
-        STACK,
+    "layer by division": Fault("_origin", "int(M) % L", "int(M) // L", STACK),
+    "head forgotten": Fault("grow", "MaskedLM(B, H)", "MaskedLM(B)", GROW),
+    "step count forgotten": Fault(
+        "stack_moments", "N.iterations.assign(O.iterations)", "None", GROW
     ),
-    "head forgotten": (
-        "pretraining",
-        "new = MaskedLM(backbone, model.head)",
-        "new = MaskedLM(backbone)",
-        GROW,
+    "token weights forgotten": Fault("_copy_weights", "T.assign(S)", "None", BAG),
+    "embedding norm left where it was": Fault(
+        "_keep_function", "E.assign(np.full(S, V, dtype=D))", "None", ZERO
     ),
-    "step count forgotten": (
-        "pretraining",
-        "new_optimizer.iterations.assign(old_optimizer.iterations)",
-        "pass",
-        GROW,
+    "the last step of a stage in the next": Fault(
+        "fit_progressively", "S > T.end", "S >= T.end", RESUME
     ),
-    "token weights forgotten": (
-        "pretraining",
-        "        target.assign(_copied(source))\n",
-        "        pass\n",
-        BAG,
+    "segments off by one": Fault(
+        "MaskedLMPreprocessor._pairs", "return S, L + 2", "return S, L + 1", HAND
     ),
-    "embedding norm left where it was": (
-        "pretraining",
-        "embedding.assign(np.full(embedding.shape, neutral, dtype=np.float32))",
-        "pass",
-        ZERO,
-    ),
-    "the last step of a stage in the next": (
-        "pretraining",
-        "if start > stage.end:",
-        "if start >= stage.end:",
-        RESUME,
-    ),
-    "segments off by one": (
-        "preprocessing",
-        "return sequences, first_length + 2",
-        "return sequences, first_length + 1",
-        HAND,
-    ),
-    "special tokens masked": ("preprocessing", "~special & (", "(", RATES),
-    "rate rounded down": (
-        "preprocessing",
-        "available * self.mask_rate + uniform(_COUNTS, tf.shape(available))",
-        "available * self.mask_rate",
+    "special tokens masked": Fault("MaskedLMPreprocessor.mask", "~S & R", "R", RATES),
+    "rate rounded down": Fault(
+        "MaskedLMPreprocessor.mask",
+        "A * self.mask_rate + uniform(S, P)",
+        "A * self.mask_rate",
         RATES,
     ),
-    "packed sentences see each other": (
-        "layers",
-        "return ops.logical_and(same, real)",
-        "return ops.logical_and(ops.ones_like(same), real)",
+    "packed sentences see each other": Fault(
+        "PackedAttentionMask.call",
+        "return ops.logical_and(S, R)",
+        "return ops.logical_and(ops.ones_like(S), R)",
         LEAKS,
     ),
-    "running sum not rescaled": (
-        "layers",
-        "total = total * ops.exp(top - new_top) + chunk_total",
-        "total = total + chunk_total",
+    "running sum not rescaled": Fault(
+        "_cross_entropy_forward", "T * ops.exp(A - B) + P", "T + P", CHUNKS
+    ),
+    "label of another chunk": Fault(
+        "_cross_entropy_backward",
+        "ops.one_hot(L - S, R, dtype=D)",
+        "ops.one_hot(L, R, dtype=D)",
         CHUNKS,
     ),
-    "label of another chunk": (
-        "layers",
-        "ops.one_hot(labels - start, rows",
-        "ops.one_hot(labels, rows",
-        CHUNKS,
+    "one order for both streams": Fault(
+        "_Stream.__init__", "2 * S + N", "2 * S", STREAM
     ),
-    "one order for both streams": (
-        "data/masked",
-        "self._order_seed = 2 * seed + number",
-        "self._order_seed = 2 * seed",
-        STREAM,
+    "a tie goes to the pool": Fault("Queries.offer", "A <= B", "A < B", POOLS),
+    "copies in a pool are others": Fault("Queries.offer", "T not in K", "True", POOLS),
+    "wrong for one block only": Fault(
+        "Queries.offer", "self.hits[S] = H", "self.hits[S] |= H", POOLS
     ),
-    "a tie goes to the pool": (
-        "evaluation/pool",
-        "cosines[:, 0] <= self",
-        "cosines[:, 0] < self",
-        POOLS,
+    "alignment of the other side": Fault(
+        "xsim_shares", "(B, B.swapped())", "(B.swapped(), B)", XSIM
     ),
-    "copies in a pool are others": (
-        "evaluation/pool",
-        "text not in self._known for",
-        "True for",
-        POOLS,
-    ),
-    "wrong for one block only": (
-        "evaluation/pool",
-        "self.hits[still] = cosines",
-        "self.hits[still] |= cosines",
-        POOLS,
-    ),
-    "alignment of the other side": (
-        "evaluation/xsim",
-        "(both, both.swapped()), sides",
-        "(both.swapped(), both), sides",
-        XSIM,
-    ),
-    "the last rank of a tie": (
-        "evaluation/sts",
-        "np.cumsum(counts) - (counts - 1) / 2",
-        "np.cumsum(counts)",
-        CORRELATIONS,
+    "the last rank of a tie": Fault(
+        "_ranks", "np.cumsum(C) - (C - 1) / 2", "np.cumsum(C)", CORRELATIONS
     ),
 }
+
+
+@functools.cache
+def functions() -> Functions:
+    return find_functions(PACKAGE)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_can_be_made(name: str) -> None:
+    fault = FAULTS[name]
+    path, code = edited(functions(), fault.function, fault.right, fault.wrong)
+    assert code != path.read_bytes()
+    assert (ROOT / fault.tests.split()[0]).exists()
+
+
+def test_edits_by_pattern(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    code = """
+class A:
+    def f(self, x, é):
+        é = x * (x -
+            2)
+        if x <= é: return x + 1
+def f(): pass
+"""
+    path.write_text(code, encoding="utf-8")
+    for right, wrong, line in (
+        ("X * (X - Y)", "X / Y", "é = (x / 2)"),
+        ("A <= B", "A < B", "if (x < é): return x + 1"),
+        ("return A + 1", "return A", "if x <= é: return x"),
+        ("A = X * Y", "pass", "        pass\n"),
+    ):
+        changed, new = edited(find_functions(tmp_path), "A.f", right, wrong)
+        assert changed == path and line in new.decode()
+    for function, right in (
+        ("A.g", "A <= B"),
+        ("A.f", "A < B"),
+        ("A.f", "X * (Y - Y)"),
+        ("A.f", "x"),  # More than once.
+    ):
+        with pytest.raises(LookupError):
+            edited(find_functions(tmp_path), function, right, "None")
+    (tmp_path / "other.py").write_text("def f(): pass")
+    with pytest.raises(LookupError):
+        edited(find_functions(tmp_path), "f", "pass", "None")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_noticed(name: str, tmp_path: Path) -> None:
-    module, right, wrong, tests = FAULTS[name]
+    fault = FAULTS[name]
+    path, code = edited(functions(), fault.function, fault.right, fault.wrong)
     for folder in ("labse_tf", "tests"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    path = tmp_path / "labse_tf" / f"{module}.py"
-    code = path.read_text(encoding="utf-8")
-    assert code.count(right) == 1, f"{path.name} has no longer one {right!r}"
-    path.write_text(code.replace(right, wrong), encoding="utf-8")
-    file, *selection = tests.split(" ", 1)
+    (tmp_path / path.relative_to(ROOT)).write_bytes(code)
+    file, *selection = fault.tests.split(" ", 1)
     arguments = [file, *selection[0].split(" ", 1)] if selection else [file]
     done = subprocess.run(
         [
