@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labse_tf import data, presets
-from labse_tf.evaluation import language_name, translation_accuracy
+from labse_tf.evaluation import translation_accuracy
 from labse_tf.files import atomic_directory, write_text
+from labse_tf.languages import language_code, language_name
 from labse_tf.recipes import PretrainingRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ PACKAGES: Mapping[str, str] = {
 }
 
 # Twelve Indian languages first, then eight others of several scripts.
-LANGUAGES = tuple(
-    "hi bn ta te mr ml kn pa ne ur or si ar de es fr id ru tr zh-Hans".split()
-)
+LANGUAGES = tuple("hi bn ta te mr ml kn pa ne ur or si ar de es fr id ru tr zh".split())
 
 # Its shape is that of RECIPE.
 PRETRAINING = PretrainingRecipe(
@@ -444,7 +443,7 @@ def _rows(corpus: data.ParallelCorpus, code: str) -> list[tuple[str, str]]:
 
 def _catalogues(languages: Iterable[str]) -> list[Path]:
     """The gettext catalogues of the installed packages in some languages."""
-    wanted = {data.language_tag(code) for code in languages}
+    wanted = {language_code(code) for code in languages}
     found: list[Path] = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)

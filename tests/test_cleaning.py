@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from labse_tf import cli, data
 from labse_tf.cli import clean as text_commands
 from labse_tf.data import CleaningRules, HeldOut, SentencePair, clean_pairs
-from labse_tf.data.cleaning import DUPLICATES, RULES, new_report, pairs, rules, scripts
+from labse_tf.data.cleaning import (
+    DUPLICATES,
+    RULES,
+    characters,
+    new_report,
+    pairs,
+    rules,
+)
+from labse_tf.languages import SCRIPTS, scripts_of
 
 SAMPLE = Path(__file__).resolve().parents[1] / "saved_models" / "sample"
 GOOD = SentencePair("Open the file once more", "फ़ाइल एक बार फिर खोलें", "hi")
@@ -47,7 +55,7 @@ def cleaned(*given: SentencePair, **options) -> tuple[list[SentencePair], dict]:
 @given(st.lists(st.tuples(texts, st.sampled_from(["hi", "ja", "sr", "xyz"]))))
 def test_characters_are_counted_as_one_by_one(rows) -> None:
     """NumPy's sums over blocks against Unicode's tables, one character at a time."""
-    counts = scripts.count_characters([t for t, _ in rows], [c for _, c in rows])
+    counts = characters.count_characters([t for t, _ in rows], [c for _, c in rows])
 
     def script(character: str) -> str | None:
         if unicodedata.category(character)[0] not in "LM":
@@ -56,13 +64,13 @@ def test_characters_are_counted_as_one_by_one(rows) -> None:
         name = name.replace("IDEOGRAPHIC ", "CJK ")
         found = [
             code
-            for code, start in scripts._NAMES.items()
-            if name.startswith((start + " ", start + "-"))
+            for code, start in ((s.code, s.unicode_name) for s in SCRIPTS.values())
+            if start and name.startswith((start + " ", start + "-"))
         ]
         return found[0] if found else None
 
     for i, (text, language) in enumerate(rows):
-        own = scripts.scripts_of(language)
+        own = scripts_of(language)
         groups = [unicodedata.category(c)[0] for c in text]
         dense = {"Hang", "Hani", "Hira", "Kana", "Yiii"}
         assert counts.characters[i] == sum(3 if script(c) in dense else 1 for c in text)
@@ -77,18 +85,6 @@ def test_characters_are_counted_as_one_by_one(rows) -> None:
         assert counts.letters[i] == len(letters)
         right = [c for c in letters if own is None or script(c) in own]
         assert counts.right[i] == len(right)
-
-
-def test_scripts_of_languages() -> None:
-    assert scripts.scripts_of("ja") == {"Hani", "Hira", "Kana"}
-    assert scripts.scripts_of("sr") == {"Cyrl", "Latn"}
-    assert scripts.scripts_of("sr-Latn") == {"Latn"}
-    assert scripts.scripts_of("zh_TW") == {"Hani", "Bopo"}
-    assert scripts.scripts_of("qqq") is scripts.scripts_of("not a code") is None
-    # Every script of the table of languages is one whose letters are known.
-    from labse_tf.languages import LANGUAGES
-
-    assert [code for code in LANGUAGES if scripts.scripts_of(code) is None] == []
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,9 +1,8 @@
-"""Language codes, nearest neighbours and Tatoeba, against plain NumPy."""
+"""Groups of languages, nearest neighbours and Tatoeba, against plain NumPy."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 
 import numpy as np
@@ -11,103 +10,18 @@ import pytest
 
 from helpers.evaluation import no_encoding, png_size, some_result, write_pair
 from labse_tf.evaluation import (
-    INDIAN_LANGUAGES,
     LANGUAGES,
     TATOEBA_GROUPS,
     TATOEBA_PUBLISHED,
     TatoebaResult,
     language_code,
-    language_name,
     tatoeba,
     translation_accuracy,
 )
 from labse_tf.evaluation.reading import read_lines
 from labse_tf.evaluation.tatoeba import _tatoeba_files
 
-# === Languages ===
-
-
-@pytest.mark.parametrize(
-    ("spellings", "canonical"),
-    [
-        ("hi hin hin_Deva HI Hindi hi-IN hi_IN.UTF-8", "hi"),
-        ("zh zho chi cmn zho-CN zh_CN zh-Hans cmn_Hans zh-Hans-CN Chinese", "zh"),
-        ("zh-Hant zh_TW zho_Hant zh-Hant-HK zh-HK cmn-Hant", "zh-Hant"),
-        ("ar ara arb arb_Arab", "ar"),
-        ("ar-Latn arb_Latn", "ar-Latn"),
-        ("ms msa zsm zsm_Latn", "ms"),
-        ("sw swa swh", "sw"),
-        ("lv lav lvs", "lv"),
-        ("fa fas pes per pes_Arab", "fa"),
-        ("prs prs_Arab", "prs"),
-        ("no nb nob nor nb_NO", "no"),
-        ("nn nno", "nn"),
-        ("or ori ory ory_Orya", "or"),
-        ("ko kor kor_Hang", "ko"),
-        ("he heb iw", "he"),
-        ("pt pt-BR pt_PT por", "pt"),
-        ("es es-419 es_AR spa", "es"),
-        ("ti ti_ER ti_ET tir", "ti"),
-        ("ca ca@valencia ca-valencia cat", "ca"),
-        ("sr sr_Cyrl srp", "sr"),
-        ("sr-Latn sr@latin sr_Latn sr-Latn-Latn sr_RS@latin srp_Latn", "sr-Latn"),
-        ("uz-Cyrl uz@cyrillic uz@Cyrl uz_UZ@cyrillic", "uz-Cyrl"),
-        ("pa pan pan_Guru pa-IN", "pa"),
-        ("pa-Arab pa_PK", "pa-Arab"),
-        ("mni mni_Mtei", "mni"),
-        ("mni-Beng mni_Beng", "mni-Beng"),
-        ("nan zh-min-nan", "nan"),
-        ("nan-Latn zh-min-nan-Latn", "nan-Latn"),
-        ("be bel be-tarask be@tarask", "be"),
-        ("be-Latn be@latin", "be-Latn"),
-        ("nds", "nds"),
-        ("kzj", "kzj"),
-        ("dtp", "dtp"),
-        ("mon mn khk", "mn"),
-        ("mnw", "mnw"),
-    ],
-)
-def test_spellings_of_one_language(spellings, canonical):
-    for spelling in spellings.split():
-        assert language_code(spelling) == canonical, spelling
-        assert language_code(spelling, strict=True) == canonical, spelling
-
-
-def test_canonical_codes_stay():
-    for code, language in LANGUAGES.items():
-        assert language_code(code) == code
-        assert language_code(f"{code}-{language.script}") == code
-        assert language_code(language.name) in LANGUAGES
-        for alias in language.aliases:
-            assert language_code(alias) == code
-
-
-def test_no_spelling_has_two_meanings():
-    spellings = [s for x in LANGUAGES.values() for s in (x.code, *x.aliases)]
-    assert len(spellings) == len(set(spellings))
-    assert len({x.name for x in LANGUAGES.values()}) == len(LANGUAGES) > 300
-    assert all(re.fullmatch("[A-Z][a-z]{3}", x.script) for x in LANGUAGES.values())
-
-
-def test_unknown_codes_pass_in_normal_form_or_raise():
-    assert language_code("XQX") == "xqx"
-    assert language_code("xqx_deva_IN") == "xqx-Deva"
-    with pytest.raises(ValueError, match=r"unknown language code.*Received: 'xqx'"):
-        language_code("xqx", strict=True)
-    with pytest.raises(ValueError, match=r"'hi' \(Hindi\)"):
-        language_code("hindii", strict=False)
-
-
-@pytest.mark.parametrize("bad", ["", " ", "h", "C", "x-klingon", "../hi", "hi.tsv/x"])
-def test_what_is_no_code_raises(bad):
-    with pytest.raises(ValueError, match="Received: " + re.escape(repr(bad))):
-        language_code(bad)
-
-
-def test_names():
-    assert language_name("hin") == "Hindi"
-    assert language_name("sr@latin") == "Serbian (Latn)"
-    assert language_name("xqx") == "xqx"
+# === Groups ===
 
 
 def test_groups():
@@ -117,7 +31,6 @@ def test_groups():
         assert all(code in LANGUAGES for code in group), name
     assert set(TATOEBA_GROUPS["14"]) < set(TATOEBA_GROUPS["36"])
     assert set(TATOEBA_GROUPS["36"]) < set(TATOEBA_GROUPS["112"])
-    assert len(set(INDIAN_LANGUAGES)) == 22 and set(INDIAN_LANGUAGES) <= set(LANGUAGES)
 
 
 def test_groups_are_the_files_of_the_release(shared):

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labse_tf.languages import language_code
 from labse_tf.text import (
     DataError,
     OnError,
@@ -29,7 +30,6 @@ from labse_tf.text import (
     file_language,
     format_of,
     has_one_language,
-    language_tag,
     moses_sides,
     read_pairs,
     read_sentences,
@@ -158,12 +158,12 @@ class _Corpus:
         """A corpus of some of the languages.
 
         Args:
-            languages: codes, in any order and spelling that `language_tag` knows.
+            languages: codes, in any order, as `language_code` accepts them.
 
         Raises:
             ValueError: there is no such language.
         """
-        wanted = {language_tag(code) for code in languages}
+        wanted = {language_code(code) for code in languages}
         if not wanted or not wanted <= self.counts.keys():
             raise ValueError(
                 f"`languages` must be some of {self.languages}. "
@@ -174,6 +174,7 @@ class _Corpus:
 
     def _rows(self, language: str, rows: ArrayLike) -> NDArray[np.int64]:
         """Rows of a language as rows of the corpus, checked."""
+        language = language_code(language)
         if language not in self.counts:
             raise ValueError(
                 f"`language` must be one of {self.languages}. Received: {language}"
@@ -243,7 +244,8 @@ class ParallelCorpus(_Corpus):
     ) -> None:
         """Packs the pairs."""
         growing: dict[str, tuple[_GrowingTexts, _GrowingTexts]] = {}
-        for source, target, language in pairs:
+        for source, target, spelling in pairs:
+            language = language_code(spelling)
             if language not in growing:
                 growing[language] = _GrowingTexts(), _GrowingTexts()
             sources, targets = growing[language]
@@ -412,7 +414,9 @@ class MonolingualCorpus(_Corpus):
         skipped: SkipReport | None = None,
     ) -> None:
         """Packs the sentences."""
-        encoded = ((language, text.encode()) for language, text in sentences)
+        encoded = (
+            (language_code(spelling), text.encode()) for spelling, text in sentences
+        )
         self._set(*_Distinct(encoded).packed(), skipped)
 
     @classmethod
@@ -534,7 +538,7 @@ def _is_pair_file(path: Path) -> bool:
         others = moses_sides(path)
         return place in others if others else found.several or bool(file_language(path))
     beside = (place.with_name(f"{stem}.po{ending}") for ending in ("", *PACKED))
-    return (file_language(path) or "").split("-")[0] != "en" and (
+    return file_language(path) != "en" and (
         kind == ".po" or not any(other.exists() for other in beside)
     )
 
@@ -567,7 +571,7 @@ def read_files(
     """
     return _read_files(
         find_pair_files(files),
-        None if languages is None else {language_tag(code) for code in languages},
+        None if languages is None else {language_code(code) for code in languages},
         progress=progress,
         language=language,
         on_error=on_error,
@@ -646,7 +650,7 @@ def load_pairs(
         )
     paths = find_pair_files(files)
     report = SkipReport() if skipped is None else skipped
-    wanted = None if languages is None else {language_tag(code) for code in languages}
+    wanted = None if languages is None else {language_code(code) for code in languages}
     pairs = _read_files(
         paths,
         wanted,
@@ -710,7 +714,7 @@ def load_sentences(
         )
     paths = find_sentence_files(files)
     report = SkipReport() if skipped is None else skipped
-    wanted = None if languages is None else {language_tag(code) for code in languages}
+    wanted = None if languages is None else {language_code(code) for code in languages}
     english = wanted is None or "en" in wanted
     side: Literal["both", "target"] = "both" if english else "target"
     distinct = _Distinct()

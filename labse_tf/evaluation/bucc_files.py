@@ -27,14 +27,13 @@ from pathlib import Path
 import numpy as np
 
 from labse_tf.evaluation.reading import read_lines, shorten
-from labse_tf.languages import language_code
+from labse_tf.languages import CODE_PATTERN, language_code
 
 SPLITS = ("training", "sample", "test")
 
-_CODE = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*(?:@[A-Za-z]+)?"
-_FOLDER = re.compile(rf"{_CODE}-en")
+_FOLDER = re.compile(rf"{CODE_PATTERN}-en")
 _FILE = re.compile(
-    rf"(?P<code>{_CODE})-en\.(?P<split>{'|'.join(SPLITS)})"
+    rf"(?P<code>{CODE_PATTERN})-en\.(?P<split>{'|'.join(SPLITS)})"
     r"\.(?P<side>gold|en|(?P=code))(?:\.gz)?"
 )
 

@@ -23,7 +23,6 @@ from labse_tf.text.formats import (
 )
 from labse_tf.text.names import (
     file_language,
-    language_tag,
     split_language,
     stem_and_kind,
 )
@@ -60,7 +59,6 @@ __all__ = [
     "file_language",
     "format_of",
     "has_one_language",
-    "language_tag",
     "moses_sides",
     "read_csv",
     "read_lines",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from labse_tf.text.names import is_known
+from labse_tf.languages import is_language_code, language_code
 from labse_tf.text.problems import InputFile, Row, SkipReport, shorten
 from labse_tf.text.streams import text_lines
 from labse_tf.text.translations import Translations
@@ -78,8 +78,15 @@ def _texts(entry: dict[str, Any], wanted: str | None) -> list[tuple[str, str]]:
     texts = {
         key: text
         for key, text in entry.items()
-        if isinstance(text, str) and (is_known(key) or key == wanted)
+        if isinstance(text, str) and _is_language(key, wanted)
     }
     if len(texts) > 2 and wanted != "id":
         texts.pop("id", None)  # an identifier, not Indonesian
     return list(texts.items())
+
+
+def _is_language(key: str, wanted: str | None) -> bool:
+    """Whether a key is a language: one of the table, or the one that is wanted."""
+    return is_language_code(key, known=True) or (
+        is_language_code(key) and language_code(key) == wanted
+    )

@@ -12,13 +12,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from labse_tf.text.names import (
-    PACKED,
-    is_english,
-    is_known,
-    language_tag,
-    pair_language,
-)
+from labse_tf.languages import is_english, is_language_code, language_code
+from labse_tf.text.names import PACKED, pair_language
 from labse_tf.text.problems import InputFile, Row
 from labse_tf.text.streams import text_lines
 
@@ -86,7 +81,7 @@ def moses_rows(file: InputFile) -> Iterator[Row]:
                 continue
             source, target = source.strip(), target.strip()
             if source and target:
-                yield line, source, target, language_tag(code)
+                yield line, source, target, language_code(code)
             elif source or target:
                 empty = right if source else left
                 empty.problem(line, "a sentence in both files", "an empty line")
@@ -99,10 +94,10 @@ def moses_texts(file: InputFile) -> Iterator[Row]:
     """
     pairs = sides(file.path)
     texts = dict.fromkeys((english, "en") for english, _, _ in pairs)
-    texts |= dict.fromkeys((path, language_tag(code)) for _, path, code in pairs)
+    texts |= dict.fromkeys((path, language_code(code)) for _, path, code in pairs)
     code = _name_and_code(file.path)[1]
     if not texts and code:
-        texts[file.path, "en" if is_english(code) else language_tag(code)] = None
+        texts[file.path, "en" if is_english(code) else language_code(code)] = None
     for path, language in texts:
         for line, text in text_lines(file.beside(path)):
             sentence = (text or "").strip()
@@ -118,7 +113,7 @@ def _name_and_code(path: Path) -> tuple[str, str]:
     if os.path.splitext(name)[1].lower() in PACKED:
         name = os.path.splitext(name)[0]
     stem, mark, code = name.rpartition(".")
-    known = mark and (is_known(code) or code == pair_language(stem))
+    known = mark and (is_language_code(code, known=True) or code == pair_language(stem))
     return (stem, code) if known else (name, "")
 
 

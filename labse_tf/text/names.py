@@ -2,77 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import os
 import re
 from pathlib import Path
 
-from labse_tf.languages import language_code
+from labse_tf.languages import is_language_code, language_code
 from labse_tf.text.problems import PathLike
 
 # Endings of compressed files; what a file is, its first bytes say.
 PACKED = (".gz", ".xz", ".bz2", ".zst")
 TFDS = "tfds:"
-
-_TAG = re.compile(r"[A-Za-z]{2,3}(?:[-_@][A-Za-z0-9]{2,8}|\.[A-Za-z0-9-]+(?=@|$))*")
-_SCRIPTS = {"latin": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva", "arabic": "Arab"}
-
-
-def language_tag(code: str) -> str:
-    """Writes a language code of any catalogue the BCP 47 way.
-
-    Args:
-        code: such as `hi`, `zh_Hans`, `pt_BR`, `sr@latin`, `de_DE.UTF-8`.
-
-    Returns:
-        Language, script, region and variants, joined by hyphens.
-
-    Raises:
-        ValueError: it does not look like a language code.
-
-    Example:
-        >>> language_tag("zh_Hans"), language_tag("pt_br"), language_tag("sr_RS@latin")
-        ('zh-Hans', 'pt-BR', 'sr-Latn-RS')
-    """
-    if not _TAG.fullmatch(code):
-        raise ValueError(
-            "`language` must be a code such as hi, zh-Hant or pt_BR. "
-            f"Received: {code!r}"
-        )
-    # "de_DE.UTF-8@euro" has its encoding in the middle in POSIX names
-    language, *rest = re.split("[-_@]", re.sub(r"\.[^@]+", "", code))
-    parts: dict[str, list[str]] = {"script": [], "region": [], "variant": []}
-    for part in rest:
-        part = _SCRIPTS.get(part.lower(), part)
-        if len(part) == 4 and part.isalpha():
-            parts["script"].append(part.title())
-        elif len(part) == 2 or (len(part) == 3 and part.isdigit()):
-            parts["region"].append(part.upper())
-        else:
-            parts["variant"].append(part.lower())
-    return "-".join([language.lower(), *itertools.chain(*parts.values())])
-
-
-@functools.lru_cache(maxsize=4096)
-def canonical(code: str) -> str:
-    """A code in the spelling of the package's table, with an unusual script."""
-    return language_code(language_tag(code))
-
-
-def is_english(code: str) -> bool:
-    """Whether a code is English of any region."""
-    return canonical(code).split("-")[0] == "en"
-
-
-@functools.lru_cache(maxsize=4096)
-def is_known(code: str) -> bool:
-    """Whether a text is the code, and not the name, of a language of the table."""
-    try:
-        language_code(code, strict=True)
-    except ValueError:
-        return False
-    return bool(_TAG.fullmatch(code))
 
 
 def split_language(path: PathLike) -> tuple[str | None, Path]:
@@ -82,11 +21,11 @@ def split_language(path: PathLike) -> tuple[str | None, Path]:
         path: a path, or `XX=PATH`; a file whose own name has that form is a path.
 
     Returns:
-        The language's tag, or None, and the path.
+        The language's canonical code, or None, and the path.
     """
     code, mark, place = os.fspath(path).partition("=")
-    if mark and place and _TAG.fullmatch(code) and not os.path.exists(path):
-        return language_tag(code), Path(place)
+    if mark and place and is_language_code(code) and not os.path.exists(path):
+        return language_code(code), Path(place)
     return None, Path(path)
 
 
@@ -114,7 +53,8 @@ def pair_language(name: str) -> str | None:
             last.removeprefix(f"{english}-"),
             last.removesuffix(f"-{english}"),
         ):
-            if code != last and code[:2].islower() and is_known(code):
+            known = code[:2].islower() and is_language_code(code, known=True)
+            if known and code != last:
                 return code
     return None
 
@@ -133,7 +73,7 @@ def file_language(path: PathLike, said: str = "") -> str | None:
         said: the language in the file's header, if any.
 
     Returns:
-        A tag as `language_tag` writes it, or None.
+        The language's canonical code, or None.
     """
     given, path = split_language(path)
     if given is not None or os.fspath(path).startswith(TFDS):
@@ -143,16 +83,17 @@ def file_language(path: PathLike, said: str = "") -> str | None:
     folder = Path(os.path.abspath(path)).parent
     last = stem.rpartition(".")[2]
     # "app.hi" is no language "app" in an encoding "hi", as "de_DE.UTF-8" would be
-    candidates = [said.strip(), last if is_known(last) else "", stem, last]
+    sure = last if is_language_code(last, known=True) else ""
+    candidates = [said.strip(), sure, stem, last]
     if pairs and (code := pair_language(stem)):
         candidates.insert(1, code)
     if folder.name == "LC_MESSAGES":
         candidates.insert(0, folder.parent.name)
     if pairs and stem.lower().startswith("en-"):
         candidates.insert(0, stem[3:])
-    if pairs and is_known(kind[1:]):
+    if pairs and is_language_code(kind[1:], known=True):
         candidates.append(kind[1:])
     for candidate in candidates:
-        if _TAG.fullmatch(candidate):
-            return language_tag(candidate)
+        if is_language_code(candidate):
+            return language_code(candidate)
     return None

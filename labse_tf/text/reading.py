@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Literal, TypeVar
 
+from labse_tf.languages import language_code
 from labse_tf.text.formats import MOSES, OTHER, Format, Reader, format_of
 from labse_tf.text.jsonl import json_texts
-from labse_tf.text.names import canonical, file_language, language_tag, split_language
+from labse_tf.text.names import file_language, split_language
 from labse_tf.text.plain import plain_rows
 from labse_tf.text.problems import (
     InputFile,
@@ -194,7 +195,7 @@ def _input_file(
 ) -> InputFile:
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip". Received: {on_error}')
-    tag = None if language is None else language_tag(language)
+    tag = None if language is None else language_code(language)
     given, place = split_language(path)
     report = SkipReport() if skipped is None else skipped
     return InputFile(place, given or tag, on_error, report)
@@ -226,7 +227,7 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
     for line, source, target, said in reader(file):
         code: str | None = said if several else ""
         if code and choice is not None:
-            if target and canonical(code) != canonical(choice):
+            if target and code != choice:
                 others.add(code)
                 continue
             code = choice

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
-from labse_tf.text.names import is_english, language_tag
+from labse_tf.languages import is_english, language_code
 from labse_tf.text.problems import InputFile, Row, shorten
-
-_tag = functools.lru_cache(maxsize=4096)(language_tag)
 
 
 class Translations:
@@ -40,12 +37,12 @@ class Translations:
         return [(line, english, text, tag) for text, tag in others] if english else []
 
     def check(self, line: int, code: str, text: str) -> tuple[str, str] | None:
-        """A text's tag and itself without white space around; None without text."""
+        """A text's code and itself without white space around; None without text."""
         text = text.strip()
         if not text:
             return None
         try:
-            tag = code and _tag(code)
+            tag = code and language_code(code)
             text.encode()
         except UnicodeEncodeError:
             self._file.problem(line, "whole Unicode characters", shorten(text))

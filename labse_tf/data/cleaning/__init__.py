@@ -1,8 +1,8 @@
 """Cleaning: which pairs of a corpus are left out, and what is said about them.
 
-`scripts` knows characters, `rules` judges pairs one by one, `held_out` reads test sets,
-`report` counts and shows, `pairs` puts them together; each imports from those before
-it only.
+`characters` knows characters, `rules` judges pairs one by one, `held_out` reads test
+sets, `report` counts and shows, `pairs` puts them together; each imports from those
+before it only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from labse_tf.data.cleaning.pairs import (
 )
 from labse_tf.data.cleaning.report import CleaningReport, Example
 from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules
-from labse_tf.data.cleaning.scripts import scripts_of
 
 __all__ = [
     "DUPLICATES",
@@ -30,6 +29,5 @@ __all__ = [
     "clean_pairs",
     "new_report",
     "report_files",
-    "scripts_of",
     "write_pairs",
 ]

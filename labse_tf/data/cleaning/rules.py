@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.cleaning.scripts import (
+from labse_tf.data.cleaning.characters import (
     LETTER,
     MARK,
     character_classes,
@@ -24,6 +24,7 @@ from labse_tf.data.cleaning.scripts import (
     count_characters,
 )
 from labse_tf.data.corpus import _mix
+from labse_tf.languages import language_code
 from labse_tf.text import SentencePair, clean_interface_text
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class CleaningRules:
         markup: leave out pairs with tags, entities, placeholders.
         min_letters: share of letters and their marks in what is visible.
         min_script: share of the letters that are of the language's scripts: Latin
-            for English, see `scripts_of` for the other side.
+            for English, see `labse_tf.languages.scripts_of` for the other side.
         max_length_ratio: of the two sides, each taken 10 characters longer, so that
             short ones may differ more.
         identical: leave out pairs whose sides are the same.
@@ -227,11 +228,11 @@ def judge(
 
 
 def _tidy(pair: SentencePair, interface: bool) -> SentencePair:
-    """A pair whose sentences fit into a line each."""
+    """A pair with one line per sentence and the canonical code of its language."""
     source, target, language = pair
     if interface:
         source, target = clean_interface_text(source), clean_interface_text(target)
-    return SentencePair(_line(source), _line(target), language)
+    return SentencePair(_line(source), _line(target), language_code(language))
 
 
 def _line(text: str) -> str:

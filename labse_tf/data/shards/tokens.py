@@ -24,7 +24,8 @@ from labse_tf.data.shards.layout import (
     names_in,
     read_bytes,
 )
-from labse_tf.text import PathLike, language_tag
+from labse_tf.languages import language_code
+from labse_tf.text import PathLike
 
 
 class _Tokens(NamedTuple):
@@ -241,7 +242,7 @@ def chosen_counts(
     """
     if languages is None:
         return dict(description.counts)
-    wanted = {language_tag(code) for code in languages}
+    wanted = {language_code(code) for code in languages}
     if not wanted or not wanted <= description.counts.keys():
         raise ValueError(
             f"`languages` must be some of {', '.join(description.counts)}. "

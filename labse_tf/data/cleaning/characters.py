@@ -1,4 +1,4 @@
-"""Characters: letters by script, marks, digits; which scripts a language is written in.
+"""Characters: letters by script, marks, digits, and how many of them texts have.
 
 Everything is counted in arrays of code points, some thousand texts at a time.
 """
@@ -16,69 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.languages import LANGUAGES, language_code
-
-# ISO 15924 code -> how the Unicode names of its letters begin.
-_NAMES = {
-    **{"Adlm": "ADLAM", "Arab": "ARABIC", "Armn": "ARMENIAN", "Avst": "AVESTAN"},
-    **{"Bali": "BALINESE", "Beng": "BENGALI", "Bopo": "BOPOMOFO", "Bugi": "BUGINESE"},
-    **{"Cakm": "CHAKMA", "Cans": "CANADIAN SYLLABICS", "Cher": "CHEROKEE"},
-    **{"Copt": "COPTIC", "Cyrl": "CYRILLIC", "Deva": "DEVANAGARI", "Ethi": "ETHIOPIC"},
-    **{"Geor": "GEORGIAN", "Goth": "GOTHIC", "Grek": "GREEK", "Gujr": "GUJARATI"},
-    **{"Guru": "GURMUKHI", "Hang": "HANGUL", "Hani": "CJK", "Hebr": "HEBREW"},
-    **{"Hira": "HIRAGANA", "Java": "JAVANESE", "Kana": "KATAKANA", "Khmr": "KHMER"},
-    **{"Knda": "KANNADA", "Laoo": "LAO", "Latn": "LATIN", "Lepc": "LEPCHA"},
-    **{"Limb": "LIMBU", "Mlym": "MALAYALAM", "Mong": "MONGOLIAN", "Mymr": "MYANMAR"},
-    **{"Mtei": "MEETEI MAYEK", "Nkoo": "NKO", "Olck": "OL CHIKI", "Orya": "ORIYA"},
-    **{"Rohg": "HANIFI ROHINGYA", "Sinh": "SINHALA", "Sund": "SUNDANESE"},
-    **{"Syrc": "SYRIAC", "Tale": "TAI LE", "Taml": "TAMIL", "Telu": "TELUGU"},
-    **{"Tfng": "TIFINAGH", "Thaa": "THAANA", "Thai": "THAI", "Tibt": "TIBETAN"},
-    **{"Vaii": "VAI", "Yiii": "YI"},
-}
-# Codes that stand for several scripts.
-_SEVERAL = {
-    "Hans": ("Hani", "Bopo"),
-    "Hant": ("Hani", "Bopo"),
-    "Jpan": ("Hani", "Hira", "Kana"),
-    "Kore": ("Hang", "Hani"),
-}
-# Languages that are written in more scripts than the usual one, in use today.
-_MORE = {
-    **dict.fromkeys(("ace", "bjn", "ha", "min", "ms", "so", "sw"), ("Arab",)),
-    **dict.fromkeys(("bs", "isv", "ro", "sh", "tr"), ("Cyrl",)),
-    **dict.fromkeys(("be", "kv", "sr", "tg", "uk"), ("Latn",)),
-    **dict.fromkeys(("az", "ku", "tk", "uz"), ("Arab", "Cyrl")),
-    **dict.fromkeys(("crh", "kaa"), ("Cyrl",)),
-    **dict.fromkeys(("kk", "ky"), ("Arab", "Latn")),
-    **dict.fromkeys(("ba", "cv", "tt"), ("Latn",)),
-    **dict.fromkeys(("ber", "kab"), ("Tfng", "Arab")),
-    **dict.fromkeys(("cr", "iu", "oj"), ("Latn",)),
-    **dict.fromkeys(("hak", "nan", "za"), ("Latn", "Hani")),
-    **dict.fromkeys(("aeb", "arq", "ary", "arz"), ("Latn",)),
-    "ban": ("Bali",),
-    "bm": ("Nkoo",),
-    "ckb": ("Latn",),
-    "ff": ("Adlm", "Arab"),
-    "hif": ("Deva",),
-    "jv": ("Java",),
-    "kok": ("Latn", "Knda", "Mlym"),
-    "ks": ("Deva",),
-    "mn": ("Mong",),
-    "mni": ("Beng",),
-    "pa": ("Arab",),
-    "pi": ("Latn", "Beng", "Sinh", "Mymr", "Thai"),
-    "sa": ("Latn", "Beng", "Gujr", "Knda", "Mlym", "Telu", "Taml", "Orya"),
-    "sat": ("Deva", "Beng", "Orya", "Latn"),
-    "sd": ("Deva",),
-    "su": ("Sund",),
-    "tly": ("Cyrl", "Arab"),
-    "ug": ("Cyrl", "Latn"),
-    "yi": ("Latn",),
-}
+from labse_tf.languages import SCRIPTS as ALL_SCRIPTS
+from labse_tf.languages import scripts_of
 
 # Classes of characters; letters and vowel signs of script i are FIRST_SCRIPT + i.
 OTHER, SPACE, DIGIT, MARK, LETTER, FIRST_SCRIPT = range(6)
-SCRIPTS = tuple(_NAMES)
+SCRIPTS = tuple(s.code for s in ALL_SCRIPTS.values() if s.unicode_name)
 CLASSES = FIRST_SCRIPT + len(SCRIPTS)
 # Letters that say as much as about three of an alphabet.
 _DENSE = ("Hang", "Hani", "Hira", "Kana", "Yiii")
@@ -94,7 +37,7 @@ def character_classes() -> NDArray[np.uint8]:
         and `MARK` for those of no script that is known here.
     """
     classes = np.zeros(sys.maxunicode + 1, np.uint8)
-    scripts = {name: SCRIPTS.index(script) for script, name in _NAMES.items()}
+    scripts = {ALL_SCRIPTS[code].unicode_name: i for i, code in enumerate(SCRIPTS)}
     scripts["IDEOGRAPHIC"] = scripts["CJK"]
     names = "|".join(scripts)
     begins = re.compile(f"(?:FULLWIDTH |HALFWIDTH )?({names})[ -]")
@@ -113,42 +56,11 @@ def character_classes() -> NDArray[np.uint8]:
 
 
 @functools.cache
-def scripts_of(language: str) -> frozenset[str] | None:
-    """The scripts that a language is written in.
-
-    Args:
-        language: any code that `labse_tf.languages.language_code` takes.
-
-    Returns:
-        ISO 15924 codes of single scripts (`Hani`, `Hira` and `Kana` for Japanese); the
-        code's own where it names one (`sr-Latn`); `None` where nobody knows.
-
-    Example:
-        >>> from labse_tf.data.cleaning.scripts import scripts_of
-        >>> sorted(scripts_of("hi")), sorted(scripts_of("mni")), scripts_of("xyz")
-        (['Deva'], ['Beng', 'Mtei'], None)
-    """
-    try:
-        code = language_code(language)
-    except ValueError:
-        return None
-    known = LANGUAGES.get(code)
-    if known is not None:
-        scripts = known.script, *_MORE.get(code, ())
-    elif "-" in code:
-        scripts = (code.rpartition("-")[2],)
-    else:
-        return None
-    single = [one for script in scripts for one in _SEVERAL.get(script, (script,))]
-    return frozenset(single) if set(single) <= set(SCRIPTS) else None
-
-
-@functools.cache
 def allowed_classes(language: str) -> NDArray[np.bool_]:
     """Which classes are letters of a language's scripts.
 
     Args:
-        language: as `scripts_of`.
+        language: any code that `labse_tf.languages.language_code` accepts.
 
     Returns:
         `(CLASSES,)`; all letters where nobody knows the language.
