@@ -148,18 +148,38 @@ class SentencePooling(keras.layers.Layer):
         token_ids: Any | None = None,
     ) -> Any:
         """See the class."""
-        if self.pooling == "pooler":
-            vectors = ops.cast(pooled_output, "float32")
-        elif self.pooling == "cls":
-            vectors = ops.cast(sequence_output[:, 0, :], "float32")
-        else:
-            states = ops.cast(sequence_output, "float32")
-            weights = ops.cast(padding_mask, "float32")[:, :, None]  # (B, T, 1)
-            if self.pooling == "weighted_mean":
-                weights = weights * ops.exp(self.token_weights(token_ids))
-            # The sum points where the mean does; the length is divided out below.
-            vectors = ops.sum(states * weights, axis=1)
+        # The sum has the direction of the mean.
+        vectors, _ = self.pool(sequence_output, pooled_output, padding_mask, token_ids)
         return l2_normalize(vectors)
+
+    def pool(
+        self,
+        sequence_output: Any,
+        pooled_output: Any,
+        padding_mask: Any,
+        token_ids: Any | None = None,
+    ) -> tuple[Any, Any | None]:
+        """Pools without normalisation.
+
+        Args:
+            sequence_output: As in the call.
+            pooled_output: As in the call.
+            padding_mask: As in the call.
+            token_ids: As in the call.
+
+        Returns:
+            The vector or, for the means, the weighted sum, float32 `(B, D)`; and the
+            weights `(B, T, 1)` of that sum, float32, or `None`.
+        """
+        if self.pooling == "pooler":
+            return ops.cast(pooled_output, "float32"), None
+        if self.pooling == "cls":
+            return ops.cast(sequence_output[:, 0, :], "float32"), None
+        states = ops.cast(sequence_output, "float32")
+        weights = ops.cast(padding_mask, "float32")[:, :, None]  # (B, T, 1)
+        if self.pooling == "weighted_mean":
+            weights = weights * ops.exp(self.token_weights(token_ids))
+        return ops.sum(states * weights, axis=1), weights
 
     def compute_output_spec(
         self,

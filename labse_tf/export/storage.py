@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from labse_tf.layers import l2_normalize
 from labse_tf.models import LaBSE
 from labse_tf.presets import quantize_rows
 
@@ -87,70 +88,43 @@ class StoredEncoder:
         """
         import tensorflow as tf
 
-        # Under another scope than none, layers read the tensors that it maps weights
-        # to, and leave new random states in it.
+        if not self._stored:
+            return self._encode(features, training)
+        # Layers read a weight from the scope where it maps one, and leave new states
+        # of random generators in it.
         scope = keras.StatelessScope(
             state_mapping=[
                 (weight, tf.cast(stored, tf.float32))
                 for weight, stored in self._stored.values()
             ]
         )
-        if not self._stored:
-            return self._forward(features, training)
         with scope:
-            outputs = self._forward(features, training)
+            outputs = self._encode(features, training)
         for state in self._states:
             moved = scope.get_current_value(state)
             if moved is not None:
                 state.value.assign(moved)
         return outputs
 
-    def _forward(
-        self, features: dict[str, tf.Tensor], training: bool
-    ) -> dict[str, Any]:
-        """The layers of `LaBSEBackbone` in their order, each block's output kept."""
+    def _encode(self, features: dict[str, tf.Tensor], training: bool) -> dict[str, Any]:
+        """Calls the model's backbone and pooling with the stored token table."""
         import tensorflow as tf
 
-        backbone, ids = self._model.backbone, features["token_ids"]
-        mask = features["padding_mask"]
-        tokens = self._tokens(ids)  # (B, T, D)
-        positions = backbone.position_embedding(tokens)
-        segments = backbone.segment_embedding(features["segment_ids"])
-        x = backbone.embeddings_add((tokens, positions, segments))
-        x = backbone.embeddings_layer_norm(x)
-        x = backbone.embeddings_dropout(x, training=training)
-        blocks = []
-        for layer in backbone.transformer_layers:
-            x = layer(x, padding_mask=mask, training=training)
-            blocks.append(x)
-        first = backbone.pooler(x[:, 0, :]) if self._model.pooling == "pooler" else None
-        outputs = {
-            "pooled_output": self._pool(x, first, mask, ids),
-            "sequence_output": x,
-            "encoder_outputs": blocks,
-        }
-        outputs = tf.nest.map_structure(lambda y: tf.cast(y, tf.float32), outputs)
-        # The model's own way to the unit vector; `x[:, 0]` has the pooler's shape.
-        outputs["default"] = self._model.sentence_pooling(
-            x, x[:, 0, :] if first is None else first, mask, ids
+        ids, mask = features["token_ids"], features["padding_mask"]
+        outputs = self._model.backbone.call_with_embeddings(
+            self._tokens(ids),
+            segment_ids=features["segment_ids"],
+            padding_mask=mask,
+            training=training,
         )
-        return outputs
-
-    def _pool(
-        self, x: tf.Tensor, first: tf.Tensor | None, mask: tf.Tensor, ids: tf.Tensor
-    ) -> tf.Tensor:
-        """The sentence's vector before normalisation `(B, D)`; a mean is one here."""
-        import tensorflow as tf
-
-        if first is not None:
-            return first
-        if self._model.pooling == "cls":
-            return x[:, 0, :]
-        weights = tf.cast(mask, tf.float32)[:, :, None]  # (B, T, 1)
-        if self._model.pooling == "weighted_mean":
-            weights *= tf.exp(self._model.sentence_pooling.token_weights(ids))
-        total = tf.reduce_sum(tf.cast(x, tf.float32) * weights, axis=1)
-        return tf.math.divide_no_nan(total, tf.reduce_sum(weights, axis=1))
+        outputs = tf.nest.map_structure(lambda y: tf.cast(y, tf.float32), outputs)
+        vectors, weights = self._model.sentence_pooling.pool(
+            outputs["sequence_output"], outputs["pooled_output"], mask, ids
+        )
+        pooled = vectors
+        if weights is not None:
+            pooled = tf.math.divide_no_nan(vectors, tf.reduce_sum(weights, axis=1))
+        return {**outputs, "pooled_output": pooled, "default": l2_normalize(vectors)}
 
     def _keep(self, weights: list[Any]) -> None:
         """Takes weights as the model has them."""

@@ -169,28 +169,14 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             )
             for name in FEATURES + PACKED_FEATURES
         }
-        tokens = self.token_embedding(inputs["token_ids"])  # (B, T, D)
-        positions = self.position_embedding(tokens, positions=inputs["position_ids"])
-        segments = self.segment_embedding(inputs["segment_ids"])
-        x = self.embeddings_add((tokens, positions, segments))
-        x = self.embeddings_layer_norm(x)
-        x = self.embeddings_dropout(x)
-        if num_layers:
-            visible = self.attention_mask(
-                inputs["padding_mask"], inputs["sequence_ids"]
-            )  # (B, T, T), or None where a row holds one sequence
-        else:
-            # Nothing attends; a Keras graph has only inputs that lead somewhere.
+        if not num_layers:
+            # Nothing attends, and Keras refuses inputs that no output depends on.
             del inputs["padding_mask"], inputs["sequence_ids"]
-        for layer in self.transformer_layers:
-            x = layer(x, padding_mask=inputs["padding_mask"], attention_mask=visible)
-        pooled = self.pooler(x[:, 0, :])
-        super().__init__(
-            inputs=inputs,
-            outputs={"sequence_output": x, "pooled_output": pooled},
-            dtype=policy,
-            **kwargs,
-        )
+        features = dict(inputs)
+        tokens = self.token_embedding(features.pop("token_ids"))
+        outputs = self.call_with_embeddings(tokens, **features)
+        del outputs["encoder_outputs"]
+        super().__init__(inputs=inputs, outputs=outputs, dtype=policy, **kwargs)
 
         # === Config ===
         self.vocabulary_size = vocabulary_size
@@ -210,6 +196,56 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         if isinstance(inputs, Mapping):
             inputs = {name: inputs.get(name) for name in self.input}
         return super().__call__(inputs, *args, **kwargs)
+
+    def call_with_embeddings(
+        self,
+        token_embeddings: Any,
+        *,
+        segment_ids: Any,
+        padding_mask: Any | None = None,
+        position_ids: Any | None = None,
+        sequence_ids: Any | None = None,
+        training: bool | None = None,
+    ) -> dict[str, Any]:
+        """Encodes token embeddings that the caller has looked up.
+
+        The backbone is this function of `token_embedding(token_ids)`. An export calls
+        it with the embeddings of a quantized table instead.
+
+        Args:
+            token_embeddings: float `(B, T, D)`.
+            segment_ids: int `(B, T)`.
+            padding_mask: int `(B, T)`. Only a backbone without blocks needs none.
+            position_ids: int `(B, T)`, for packed rows.
+            sequence_ids: int `(B, T)`, for packed rows.
+            training: Whether dropout is applied.
+
+        Returns:
+            The backbone's outputs and `encoder_outputs`, a list with the output
+            `(B, T, D)` of each block.
+        """
+        positions = self.position_embedding(token_embeddings, positions=position_ids)
+        segments = self.segment_embedding(segment_ids)
+        x = self.embeddings_add((token_embeddings, positions, segments))
+        x = self.embeddings_layer_norm(x)
+        x = self.embeddings_dropout(x, training=training)
+        visible = None  # (B, T, T), or None where a row holds one sequence
+        if self.transformer_layers:
+            visible = self.attention_mask(padding_mask, sequence_ids)
+        blocks = []
+        for layer in self.transformer_layers:
+            x = layer(
+                x,
+                padding_mask=padding_mask,
+                attention_mask=visible,
+                training=training,
+            )
+            blocks.append(x)
+        return {
+            "sequence_output": x,
+            "pooled_output": self.pooler(x[:, 0, :]),
+            "encoder_outputs": blocks,
+        }
 
     def compute_output_spec(
         self, inputs: Any, training: Any = None, mask: Any = None
