@@ -11,6 +11,7 @@ P = predictions a row. A feature dict holds `token_ids`, `segment_ids` and
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -108,43 +109,47 @@ class SentencePreprocessor(keras.layers.Layer):
         Returns:
             RaggedTensor int32 `(B, None)`.
         """
-        import tensorflow as tf
+        return frame_segments(self.tokenizer, [ids], self.sequence_length)[0]
 
-        ids = ids[:, : self.sequence_length - 2]
-        rows = ids.nrows()
-        ends = tf.ones([rows, 1], dtype=tf.int32)
-        return tf.concat(
-            [
-                ends * self.tokenizer.cls_token_id,
-                ids,
-                ends * self.tokenizer.sep_token_id,
-            ],
-            axis=1,
-        )
-
-    def pack(self, rows: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+    def pack(
+        self,
+        rows: tf.RaggedTensor,
+        *,
+        length: tf.Tensor | None = None,
+        first_lengths: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Pads rows of token ids to features.
 
         Args:
             rows: RaggedTensor int32 `(B, None)`, as `token_rows` makes them.
+            length: T, an integer scalar. Default: determined by `pad`.
+            first_lengths: int `(B,)`, the number of tokens of each row that belong to
+                segment 0, as `frame_segments` returns it. Default: all.
 
         Returns:
             Dict of int32 `(B, T)` tensors.
         """
         import tensorflow as tf
 
-        length = self.sequence_length if self.pad == "fixed" else None
-        token_ids = rows.to_tensor(
-            default_value=self.tokenizer.pad_token_id, shape=[None, length]
-        )
+        if length is None:
+            shape: Any = [None, self.sequence_length if self.pad == "fixed" else None]
+        else:
+            shape = tf.stack([-1, tf.cast(length, tf.int64)])
+        token_ids = rows.to_tensor(self.tokenizer.pad_token_id, shape=shape)
+        token_ids = tf.ensure_shape(token_ids, [None, None])
         # By length, not by `token_ids != pad`: a text may hold the pad token's id.
         mask = tf.sequence_mask(
             rows.row_lengths(), maxlen=tf.shape(token_ids)[1], dtype=tf.int32
         )
         mask = tf.ensure_shape(mask, token_ids.shape)
+        if first_lengths is None:
+            segment_ids = tf.zeros_like(token_ids)
+        else:
+            width = tf.shape(token_ids)[1]
+            segment_ids = mask - tf.sequence_mask(first_lengths, width, tf.int32)
         return {
             "token_ids": token_ids,
-            "segment_ids": tf.zeros_like(token_ids),
+            "segment_ids": segment_ids,
             "padding_mask": mask,
         }
 
@@ -383,9 +388,12 @@ class MaskedLMPreprocessor(keras.layers.Layer):
             )
         sides = _text_sides(texts)
         if len(sides) == 1:
-            sequences, second_segment = self._sentences(sides[0])
+            segments = [self.tokenizer(sides[0])]
         else:
-            sequences, second_segment = self._pairs(sides[0], sides[1], seed)
+            segments = self._shuffled_sides(sides[0], sides[1], seed)
+        sequences, second_segment = frame_segments(
+            self.tokenizer, segments, self.sequence_length
+        )
         lengths = sequences.row_lengths()  # (B,)
         if not self.packed:
             rows = tf.range(sequences.nrows())
@@ -524,19 +532,10 @@ class MaskedLMPreprocessor(keras.layers.Layer):
             "mask_weights": tf.pad(tf.cast(real, tf.float32), spare),
         }
 
-    def _sentences(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """`[CLS] tokens [SEP]`, and where segment 1 begins: behind the row's end."""
-        import tensorflow as tf
-
-        tokens = self.tokenizer(texts)[:, : self.sequence_length - 2]
-        cls, sep = self._ends(tokens.nrows())
-        sequences = tf.concat([cls, tokens, sep], axis=1)
-        return sequences, sequences.row_lengths()
-
-    def _pairs(
+    def _shuffled_sides(
         self, sources: tf.Tensor, targets: tf.Tensor, seed: Any
-    ) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """`[CLS] one side [SEP] other side [SEP]`, and where segment 1 begins."""
+    ) -> list[tf.RaggedTensor]:
+        """Token ids of the first and of the second side of each pair."""
         import tensorflow as tf
 
         sources = _checked(
@@ -552,31 +551,9 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         heads = tf.random.stateless_uniform(
             [pairs], _stream(seed, _ORDERS), maxval=2, dtype=tf.int64, alg="philox"
         )
-        side = tf.range(pairs) + heads * pairs
-        first = tf.gather(tokens, side)
-        second = tf.gather(tokens, (side + pairs) % (2 * pairs))
-        room = tf.constant(self.sequence_length - 3, tf.int64)
-        first_length = tf.minimum(
-            first.row_lengths(),
-            tf.maximum((room + 1) // 2, room - second.row_lengths()),
-        )
-        second_length = tf.minimum(second.row_lengths(), room - first_length)
-        cls, sep = self._ends(pairs)
-        sequences = tf.concat(
-            [cls, _cut(first, first_length), sep, _cut(second, second_length), sep],
-            axis=1,
-        )
-        return sequences, first_length + 2
-
-    def _ends(self, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """[CLS] and [SEP] for so many sequences, int32 `(count, 1)` each."""
-        import tensorflow as tf
-
-        shape = tf.stack([count, 1])
-        return (
-            tf.fill(shape, self.tokenizer.cls_token_id),
-            tf.fill(shape, self.tokenizer.sep_token_id),
-        )
+        first = tf.range(pairs) + heads * pairs
+        second = (first + pairs) % (2 * pairs)
+        return [tf.gather(tokens, first), tf.gather(tokens, second)]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, the tokenizer with its vocabulary."""
@@ -597,6 +574,63 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         config = dict(config)
         config["tokenizer"] = keras.saving.deserialize_keras_object(config["tokenizer"])
         return cls(**config)
+
+
+def frame_segments(
+    tokenizer: WordPieceTokenizer,
+    segments: Sequence[tf.RaggedTensor],
+    length: int | tf.Tensor,
+) -> tuple[tf.RaggedTensor, tf.Tensor]:
+    """Makes rows `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]` of one or two segments.
+
+    A row that is too long loses tokens at the end of the longer segment. Once both are
+    equally long, they lose tokens in turn, the second segment first.
+
+    Args:
+        tokenizer: The tokenizer, for the ids of [CLS] and [SEP].
+        segments: One or two RaggedTensors of token ids int32 `(B, None)`.
+        length: The maximum length of a row, at least 1 + the number of segments.
+
+    Returns:
+        The rows, RaggedTensor int32 `(B, None)`, and the number of tokens of each row
+        that belong to segment 0, int64 `(B,)`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from labse_tf.preprocessing import frame_segments
+        >>> from labse_tf.tokenizers import WordPieceTokenizer
+        >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world"]
+        >>> segments = [tf.ragged.constant([[5, 5, 5]]), tf.ragged.constant([[6]])]
+        >>> rows, first = frame_segments(WordPieceTokenizer(tokens), segments, 6)
+        >>> rows.to_list(), first.numpy().tolist()
+        ([[2, 5, 5, 3, 6, 3]], [4])
+    """
+    import tensorflow as tf
+
+    room = tf.cast(length, tf.int64) - 1 - len(segments)
+    if len(segments) == 1:
+        kept = [segments[0][:, :room]]
+    else:
+        first, second = (segment.row_lengths() for segment in segments)
+        first = tf.minimum(first, tf.maximum((room + 1) // 2, room - second))
+        second = tf.minimum(second, room - first)
+        kept = [_cut(segments[0], first), _cut(segments[1], second)]
+    ends = tf.ones([segments[0].nrows(), 1], tf.int32)
+    parts = [ends * tokenizer.cls_token_id]
+    for segment in kept:
+        parts += [segment, ends * tokenizer.sep_token_id]
+    return tf.concat(parts, axis=1), kept[0].row_lengths() + 2
+
+
+def _cut(rows: tf.RaggedTensor, lengths: tf.Tensor) -> tf.RaggedTensor:
+    """The first `lengths[i]` of each row."""
+    import tensorflow as tf
+
+    places = tf.ragged.range(rows.row_lengths()).flat_values
+    keep = places < tf.repeat(lengths, rows.row_lengths())
+    return tf.RaggedTensor.from_row_lengths(
+        tf.boolean_mask(rows.flat_values, keep), lengths, validate=False
+    )
 
 
 def plan_rows(lengths: Any, sequence_length: int) -> NDArray[np.int32]:
@@ -698,17 +732,6 @@ def _checked(tensor: tf.Tensor, *checks: Any) -> tf.Tensor:
 
     with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(tensor)
-
-
-def _cut(rows: tf.RaggedTensor, lengths: tf.Tensor) -> tf.RaggedTensor:
-    """The first `lengths[i]` of each row."""
-    import tensorflow as tf
-
-    places = tf.ragged.range(rows.row_lengths()).flat_values
-    keep = places < tf.repeat(lengths, rows.row_lengths())
-    return tf.RaggedTensor.from_row_lengths(
-        tf.boolean_mask(rows.flat_values, keep), lengths, validate=False
-    )
 
 
 def _rows_in_order(lengths: tf.Tensor, sequence_length: int) -> tf.Tensor:

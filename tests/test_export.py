@@ -15,7 +15,7 @@ import tensorflow as tf
 from helpers.models import make_model, sentences
 from labse_tf import cli
 from labse_tf.export import STORAGES, export_saved_model, read_report
-from labse_tf.export.interfaces import Packing
+from labse_tf.export.interfaces import pack_texts
 from labse_tf.export.parity import compare, measure, sample_texts
 from labse_tf.export.saved_model import CARD, REPORT
 from labse_tf.export.storage import StoredEncoder
@@ -757,9 +757,10 @@ def test_no_sentence_gives_no_vector(exported) -> None:
 
 
 def test_padding_goes_to_the_longest_row_alone() -> None:
-    packing = Packing(make_model().preprocessor)
+    preprocessor = make_model().preprocessor
     for words in (0, 3, 11):
-        features = packing.from_texts(tf.constant(["", " ".join(["sun"] * words)]))
+        texts = tf.constant(["", " ".join(["sun"] * words)])
+        features = pack_texts(preprocessor, texts)
         assert features["token_ids"].shape == (2, words + 2)
 
 

@@ -32,13 +32,12 @@ from helpers.documents import README_BLOCKS
 from helpers.models import make_model, sentences
 from labse_tf import cli
 from labse_tf.export import export_saved_model
-from labse_tf.export.interfaces import HUB_NAMES, Packing
+from labse_tf.export.interfaces import HUB_NAMES
 from labse_tf.export.serving import (
     BATCHING_PARAMETERS,
     WARMUP_REQUESTS,
     batching_parameters,
     check_version_directory,
-    warmup_requests,
 )
 from labse_tf.models import LaBSE
 
@@ -212,15 +211,6 @@ def test_warmup_of_an_encoder_replays(tmp_path) -> None:
         features = {ours: inputs[theirs] for ours, theirs in HUB_NAMES.items()}
         np.testing.assert_allclose(outputs["default"], model(features), atol=1e-6)
     assert "pad_variable" in (path.parent / BATCHING_PARAMETERS).read_text()
-
-
-def test_every_bucket_is_warm() -> None:
-    serving_modules()
-    preprocessor = make_model().preprocessor
-    packing = Packing(preprocessor, [4, 8])
-    logs = warmup_requests("encoder", ["sun moon"], packing, "labse")
-    widths = {inputs_of(log.predict_log.request)["input_mask"].shape[1] for log in logs}
-    assert widths == {4, 8, 16}
 
 
 def test_without_the_extra_nothing_is_written(tmp_path, monkeypatch, capsys) -> None:

@@ -10,7 +10,7 @@ both values and the endpoints `serve` and `serve_training` of one argument for
 `keras.layers.TFSMLayer`. With it comes the function that a server runs.
 
 All ops are of TensorFlow's core and of the part of TF-Text that TF Serving links; so
-trimming two segments is written out here and not left to TF-Text's trimmer.
+`labse_tf.preprocessing` truncates pairs of segments itself, without TF-Text's trimmer.
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension.
 
@@ -25,12 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.export.storage import StoredEncoder
-from labse_tf.models import LaBSE
+from labse_tf.preprocessing import SentencePreprocessor, frame_segments
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    from labse_tf.preprocessing import SentencePreprocessor
 
 INTERFACES = ("text", "preprocessor", "encoder")
 PADS = ("longest", "buckets")
@@ -44,105 +42,37 @@ HUB_NAMES = {
 }
 
 
-class Packing:
-    """Strings or token ids to padded features, in the graph.
+def pack_texts(
+    preprocessor: SentencePreprocessor,
+    texts: tf.Tensor,
+    buckets: Sequence[int] | None = None,
+) -> dict[str, tf.Tensor]:
+    """Preprocesses strings, padded to the longest row or to the next bucket.
 
     Args:
-        preprocessor: Its tokenizer, special tokens and most tokens a row.
-        buckets: Lengths that rows are padded to, where the longest row of the batch is
-            not what they are padded to; `sequence_length` is the last of them.
+        preprocessor: The model's preprocessor. Its `pad` is not used.
+        texts: Strings `(B,)`.
+        buckets: Lengths to pad to, ascending. The last is the maximum length of a row.
+
+    Returns:
+        Features int32 `(B, T)`. T is at least 2, also for an empty batch, because the
+        encoder reads the first token.
     """
+    import tensorflow as tf
 
-    def __init__(
-        self, preprocessor: SentencePreprocessor, buckets: Sequence[int] | None = None
-    ) -> None:
-        most = preprocessor.sequence_length
-        self._preprocessor = preprocessor
-        self._buckets = None
-        if buckets is not None:
-            self._buckets = [*sorted(b for b in set(buckets) if b < most), most]
-
-    def from_texts(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Strings `(B,)` to features int32 `(B, T)`."""
-        import tensorflow as tf
-
-        rows = self._preprocessor.token_rows(texts)
-        # [CLS] and [SEP] are in every row; a batch of none has room for them too, for
-        # the encoder looks at the first.
-        longest = tf.reduce_max(tf.concat([rows.row_lengths(), [2]], axis=0))
-        if self._buckets is not None:
-            buckets = tf.constant(self._buckets, tf.int64)
-            longest = tf.reduce_min(tf.where(buckets >= longest, buckets, buckets[-1:]))
-        return self._pad(rows, longest, rows.row_lengths())
-
-    def from_segments(
-        self, segments: Sequence[tf.RaggedTensor], length: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Packs one or two segments a row: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
-
-        What is too long is cut as if the segments were dealt their tokens in turn, the
-        first one first, until the row is full: the longer one loses.
-
-        Args:
-            segments: One or two RaggedTensors of token ids int32 `(B, None)`.
-            length: T, an int32 scalar.
-
-        Returns:
-            Features int32 `(B, T)`; the type of the second segment's tokens, its
-            [SEP] among them, is 1.
-        """
-        import tensorflow as tf
-
-        tokenizer = self._preprocessor.tokenizer
-        length = tf.cast(length, tf.int64)
-        room = length - 1 - len(segments)
-        check = tf.debugging.Assert(
-            room >= 0,
-            [
-                f"`seq_length` must have room for [CLS] and {len(segments)} [SEP]. "
-                "Received:",
-                length,
-            ],
-        )
-        with tf.control_dependencies([check]):
-            room = tf.identity(room)
-        lengths = [segment.row_lengths() for segment in segments]
-        if len(segments) == 1:
-            kept = [tf.minimum(lengths[0], room)]
-        else:
-            half = room // 2
-            kept = [
-                tf.minimum(lengths[0], tf.maximum(room - lengths[1], room - half)),
-                tf.minimum(lengths[1], tf.maximum(room - lengths[0], half)),
-            ]
-        ends = tf.ones([segments[0].nrows(), 1], tf.int32)
-        parts = [ends * tokenizer.cls_token_id]
-        for segment, count in zip(segments, kept, strict=True):
-            parts += [_first_tokens(segment, count), ends * tokenizer.sep_token_id]
-        rows = tf.concat(parts, axis=1)
-        return self._pad(rows, length, kept[0] + 2)
-
-    def _pad(
-        self, rows: tf.RaggedTensor, length: tf.Tensor, first: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Pads rows whose first `first` tokens are of segment 0."""
-        import tensorflow as tf
-
-        ids = rows.to_tensor(
-            self._preprocessor.tokenizer.pad_token_id, shape=tf.stack([-1, length])
-        )
-        ids.set_shape([None, None])
-        mask = tf.sequence_mask(rows.row_lengths(), length, dtype=tf.int32)
-        of_first = tf.sequence_mask(first, length, dtype=tf.int32)
-        return {
-            "token_ids": ids,
-            "padding_mask": mask,
-            "segment_ids": mask * (1 - of_first),
-        }
+    rows = preprocessor.token_rows(texts)
+    length = tf.reduce_max(tf.concat([rows.row_lengths(), [2]], axis=0))
+    if buckets is not None:
+        lengths = tf.constant(buckets, tf.int64)
+        length = tf.reduce_min(tf.where(lengths >= length, lengths, lengths[-1:]))
+    return preprocessor.pack(rows, length=length)
 
 
 def text_module(
-    encoder: StoredEncoder, packing: Packing, vocabulary: Path
+    encoder: StoredEncoder,
+    preprocessor: SentencePreprocessor,
+    buckets: Sequence[int] | None,
+    vocabulary: Path,
 ) -> tuple[tf.train.Checkpoint, Any]:
     """Strings `(B,)` to a dict whose `default` is unit vectors float32 `(B, D)`."""
     import tensorflow as tf
@@ -150,7 +80,8 @@ def text_module(
     strings = tf.TensorSpec([None], tf.string, name="inputs")
 
     def embed(inputs: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
-        return {"default": encoder(packing.from_texts(inputs), training)["default"]}
+        features = pack_texts(preprocessor, inputs, buckets)
+        return {"default": encoder(features, training)["default"]}
 
     module = _module(embed, strings, encoder)
     module.vocabulary_file = tf.saved_model.Asset(str(vocabulary))
@@ -158,17 +89,18 @@ def text_module(
 
 
 def preprocessor_module(
-    model: LaBSE, packing: Packing, vocabulary: Path
+    preprocessor: SentencePreprocessor,
+    buckets: Sequence[int] | None,
+    vocabulary: Path,
 ) -> tuple[tf.train.Checkpoint, Any]:
     """Strings `(B,)` to the encoder's inputs int32 `(B, T)`, by TF Hub's names."""
     import tensorflow as tf
 
-    preprocessor = model.text_preprocessor()
     tokenizer = preprocessor.tokenizer
     strings = tf.TensorSpec([None], tf.string, name="inputs")
 
     def prepare(inputs: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
-        return to_hub_names(packing.from_texts(inputs))
+        return to_hub_names(pack_texts(preprocessor, inputs, buckets))
 
     def special_tokens() -> dict[str, tf.Tensor]:
         ids = {
@@ -184,7 +116,21 @@ def preprocessor_module(
         inputs: Sequence[tf.RaggedTensor],
         seq_length: tf.Tensor | int = preprocessor.sequence_length,
     ) -> dict[str, tf.Tensor]:
-        return to_hub_names(packing.from_segments(inputs, seq_length))
+        needed = 1 + len(inputs)
+        enough = tf.debugging.Assert(
+            tf.cast(seq_length, tf.int64) >= needed,
+            [
+                f"`seq_length` must have room for [CLS] and {len(inputs)} [SEP]. "
+                "Received:",
+                seq_length,
+            ],
+        )
+        with tf.control_dependencies([enough]):
+            length = tf.identity(tf.cast(seq_length, tf.int64))
+        rows, first_lengths = frame_segments(tokenizer, inputs, length)
+        return to_hub_names(
+            preprocessor.pack(rows, length=length, first_lengths=first_lengths)
+        )
 
     module = _module(prepare, strings, None)
     module.vocabulary_file = tf.saved_model.Asset(str(vocabulary))
@@ -276,14 +222,3 @@ def _module(
     module.regularization_losses = []
     module.random_states = [] if encoder is None else encoder.random_states
     return module
-
-
-def _first_tokens(rows: tf.RaggedTensor, counts: tf.Tensor) -> tf.RaggedTensor:
-    """The first tokens of each row, a number of its own each."""
-    import tensorflow as tf
-
-    place = tf.ragged.range(rows.row_lengths())
-    kept = place.values < tf.gather(counts, place.value_rowids())
-    return tf.RaggedTensor.from_row_lengths(
-        tf.boolean_mask(rows.values, kept), counts, validate=False
-    )

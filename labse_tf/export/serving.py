@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labse_tf.export.interfaces import Packing
+    from labse_tf.preprocessing import SentencePreprocessor
 
 BATCHING_PARAMETERS = "batching_parameters.txt"
 WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
@@ -55,14 +55,17 @@ def check_version_directory(path: str | Path) -> None:
 
 
 def warmup_requests(
-    interface: str, texts: Sequence[str], packing: Packing, model_name: str
+    interface: str,
+    texts: Sequence[str],
+    preprocessor: SentencePreprocessor,
+    model_name: str,
 ) -> list[Any]:
     """Makes requests of short and long sentences, alone and in batches.
 
     Args:
         interface: One of `labse_tf.export.INTERFACES`.
         texts: Sentences to make them of, one at least.
-        packing: Makes an encoder's inputs of them.
+        preprocessor: The model's, for the inputs of an encoder.
         model_name: As the server calls the model.
 
     Returns:
@@ -73,7 +76,7 @@ def warmup_requests(
     """
     import tensorflow as tf
 
-    from labse_tf.export.interfaces import to_hub_names
+    from labse_tf.export.interfaces import pack_texts, to_hub_names
 
     prediction_log_pb2 = import_serving("prediction_log_pb2")
     logs = []
@@ -85,7 +88,7 @@ def warmup_requests(
             ]
             inputs = {"inputs": tf.constant(batch)}
             if interface == "encoder":
-                inputs = to_hub_names(packing.from_texts(inputs["inputs"]))
+                inputs = to_hub_names(pack_texts(preprocessor, inputs["inputs"]))
             log = prediction_log_pb2.PredictionLog()
             request = log.predict_log.request
             request.model_spec.name = model_name
