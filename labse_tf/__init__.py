@@ -61,6 +61,7 @@ _MODULES = frozenset(
         "progress",
         "quickstart",
         "recipes",
+        "saved_model",
         "text",
         "tokenizers",
         "training",

@@ -21,7 +21,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,32 +29,26 @@ import keras
 # The public API sets the mode, but does not tell it.
 from keras.src.saving.serialization_lib import in_safe_mode
 
+from labse_tf.saved_model import (
+    Spec,
+    Trace,
+    check_saved_model_directory,
+    decode_specs,
+    describe_nest,
+    encode_specs,
+    fit_to_spec,
+    leaves,
+    load_saved_model,
+    map_nest,
+    read_traces,
+    symbolic_tensors,
+)
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
 ARCHIVE = "saved_model.zip"
 _CHECKPOINT = "variables/variables"
-_UNLOADABLE = (OSError, ValueError, RuntimeError, LookupError, AssertionError)
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """Shape and type of one tensor; None is a free dimension."""
-
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {self.shape}"
-
-
-@dataclass(frozen=True)
-class _Trace:
-    """One way to call a SavedModel: nests of `_Spec`, in and out."""
-
-    inputs: Any
-    outputs: Any
-    training: bool | None
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -150,6 +143,7 @@ class HubEncoder(keras.layers.Layer):
         self._orders: tuple[int, ...] = ()
         if saved_model is None:
             self._folder = _resolve(self.source)
+            check_saved_model_directory(self._folder, name=self.source)
             self._fingerprint = _fingerprint(self._folder)
             self._track(*_load(self._folder, self.source))
         elif not _is_handle(self.source) and _holds(
@@ -201,7 +195,7 @@ class HubEncoder(keras.layers.Layer):
         """Makes empty weights for a SavedModel that `load_assets` will bring."""
         self._fingerprint = recorded["fingerprint"]
         self._traces = [
-            _Trace(_decode(t["inputs"]), _decode(t["outputs"]), t["training"])
+            Trace(decode_specs(t["inputs"]), decode_specs(t["outputs"]), t["training"])
             for t in recorded["traces"]
         ]
         for entry in recorded["variables"]:
@@ -221,7 +215,7 @@ class HubEncoder(keras.layers.Layer):
 
     def _describe(self, module: Any) -> None:
         """Reads how a loaded SavedModel is called, and checks the outputs."""
-        traces = _read_traces(module, self.source)
+        traces = read_traces(module, self.source)
         for trace in traces:
             self._select(trace.outputs)
         losses = list(getattr(module, "regularization_losses", ()))
@@ -279,7 +273,7 @@ class HubEncoder(keras.layers.Layer):
             )
         return outputs
 
-    def _fit(self, inputs: Any, training: bool = False) -> tuple[_Trace, Any]:
+    def _fit(self, inputs: Any, training: bool = False) -> tuple[Trace, Any]:
         """Finds the trace that takes the inputs, and the inputs as it takes them."""
         # A SavedModel may have been traced for one value of `training` only.
         by_preference = sorted(
@@ -287,13 +281,13 @@ class HubEncoder(keras.layers.Layer):
         )
         for trace in by_preference:
             try:
-                return trace, _bind(trace.inputs, inputs)
+                return trace, fit_to_spec(trace.inputs, inputs)
             except (TypeError, ValueError):
                 continue
-        accepted = sorted({_show(trace.inputs) for trace in self._traces})
+        accepted = sorted({describe_nest(trace.inputs) for trace in self._traces})
         raise ValueError(
             f"{self.name}: `inputs` must be {' or '.join(accepted)}, None standing for "
-            f"any size. Received: {_show(inputs)}"
+            f"any size. Received: {describe_nest(inputs)}"
         )
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
@@ -310,17 +304,17 @@ class HubEncoder(keras.layers.Layer):
             ValueError: If the inputs do not fit.
         """
         trace, bound = self._fit(inputs)
-        rows = {_shape_of(x)[:1] for x in _leaves(bound)}
-        free = {spec.shape[:1] for spec in _leaves(trace.inputs)} == {(None,)}
+        rows = {tuple(x.shape)[:1] for x in leaves(bound)}
+        free = {spec.shape[:1] for spec in leaves(trace.inputs)} == {(None,)}
         batch = rows.pop()[0] if free and len(rows) == 1 else None
 
-        def tensor(spec: _Spec) -> keras.KerasTensor:
+        def tensor(spec: Spec) -> keras.KerasTensor:
             shape = spec.shape
             if shape and shape[0] is None:
                 shape = (batch, *shape[1:])
             return keras.KerasTensor(shape, dtype=spec.dtype)
 
-        return _map(tensor, self._select(trace.outputs))
+        return map_nest(tensor, self._select(trace.outputs))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Shapes of the outputs, None where a dimension is free.
@@ -334,9 +328,9 @@ class HubEncoder(keras.layers.Layer):
         Raises:
             ValueError: If the shapes do not fit.
         """
-        symbols = _symbols(self._traces[0].inputs, input_shape)
+        symbols = symbolic_tensors(self._traces[0].inputs, input_shape)
         outputs = self.compute_output_spec(symbols)
-        return _map(lambda tensor: tuple(tensor.shape), outputs)
+        return map_nest(lambda tensor: tuple(tensor.shape), outputs)
 
     # === Saving ===
 
@@ -350,8 +344,8 @@ class HubEncoder(keras.layers.Layer):
             "fingerprint": self._fingerprint,
             "traces": [
                 {
-                    "inputs": _encode(trace.inputs),
-                    "outputs": _encode(trace.outputs),
+                    "inputs": encode_specs(trace.inputs),
+                    "outputs": encode_specs(trace.outputs),
                     "training": trace.training,
                 }
                 for trace in self._traces
@@ -469,38 +463,17 @@ def _is_handle(path: str) -> bool:
 
 
 def _resolve(path: str) -> str:
-    """The directory that a path or a handle stands for, checked."""
-    import tensorflow as tf
-
-    folder = path
-    if _is_handle(path):
-        try:
-            import tensorflow_hub as hub
-        except ImportError as error:
-            raise ImportError(
-                "`path`: a handle of TensorFlow Hub needs tensorflow_hub: "
-                f"pip install 'labse-tf[quickstart]'. Received: {path!r}"
-            ) from error
-        folder = hub.resolve(path)
-    if not tf.io.gfile.isdir(folder):
-        received = "a file" if tf.io.gfile.exists(path) else "not there"
-        raise ValueError(
-            "`path`: expected the directory of a SavedModel. Received: "
-            f"{path!r}, which is {received}"
-        )
-    if not tf.saved_model.contains_saved_model(folder):
-        inside = sorted(name.strip("/") for name in tf.io.gfile.listdir(folder))
-        versions = [
-            name
-            for name in inside
-            if tf.saved_model.contains_saved_model(os.path.join(folder, name))
-        ]
-        hint = f" (did you mean {versions[-1]!r} in it?)" if versions else ""
-        raise ValueError(
-            "`path`: expected the directory of a SavedModel, with saved_model.pb"
-            f"{hint}. Received: {path!r}, which holds {inside[:8]}"
-        )
-    return folder
+    """The directory that a path or a handle stands for."""
+    if not _is_handle(path):
+        return path
+    try:
+        import tensorflow_hub as hub
+    except ImportError as error:
+        raise ImportError(
+            "`path`: a handle of TensorFlow Hub needs tensorflow_hub: "
+            f"pip install 'labse-tf[quickstart]'. Received: {path!r}"
+        ) from error
+    return hub.resolve(path)
 
 
 def _files(folder: str) -> Iterator[str]:
@@ -549,10 +522,6 @@ def _load(
     """
     import tensorflow as tf
 
-    try:
-        import tensorflow_text  # noqa: F401 - registers the tokenizers' ops
-    except ImportError:
-        pass
     created: list[tf.Variable] = []
 
     def create(next_creator: Any, **kwargs: Any) -> tf.Variable:
@@ -560,14 +529,8 @@ def _load(
         created.append(next_creator(**kwargs) if given is None else given)
         return created[-1]
 
-    try:
-        with tf.variable_creator_scope(create):
-            module = tf.saved_model.load(folder)
-    except (*_UNLOADABLE, tf.errors.OpError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"{name}: expected a SavedModel that can be loaded. Received: {lines[0]}"
-        ) from error
+    with tf.variable_creator_scope(create):
+        module = load_saved_model(folder, name=name)
     if not callable(module) or not getattr(module.__call__, "concrete_functions", ()):
         endpoints = sorted(getattr(module, "signatures", {}))
         raise ValueError(
@@ -627,146 +590,3 @@ def _attribute(module: Any, key: str) -> Any:
         except (AttributeError, IndexError, KeyError, TypeError):
             return None
     return found
-
-
-# === Traces: what a SavedModel takes and gives ===
-
-
-def _read_traces(module: Any, name: str) -> list[_Trace]:
-    """How a loaded SavedModel can be called."""
-    import tensorflow as tf
-
-    function = module.__call__
-    names = function.function_spec.fullargspec.args
-    traces = []
-    for concrete in function.concrete_functions:
-        positional, named = concrete.structured_input_signature
-        arguments = {**dict(zip(names, positional, strict=False)), **named}
-        training = arguments.get("training")
-        flags: tuple[bool | None, ...] = (None,)
-        if isinstance(training, tf.TensorSpec):
-            flags = (False, True)
-        elif isinstance(training, bool):
-            flags = (training,)
-        try:
-            inputs = _map(_spec, positional[0])
-            outputs = _map(_spec, concrete.structured_outputs)
-        except (IndexError, ValueError):
-            continue
-        traces += [_Trace(inputs, outputs, flag) for flag in flags]
-    if not traces:
-        received = [f.structured_input_signature for f in function.concrete_functions]
-        raise ValueError(
-            f"{name}: expected a SavedModel that takes one argument, a tensor of known "
-            f"rank or a nest of them, and gives such. Received: {received[:4]}"
-        )
-    return traces
-
-
-def _spec(leaf: Any) -> _Spec:
-    """A TensorSpec as a `_Spec`."""
-    import tensorflow as tf
-
-    if not isinstance(leaf, tf.TensorSpec) or leaf.shape.rank is None:
-        raise ValueError(f"expected a tensor of known rank. Received: {leaf}")
-    return _Spec(tuple(leaf.shape.as_list()), leaf.dtype.name)
-
-
-def _map(function: Any, nest: Any) -> Any:
-    """Applies a function to the leaves of dicts, lists and tuples."""
-    if isinstance(nest, Mapping):
-        return {key: _map(function, value) for key, value in nest.items()}
-    if isinstance(nest, (list, tuple)):
-        return type(nest)(_map(function, value) for value in nest)
-    return function(nest)
-
-
-def _leaves(nest: Any) -> list[Any]:
-    """The leaves of dicts, lists and tuples."""
-    found: list[Any] = []
-    _map(found.append, nest)
-    return found
-
-
-def _encode(nest: Any) -> Any:
-    """A nest of `_Spec` as JSON."""
-    if isinstance(nest, Mapping):
-        return {"dict": {key: _encode(value) for key, value in nest.items()}}
-    if isinstance(nest, (list, tuple)):
-        return {type(nest).__name__: [_encode(value) for value in nest]}
-    return {"shape": list(nest.shape), "dtype": nest.dtype}
-
-
-def _decode(record: Mapping[str, Any]) -> Any:
-    """A nest of `_Spec` from `_encode`'s JSON."""
-    if "dict" in record:
-        return {key: _decode(value) for key, value in record["dict"].items()}
-    for kind in (list, tuple):
-        if kind.__name__ in record:
-            return kind(_decode(value) for value in record[kind.__name__])
-    return _Spec(tuple(record["shape"]), record["dtype"])
-
-
-def _symbols(spec: Any, shape: Any) -> Any:
-    """Symbolic tensors of the given shapes, with the types of the spec."""
-    if isinstance(shape, Mapping):
-        inner = spec if isinstance(spec, Mapping) else {}
-        return {key: _symbols(inner.get(key), shape[key]) for key in shape}
-    dtype = spec.dtype if isinstance(spec, _Spec) else "float32"
-    return keras.KerasTensor(shape, dtype=dtype)
-
-
-def _shape_of(tensor: Any) -> tuple[int | None, ...]:
-    """The static shape of a tensor, symbolic or not."""
-    return tuple(tensor.shape)
-
-
-def _kind(dtype: str) -> str:
-    """Types of one kind are cast to each other."""
-    return next((kind for kind in ("float", "int") if kind in dtype), dtype)
-
-
-def _bind(spec: Any, value: Any) -> Any:
-    """A value as the spec wants it.
-
-    Raises:
-        TypeError, ValueError: If it does not fit.
-    """
-    import tensorflow as tf
-
-    if isinstance(spec, Mapping):
-        if not isinstance(value, Mapping) or set(value) != set(spec):
-            raise ValueError("other keys")
-        return {key: _bind(spec[key], value[key]) for key in spec}
-    if isinstance(spec, (list, tuple)):
-        if not isinstance(value, (list, tuple)) or len(value) != len(spec):
-            raise ValueError("another length")
-        pairs = zip(spec, value, strict=True)
-        return type(spec)(_bind(inner, part) for inner, part in pairs)
-    symbolic = isinstance(value, keras.KerasTensor)
-    tensor = value if symbolic else tf.convert_to_tensor(value, dtype_hint=spec.dtype)
-    dtype = value.dtype if symbolic else tensor.dtype.name
-    if _kind(dtype) != _kind(spec.dtype):
-        raise ValueError("another type")
-    if not tf.TensorShape(tensor.shape).is_compatible_with(spec.shape):
-        raise ValueError("another shape")
-    return tensor if symbolic or dtype == spec.dtype else tf.cast(tensor, spec.dtype)
-
-
-def _show(nest: Any) -> str:
-    """Specs, or tensors, for a message."""
-    if isinstance(nest, Mapping):
-        parts = (f"{key!r}: {_show(nest[key])}" for key in sorted(nest, key=str))
-        return "{" + ", ".join(parts) + "}"
-    if isinstance(nest, _Spec):
-        return str(nest)
-    if hasattr(nest, "shape") and hasattr(nest, "dtype"):
-        dtype = getattr(nest.dtype, "name", nest.dtype)
-        shape = None if getattr(nest.shape, "rank", 0) is None else tuple(nest.shape)
-        return f"{dtype} {shape}"
-    if isinstance(nest, tuple) or (
-        isinstance(nest, list) and nest and all(hasattr(x, "shape") for x in nest)
-    ):
-        return "[" + ", ".join(_show(value) for value in nest) + "]"
-    text = repr(nest)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -29,7 +29,7 @@ from labse_tf.beam import cleaning, commands, ordering  # noqa: E402
 from labse_tf.beam.files import find_files  # noqa: E402
 from labse_tf.data import CleaningReport, CleaningRules, HeldOut, SentencePair  # noqa: E402
 from labse_tf.data.cleaning import new_report  # noqa: E402
-from labse_tf.encoders import encoder  # noqa: E402
+from labse_tf.encoders import open_encoder  # noqa: E402
 
 RUNNER = "FnApiRunner"  # the direct runner without a download of Prism before it
 
@@ -562,7 +562,7 @@ def test_embed_writes_the_vectors_of_the_local_command(saved_model, tmp_path):
     assert texts.decode().split("\n")[:-1] == [*lines, *ENGLISH]
 
     # What `labse-tf embed` calls, here on all lines at once.
-    expected = encoder(saved_model)([*lines, *ENGLISH])
+    expected = open_encoder(saved_model)([*lines, *ENGLISH])
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert np.ptp(vectors, axis=0).max() > 0.1  # they do differ
 

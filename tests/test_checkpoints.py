@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from helpers import foreign, peers
 from helpers.models import make_model, sentences
-from labse_tf import checkpoints, cli, presets
+from labse_tf import checkpoints, cli, encoders, presets
 from labse_tf.layers import POOLINGS
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
@@ -843,7 +843,7 @@ def test_other_saved_models_are_refused(tmp_path, labse, vocabulary) -> None:
         with pytest.raises(ValueError, match=expected):
             checkpoints.from_tf_hub(folder, vocabulary=vocabulary)
 
-    fails(tmp_path, r"expected a SavedModel, which holds saved_model.pb")
+    fails(tmp_path, r"expected the directory of a SavedModel, with saved_model.pb")
     other = tf.Module()
     other.scale = tf.Variable(2.0, name="scale")
     other.__call__ = tf.function(
@@ -870,7 +870,7 @@ def test_other_saved_models_are_refused(tmp_path, labse, vocabulary) -> None:
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "saved_model.pb").write_bytes(b"\xff" * 40)
-    fails(damaged, r"damaged: expected a SavedModel that can be loaded")
+    fails(damaged, r"damaged: expected a SavedModel that TensorFlow can load")
 
 
 def test_the_model_gardens_own_exporter(tmp_path) -> None:
@@ -946,12 +946,12 @@ def test_layouts_are_told_apart(tmp_path, labse) -> None:
         tmp_path / "nothing": None,
         Path("labse-nano"): None,
     }
-    assert {path: checkpoints.layout_of(path) for path in expected} == expected
-    check_golden(checkpoints.load(plain))
-    check_golden(checkpoints.load(bert), "gelu_approximate")
-    assert checkpoints.load(tmp_path / "preset").pooling == "mean"
+    assert {path: encoders.layout_of(path) for path in expected} == expected
+    check_golden(encoders.load_model(plain))
+    check_golden(encoders.load_model(bert), "gelu_approximate")
+    assert encoders.load_model(tmp_path / "preset").pooling == "mean"
     with pytest.raises(ValueError, match=r"`vocabulary` is for SavedModels"):
-        checkpoints.load(plain, vocabulary=plain / "vocab.txt")
+        encoders.load_model(plain, vocabulary=plain / "vocab.txt")
     with pytest.raises(
         ValueError, match=r"a Hugging Face directory, which `labse-tf c"
     ):

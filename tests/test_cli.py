@@ -112,7 +112,7 @@ def test_saved_models_that_give_no_vectors_are_refused(tmp_path, capsys) -> None
 
     said = refused(lambda x: {"input_word_ids": tf.strings.length(x)}, strings)
     assert "`default`. Received: ['input_word_ids']" in said
-    assert "gives vectors (n, D)" in refused(tf.strings.length, strings)
+    assert "returns vectors (n, D)" in refused(tf.strings.length, strings)
     numbers = tf.TensorSpec([None, None], tf.int32)
     said = refused(lambda x: tf.cast(x, tf.float32), numbers)
     assert "expected a SavedModel that takes strings" in said
@@ -160,7 +160,7 @@ def test_another_compute_type_says_what_it_costs(tmp_path, preset, capsys) -> No
     assert run(*export, "--dtype", "bfloat16") == 0
     assert "computes in bfloat16, " in capsys.readouterr().out
     assert run(*embed, "--model", tmp_path / "1", "--dtype", "auto") == 2
-    assert "--dtype is for models that are no SavedModel" in capsys.readouterr().err
+    assert "`dtype` is fixed in a SavedModel" in capsys.readouterr().err
 
 
 def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypatch):

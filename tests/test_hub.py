@@ -708,16 +708,16 @@ def test_bad_paths_are_named(folder, tmp_path, monkeypatch) -> None:
     )
     for path, message in (
         (tmp_path / "penalty", r"must be functions without arguments"),
-        (tmp_path / "missing", r"directory of a SavedModel.*not there"),
-        (tmp_path / "file", r"directory of a SavedModel.*which is a file"),
+        (tmp_path / "missing", r"directory of a SavedModel.*no such directory"),
+        (tmp_path / "file", r"directory of a SavedModel.*Received: a file"),
         (tmp_path / "empty", r"with saved_model.pb\. Received: .*\['words'\]"),
         (tmp_path / "versions", r"did you mean '2' in it\?\)\. Received"),
         (tmp_path / "served", r"can be called.*\['serving_default'\].*TFSMLayer"),
         (tmp_path / "ragged", r"takes one argument, a tensor.*Received"),
-        (damage(moved(folder, "text", tmp_path), "*.pb", 0.5), r"that can be loaded"),
+        (damage(moved(folder, "text", tmp_path), "*.pb", 0.5), r"that TensorFlow can load"),
         (
             damage(moved(folder, "dropout", tmp_path), "variables/*.data*", 0.5),
-            r"that can be loaded",
+            r"that TensorFlow can load",
         ),
     ):
         with pytest.raises(ValueError, match=message) as caught:

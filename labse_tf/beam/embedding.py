@@ -15,7 +15,7 @@ from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunIn
 from labse_tf.beam.files import POSITION_PREFIX, download, publish
 from labse_tf.beam.ordering import AssignShards, Shard, in_order
 from labse_tf.data.shards.layout import PathLike, is_remote, join
-from labse_tf.encoders import Encode, encoder
+from labse_tf.encoders import Encode, open_encoder
 
 SHARD_SIZE = 1 << 16  # ours: 100 MB of 384 dimensions
 
@@ -39,12 +39,12 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, Encode]):
     def load_model(self) -> Encode:
         """Loads it; a remote one is copied first."""
         if not is_remote(self._model):
-            return encoder(self._model)
+            return open_encoder(self._model)
         root = self._model.rstrip("/") + "/"
         with tempfile.TemporaryDirectory() as folder:
             for file in FileSystems.match([root + "**"])[0].metadata_list:
                 download(file.path, Path(folder, file.path.removeprefix(root)))
-            return encoder(folder)
+            return open_encoder(folder)
 
     def run_inference(
         self,

@@ -6,19 +6,14 @@ name and in which shape each layout keeps each weight. `huggingface`, `tf_hub` a
 for sentence-transformers. Weights that are missing, surplus or of another shape are
 named.
 
-`downloads` fetches a model of `presets.FAMILY` where a network allows it; `conversion`
-tells what a path holds, loads it, and saves it with a note of where it is from.
+`downloads` fetches a model of `presets.FAMILY`; `conversion` saves a converted model
+with a record of its source. `labse_tf.encoders.load_model` loads any of these layouts.
 """
 
 from __future__ import annotations
 
 from labse_tf.checkpoints.bert import from_bert_checkpoint
-from labse_tf.checkpoints.conversion import (
-    describe_source,
-    layout_of,
-    load,
-    save_converted,
-)
+from labse_tf.checkpoints.conversion import describe_source, save_converted
 from labse_tf.checkpoints.downloads import Download, download
 from labse_tf.checkpoints.huggingface import from_huggingface
 from labse_tf.checkpoints.tf_hub import from_tf_hub
@@ -31,8 +26,6 @@ __all__ = [
     "from_bert_checkpoint",
     "from_huggingface",
     "from_tf_hub",
-    "layout_of",
-    "load",
     "save_converted",
     "to_huggingface",
 ]

@@ -36,10 +36,9 @@ from labse_tf.checkpoints.bert import (
     make_model,
 )
 from labse_tf.models import LaBSE
+from labse_tf.saved_model import graph_nodes, load_saved_model, read_meta_graph
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import load_vocabulary
-
-SAVED_MODEL = "saved_model.pb"
 
 # The preprocessing SavedModel of LaBSE/2 cuts sentences here.
 _SEQUENCE_LENGTH = 128
@@ -87,7 +86,7 @@ def from_tf_hub(
         https://www.kaggle.com/models/google/labse
     """
     folder = Path(directory)
-    module = _load(folder)
+    module = load_saved_model(folder)
     layout, source = _find_layout(folder, module)
     settings = _settings(folder, layout, source, num_heads)
     names = layout.names(settings["num_layers"])
@@ -109,29 +108,6 @@ def from_tf_hub(
     if model.backbone.compute_dtype == "float32":
         _compare(folder, module, model)
     return model
-
-
-def _load(folder: Path) -> Any:
-    """Loads the SavedModel with TensorFlow."""
-    if not (folder / SAVED_MODEL).is_file():
-        received = "a directory without it" if folder.is_dir() else "no directory"
-        raise ValueError(
-            f"{folder}: expected a SavedModel, which holds {SAVED_MODEL}. "
-            f"Received: {received}"
-        )
-    import tensorflow as tf
-
-    # LEALLA's graph begins with TF-Text's tokenizer.
-    import tensorflow_text  # noqa: F401
-
-    # TensorFlow raises errors of many kinds for a damaged SavedModel.
-    try:
-        return tf.saved_model.load(str(folder))
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{folder}: expected a SavedModel that can be loaded. Received: {said}"
-        ) from error
 
 
 def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
@@ -262,19 +238,8 @@ def _vocabulary(
 
 def _activation(folder: Path) -> str:
     """The activation of the feed-forward layers, from the operations of the graph."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    graph = saved_model_pb2.SavedModel()
-    graph.ParseFromString((folder / SAVED_MODEL).read_bytes())
-    operations = {
-        node.op
-        for meta in graph.meta_graphs
-        for nodes in (
-            meta.graph_def.node,
-            *(function.node_def for function in meta.graph_def.library.function),
-        )
-        for node in nodes
-    }
+    graph_def = read_meta_graph(folder).graph_def
+    operations = {node.op for node in graph_nodes(graph_def)}
     if operations & {"Erf", "Erfc"}:
         return "gelu"
     if "Pow" in operations and "Tanh" in operations:

@@ -64,7 +64,7 @@ def add_command(commands: Any) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from labse_tf import checkpoints, presets
+    from labse_tf import checkpoints, encoders, presets
     from labse_tf.models import LaBSE
 
     if options.list:
@@ -92,14 +92,15 @@ def _convert(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--hub is for {', '.join(presets.FAMILY)}. Received: {options.model}"
         )
-    model = checkpoints.load(path, vocabulary=vocabulary)
-    if checkpoints.layout_of(path) in (None, "preset"):
+    model = encoders.load_model(path, vocabulary=vocabulary)
+    layout = encoders.layout_of(path)
+    if layout in (None, "preset"):
         path = presets.find(path)
     if foreign:
         checkpoints.to_huggingface(model, target, overwrite=target.exists())
     else:
         if source is None:
-            source = checkpoints.describe_source(path)
+            source = checkpoints.describe_source(path, layout)
         checkpoints.save_converted(model, target, source, storage=options.storage)
     # The vocabulary is text that every model has: what has rounding done to it?
     words = model.text_preprocessor().tokenizer.vocabulary[::7][:5000]

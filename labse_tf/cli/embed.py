@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labse_tf.cli.arguments import add_model, command
-from labse_tf.encoders import encoder
+from labse_tf.cli.models import open_encoder
 from labse_tf.files import atomic_file
 
 
@@ -39,7 +39,7 @@ def _embed(options: argparse.Namespace) -> None:
     if output.suffix != ".npy":
         raise ValueError(f"--output must end with .npy. Received: {output}")
     total = sum(len(block) for block in line_blocks(path))
-    encode = encoder(options.model, options.dtype)
+    encode = open_encoder(options.model, options.dtype)
     dim = encode([""]).shape[1]
     with atomic_file(output) as temporary:
         # Mapped and filled a block at a time: memory does not grow with the file.

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labse_tf.cli.arguments import add_json, add_margin, add_model, add_text, command
+from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import load, say_skipped, write_json
-from labse_tf.encoders import encoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ def _show(
     """Measures under a bar; prints the table and writes what else was asked for."""
     from labse_tf.progress import progress_bar
 
-    encode = encoder(options.model, options.dtype)
+    encode = open_encoder(options.model, options.dtype)
     with progress_bar(title, None, "languages", show=sys.stderr.isatty()) as advance:
         result = measure(encode, progress=lambda code, done, total: advance(1))
     _tell(options, result)
@@ -172,7 +172,7 @@ def _retrieval(options: argparse.Namespace) -> None:
             functools.partial(evaluation.retrieval, pairs=pairs, trained=trained),
         )
         return
-    encode = encoder(options.model, options.dtype)
+    encode = open_encoder(options.model, options.dtype)
     total += sum(2 * len(english) for english, _ in pairs.values())
     show = sys.stderr.isatty()
     with progress_bar("Retrieval", total, "sentences", show=show) as advance:
@@ -401,7 +401,7 @@ def _all(options: argparse.Namespace) -> None:
     from labse_tf import evaluation
 
     report = evaluation.evaluate_all(
-        encoder(options.model, options.dtype),
+        open_encoder(options.model, options.dtype),
         options.folder,
         options.output,
         model=Path(options.model).name,
@@ -464,7 +464,7 @@ def _bucc(options: argparse.Namespace) -> None:
             "Received: no such directory"
         )
     # A model is loaded when the files have been read.
-    encode = functools.cache(lambda: encoder(options.model, options.dtype))
+    encode = functools.cache(lambda: open_encoder(options.model, options.dtype))
     result = evaluation.bucc_report(
         lambda texts: encode()(texts),
         options.folder,

@@ -12,8 +12,9 @@ from labse_tf.cli.arguments import (
     add_model,
     command,
 )
+from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import write_json
-from labse_tf.encoders import Encode, encoder
+from labse_tf.encoders import Encode
 from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _filter(options: argparse.Namespace) -> None:
     total = sum(len(block) for block in _pair_blocks(options.file))
     if not total:
         raise ValueError(f"{options.file}: expected pairs. Received: no line with text")
-    encode = encoder(options.model, options.dtype)
+    encode = open_encoder(options.model, options.dtype)
     threshold, rule = options.threshold, ""
     if marked:
         cosines = _cosines(encode, [line.texts for line, _ in marked])

@@ -15,8 +15,8 @@ from labse_tf.cli.arguments import (
     add_model,
     command,
 )
+from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import write_json
-from labse_tf.encoders import encoder
 from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _embedded(
     from labse_tf import mining
     from labse_tf.progress import progress_bar
 
-    encode = encoder(options.model, options.dtype)
+    encode = open_encoder(options.model, options.dtype)
     total = sum(map(len, sides))
     show = sys.stderr.isatty()
     with progress_bar("Encoding", total, "lines", show=show) as advance:

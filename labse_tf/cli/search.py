@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import DEFAULT_MODEL, add_json, add_model, command
 from labse_tf.cli.embed import _filled_lines
+from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import write_json
-from labse_tf.encoders import encoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ def _search(options: argparse.Namespace) -> None:
     for file in options.files:
         with open(file, "rb"):
             pass  # before the model is loaded
-    encode = encoder(options.model, options.dtype)
+    encode = open_encoder(options.model, options.dtype)
 
     def vectors(advance: Callable[[int], None]) -> Iterator[np.ndarray]:
         for block in _filled_lines(options.files):

@@ -32,16 +32,15 @@ from labse_tf.export.elsewhere import first_line, match_names, named_tensors, te
 from labse_tf.export.inputs import (
     load_object,
     read_interface,
-    read_meta_graph,
     specification_text,
 )
 from labse_tf.export.operations import (
     IGNORED,
     LISTED_BEFORE,
     foreign_operations,
-    graph_nodes,
     graph_operations,
 )
+from labse_tf.saved_model import graph_nodes, read_meta_graph
 
 # Scripts, lengths, and a long one so that the others are padded in a batch.
 SENTENCES = (

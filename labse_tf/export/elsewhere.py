@@ -1,7 +1,9 @@
 """What a SavedModel gives in a process that has no labse_tf, and to a server's loader.
 
-`check` runs this file's text in a new Python process, so nothing of the package is
-imported here. Shapes: B sentences, T tokens, D dimensions.
+`check` runs the text of this file in a new Python process where `labse_tf` cannot be
+imported. So it loads the SavedModel itself, not through `labse_tf.saved_model`.
+
+Shapes: B sentences, T tokens, D dimensions.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labse_tf.export.elsewhere import first_line, tensors
+from labse_tf.export.elsewhere import tensors
 from labse_tf.export.operations import foreign_operations, graph_operations
+from labse_tf.saved_model import load_saved_model
 
 # What a token id's three companions are called, by a part of the name.
 _PARTS = (("mask", "mask"), ("type|segment", "types"), ("", "ids"))
@@ -87,48 +88,6 @@ class Interface(NamedTuple):
         )
 
 
-def read_meta_graph(folder: Path) -> Any:
-    """Reads the graph that servers and `tf.saved_model.load` take.
-
-    Args:
-        folder: Of the SavedModel.
-
-    Returns:
-        The `MetaGraphDef` with the tag `serve`.
-
-    Raises:
-        ValueError: If there is none, or the file is damaged.
-    """
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    file = folder / "saved_model.pb"
-    if not file.is_file():
-        what = "a file" if folder.exists() else "no such directory"
-        if folder.is_dir():
-            names = sorted(entry.name for entry in folder.iterdir())
-            what = f"a directory of {names[:6]}{' and more' if names[6:] else ''}"
-        raise ValueError(
-            f"{folder}: expected the directory of a SavedModel, which has a "
-            f"saved_model.pb. Received: {what}"
-        )
-    saved_model = saved_model_pb2.SavedModel()
-    try:
-        saved_model.ParseFromString(file.read_bytes())
-    except DecodeError as error:
-        raise ValueError(
-            f"{file}: expected a whole SavedModel. Received: {file.stat().st_size:,} "
-            f"bytes that cannot be parsed ({error})"
-        ) from error
-    for graph in saved_model.meta_graphs:
-        if "serve" in graph.meta_info_def.tags:
-            return graph
-    tags = [sorted(graph.meta_info_def.tags) for graph in saved_model.meta_graphs]
-    raise ValueError(
-        f"{file}: expected a graph with the tag 'serve'. Received: graphs with {tags}"
-    )
-
-
 def load_object(folder: Path, meta_graph: Any) -> Any:
     """Loads a SavedModel.
 
@@ -137,27 +96,20 @@ def load_object(folder: Path, meta_graph: Any) -> Any:
         meta_graph: Of `read_meta_graph`.
 
     Returns:
-        What `tf.saved_model.load` gives.
+        The object that `load_saved_model` returns.
 
     Raises:
-        ValueError: If it cannot be loaded.
+        ValueError: If it cannot be loaded. The message names operations that
+            TensorFlow Serving lacks, a likely cause.
     """
-    import tensorflow as tf
-
     try:
-        import tensorflow_text  # noqa: F401 (registers the operations of tokenizers)
-    except ImportError:
-        pass
-    try:
-        return tf.saved_model.load(str(folder), tags=["serve"])
-    # Whatever the loader stumbles over, the model is at fault.
-    except Exception as error:
+        return load_saved_model(folder, tags=["serve"])
+    except ValueError as error:
         foreign = foreign_operations(graph_operations(meta_graph.graph_def))
-        operations = f"; its operations include {', '.join([*foreign][:4])}"
-        raise ValueError(
-            f"{folder}: expected a SavedModel that TensorFlow loads. Received: "
-            f"{first_line(error)}{operations if foreign else ''}"
-        ) from error
+        if not foreign:
+            raise
+        operations = ", ".join([*foreign][:4])
+        raise ValueError(f"{error}; its operations include {operations}") from error
 
 
 def read_interface(folder: Path, module: Any) -> Interface:

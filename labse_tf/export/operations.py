@@ -21,8 +21,10 @@ does; a server that does not know it ignores it (`ValidateNodeDef` in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+from labse_tf.saved_model import graph_nodes
 
 # The first TensorFlow that the lists below say nothing about.
 LISTED_BEFORE = (2, 22)
@@ -166,20 +168,6 @@ def graph_operations(graph_def: Any) -> frozenset[Operation]:
         for node in graph_nodes(graph_def)
         if node.op not in functions
     )
-
-
-def graph_nodes(graph_def: Any) -> Iterator[Any]:
-    """The nodes of a graph and of its function library.
-
-    Args:
-        graph_def: A `tf.compat.v1.GraphDef`.
-
-    Yields:
-        `NodeDef` messages.
-    """
-    yield from graph_def.node
-    for function in graph_def.library.function:
-        yield from function.node_def
 
 
 def foreign_operations(operations: Iterable[Operation]) -> dict[str, str]:

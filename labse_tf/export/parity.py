@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.export.interfaces import HUB_NAMES, Packing, to_hub_names
+from labse_tf.export.interfaces import HUB_NAMES, pack_texts, to_hub_names
 from labse_tf.models import LaBSE
+from labse_tf.saved_model import load_saved_model
 
 _BATCH = 64
 
@@ -82,18 +83,17 @@ def measure(
     """
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
+    loaded = load_saved_model(path)
     if interface == "preprocessor":
         _same_ids(loaded, model, texts)
         return None
-    packing = Packing(model.text_preprocessor())
     parts = []
     # By length, so that a batch is not padded for one long sentence in it.
     order = np.argsort([len(text) for text in texts], kind="stable")
     for start in range(0, len(order), _BATCH):
         inputs: Any = tf.constant([texts[i] for i in order[start : start + _BATCH]])
         if interface == "encoder":
-            inputs = to_hub_names(packing.from_texts(inputs))
+            inputs = to_hub_names(pack_texts(model.text_preprocessor(), inputs))
         parts.append(loaded(inputs)["default"].numpy())
     new = np.empty((len(texts), model.embedding_dim), np.float32)
     new[order] = np.concatenate(parts)

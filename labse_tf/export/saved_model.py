@@ -14,7 +14,6 @@ from labse_tf.export.interfaces import (
     BUCKETS,
     INTERFACES,
     PADS,
-    Packing,
     encoder_module,
     preprocessor_module,
     text_module,
@@ -165,10 +164,9 @@ def export_saved_model(
     target, preprocessor = Path(path), model.text_preprocessor()
     computing = model if dtype is None else model.with_dtype(dtype)
     sentences = sample_texts(model) if texts is None else _check_texts(texts)
-    packing = Packing(preprocessor, lengths)
     try:
         with atomic_directory(target, overwrite=overwrite) as folder:
-            weights = _save(computing, folder, interface, storage, packing)
+            weights = _save(computing, folder, interface, storage, lengths)
             report = ExportReport(
                 interface=interface,
                 storage=storage,
@@ -192,7 +190,10 @@ def export_saved_model(
                 tf_serving.write_warmup(
                     folder,
                     tf_serving.warmup_requests(
-                        interface, sentences, packing, target.absolute().parent.name
+                        interface,
+                        sentences,
+                        preprocessor,
+                        target.absolute().parent.name,
                     ),
                 )
     except tf.errors.OpError as error:
@@ -237,21 +238,26 @@ def read_report(path: str | Path) -> ExportReport:
 
 
 def _save(
-    model: LaBSE, folder: Path, interface: str, storage: str, packing: Packing
+    model: LaBSE,
+    folder: Path,
+    interface: str,
+    storage: str,
+    buckets: Sequence[int] | None,
 ) -> tuple[int, int]:
     """Writes the SavedModel; returns the numbers in all and in trainable weights."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as assets:
         vocabulary = Path(assets) / "vocab.txt"
-        model.text_preprocessor().tokenizer.save_vocabulary(vocabulary)
+        preprocessor = model.text_preprocessor()
+        preprocessor.tokenizer.save_vocabulary(vocabulary)
         if interface == "preprocessor":
-            module, signature = preprocessor_module(model, packing, vocabulary)
+            module, signature = preprocessor_module(preprocessor, buckets, vocabulary)
         elif interface == "encoder":
             module, signature = encoder_module(StoredEncoder(model, storage))
         else:
             encoder = StoredEncoder(model, storage)
-            module, signature = text_module(encoder, packing, vocabulary)
+            module, signature = text_module(encoder, preprocessor, buckets, vocabulary)
         tf.saved_model.save(
             module, str(folder), signatures={"serving_default": signature}
         )

@@ -1,0 +1,33 @@
+"""The encoder of a command: `--model` and `--dtype`."""
+
+from __future__ import annotations
+
+import sys
+
+from labse_tf import encoders
+
+
+def open_encoder(name: str, dtype: str) -> encoders.Encoder:
+    """Opens an encoder and reports on standard error what a lower precision costs.
+
+    Args:
+        name: The value of `--model`.
+        dtype: The value of `--dtype`.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ValueError: As `labse_tf.encoders.open_encoder` does.
+    """
+    encoder = encoders.open_encoder(name, dtype)
+    if encoder.model is not None and encoder.dtype != "float32":
+        from labse_tf.export import parity
+
+        exact = encoder.model.with_dtype("float32")
+        texts = parity.sample_texts(exact)
+        vectors = [m.encode(texts, progress=False) for m in (encoder.model, exact)]
+        print(
+            f"{encoder.dtype}: {parity.compare(*vectors).in_words()}", file=sys.stderr
+        )
+    return encoder
