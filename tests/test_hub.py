@@ -714,7 +714,10 @@ def test_bad_paths_are_named(folder, tmp_path, monkeypatch) -> None:
         (tmp_path / "versions", r"did you mean '2' in it\?\)\. Received"),
         (tmp_path / "served", r"can be called.*\['serving_default'\].*TFSMLayer"),
         (tmp_path / "ragged", r"takes one argument, a tensor.*Received"),
-        (damage(moved(folder, "text", tmp_path), "*.pb", 0.5), r"that TensorFlow can load"),
+        (
+            damage(moved(folder, "text", tmp_path), "*.pb", 0.5),
+            r"that TensorFlow can load",
+        ),
         (
             damage(moved(folder, "dropout", tmp_path), "variables/*.data*", 0.5),
             r"that TensorFlow can load",

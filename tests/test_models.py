@@ -70,6 +70,28 @@ def test_the_two_gelus_differ() -> None:
 # === The backbone ===
 
 
+def test_token_embeddings_may_come_from_elsewhere() -> None:
+    backbone = bert_like("gelu")
+    features = {
+        "token_ids": np.array([[2, 9, 8, 3, 7, 3, 0], [2, 5, 3, 0, 0, 0, 0]]),
+        "segment_ids": np.array([[0, 0, 0, 0, 1, 1, 0], [0] * 7]),
+        "padding_mask": np.array([[1] * 6 + [0], [1] * 3 + [0] * 4]),
+        "position_ids": np.array([[0, 1, 2, 3, 0, 1, 0], [0, 1, 2, 0, 0, 0, 0]]),
+        "sequence_ids": np.array([[1] * 4 + [2] * 2 + [0], [1] * 3 + [0] * 4]),
+    }
+    for names in (FEATURES, tuple(features)):
+        given = {name: features[name].astype("int32") for name in names}
+        expected = backbone(given)
+        tokens = backbone.token_embedding(given.pop("token_ids"))
+        outputs = backbone.call_with_embeddings(tokens, **given)
+        for name in expected:
+            np.testing.assert_array_equal(outputs[name], expected[name])
+        assert len(outputs["encoder_outputs"]) == backbone.num_layers
+        np.testing.assert_array_equal(
+            outputs["encoder_outputs"][-1], expected["sequence_output"]
+        )
+
+
 def test_packed_row_equals_rows_alone() -> None:
     backbone = bert_like("gelu")
     features = peers.batch()
