@@ -13,9 +13,10 @@ import pytest
 
 from helpers.models import make_model, sentences
 from labse_tf import cli
-from labse_tf.export import check, check_saved_model, elsewhere, export_saved_model
-from labse_tf.export.conformance import Check, ConformanceReport
-from labse_tf.export.operations import (
+from labse_tf.export import check, check_saved_model, export_saved_model
+from labse_tf.export.check import elsewhere
+from labse_tf.export.check.conformance import Check, ConformanceReport
+from labse_tf.export.check.operations import (
     NEWER_ATTRIBUTES,
     NEWER_OPERATIONS,
     TF_TEXT_OPERATIONS,
@@ -34,7 +35,7 @@ STRINGS = tf.TensorSpec([None], tf.string, name="inputs")
 def quick(monkeypatch) -> None:
     """Leaves out the second process, whose two checks then fail."""
 
-    def elsewhere(self) -> dict:
+    def elsewhere(subject) -> dict:
         return {
             "errors": {"call": "left out", "session": "left out"},
             "call": {},
@@ -42,7 +43,7 @@ def quick(monkeypatch) -> None:
             "widths": {"short": 2, "long": 61},
         }
 
-    monkeypatch.setattr(check._Examination, "_elsewhere", elsewhere)
+    monkeypatch.setattr(check.served, "run_elsewhere", elsewhere)
 
 
 def found(report: ConformanceReport) -> dict[str, str]:

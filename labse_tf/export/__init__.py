@@ -7,15 +7,13 @@ The contract is that of reusable SavedModels
 `saved_model` writes them: `interfaces` has the objects, `storage` the types of their
 weights, `parity` what those cost, `serving` what TF Serving reads besides.
 
-`check` examines any SavedModel for text: `inputs` makes what it takes, `elsewhere` runs
-it in another process, `operations` knows what a server can run, `conformance` is the
-report.
+`check` checks any SavedModel for text and reports what it found.
 """
 
 from __future__ import annotations
 
 from labse_tf.export.check import check_saved_model
-from labse_tf.export.conformance import ConformanceReport
+from labse_tf.export.check.conformance import ConformanceReport
 from labse_tf.export.interfaces import INTERFACES
 from labse_tf.export.parity import Parity
 from labse_tf.export.saved_model import ExportReport, export_saved_model, read_report

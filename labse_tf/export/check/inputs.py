@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labse_tf.export.elsewhere import tensors
-from labse_tf.export.operations import foreign_operations, graph_operations
+from labse_tf.export.check.elsewhere import tensors
+from labse_tf.export.check.operations import foreign_operations, graph_operations
 from labse_tf.saved_model import load_saved_model
 
 # What a token id's three companions are called, by a part of the name.

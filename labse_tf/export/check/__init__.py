@@ -1,0 +1,142 @@
+"""A conformance report for any SavedModel of TF Hub's text interfaces.
+
+What is checked is measured: the model is loaded, called, differentiated, copied to
+another folder, loaded there in a new process and run in a session as a server does.
+
+The interfaces (https://www.tensorflow.org/hub/common_saved_model_apis/text): `text`,
+strings to vectors; `preprocessor`, strings to token ids; `encoder`, token ids to
+vectors. All are reusable SavedModels
+(https://www.tensorflow.org/hub/reusable_saved_models).
+
+`inputs` reads the interface and makes batches. `subject` is the model that is checked.
+The checks are in `calls`, `outputs`, `subobjects`, `training`, `served` and `cost`.
+`elsewhere` runs in another process, `operations` lists what a server can run,
+`conformance` is the report.
+
+Shapes: B sentences, T tokens, D dimensions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from labse_tf.export.check import (
+    calls,
+    cost,
+    outputs,
+    served,
+    subobjects,
+    training,
+)
+from labse_tf.export.check.conformance import ConformanceReport
+from labse_tf.export.check.inputs import load_object
+from labse_tf.export.check.subject import Subject
+from labse_tf.saved_model import read_meta_graph
+
+__all__ = ["SENTENCES", "ConformanceReport", "check_saved_model"]
+
+# Scripts, lengths, and a long one so that the others are padded in a batch.
+SENTENCES = (
+    "Hello, world.",
+    "नमस्ते दुनिया",
+    "The quick brown fox jumps over the lazy dog by the river, and nobody sees it.",
+    "今日は天気がいいですね。",
+    "a",
+    "Не каждый день приносит хорошие новости.",
+    "হ্যালো বিশ্ব",
+    "One sentence that is much longer than all of the others in this batch, " * 3,
+)
+
+
+def check_saved_model(
+    path: str | os.PathLike[str],
+    *,
+    texts: Sequence[str] | None = None,
+    runs: int = 10,
+) -> ConformanceReport:
+    """Checks a SavedModel against the contract of TF Hub's text models.
+
+    Works on any text model: strings to vectors, strings to token ids, or token ids to
+    vectors; which of them is read from its traces. A new Python process does a part,
+    so it takes ten seconds and more, and the model lies in memory up to twice. A model
+    is a program: what its graph says is run.
+
+    Failures are: no call, a missing trace, other keys, types or shapes, a fixed batch
+    size, vectors that padding or other rows of the batch change, dropout at inference,
+    variables that are not listed or receive no gradient, a signature that is missing
+    or gives something else, files outside the directory, other vectors in another
+    folder and process or in a session, operations that TF Serving lacks. Warnings are:
+    vectors that are no unit vectors, no `training` argument, no dropout, padding to
+    one length, what TF Hub's interfaces only recommend.
+
+    Args:
+        path: The directory with `saved_model.pb`.
+        texts: Two or more sentences to run it on; `SENTENCES` where left out. An
+            encoder is run on random token ids.
+        runs: How many times a batch is timed.
+
+    Returns:
+        The report; `report.passed` where nothing failed.
+
+    Raises:
+        ValueError: If there is no SavedModel, it is damaged, or its interface is
+            another one; or if an argument is wrong.
+        OSError: If it cannot be read or copied.
+    """
+    if texts is None:
+        texts = SENTENCES
+    if isinstance(texts, str) or len(texts) < 2 or not all(map(str.strip, texts)):
+        raise ValueError(
+            "`texts` must be two or more sentences, none of them empty. "
+            f"Received: {texts!r}"
+        )
+    if runs < 1:
+        raise ValueError(f"`runs` must be at least 1. Received: {runs}")
+    folder = Path(path)
+    meta_graph = read_meta_graph(folder)
+    module = load_object(folder, meta_graph)
+    subject = Subject(folder, meta_graph, module, list(texts), runs)
+    _run_checks(subject)
+    return ConformanceReport(
+        str(folder),
+        subject.interface.name,
+        tuple(subject.checks),
+        subject.measurements,
+    )
+
+
+def _run_checks(subject: Subject) -> None:
+    """Runs all checks, in the order of the report."""
+    calls.check_calls(subject)
+    result, error = subject.run(subject.batch)
+    if result is None:
+        subject.add("outputs", "fail", f"the call fails: {error}")
+        served.check_operations(subject)
+        cost.check_size(subject)
+        return
+    vectors = subject.interface.name != "preprocessor"
+    outputs.check_outputs(subject, result)
+    calls.check_batch_size(subject)
+    if vectors:
+        outputs.check_unit_length(subject, result)
+        outputs.check_batch_mates(subject, result)
+    else:
+        outputs.check_batch_mates_of_ids(subject, result)
+        subobjects.check_subobjects(subject, result)
+    elsewhere = served.run_elsewhere(subject)
+    cost.check_padding(subject, elsewhere.get("widths", {}))
+    calls.check_inference(subject, result)
+    served.check_signature(subject, result)
+    served.check_moved(subject, result, elsewhere)
+    served.check_session(subject, result, elsewhere)
+    # After all comparisons of vectors: training moves the averages of some layers.
+    if vectors:
+        training.check_training(subject)
+        training.check_gradients(subject)
+    training.check_variables(subject)
+    training.check_regularization(subject)
+    served.check_operations(subject)
+    cost.check_speed(subject)
+    cost.check_size(subject)
