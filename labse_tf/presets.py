@@ -516,13 +516,33 @@ def read_weights(
         raise ValueError(
             f"{path}: expected an HDF5 file of weights. Received: {error}"
         ) from error
+    _check_datasets(path, expected, found, integers)
+    for name, array in arrays.items():
+        # Neither needs memory of its own, as `isfinite` would.
+        if not np.isfinite([array.min(), array.max()]).all():
+            raise ValueError(
+                f"{path}: expected finite numbers. Received: NaN or infinity in {name}"
+            )
+    for name in scales.keys() & arrays.keys():
+        arrays[name.removesuffix(f":{_SCALE}")] *= arrays.pop(name)
+    return arrays
+
+
+def _check_datasets(
+    path: Path,
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    integers: set[str],
+) -> None:
+    """Refuses weights that are missing, surplus or of another shape."""
+    weights = {name for name in expected if not name.endswith(f":{_SCALE}")}
     for problem, names in (
-        ("no such weight", sorted(set(shapes) - set(found))),
+        ("no such weight", sorted(weights - set(found))),
         ("a weight that the model lacks", sorted(set(found) - set(expected))),
     ):
         if names:
             raise ValueError(
-                f"{path}: expected the {len(shapes)} weights that {CONFIG} describes. "
+                f"{path}: expected the {len(weights)} weights that {CONFIG} describes. "
                 f"Received: {problem}: {names[0]}"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             )
@@ -538,14 +558,6 @@ def read_weights(
                 f"{path}: expected {name} of shape {expected[name]}. "
                 f"Received: {found[name]}"
             )
-        # Neither needs memory of its own, as `isfinite` would.
-        if not np.isfinite([arrays[name].min(), arrays[name].max()]).all():
-            raise ValueError(
-                f"{path}: expected finite numbers. Received: NaN or infinity in {name}"
-            )
-    for name in scales.keys() & arrays.keys():
-        arrays[name.removesuffix(f":{_SCALE}")] *= arrays.pop(name)
-    return arrays
 
 
 @contextmanager

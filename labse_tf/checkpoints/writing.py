@@ -68,30 +68,11 @@ def to_huggingface(
         name: HUGGING_FACE.export_array(path, arrays[path])
         for path, name in HUGGING_FACE.names(model.backbone.num_layers).items()
     }
-    pooling = {"pooler": "cls", "weighted_mean": "mean"}.get(
-        model.pooling, model.pooling
-    )
-    kinds = ["Transformer", "Pooling", "Normalize"]
-    if model.pooling == "pooler":
-        kinds.insert(2, "Dense")
-    elif model.pooling == "weighted_mean":
-        kinds.insert(1, "WordWeights")
-    places = {
-        kind: f"{number}_{kind}" if number else "" for number, kind in enumerate(kinds)
-    }
-    modules = [
-        {
-            "idx": number,
-            "name": str(number),
-            "path": places[kind],
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for number, kind in enumerate(kinds)
-    ]
+    places = _module_folders(model.pooling)
     with atomic_directory(directory, overwrite=overwrite) as folder:
         for place in places.values():
             (folder / place).mkdir(exist_ok=True)
-        _write_json(folder / MODULES, modules)
+        _write_json(folder / MODULES, _modules(places))
         _write_json(folder / CONFIG, config)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         _write_tokenizer(folder, tokenizer, preprocessor.sequence_length)
@@ -99,16 +80,7 @@ def to_huggingface(
             folder / "sentence_bert_config.json",
             {"max_seq_length": preprocessor.sequence_length, "do_lower_case": False},
         )
-        _write_json(
-            folder / places["Pooling"] / CONFIG,
-            {
-                "word_embedding_dimension": model.embedding_dim,
-                "pooling_mode_cls_token": pooling == "cls",
-                "pooling_mode_mean_tokens": pooling == "mean",
-                "pooling_mode_max_tokens": False,
-                "pooling_mode_mean_sqrt_len_tokens": False,
-            },
-        )
+        _write_pooling(folder / places["Pooling"], model)
         if "Dense" in places:
             _write_json(
                 folder / places["Dense"] / CONFIG,
@@ -125,19 +97,9 @@ def to_huggingface(
             }
             save_file(linear, folder / places["Dense"] / WEIGHTS)
         if "WordWeights" in places:
-            factors = np.exp(
-                np.asarray(model.sentence_pooling.token_weights.weights[0])
-            )
-            _write_json(
-                folder / places["WordWeights"] / CONFIG,
-                {
-                    "vocab": tokenizer.vocabulary,
-                    "word_weights": dict(
-                        zip(tokenizer.vocabulary, factors[:, 0].tolist(), strict=True)
-                    ),
-                    "unknown_word_weight": 1.0,
-                },
-            )
+            weights = model.sentence_pooling.token_weights.weights[0]
+            factors = np.exp(np.asarray(weights))
+            _write_word_weights(folder / places["WordWeights"], tokenizer, factors)
             save_file(
                 {"emb_layer.weight": factors}, folder / places["WordWeights"] / WEIGHTS
             )
@@ -145,6 +107,64 @@ def to_huggingface(
             _card(Path(directory).name, model), encoding="utf-8"
         )
     return Path(directory)
+
+
+def _module_folders(pooling: str) -> dict[str, str]:
+    """The modules of sentence-transformers for a pooling, and the folder of each."""
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    if pooling == "pooler":
+        kinds.insert(2, "Dense")
+    elif pooling == "weighted_mean":
+        kinds.insert(1, "WordWeights")
+    return {
+        kind: f"{number}_{kind}" if number else "" for number, kind in enumerate(kinds)
+    }
+
+
+def _modules(places: dict[str, str]) -> list[dict[str, Any]]:
+    """The content of `modules.json`."""
+    return [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": place,
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for number, (kind, place) in enumerate(places.items())
+    ]
+
+
+def _write_pooling(folder: Path, model: LaBSE) -> None:
+    """Writes the configuration of the module Pooling."""
+    pooling = {"pooler": "cls", "weighted_mean": "mean"}.get(
+        model.pooling, model.pooling
+    )
+    _write_json(
+        folder / CONFIG,
+        {
+            "word_embedding_dimension": model.embedding_dim,
+            "pooling_mode_cls_token": pooling == "cls",
+            "pooling_mode_mean_tokens": pooling == "mean",
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+    )
+
+
+def _write_word_weights(
+    folder: Path, tokenizer: WordPieceTokenizer, factors: np.ndarray
+) -> None:
+    """Writes the configuration of the module WordWeights."""
+    vocabulary = tokenizer.vocabulary
+    weights = dict(zip(vocabulary, factors[:, 0].tolist(), strict=True))
+    _write_json(
+        folder / CONFIG,
+        {
+            "vocab": vocabulary,
+            "word_weights": weights,
+            "unknown_word_weight": 1.0,
+        },
+    )
 
 
 def _bert_config(model: LaBSE) -> dict[str, Any]:

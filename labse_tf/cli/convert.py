@@ -12,7 +12,7 @@ from labse_tf.cli.arguments import (
 from labse_tf.cli.output import print_table
 from labse_tf.files import check_vacant
 
-_STORAGES = ("float32", "float16", "int8")  # of `presets`, which is slow to import
+STORAGES = ("float32", "float16", "int8")  # of `presets`, which is slow to import
 
 
 def add_command(commands: Any) -> None:
@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--storage",
         default="float32",
-        choices=_STORAGES,
+        choices=STORAGES,
         help="of a preset; int8: the token table as int8 with a scale a row, the rest "
         "as float16 (default: float32)",
     )

@@ -11,7 +11,7 @@ from labse_tf.cli.arguments import (
     add_on_error,
     command,
 )
-from labse_tf.cli.convert import _STORAGES
+from labse_tf.cli.convert import STORAGES
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 
@@ -78,7 +78,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--storage",
-        choices=_STORAGES,
+        choices=STORAGES,
         help="of the new weights (default: as MODEL has them)",
     )
     add_on_error(parser)

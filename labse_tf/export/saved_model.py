@@ -143,20 +143,7 @@ def export_saved_model(
 
     from labse_tf import __version__
 
-    _check_choice("interface", interface, INTERFACES)
-    _check_choice("storage", storage, STORAGES)
-    _check_choice("pad", pad, PADS)
-    if interface == "preprocessor":
-        for name, value in (("storage", storage), ("dtype", dtype or "float32")):
-            if value != "float32":
-                raise ValueError(
-                    f"`{name}` is of weights, and a preprocessor has none. "
-                    f"Received: {name}={value!r}"
-                )
-    if interface == "encoder" and pad != "longest":
-        raise ValueError(
-            f"`pad` goes with text; an encoder takes padded rows. Received: pad={pad!r}"
-        )
+    _check_arguments(interface, storage, dtype, pad)
     lengths = _check_buckets(buckets, model) if pad == "buckets" else None
     if serving:
         tf_serving.check_version_directory(path)
@@ -269,6 +256,24 @@ def _save(
 def _size(folder: Path) -> int:
     """Bytes of all files."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _check_arguments(interface: str, storage: str, dtype: str | None, pad: str) -> None:
+    """Refuses values, and combinations of them, that do not exist."""
+    _check_choice("interface", interface, INTERFACES)
+    _check_choice("storage", storage, STORAGES)
+    _check_choice("pad", pad, PADS)
+    if interface == "preprocessor":
+        for name, value in (("storage", storage), ("dtype", dtype or "float32")):
+            if value != "float32":
+                raise ValueError(
+                    f"`{name}` is of weights, and a preprocessor has none. "
+                    f"Received: {name}={value!r}"
+                )
+    if interface == "encoder" and pad != "longest":
+        raise ValueError(
+            f"`pad` goes with text; an encoder takes padded rows. Received: pad={pad!r}"
+        )
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
