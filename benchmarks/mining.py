@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -100,15 +101,19 @@ def prepared(way: str) -> Any:
     if way in ("exact", "faiss"):
         from labse_tf.mining import approximate, neighbors_both_ways
 
+        notes: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: notes.append(record.getMessage())
+        logger = logging.getLogger("labse_tf.mining")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
         def ours(sources: Any, targets: Any, k: int) -> Any:
-            lines: list[str] = []
             if way == "exact":
                 both = neighbors_both_ways(sources, targets, k)
             else:
-                both = approximate.neighbors_both_ways(
-                    sources, targets, k, say=lines.append
-                )
-            note = lines[0].partition(", ")[2] if lines else None
+                both = approximate.neighbors_both_ways(sources, targets, k)
+            note = notes[0].partition(", ")[2] if notes else None
             return both.forward_rows[:, 0], both.backward_rows[:, 0], note
 
         return ours

@@ -1,32 +1,47 @@
-"""Progress bars with rate and time left, on standard error.
+"""Progress of long work: a bar on standard error, or a call of the caller's function.
 
-One place decides when a bar is shown: on a terminal, when asked, never into a pipe.
+Every public function with a `progress` argument takes a `Progress`:
+
+- `None`, the default: a bar, if standard error is a terminal and the work takes longer
+  than a second.
+- `True`: a bar, on a terminal or not.
+- `False`: nothing.
+- A callable: called with `(done, total)` after each part of the work. `total` is 0
+  where it is unknown. A function with several steps counts each of them from 0 to a
+  total of its own.
+
+A bar within a bar is not shown.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-# A bar for work of less than this many units would flash by.
-_LONG = 20_000
+Progress = bool | None | Callable[[int, int], None]
+
+_DELAY_SECONDS = 1.0
+
+# Whether a bar owns the terminal.
+_taken = False
 
 
 def announce(
-    description: str, total: int, unit: str, *, show: bool | None = None
-) -> bool:
-    """Says what is going on in one line where there is no terminal for a bar.
+    description: str, total: int, unit: str, *, show: Progress = None
+) -> Progress:
+    """Prints one line at the start of a long step, where no terminal shows a bar.
 
     Args:
-        description: What is going on, "Counting words".
+        description: What is done, "Counting words".
         total: Units in all.
         unit: What is counted, "files".
-        show: `True` and `False` decide and keep the line back; `None` leaves it to
-            whether standard error is a terminal.
+        show: The caller's `progress`. The line is printed for `None` only.
 
     Returns:
-        Whether to show a bar, for `progress_bar`'s `show`.
+        What to give to `progress_bar` as `show`.
 
     Example:
         >>> from labse_tf.progress import announce
@@ -43,64 +58,111 @@ def announce(
 
 @contextmanager
 def progress_bar(
-    description: str,
-    total: int | None,
-    unit: str,
-    *,
-    show: bool | None = None,
+    description: str, total: int | None, unit: str, *, show: Progress = None
 ) -> Iterator[Callable[[int], None]]:
-    """Shows a bar while the block runs.
+    """Reports progress while the block runs.
 
     Args:
-        description: What is going on, "Encoding".
-        total: Units in all; `None` if nobody knows.
+        description: What is done, "Encoding".
+        total: Units in all; `None` if unknown.
         unit: What is counted, "sentences".
-        show: `True` and `False` decide; `None` shows the bar when standard error
-            is a terminal and there is much to do.
+        show: The caller's `progress`, see above.
 
     Yields:
-        A function that takes how many units have been done since its last call.
+        A function to call with the number of units done since its last call.
 
     Example:
         >>> from labse_tf.progress import progress_bar
-        >>> with progress_bar("Counting", 3, "words", show=False) as advance:
-        ...     advance(3)
+        >>> with progress_bar("Counting", 3, "words", show=print) as advance:
+        ...     advance(1)
+        ...     advance(2)
+        1 3
+        3 3
     """
-    if show is None:
-        long = total is None or total >= _LONG
-        show = long and sys.stderr.isatty()
-    if not show:
+    global _taken
+    if callable(show):
+        yield _counter(show, total or 0)
+    elif show is False or _taken or not (show or sys.stderr.isatty()):
         yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
+    else:
+        _taken = True
+        bar = _Bar(description, total, unit)
+        try:
+            if show:
+                bar.start()
+            yield bar.advance
+        finally:
+            _taken = False
+            bar.stop()
 
-    class Rate(ProgressColumn):
-        """Units a second."""
 
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
+def _counter(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """Calls the function with the sum of what it is called with."""
+    done = 0
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    with bar:
-        task = bar.add_task(description, total=total)
-        yield lambda count: bar.advance(task, count)
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, total)
+
+    return advance
+
+
+class _Bar:
+    """A bar with rate and time left that appears after a second, or at `start`."""
+
+    def __init__(self, description: str, total: int | None, unit: str) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._began = time.monotonic()
+        self._done = 0
+        self._bar: Any = None
+
+    def advance(self, count: int) -> None:
+        """Moves on by some units."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], count)
+        elif time.monotonic() - self._began >= _DELAY_SECONDS:
+            self.start()
+
+    def start(self) -> None:
+        """Shows the bar."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
+
+        unit = self._unit
+
+        class Rate(ProgressColumn):
+            """Units per second."""
+
+            def render(self, task: Task) -> Text:
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._bar.add_task(self._description, total=self._total, completed=self._done)
+        self._bar.tasks[0].start_time = self._began
+        self._bar.start()
+
+    def stop(self) -> None:
+        """Leaves the bar as it is now, if it was shown."""
+        if self._bar is not None:
+            self._bar.stop()

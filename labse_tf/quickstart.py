@@ -24,6 +24,7 @@ from labse_tf import data, presets
 from labse_tf.evaluation import translation_accuracy
 from labse_tf.files import atomic_directory, write_text
 from labse_tf.languages import language_code, language_name
+from labse_tf.progress import Progress
 from labse_tf.recipes import PretrainingRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def quickstart(
     vocabulary_size: int = VOCABULARY_SIZE,
     on_error: data.OnError = "raise",
     fresh: bool = False,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> QuickstartResult:
     """Learns a vocabulary, pre-trains, trains, measures, exports and serves an encoder.
 
@@ -177,7 +178,7 @@ def quickstart(
         vocabulary_size: Of the vocabulary, special tokens included.
         on_error: `"skip"` counts bad lines of `pairs` and goes on.
         fresh: Starts over instead of going on where an earlier call stopped.
-        progress: Progress bars; `None` shows them on a terminal.
+        progress: See `labse_tf.progress`.
 
     Returns:
         Where the models are, and how good they are.
@@ -209,8 +210,8 @@ def quickstart(
             say(f"reused, {text}")
         else:
             _collect(text, pairs, languages, on_error)
-        train = data.load_pairs(text / "train")
-        held_out = data.load_pairs(text / "held_out")
+        train = data.load_pairs(text / "train", progress=progress)
+        held_out = data.load_pairs(text / "held_out", progress=progress)
         say(
             f"{len(train):,} pairs in {len(train.languages)} languages to train on, "
             f"{len(held_out):,} held out"
@@ -461,7 +462,7 @@ def _catalogues(languages: Iterable[str]) -> list[Path]:
     return found
 
 
-def _learn(text: Path, target: Path, size: int, progress: bool | None) -> None:
+def _learn(text: Path, target: Path, size: int, progress: Progress) -> None:
     """Learns the vocabulary from the training text."""
     from labse_tf.tokenizers import learn_vocabulary, save_vocabulary
 
@@ -492,7 +493,7 @@ def _pretrain(
     train: data.ParallelCorpus,
     folder: Path,
     say: Any,
-    progress: bool | None,
+    progress: Progress,
 ) -> Path:
     """Trains the masked language model and returns its preset's directory."""
     from labse_tf.training.masked_lm import pretrain

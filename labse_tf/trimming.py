@@ -42,7 +42,7 @@ from labse_tf.files import atomic_directory, check_vacant, write_text
 from labse_tf.languages import LANGUAGES, language_code, language_name
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
-from labse_tf.progress import announce, progress_bar
+from labse_tf.progress import Progress, announce, progress_bar
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
 
@@ -112,7 +112,7 @@ def choose_tokens(
     languages: Iterable[str] | None = None,
     min_count: int = 1,
     keep_characters: bool = True,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> NDArray[np.int64]:
     """Chooses the tokens that some languages need.
 
@@ -131,7 +131,7 @@ def choose_tokens(
             written in Latin letters, in a script of the languages of `texts` (by the
             table of languages, or 1 % of a language's characters), or in none (digits,
             punctuation, symbols), so that words which the text lacks can be spelled.
-        progress: A progress bar; `None` shows one on a terminal.
+        progress: See `labse_tf.progress`; counts sentences.
 
     Returns:
         Ids in ascending order, `(n,)`.
@@ -194,7 +194,7 @@ def choose_tokens(
 
 
 def _count_tokens(
-    tokenizer: WordPieceTokenizer, texts: Texts, progress: bool | None
+    tokenizer: WordPieceTokenizer, texts: Texts, progress: Progress
 ) -> dict[str, NDArray[np.int64]]:
     """How often each token comes in each language's text; special ones: never."""
     size = tokenizer.vocabulary_size
@@ -278,7 +278,7 @@ def trim(
     languages: Iterable[str] | None = None,
     min_count: int = 1,
     keep_characters: bool = True,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> LaBSE:
     """Makes a model with the tokens that some languages need.
 
@@ -422,7 +422,7 @@ def compare(
     trimmed: LaBSE,
     texts: Mapping[str, Sequence[str | bytes]],
     *,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> dict[str, LanguageParity]:
     """Compares a model with the one that was made of it.
 
@@ -430,8 +430,8 @@ def compare(
         model: Before.
         trimmed: After, with tokens that `model` has too.
         texts: Language -> sentences that had no part in the choice of tokens.
-        progress: A progress bar; `None` shows one on a terminal and else says in a
-            line what is being done.
+        progress: See `labse_tf.progress`; counts sentences. `None` prints one line
+            where there is no terminal.
 
     Returns:
         Language -> what was found; languages without sentences are not in it.
@@ -587,7 +587,7 @@ def trim_preset(
     storage: str | None = None,
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> TrimReport:
     """Trims a preset and measures on held-out text what that cost.
 
@@ -611,7 +611,7 @@ def trim_preset(
             where left out.
         on_error: What to do at a bad line, `"raise"` or `"skip"`.
         skipped: Where `"skip"` counts what it left out.
-        progress: Progress bars; `None` shows them on a terminal.
+        progress: See `labse_tf.progress`.
 
     Returns:
         The report, which is in the new preset's card too.
@@ -739,7 +739,7 @@ def _load(
     language: str | None,
     on_error: OnError,
     skipped: SkipReport | None,
-    progress: bool | None,
+    progress: Progress,
 ) -> dict[str, _Sentences]:
     """The sentences of the languages, each of which must be there, and English."""
 
@@ -755,15 +755,13 @@ def _load(
         some = (p for p in paths if has_one_language(p))
         left_out = {p for p in some if not wanted(file_language(p) or "en")}
         paths = [p for p in paths if p not in left_out] or paths
-    shown = announce("Reading", len(paths), "files", show=progress)
-    with progress_bar("Reading", len(paths), "files", show=shown) as advance:
-        corpus = load_sentences(
-            paths,
-            language=language,
-            on_error=on_error,
-            skipped=skipped,
-            progress=lambda path, kept: advance(1),
-        )
+    corpus = load_sentences(
+        paths,
+        language=language,
+        on_error=on_error,
+        skipped=skipped,
+        progress=announce("Reading", len(paths), "files", show=progress),
+    )
     found = [code for code in corpus.languages if wanted(code)]
     missing = set(languages or ()) - set(map(language_code, found))
     if missing or not found:
@@ -785,7 +783,7 @@ def _sample(codes: Sequence[str]) -> dict[str, list[bytes]]:
     ]
     if not paths:
         return {}
-    corpus = load_sentences(paths)
+    corpus = load_sentences(paths, progress=False)
     return {
         code: list(_Sentences(corpus, code))
         for code in corpus.languages

@@ -194,13 +194,12 @@ def test_the_search_of_mine_has_its_state_in_the_work_folder(tmp_path, monkeypat
     monkeypatch.setattr(neighbors, "_SAVE_SECONDS", 0.0)
     both = mining.neighbors_both_ways
 
-    def stops(*args, advance, **options):
-        def advance_and_stop(count):
-            advance(count)
+    def stops(*args, **options):
+        def stop(done, total):
             if (work / "search.npz").exists():
                 raise KeyboardInterrupt
 
-        return both(*args, advance=advance_and_stop, **{**options, "block_size": 10})
+        return both(*args, **{**options, "progress": stop, "block_size": 10})
 
     from labse_tf.mining import bitext
 

@@ -148,24 +148,28 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path, monkeypatch):
     sources, targets = with_ties(rng, 100, 5), with_ties(rng, 70, 5)
     whole = neighbors_both_ways(sources, targets, 3)
     monkeypatch.setattr(neighbors, "_SAVE_SECONDS", 0.0)
-    path, done = tmp_path / "search.npz", []
+    path = tmp_path / "search.npz"
 
-    def stop(count):
-        done.append(count)
-        if sum(done) >= 60:
+    def stop(done, total):
+        if done >= 60:
             raise Stopped
 
     with pytest.raises(Stopped):
         neighbors_both_ways(
-            sources, targets, 3, block_size=10, checkpoint=path, advance=stop
+            sources, targets, 3, block_size=10, checkpoint=path, progress=stop
         )
     assert path.exists()
     seen = []
     again = neighbors_both_ways(
-        sources, targets, 3, block_size=10, checkpoint=path, advance=seen.append
+        sources,
+        targets,
+        3,
+        block_size=10,
+        checkpoint=path,
+        progress=lambda *step: seen.append(step),
     )
     # The block after the last checkpoint is done again, those before are not.
-    assert seen[0] == 50 and sum(seen) == 100
+    assert seen[0] == (50, 100) and seen[-1] == (100, 100)
     for ours, theirs in zip(again, whole, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not path.exists()
@@ -175,7 +179,7 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(neighbors, "_SAVE_SECONDS", 0.0)
     path = tmp_path / "search.npz"
 
-    def stop(count):
+    def stop():
         raise Stopped
 
     rng = np.random.default_rng(0)
@@ -187,8 +191,8 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path, monkeypatch):
             sources,
             targets,
             3,
-            advance=lambda count: (
-                next(calls, None) or stop(count) if path.exists() else None
+            progress=lambda *step: (
+                next(calls, None) or stop() if path.exists() else None
             ),
             **options,
         )
@@ -222,7 +226,9 @@ def clustered(rng, rows, dim):
     "kind",
     ["Flat", "IVF,Flat", "IVF,SQ8", pytest.param("PQ", marks=pytest.mark.slow)],
 )
-def test_faiss_at_exact_settings_is_the_exact_search(approximate, kind, monkeypatch):
+def test_faiss_at_exact_settings_is_the_exact_search(
+    approximate, kind, monkeypatch, caplog
+):
     if kind == "Flat":
         monkeypatch.setattr(approximate, "_SMALLEST_LISTS", 10**6)
     if kind in ("IVF,SQ8", "PQ"):
@@ -231,10 +237,9 @@ def test_faiss_at_exact_settings_is_the_exact_search(approximate, kind, monkeypa
         monkeypatch.setattr(approximate, "_CANDIDATES", 500)
     rng = np.random.default_rng(0)
     sources, targets = clustered(rng, 300, 16), clustered(rng, 500, 16)
-    lines = []
-    both = approximate.neighbors_both_ways(
-        sources, targets, 3, recall=1.0, say=lines.append
-    )
+    caplog.set_level("INFO", "labse_tf.mining")
+    both = approximate.neighbors_both_ways(sources, targets, 3, recall=1.0)
+    lines = caplog.messages
     for ours, theirs in zip(
         both, neighbors_both_ways(sources, targets, 3), strict=True
     ):
@@ -242,15 +247,23 @@ def test_faiss_at_exact_settings_is_the_exact_search(approximate, kind, monkeypa
     assert all(part in lines[0] for part in kind.split(",")) and len(lines) == 2
 
 
-def test_faiss_finds_the_share_that_was_asked_for_and_cosines_are_exact(approximate):
+def test_faiss_finds_the_share_that_was_asked_for_and_cosines_are_exact(
+    approximate, caplog
+):
+    caplog.set_level("INFO", "labse_tf.mining")
     rng = np.random.default_rng(0)
     sources, targets = clustered(rng, 2000, 16), clustered(rng, 3000, 16)
     exact_cosines, exact_rows = nearest_neighbors(sources, targets, 4)
     shares = []
     for recall in (0.5, 0.9, 0.99):
-        lines, done = [], []
+        caplog.clear()
+        done = []
         cosines, rows = approximate.approximate_neighbors(
-            sources, targets, 4, recall=recall, say=lines.append, advance=done.append
+            sources,
+            targets,
+            4,
+            recall=recall,
+            progress=lambda *step: done.append(step),
         )
         share = np.mean(
             [len(set(a) & set(b)) / 4 for a, b in zip(rows, exact_rows, strict=True)]
@@ -259,8 +272,8 @@ def test_faiss_finds_the_share_that_was_asked_for_and_cosines_are_exact(approxim
         shares.append(share)
         found = rows == exact_rows
         np.testing.assert_array_equal(cosines[found], exact_cosines[found])
-        assert sum(done) == 2000
-        assert "lists a query, recall" in lines[0]
+        assert done[-1] == (2000, 2000)
+        assert "lists a query, recall" in caplog.messages[0]
     assert shares[0] < shares[2]
 
 

@@ -115,7 +115,7 @@ def test_a_copy_of_the_translation_is_no_error_and_what_is_nearer_is():
 def test_a_pool_is_encoded_once_in_blocks_and_told(monkeypatch, tmp_path):
     monkeypatch.setattr(pool_module, "_BLOCK", 4)
     pairs = {code: (["abc", "xy"], [code, "yx"]) for code in ("hi", "ta")}
-    calls, told, languages = [], [], []
+    calls, told = [], []
 
     def encode(sentences):
         calls.append(len(sentences))
@@ -123,17 +123,15 @@ def test_a_pool_is_encoded_once_in_blocks_and_told(monkeypatch, tmp_path):
 
     vectors = tmp_path / "vectors.npy"
     np.save(vectors, letters(few_words(np.random.default_rng(0), 9)))
-    retrieval(
-        encode,
-        pairs,
-        pool={"en": (f"b{i}" for i in range(10)), "ta": np.load(vectors, "r")},
-        progress=lambda *step: languages.append(step),
-        advance=told.append,
-    )
+    pool = {"en": [f"b{i}" for i in range(10)], "ta": np.load(vectors, "r")}
+    retrieval(encode, pairs, pool=pool, progress=lambda *step: told.append(step))
     # Two languages, English once; then the pool of both languages once.
     assert calls == [2, 2, 2, 4, 4, 2]
-    assert told == [4, 4, 2, 4, 4, 1]
-    assert languages == [("hi", 1, 2), ("ta", 2, 2)]
+    assert told == [(done, 27) for done in (4, 8, 12, 16, 18, 22, 26, 27)]
+    # Of a generator nobody knows the length.
+    pool = {"en": iter(["b"])}
+    retrieval(encode, pairs, pool=pool, progress=lambda *step: told.append(step))
+    assert told[-3:] == [(4, 0), (8, 0), (9, 0)]
 
 
 def not_finite_at(text):
@@ -353,7 +351,7 @@ def test_xsim_results():
         trained=["de"],
         progress=lambda *step: told.append(step),
     )
-    assert told == [("de", 1, 2), ("hi", 2, 2)]
+    assert told == [(4, 8), (8, 8)]
     assert result.error_rate == {"de": 0.0, "hi": 1.0}
     assert result.mean_error_rate == 0.5
     lines = result.table().splitlines()

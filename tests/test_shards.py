@@ -138,7 +138,7 @@ def test_killed_and_resumed_is_undisturbed(
     monkeypatch.setattr(writing.os, "cpu_count", lambda: 1)
     calls = itertools.count(1)
 
-    def progress(count: int) -> None:
+    def progress(done: int, total: int) -> None:
         if next(calls) == after:
             raise Stop
 
@@ -150,8 +150,8 @@ def test_killed_and_resumed_is_undisturbed(
     there = {p: p.stat().st_mtime_ns for p in folder.rglob("*-of-*")}
     assert after <= len(there) < len(list(prepared.rglob("*-of-*")))
     done = []
-    prepare(corpus, preprocessor, folder, progress=done.append)
-    assert sum(done) == len(corpus)
+    prepare(corpus, preprocessor, folder, progress=lambda *step: done.append(step))
+    assert done[-1] == (len(corpus), len(corpus))
     assert all(p.stat().st_mtime_ns == t for p, t in there.items())
     files = sorted(p.relative_to(prepared) for p in prepared.rglob("*") if p.is_file())
     assert files == sorted(
@@ -443,8 +443,8 @@ def test_buckets_are_directories(corpus, preprocessor, prepared) -> None:
     far = "ram://bucket/folder/pairs"
     calls = []
 
-    def progress(count: int) -> None:
-        calls.append(count)
+    def progress(done: int, total: int) -> None:
+        calls.append(done)
         if len(calls) == 2:
             raise Stop
 

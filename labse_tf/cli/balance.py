@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from typing import Any
 
 from labse_tf.cli.arguments import add_json, add_text, command
-from labse_tf.cli.output import print_table, say_skipped, write_json
+from labse_tf.cli.output import load, print_table, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
@@ -87,22 +86,12 @@ def _balance(options: argparse.Namespace) -> None:
 def _counted(options: argparse.Namespace) -> dict[str, int]:
     """Pairs of each language, of a prepared directory or of files."""
     from labse_tf import data
-    from labse_tf.progress import progress_bar
 
     if len(options.files) == 1 and data.is_prepared(options.files[0]):
         return data.prepared_counts(options.files[0], options.languages)
     skipped = data.SkipReport()
     files = data.find_pair_files(options.files)
-    show = sys.stderr.isatty()
-    with progress_bar("Counting", len(files), "files", show=show) as advance:
-        pairs = data.read_files(
-            files,
-            language=options.language,
-            languages=options.languages,
-            on_error=options.on_error,
-            skipped=skipped,
-            progress=lambda path, count: advance(1),
-        )
-        counts = Counter(pair.language for pair in pairs)
+    pairs = load(options, files, data.read_files, skipped)
+    counts = Counter(pair.language for pair in pairs)
     say_skipped(skipped)
     return counts

@@ -93,26 +93,22 @@ def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]
 
 def _clean(options: argparse.Namespace) -> None:
     from labse_tf import data
-    from labse_tf.progress import progress_bar
 
     rules, held_out = rules_of(options)
     skipped = data.SkipReport()
     files = data.find_pair_files(options.files)
     began = time.monotonic()
-    show = sys.stderr.isatty()
-    with progress_bar("Cleaning", len(files), "files", show=show) as advance:
-        report = data.clean_files(
-            files,
-            options.output,
-            rules,
-            held_out=held_out,
-            language=options.language,
-            languages=options.languages,
-            on_error=options.on_error,
-            skipped=skipped,
-            overwrite=options.overwrite,
-            progress=lambda path, count: advance(1),
-        )
+    report = data.clean_files(
+        files,
+        options.output,
+        rules,
+        held_out=held_out,
+        language=options.language,
+        languages=options.languages,
+        on_error=options.on_error,
+        skipped=skipped,
+        overwrite=options.overwrite,
+    )
     seconds = time.monotonic() - began
     say_skipped(skipped)
     _print_cleaned(report)

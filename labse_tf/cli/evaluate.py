@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,16 +87,10 @@ def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
 
 def _show(
     options: argparse.Namespace,
-    title: str,
     measure: Callable[..., RetrievalResult | StsResult],
 ) -> None:
-    """Measures under a bar; prints the table and writes what else was asked for."""
-    from labse_tf.progress import progress_bar
-
-    encode = open_encoder(options.model, options.dtype)
-    with progress_bar(title, None, "languages", show=sys.stderr.isatty()) as advance:
-        result = measure(encode, progress=lambda code, done, total: advance(1))
-    _tell(options, result)
+    """Measures, prints the table and writes what else was asked for."""
+    _tell(options, measure(open_encoder(options.model, options.dtype)))
 
 
 def _tell(
@@ -122,7 +115,6 @@ def _tatoeba(options: argparse.Namespace) -> None:
         )
     _show(
         options,
-        "Tatoeba",
         functools.partial(
             evaluation.tatoeba,
             folder=options.folder,
@@ -160,31 +152,16 @@ def _add_retrieval(tests: Any) -> None:
 
 def _retrieval(options: argparse.Namespace) -> None:
     from labse_tf import evaluation
-    from labse_tf.progress import progress_bar
 
     trained = _trained(options)
     pairs = _pairs(options)
-    pool, total = _pool(options, pairs)
-    if not pool:
-        _show(
-            options,
-            "Retrieval",
-            functools.partial(evaluation.retrieval, pairs=pairs, trained=trained),
-        )
-        return
-    encode = open_encoder(options.model, options.dtype)
-    total += sum(2 * len(english) for english, _ in pairs.values())
-    show = sys.stderr.isatty()
-    with progress_bar("Retrieval", total, "sentences", show=show) as advance:
-        result = evaluation.retrieval(
-            encode,
-            pairs,
-            pool=pool,
-            trained=trained,
-            progress=lambda code, done, languages: advance(2 * len(pairs[code][0])),
-            advance=advance,
-        )
-    _tell(options, result)
+    pool = _pool(options, pairs)
+    _show(
+        options,
+        functools.partial(
+            evaluation.retrieval, pairs=pairs, pool=pool, trained=trained
+        ),
+    )
 
 
 def _pairs(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
@@ -198,10 +175,8 @@ def _pairs(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]
     return corpus.lists()
 
 
-def _pool(
-    options: argparse.Namespace, pairs: Mapping[str, Any]
-) -> tuple[dict[str, Pool], int]:
-    """Streams and vectors by language, and how many sentences there are in all."""
+def _pool(options: argparse.Namespace, pairs: Mapping[str, Any]) -> dict[str, Pool]:
+    """Streams and vectors, by language."""
     from labse_tf import data, evaluation
 
     streams: dict[str, list[Path]] = {}
@@ -240,14 +215,15 @@ def _pool(
         code: _Sentences(paths, code, options.on_error, skipped)
         for code, paths in streams.items()
     }
-    # Read once before hours of encoding, to find a bad line and to count.
-    total = sum(1 for stream in pool.values() for _ in stream)
     say_skipped(skipped)
-    return {**pool, **vectors}, total + sum(map(len, vectors.values()))
+    return {**pool, **vectors}
 
 
 class _Sentences:
-    """The sentences of a language in files, read anew each time."""
+    """The sentences of a language in files, read anew each time.
+
+    They are read once at the start, to find a bad line before hours of encoding.
+    """
 
     def __init__(
         self, paths: list[Path], code: str, on_error: OnError, skipped: SkipReport
@@ -255,6 +231,10 @@ class _Sentences:
         self._paths, self._code, self._skipped = paths, code, skipped
         self._side: Literal["source", "target"] = "source" if code == "en" else "target"
         self._on_error = on_error
+        self._count = sum(1 for _ in self)
+
+    def __len__(self) -> int:
+        return self._count
 
     def __iter__(self) -> Iterator[str]:
         from labse_tf import data
@@ -318,7 +298,6 @@ def _xsim(options: argparse.Namespace) -> None:
         raise ValueError(f"--k must be positive. Received: {options.k}")
     _show(
         options,
-        "xSIM",
         functools.partial(
             evaluation.xsim,
             pairs=_pairs(options),
@@ -359,8 +338,7 @@ def _sts(options: argparse.Namespace) -> None:
     evaluation.read_sts(*files)  # Before the model is loaded.
     _show(
         options,
-        "STS",
-        lambda encode, progress: evaluation.sts(encode, *files, progress=progress),
+        lambda encode: evaluation.sts(encode, *files),
     )
 
 
@@ -408,7 +386,6 @@ def _all(options: argparse.Namespace) -> None:
         only=options.only,
         trained=_trained(options),
         overwrite=options.overwrite,
-        progress=sys.stderr.isatty(),
     )
     print(report.table())
     print(f"report: {Path(options.output) / 'report.md'}")
@@ -471,6 +448,5 @@ def _bucc(options: argparse.Namespace) -> None:
         options.pairs,
         scores=options.scores,
         apply_to=None if options.training_only else "test",
-        progress=sys.stderr.isatty(),
     )
     _tell(options, result)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from labse_tf.cli.arguments import (
     command,
 )
 from labse_tf.cli.models import open_encoder
-from labse_tf.cli.output import write_json
+from labse_tf.cli.output import logged_to_stderr, write_json
 from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
@@ -136,16 +135,12 @@ def _embedded(
 ) -> list[np.ndarray]:
     """The vectors of both files, on disk."""
     from labse_tf import mining
-    from labse_tf.progress import progress_bar
 
     encode = open_encoder(options.model, options.dtype)
-    total = sum(map(len, sides))
-    show = sys.stderr.isatty()
-    with progress_bar("Encoding", total, "lines", show=show) as advance:
-        return [
-            mining.embed_to_disk(side, encode, work / f"{name}.npy", advance=advance)
-            for name, side in zip(("source", "target"), sides, strict=True)
-        ]
+    return [
+        mining.embed_to_disk(side, encode, work / f"{name}.npy")
+        for name, side in zip(("source", "target"), sides, strict=True)
+    ]
 
 
 def _searched(
@@ -153,10 +148,8 @@ def _searched(
 ) -> MinedPairs:
     """The pairs among the vectors."""
     from labse_tf import mining
-    from labse_tf.progress import progress_bar
 
-    show = sys.stderr.isatty()
-    with progress_bar("Searching", len(vectors[0]), "lines", show=show) as advance:
+    with logged_to_stderr("labse_tf.mining"):
         return mining.mine_pairs(
             *vectors,
             k=options.k,
@@ -168,8 +161,6 @@ def _searched(
             index=options.index,
             recall=options.recall,
             checkpoint=work / "search.npz",
-            advance=advance,
-            say=lambda line: print(line, file=sys.stderr),
         )
 
 

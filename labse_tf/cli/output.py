@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,20 @@ def say_skipped(report: SkipReport) -> None:
     """Tells on standard error what could not be read."""
     if report:
         print(report, file=sys.stderr)
+
+
+@contextmanager
+def logged_to_stderr(name: str) -> Iterator[None]:
+    """Prints on standard error what a logger of ours reports meanwhile."""
+    logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def print_table(
@@ -52,20 +68,14 @@ def load(
     load: Callable[..., Any],
     report: SkipReport,
 ) -> Any:
-    """Reads text files with a bar."""
-    from labse_tf.progress import progress_bar
-
-    with progress_bar(
-        "Reading", len(files), "files", show=sys.stderr.isatty()
-    ) as advance:
-        return load(
-            files,
-            language=options.language,
-            on_error=options.on_error,
-            languages=options.languages,
-            skipped=report,
-            progress=lambda path, kept: advance(1),
-        )
+    """Reads text files as the arguments say."""
+    return load(
+        files,
+        language=options.language,
+        on_error=options.on_error,
+        languages=options.languages,
+        skipped=report,
+    )
 
 
 def say_counts(counts: Mapping[str, int], unit: str) -> None:

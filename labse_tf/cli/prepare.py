@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,6 @@ def tokenizer_of(options: argparse.Namespace) -> WordPieceTokenizer:
 
 def _prepare(options: argparse.Namespace) -> None:
     from labse_tf import data
-    from labse_tf.progress import progress_bar
 
     tokenizer = tokenizer_of(options)
     skipped = data.SkipReport()
@@ -90,18 +88,15 @@ def _prepare(options: argparse.Namespace) -> None:
     pairs = load(options, files, data.load_pairs, skipped)
     say_skipped(skipped)
     say_counts(pairs.counts, "pairs")
-    show = sys.stderr.isatty()
-    with progress_bar("Preparing", len(pairs), "pairs", show=show) as advance:
-        description = data.prepare_pairs(
-            pairs,
-            tokenizer,
-            options.output,
-            formats=options.format,
-            sequence_length=options.sequence_length,
-            shard_size=options.shard_size,
-            seed=options.seed,
-            progress=advance,
-        )
+    description = data.prepare_pairs(
+        pairs,
+        tokenizer,
+        options.output,
+        formats=options.format,
+        sequence_length=options.sequence_length,
+        shard_size=options.shard_size,
+        seed=options.seed,
+    )
     seconds = time.monotonic() - began
     shards = sum(len(description.shards(code)) for code in description.counts)
     print(

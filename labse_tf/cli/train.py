@@ -21,7 +21,6 @@ from labse_tf.cli.runs import (
     until_signal,
 )
 from labse_tf.encoders import as_preset
-from labse_tf.progress import progress_bar
 from labse_tf.recipes import (
     RECIPES,
     Recipe,
@@ -117,6 +116,4 @@ def _training_pairs(options: argparse.Namespace, report: SkipReport) -> Any:
     path, languages = prepared[0], options.languages
     if options.stream or "arrays" not in data.read_description(path).formats:
         return data.PairStream(path, languages=languages)
-    count = sum(data.prepared_counts(path, languages).values())
-    with progress_bar("Reading", count, "pairs") as advance:
-        return data.open_prepared(path, languages=languages, progress=advance)
+    return data.open_prepared(path, languages=languages)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labse_tf.languages import language_code
+from labse_tf.progress import Progress, progress_bar
 from labse_tf.text import (
     DataError,
     OnError,
@@ -550,7 +551,7 @@ def read_files(
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
     languages: Iterable[str] | None = None,
-    progress: Callable[[Path, int], None] | None = None,
+    progress: Progress = None,
 ) -> Iterator[SentencePair]:
     """Reads the pairs of many files one after another, sorted by path.
 
@@ -561,7 +562,7 @@ def read_files(
         on_error: as in `read_pairs`.
         skipped: as in `read_pairs`.
         languages: only these.
-        progress: called after each file with its path and the number of its pairs.
+        progress: see `labse_tf.progress`; counts files.
 
     Returns:
         An iterator of `SentencePair`.
@@ -585,7 +586,7 @@ def _read_files(
     *,
     max_pairs_per_language: int | None = None,
     transform: Callable[[SentencePair], SentencePair | None] | None = None,
-    progress: Callable[[Path, int], None] | None = None,
+    progress: Progress = None,
     **options: Any,
 ) -> Iterator[SentencePair]:
     kept: dict[str, int] = {}
@@ -602,11 +603,10 @@ def _read_files(
                 kept[changed.language] = kept.get(changed.language, 0) + 1
                 yield changed
 
-    for path in paths:
-        before = sum(kept.values())
-        yield from read(path)
-        if progress is not None:
-            progress(path, sum(kept.values()) - before)
+    with progress_bar("Reading", len(paths), "files", show=progress) as advance:
+        for path in paths:
+            yield from read(path)
+            advance(1)
 
 
 def load_pairs(
@@ -618,7 +618,7 @@ def load_pairs(
     languages: Iterable[str] | None = None,
     max_pairs_per_language: int | None = None,
     transform: Callable[[SentencePair], SentencePair | None] | None = None,
-    progress: Callable[[Path, int], None] | None = None,
+    progress: Progress = None,
 ) -> ParallelCorpus:
     """Loads pair files into memory.
 
@@ -634,7 +634,7 @@ def load_pairs(
         languages: keep only these.
         max_pairs_per_language: keep the first so many pairs of a language.
         transform: called with each pair; returns the pair to keep, or None.
-        progress: called after each file with its path and the number of pairs kept.
+        progress: see `labse_tf.progress`; counts files.
 
     Returns:
         A `ParallelCorpus`.
@@ -677,7 +677,7 @@ def load_sentences(
     languages: Iterable[str] | None = None,
     min_characters: int = 1,
     max_characters: int | None = None,
-    progress: Callable[[Path, int], None] | None = None,
+    progress: Progress = None,
 ) -> MonolingualCorpus:
     """Loads single sentences into memory, from text files and from pair files.
 
@@ -695,7 +695,7 @@ def load_sentences(
         min_characters: leave out what is shorter; the paper takes lines of 10 to 5000
             characters.
         max_characters: leave out what is longer; None for no limit.
-        progress: called after each file with its path and the number of sentences kept.
+        progress: see `labse_tf.progress`; counts files.
 
     Returns:
         A `MonolingualCorpus`.
@@ -718,18 +718,17 @@ def load_sentences(
     english = wanted is None or "en" in wanted
     side: Literal["both", "target"] = "both" if english else "target"
     distinct = _Distinct()
-    for path in paths:
-        before = len(distinct)
-        for code, text in read_sentences(
-            path, language=language, side=side, on_error=on_error, skipped=report
-        ):
-            if wanted is not None and code not in wanted:
-                if side == "target" and has_one_language(path):
-                    break
-            elif min_characters <= len(text) <= (max_characters or len(text)):
-                distinct.add(code, text.encode())
-        if progress is not None:
-            progress(path, len(distinct) - before)
+    with progress_bar("Reading", len(paths), "files", show=progress) as advance:
+        for path in paths:
+            for code, text in read_sentences(
+                path, language=language, side=side, on_error=on_error, skipped=report
+            ):
+                if wanted is not None and code not in wanted:
+                    if side == "target" and has_one_language(path):
+                        break
+                elif min_characters <= len(text) <= (max_characters or len(text)):
+                    distinct.add(code, text.encode())
+            advance(1)
     corpus = MonolingualCorpus._of(distinct, report)
     if skipped is None and report:
         warnings.warn(str(report), stacklevel=2)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from labse_tf.data.batches import _dataset, _remaining
 from labse_tf.data.corpus import MonolingualCorpus, ParallelCorpus, _Corpus
 from labse_tf.data.sampling import _check_numbers, _drawn, _Endless, mixture
-from labse_tf.progress import progress_bar
+from labse_tf.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +49,7 @@ def masked_rows(
     cap: int | None = None,
     tlm_share: float = 0.5,
     prefetch: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = None,
 ) -> tf.data.Dataset:
     """Batches of masked rows for a `MaskedLM`: MLM over sentences, TLM over pairs.
 
@@ -89,9 +89,8 @@ def masked_rows(
         tlm_share: share of the rows that hold pairs, 0 to 1; ours: the paper does not
             give it.
         prefetch: batches made ahead; None lets tf.data choose.
-        progress: called with how many sequences' tokens have been counted since its
-            last call; None shows a bar on a terminal where there is much to count.
-            Rows of one sequence need no counts.
+        progress: see `labse_tf.progress`; counts the sequences whose tokens are
+            counted. Rows of one sequence need no counts.
 
     Returns:
         A `tf.data.Dataset` of what the preprocessor returns, int32 `(R, T)` and
@@ -129,11 +128,11 @@ def masked_rows(
     lengths: list[NDArray[np.integer] | None] = [None] * len(chosen)
     if preprocessor.packed:
         total = sum(len(corpus) for _, _, corpus in chosen)
-        show = None if progress is None else False
-        with progress_bar("Counting tokens", total, "sequences", show=show) as bar:
+        with progress_bar(
+            "Counting tokens", total, "sequences", show=progress
+        ) as advance:
             lengths = [
-                _token_counts(corpus, preprocessor, progress or bar)
-                for _, _, corpus in chosen
+                _token_counts(corpus, preprocessor, advance) for _, _, corpus in chosen
             ]
     streams = [
         _Stream(

@@ -45,7 +45,7 @@ from labse_tf.evaluation.bucc_files import (
 from labse_tf.evaluation.bucc_results import DIRECTIONS, BuccReport, BuccResult
 from labse_tf.evaluation.nearest import Encoder, encoded
 from labse_tf.mining import BothWays, mine_from_neighbors, neighbors_both_ways
-from labse_tf.progress import progress_bar
+from labse_tf.progress import Progress, progress_bar
 
 SCORES = ("cosine", "ratio", "distance")
 
@@ -174,7 +174,7 @@ def bucc(
     split: str = "training",
     threshold: float | None = None,
     k: int = 4,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> BuccResult:
     """Mines one pair of languages in one direction by one score.
 
@@ -196,8 +196,8 @@ def bucc(
         threshold: finds pairs with this score or a higher one; the threshold of the
             best F is searched where None.
         k: number of neighbours.
-        progress: a bar on standard error; None shows one on a terminal when the work
-            is long.
+        progress: see `labse_tf.progress`; counts sentences, of each step anew:
+            sources, targets, search.
 
     Returns:
         The result.
@@ -236,7 +236,7 @@ def bucc_report(
     split: str = "training",
     apply_to: str | None = "test",
     k: int = 4,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> BuccReport:
     """Mines pairs of languages: the paper's table, with thresholds used elsewhere.
 
@@ -336,7 +336,7 @@ def _read(
 
 
 def _neighbors(
-    encode: Encoder, data: BuccSentences, k: int, progress: bool | None
+    encode: Encoder, data: BuccSentences, k: int, progress: Progress
 ) -> BothWays:
     """Encodes both sides and finds each text's neighbours on the other side."""
     if k < 1:
@@ -353,14 +353,11 @@ def _neighbors(
             f"{sources.shape[1]} for {what} {codes[0]} and {targets.shape[1]} for "
             f"{what} en"
         )
-    with progress_bar(
-        f"Searching {what}", len(data.sources), "sentences", show=progress
-    ) as advance:
-        return neighbors_both_ways(sources, targets, k, advance=advance)
+    return neighbors_both_ways(sources, targets, k, progress=progress)
 
 
 def _encode(
-    encode: Encoder, texts: list[str], what: str, progress: bool | None
+    encode: Encoder, texts: list[str], what: str, progress: Progress
 ) -> np.ndarray:
     """Encodes texts in blocks, under a bar."""
     blocks: list[np.ndarray] = []

@@ -130,7 +130,8 @@ def translation_accuracy(
         )
     if block_size < 1:
         raise ValueError(f"block_size must be 1 or more. Received: {block_size}")
-    return first_shares(neighbors_both_ways(source, target, 1, block_size=block_size))
+    both = neighbors_both_ways(source, target, 1, block_size=block_size, progress=False)
+    return first_shares(both)
 
 
 def first_shares(both: BothWays) -> tuple[float, float]:

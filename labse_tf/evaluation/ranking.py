@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,7 @@ from labse_tf.evaluation.reading import check_task
 from labse_tf.languages import language_code, language_name
 from labse_tf.mining import BothWays, neighbors_both_ways
 from labse_tf.plots import plot_bars
+from labse_tf.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -304,8 +305,7 @@ def retrieval(
     pool: Mapping[str, Pool] | None = None,
     trained: Iterable[str] | None = None,
     block_size: int = 1024,
-    progress: Callable[[str, int, int], None] | None = None,
-    advance: Callable[[int], None] | None = None,
+    progress: Progress = None,
 ) -> RetrievalResult:
     """Measures how often a sentence's nearest neighbour is its translation.
 
@@ -334,10 +334,8 @@ def retrieval(
             the others apart.
         block_size: rows that are compared at a time; it bounds memory and does not
             change the result.
-        progress: called after each language with its code, the number of languages
-            done and the number of all.
-        advance: called with how many sentences of the pools are done since its last
-            call.
+        progress: see `labse_tf.progress`; counts sentences, also those of the pools.
+            The total is unknown where the length of a pool is.
 
     Returns:
         Accuracy both ways a language, in the order of `pairs`.
@@ -364,23 +362,28 @@ def retrieval(
     looking: dict[str, tuple[Queries, Queries]] = {}
     accuracy: dict[str, tuple[float, float]] = {}
     dim = 0
-    for code, vectors, both in searched(encode, pairs, 1, block_size, progress):
-        accuracy[code] = first_shares(both)
-        if pools:
-            english, others = pairs[code]
-            there = Queries(vectors[0], english, both)
-            looking[code] = there, Queries(vectors[1], others, both.swapped())
-            dim = vectors[0].shape[1]
-    for code, sentences in pools.items():
-        queries = (
-            [there for there, _ in looking.values()]
-            if code == "en"
-            else [looking[code][1]]
-        )
-        for texts, block in stream(encode, sentences, dim, f"pool[{code!r}]"):
-            for query in queries:
-                query.offer(texts, block, block_size)
-            if advance is not None:
+    total: int | None = count_sentences(pairs)
+    if all(isinstance(sentences, Sized) for sentences in pools.values()):
+        total += sum(map(len, pools.values()))
+    else:
+        total = None
+    with progress_bar("Retrieval", total, "sentences", show=progress) as advance:
+        for code, vectors, both in searched(encode, pairs, 1, block_size, advance):
+            accuracy[code] = first_shares(both)
+            if pools:
+                english, others = pairs[code]
+                there = Queries(vectors[0], english, both)
+                looking[code] = there, Queries(vectors[1], others, both.swapped())
+                dim = vectors[0].shape[1]
+        for code, sentences in pools.items():
+            queries = (
+                [there for there, _ in looking.values()]
+                if code == "en"
+                else [looking[code][1]]
+            )
+            for texts, block in stream(encode, sentences, dim, f"pool[{code!r}]"):
+                for query in queries:
+                    query.offer(texts, block, block_size)
                 advance(len(block))
     for code, (there, back) in looking.items():
         accuracy[code] = there.accuracy, back.accuracy
@@ -393,7 +396,7 @@ def searched(
     pairs: Pairs,
     k: int,
     block_size: int,
-    progress: Callable[[str, int, int], None] | None,
+    advance: Callable[[int], None],
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray], BothWays]]:
     """Encodes language after language and finds what lies near what.
 
@@ -402,7 +405,7 @@ def searched(
         pairs: as in `retrieval`, checked.
         k: neighbours of each sentence.
         block_size: as in `retrieval`.
-        progress: as in `retrieval`.
+        advance: called with the number of sentences of each language when it is done.
 
     Yields:
         The language, the vectors `(N, D)` of its sentences and of the English ones, and
@@ -412,7 +415,7 @@ def searched(
         ValueError: `encode` gives anything but one finite row a sentence.
     """
     english = DistinctRows(encode)
-    for done, (code, (target, source)) in enumerate(pairs.items(), 1):
+    for code, (target, source) in pairs.items():
         vectors = (
             DistinctRows(encode)(source, what=f"{code} sentences"),
             english(target, what=f"English sentences of {code}"),
@@ -423,9 +426,14 @@ def searched(
                 f"{vectors[0].shape[1]} for {code} and {vectors[1].shape[1]} for "
                 "English"
             )
-        yield code, vectors, neighbors_both_ways(*vectors, k, block_size=block_size)
-        if progress is not None:
-            progress(code, done, len(pairs))
+        both = neighbors_both_ways(*vectors, k, block_size=block_size, progress=False)
+        yield code, vectors, both
+        advance(2 * len(source))
+
+
+def count_sentences(pairs: Pairs) -> int:
+    """Counts the sentences of both sides in all languages."""
+    return sum(2 * len(english) for english, _ in pairs.values())
 
 
 def check_pairs(pairs: Pairs) -> None:

@@ -27,7 +27,12 @@ from labse_tf.evaluation.bucc import bucc_report
 from labse_tf.evaluation.bucc_files import find_bucc_files, read_bucc
 from labse_tf.evaluation.bucc_results import BuccReport
 from labse_tf.evaluation.nearest import Encoder, first_shares
-from labse_tf.evaluation.ranking import RetrievalResult, searched, trained_codes
+from labse_tf.evaluation.ranking import (
+    RetrievalResult,
+    count_sentences,
+    searched,
+    trained_codes,
+)
 from labse_tf.evaluation.reading import read_pairs
 from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
 from labse_tf.evaluation.tatoeba import TatoebaResult, tatoeba_pairs
@@ -35,7 +40,7 @@ from labse_tf.evaluation.xsim import XsimResult, xsim_shares
 from labse_tf.files import atomic_directory
 from labse_tf.languages import language_code
 from labse_tf.plots import new_figure
-from labse_tf.progress import progress_bar
+from labse_tf.progress import Progress, progress_bar
 
 KINDS = {
     "tatoeba": "Tatoeba (tatoeba.XXX-eng.XXX)",
@@ -249,7 +254,7 @@ def evaluate_all(
     trained: Iterable[str] | None = None,
     overwrite: bool = False,
     block_size: int = 1024,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> Report:
     """Measures all that a folder has data for and writes one report.
 
@@ -268,8 +273,7 @@ def evaluate_all(
         trained: languages that the encoder was trained on, to report the others apart.
         overwrite: whether an existing report is replaced.
         block_size: as in `retrieval`.
-        progress: whether to show bars; None for where standard error is a terminal
-            and there is much to do.
+        progress: see `labse_tf.progress`; counts sentences, of each step anew.
 
     Returns:
         What was measured.
@@ -394,7 +398,7 @@ class _Run(NamedTuple):
     encode: Encoder
     trained: tuple[str, ...] | None
     block_size: int
-    progress: bool | None
+    progress: Progress
 
 
 Measure = Callable[[_Run], dict[str, Result]]
@@ -417,11 +421,10 @@ def _ranking(part: Part, pairs: Mapping[str, tuple[list[str], list[str]]]) -> Me
     def measure(run: _Run) -> dict[str, Result]:
         nearest: dict[str, tuple[float, float]] = {}
         aligned: dict[str, tuple[float, float]] = {}
-        with progress_bar(
-            part.name, len(pairs), "languages", show=run.progress
-        ) as advance:
+        total = count_sentences(pairs)
+        with progress_bar(part.name, total, "sentences", show=run.progress) as advance:
             for code, _, both in searched(
-                run.encode, pairs, _NEIGHBORS, run.block_size, lambda *_: advance(1)
+                run.encode, pairs, _NEIGHBORS, run.block_size, advance
             ):
                 nearest[code] = first_shares(both)
                 aligned[code] = xsim_shares(both, pairs[code])
@@ -496,10 +499,7 @@ def _similarity(part: Part) -> Measure:
     pairs = read_sts(part.folder, split=split)
 
     def measure(run: _Run) -> dict[str, Result]:
-        with progress_bar(
-            part.name, len(pairs), "languages", show=run.progress
-        ) as advance:
-            result = sts(run.encode, pairs, progress=lambda *_: advance(1))
+        result = sts(run.encode, pairs, progress=run.progress)
         return {"similarity": StsResult(result.languages, split)}
 
     return measure

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from labse_tf.evaluation.reading import check_task, read_csv, shorten
 from labse_tf.languages import language_code, language_name
 from labse_tf.mining import unit_rows
 from labse_tf.plots import plot_bars
+from labse_tf.progress import Progress, progress_bar
 
 SPLITS = ("train", "dev", "test")
 _HEADER = ["sentence1", "sentence2"]
@@ -179,7 +180,7 @@ def sts(
     languages: str | Iterable[str] | None = None,
     split: str = "test",
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = None,
 ) -> StsResult:
     """Measures whether cosines order pairs of sentences as people do.
 
@@ -194,8 +195,7 @@ def sts(
             (sentences, sentences, scores), as long as each other.
         languages: codes (any spelling); all there are where None.
         split: which files of the folder, `"test"`, `"dev"` or `"train"`.
-        progress: called after each language with its code, the number of languages
-            done and the number of all.
+        progress: see `labse_tf.progress`; counts pairs.
 
     Returns:
         Correlations a language, in the order of the request (of the codes where all
@@ -223,14 +223,15 @@ def sts(
     else:
         scored = read_sts(pairs, languages, split)
     found = {}
-    for done, (code, (first, second, people)) in enumerate(scored.items(), 1):
-        # One call a language, whatever sides its sentences stand on.
-        rows = DistinctRows(encode)([*first, *second], what=f"{code} sentences")
-        vectors = unit_rows(rows)
-        cosines = np.einsum("nd,nd->n", vectors[: len(first)], vectors[len(first) :])
-        found[code] = _correlations(cosines.clip(-1, 1).round(7), people)
-        if progress is not None:
-            progress(code, done, len(scored))
+    total = sum(len(people) for _, _, people in scored.values())
+    with progress_bar("STS", total, "pairs", show=progress) as advance:
+        for code, (first, second, people) in scored.items():
+            # One call a language, whatever sides its sentences stand on.
+            rows = DistinctRows(encode)([*first, *second], what=f"{code} sentences")
+            one, other = np.split(unit_rows(rows), [len(first)])
+            cosines = np.einsum("nd,nd->n", one, other)
+            found[code] = _correlations(cosines.clip(-1, 1).round(7), people)
+            advance(len(people))
     return StsResult(found, None if isinstance(pairs, Mapping) else split)
 
 

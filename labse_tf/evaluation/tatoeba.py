@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from labse_tf.evaluation.nearest import Encoder
 from labse_tf.evaluation.ranking import RetrievalResult, retrieval
 from labse_tf.evaluation.reading import read_lines
 from labse_tf.languages import language_code
+from labse_tf.progress import Progress
 
 # 14: the languages of XNLI without English. 36: those of XTREME's Tatoeba task.
 # 112: all files of LASER's release. The paper's group of 82 is left out on purpose:
@@ -158,7 +159,7 @@ def tatoeba(
     *,
     trained: Iterable[str] | None = None,
     block_size: int = 1024,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = None,
 ) -> TatoebaResult:
     """Measures how often a sentence's nearest neighbour is its translation.
 
@@ -176,8 +177,7 @@ def tatoeba(
         trained: languages that the encoder was trained on, to report the others apart.
         block_size: rows that are compared at a time; it bounds memory and does not
             change the result.
-        progress: called after each language with its code, the number of languages
-            done and the number of all.
+        progress: see `labse_tf.progress`; counts sentences.
 
     Returns:
         Accuracy both ways a language, in the order of the request (of the codes where

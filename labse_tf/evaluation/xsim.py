@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,10 +19,12 @@ from labse_tf.evaluation.ranking import (
     Pairs,
     RetrievalResult,
     check_pairs,
+    count_sentences,
     searched,
     trained_codes,
 )
 from labse_tf.mining import MARGINS, BothWays, mine_from_neighbors
+from labse_tf.progress import Progress, progress_bar
 
 MATCHES = ("row", "text")
 
@@ -105,7 +107,7 @@ def xsim(
     match: str = "row",
     trained: Iterable[str] | None = None,
     block_size: int = 1024,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = None,
 ) -> XsimResult:
     """Measures how often margin-based alignment takes a wrong sentence.
 
@@ -127,8 +129,7 @@ def xsim(
         trained: languages that the encoder was trained on, to report the others apart.
         block_size: rows that are compared at a time; it bounds memory and does not
             change the result.
-        progress: called after each language with its code, the number of languages
-            done and the number of all.
+        progress: see `labse_tf.progress`; counts sentences.
 
     Returns:
         Error rates both ways a language, in the order of `pairs`. Of equal scores the
@@ -154,12 +155,12 @@ def xsim(
         raise ValueError(f"k must be positive. Received: {k}")
     check_pairs(pairs)
     known = trained_codes(trained)
-    shares = {
-        code: xsim_shares(both, pairs[code], margin, match)
-        for code, _, both in searched(
-            encode, pairs, 1 if margin == "cosine" else k, block_size, progress
-        )
-    }
+    near, total = 1 if margin == "cosine" else k, count_sentences(pairs)
+    with progress_bar("xSIM", total, "sentences", show=progress) as advance:
+        shares = {
+            code: xsim_shares(both, pairs[code], margin, match)
+            for code, _, both in searched(encode, pairs, near, block_size, advance)
+        }
     return XsimResult.from_shares(shares, pairs, known, margin=margin, k=k, match=match)
 
 

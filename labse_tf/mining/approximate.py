@@ -12,21 +12,21 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from typing import Any
 
 import numpy as np
 
 from labse_tf.mining.neighbors import (
-    Advance,
     BothWays,
     check_finite,
     nearest_neighbors,
     neighbors_of_candidates,
     unit_rows,
 )
+from labse_tf.progress import Progress, progress_bar
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 _BLOCK = 1 << 14
 _SMALLEST_LISTS = 20_000  # below this a comparison with all is as fast
@@ -42,8 +42,7 @@ def neighbors_both_ways(
     k: int,
     *,
     recall: float = 0.99,
-    advance: Advance | None = None,
-    say: Say | None = None,
+    progress: Progress = None,
 ) -> BothWays:
     """Finds nearly all of the k nearest targets of each source, and the other way.
 
@@ -52,8 +51,7 @@ def neighbors_both_ways(
         targets: `(M, D)`, the same.
         k: How many; fewer come back where there are fewer candidates.
         recall: Share of the neighbours that must be found, on a sample.
-        advance: Called with how many sources are done since its last call.
-        say: Called with a line about each index: its kind, and the recall measured.
+        progress: See `labse_tf.progress`; counts sources, then targets.
 
     Returns:
         As `labse_tf.mining.neighbors_both_ways`: cosines are exact.
@@ -62,13 +60,9 @@ def neighbors_both_ways(
         ImportError: If FAISS is not installed (the extra `mining`).
         ValueError: As `labse_tf.mining.neighbors_both_ways`.
     """
-    half = None if advance is None else _halved(advance)
-    forward = approximate_neighbors(
-        sources, targets, k, recall=recall, advance=half, say=say
-    )
-    backward = approximate_neighbors(targets, sources, k, recall=recall, say=say)
-    if advance is not None:
-        advance(len(sources) - len(sources) // 2)
+    options: dict[str, Any] = {"recall": recall, "progress": progress}
+    forward = approximate_neighbors(sources, targets, k, **options)
+    backward = approximate_neighbors(targets, sources, k, **options)
     return BothWays(*forward, *backward)
 
 
@@ -78,8 +72,7 @@ def approximate_neighbors(
     k: int,
     *,
     recall: float = 0.99,
-    advance: Advance | None = None,
-    say: Say | None = None,
+    progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds nearly all of the k candidates with the largest cosine to each query.
 
@@ -88,8 +81,7 @@ def approximate_neighbors(
         candidates: `(M, D)`, the same.
         k: How many.
         recall: Share of the neighbours that must be found, on a sample of 1,000.
-        advance: Called with how many queries are done since its last call.
-        say: Called with a line about the index.
+        progress: See `labse_tf.progress`; counts queries.
 
     Returns:
         Cosines and rows as `labse_tf.mining.nearest_neighbors` gives them.
@@ -109,14 +101,13 @@ def approximate_neighbors(
         note += f", {lists:,} lists a query, recall {found:.4f} on a sample"
         if found < recall:
             note += f" (asked for: {recall})"
-    if say is not None:
-        say(note)
+    _LOG.info("%s", note)
     cosines = np.empty((len(queries), k), dtype=np.float32)
     rows = np.empty((len(queries), k), dtype=np.int64)
-    for start in range(0, len(queries), _BLOCK):
-        chosen = np.arange(start, min(start + _BLOCK, len(queries)))
-        cosines[chosen], rows[chosen] = search(chosen)
-        if advance is not None:
+    with progress_bar("Searching", len(queries), "rows", show=progress) as advance:
+        for start in range(0, len(queries), _BLOCK):
+            chosen = np.arange(start, min(start + _BLOCK, len(queries)))
+            cosines[chosen], rows[chosen] = search(chosen)
             advance(len(chosen))
     return cosines, rows
 
@@ -233,16 +224,3 @@ def _check(name: str, vectors: Any, width: tuple[int, ...]) -> None:
 def _float32(vectors: Any, rows: Any) -> np.ndarray:
     """Rows as unit vectors for FAISS, `(n, D)`."""
     return np.ascontiguousarray(unit_rows(np.asarray(vectors[rows])), np.float32)
-
-
-def _halved(advance: Advance) -> Advance:
-    """Advances by half of what it is called with, and loses nothing to rounding."""
-    seen = 0
-
-    def half(count: int) -> None:
-        nonlocal seen
-        before = seen // 2
-        seen += count
-        advance(seen // 2 - before)
-
-    return half

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from labse_tf.mining.neighbors import Advance, BothWays, neighbors_both_ways
+from labse_tf.mining.neighbors import BothWays, neighbors_both_ways
+from labse_tf.progress import Progress
 
 MARGINS = ("ratio", "distance", "cosine")
 RETRIEVALS = ("max", "intersection", "forward", "backward")
@@ -148,8 +148,7 @@ def mine_pairs(
     recall: float = 0.99,
     block_size: int = 2048,
     checkpoint: str | os.PathLike[str] | None = None,
-    advance: Advance | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Progress = None,
 ) -> MinedPairs:
     """Finds pairs of translations in two sets of sentences, as arrays.
 
@@ -172,9 +171,8 @@ def mine_pairs(
         recall: Share of the neighbours that FAISS must find, measured on a sample.
         block_size: As in `neighbors_both_ways`.
         checkpoint: As in `neighbors_both_ways`; the exact search only.
-        advance: Called with how many sources are done since its last call.
-        say: Called with a line about each index of FAISS: its kind, and the recall
-            measured.
+        progress: See `labse_tf.progress`; counts the rows searched for: sources in the
+            exact search, sources and then targets with FAISS.
 
     Returns:
         The pairs, the best first.
@@ -195,7 +193,7 @@ def mine_pairs(
         from labse_tf.mining import approximate
 
         both = approximate.neighbors_both_ways(
-            sources, targets, k, recall=recall, advance=advance, say=say
+            sources, targets, k, recall=recall, progress=progress
         )
     else:
         both = neighbors_both_ways(
@@ -204,7 +202,7 @@ def mine_pairs(
             k,
             block_size=block_size,
             checkpoint=checkpoint,
-            advance=advance,
+            progress=progress,
         )
     return mine_from_neighbors(
         both,

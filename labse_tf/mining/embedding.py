@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from labse_tf.files import write_text
-from labse_tf.mining.neighbors import Advance
+from labse_tf.progress import Progress, progress_bar
 from labse_tf.text.distinct_lines import DistinctLines
 
 _SAVE_SECONDS = 30.0
@@ -26,7 +26,7 @@ def embed_to_disk(
     encode: Callable[[list[str]], Any],
     path: str | Path,
     *,
-    advance: Advance | None = None,
+    progress: Progress = None,
 ) -> np.ndarray:
     """Embeds the texts of a file into a `.npy` file, from where the last time ended.
 
@@ -37,7 +37,7 @@ def embed_to_disk(
         texts: What to embed.
         encode: From a list of strings to `(n, D)`.
         path: The `.npy` file.
-        advance: Called with how many texts are done since its last call.
+        progress: See `labse_tf.progress`; counts texts.
 
     Returns:
         float32 `(n, D)`, memory-mapped.
@@ -72,18 +72,18 @@ def embed_to_disk(
         vectors.flush()
         write_text(note, json.dumps({**made_of, "done": done}))
 
-    if advance is not None and done:
-        advance(done)
     saved = time.monotonic()
     try:
-        for block in texts.blocks(done):
-            vectors[done : done + len(block)] = encode(block)
-            done += len(block)
-            if advance is not None:
+        with progress_bar("Encoding", len(texts), "texts", show=progress) as advance:
+            if done:
+                advance(done)
+            for block in texts.blocks(done):
+                vectors[done : done + len(block)] = encode(block)
+                done += len(block)
                 advance(len(block))
-            if time.monotonic() - saved >= _SAVE_SECONDS:
-                save()
-                saved = time.monotonic()
+                if time.monotonic() - saved >= _SAVE_SECONDS:
+                    save()
+                    saved = time.monotonic()
     finally:
         save()
     return vectors

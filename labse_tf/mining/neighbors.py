@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from labse_tf.files import atomic_file
-
-Advance = Callable[[int], None]
+from labse_tf.progress import Progress, progress_bar
 
 _QUERY_BLOCK = 4096
 _SAVE_SECONDS = 60.0
@@ -110,7 +109,7 @@ def neighbors_both_ways(
     *,
     block_size: int = 2048,
     checkpoint: str | os.PathLike[str] | None = None,
-    advance: Advance | None = None,
+    progress: Progress = None,
 ) -> BothWays:
     """Finds the k nearest targets of each source and sources of each target, exactly.
 
@@ -127,7 +126,7 @@ def neighbors_both_ways(
         checkpoint: A file that keeps what has been found, written about once a minute
             and removed at the end: interrupted and called again with the same
             arguments, the search goes on from it.
-        advance: Called with how many sources are done since its last call.
+        progress: See `labse_tf.progress`; counts sources.
 
     Returns:
         The neighbours and their cosines.
@@ -148,32 +147,32 @@ def neighbors_both_ways(
     source = _Rows(sources, "sources")
     target = _Rows(targets, "targets", source.dim)
     forward, backward = _Best(len(source), k), _Best(len(target), k)
-    progress = _Checkpoint(checkpoint, [source, target], [forward, backward])
-    start = progress.load()
-    if advance is not None and start:
-        advance(min(start, len(source)))
+    state = _Checkpoint(checkpoint, [source, target], [forward, backward])
+    start = state.load()
     tile = np.empty((block_size, block_size), dtype=np.float32)
     pairs = _Pairs(source, target)
     swapped = pairs.swapped()
-    while start < len(source):
-        stop = min(start + block_size, len(source))
-        rows = source.unit_block(start, stop)
-        for column in range(0, len(target), block_size):
-            end = min(column + block_size, len(target))
-            cosines = np.matmul(
-                rows,
-                target.unit_block(column, end).T,
-                out=tile.reshape(-1)[: (stop - start) * (end - column)].reshape(
-                    stop - start, end - column
-                ),
-            )
-            forward.offer(cosines, 0, start, column, pairs, 0, source.slack)
-            backward.offer(cosines, 1, column, start, swapped, 0, source.slack)
-        if advance is not None:
+    with progress_bar("Searching", len(source), "rows", show=progress) as advance:
+        if start:
+            advance(min(start, len(source)))
+        while start < len(source):
+            stop = min(start + block_size, len(source))
+            rows = source.unit_block(start, stop)
+            for column in range(0, len(target), block_size):
+                end = min(column + block_size, len(target))
+                cosines = np.matmul(
+                    rows,
+                    target.unit_block(column, end).T,
+                    out=tile.reshape(-1)[: (stop - start) * (end - column)].reshape(
+                        stop - start, end - column
+                    ),
+                )
+                forward.offer(cosines, 0, start, column, pairs, 0, source.slack)
+                backward.offer(cosines, 1, column, start, swapped, 0, source.slack)
             advance(stop - start)
-        start = stop
-        progress.save(start)
-    progress.remove()
+            start = stop
+            state.save(start)
+    state.remove()
     return BothWays(*forward.found(len(target)), *backward.found(len(source)))
 
 

@@ -16,7 +16,7 @@ from labse_tf.cpu_kernels import cpu_kernels
 from labse_tf.layers import SentencePooling
 from labse_tf.models.backbone import FEATURES, LaBSEBackbone
 from labse_tf.precision import compute_policy
-from labse_tf.progress import progress_bar
+from labse_tf.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     from labse_tf.preprocessing import SentencePreprocessor
@@ -127,7 +127,7 @@ class LaBSE(keras.Model):
         texts: Iterable[str] | str,
         *,
         batch_tokens: int = _BATCH_TOKENS,
-        progress: bool | None = None,
+        progress: Progress = None,
     ) -> np.ndarray:
         """Embeds sentences.
 
@@ -140,8 +140,7 @@ class LaBSE(keras.Model):
                 are taken as UTF-8. What is no UTF-8 in them, and lone surrogates in
                 a `str`, are deleted, as the tokenizer and a SavedModel do.
             batch_tokens: Tokens a batch, padding included.
-            progress: A progress bar on standard error; `None` shows one on a
-                terminal when the work is long.
+            progress: See `labse_tf.progress`; counts sentences.
 
         Returns:
             float32 `(n, D)` with rows of length 1; `(D,)` for one string; `(0, D)`

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labse_tf.progress import announce, progress_bar
+from labse_tf.progress import Progress, announce, progress_bar
 from labse_tf.tokenizers.vocabulary import LAYOUT, MAX_BYTES_PER_TOKEN, UNK_TOKEN
 from labse_tf.tokenizers.wordpiece import (
     MAX_BYTES_PER_WORD,
@@ -95,7 +95,7 @@ def learn_vocabulary(
     character_coverage: float = 0.9999,
     languages: Collection[str] | None = None,
     num_workers: int | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> list[str]:
     """Learns a WordPiece vocabulary from text in many languages.
 
@@ -130,8 +130,8 @@ def learn_vocabulary(
             most half of `size` is given to characters, the heaviest. ours: 0.9999.
         languages: the languages to use; all by default.
         num_workers: threads that count; one for each core by default.
-        progress: `True` for bars, `False` for silence. By default bars on a terminal,
-            one line for each stage elsewhere.
+        progress: see `labse_tf.progress`; counts files. `None` prints one line per
+            stage where there is no terminal.
 
     Returns:
         The tokens in the order of their ids, `size` of them where the text allows.
@@ -169,7 +169,7 @@ def learn_vocabulary_from_counts(
     smoothing: float = 0.3,
     min_frequency: int = 2,
     character_coverage: float = 0.9999,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> list[str]:
     """Learns a WordPiece vocabulary from words that were counted elsewhere.
 
@@ -229,7 +229,7 @@ def _learn(
     smoothing: float,
     min_frequency: int,
     character_coverage: float,
-    progress: bool | None,
+    progress: Progress,
 ) -> list[str]:
     """Learns the tokens; empties `counts` on the way, which may be large."""
     factors = _language_weights(counts, smoothing)
@@ -247,7 +247,7 @@ def _learn(
             characters,
             size - len(LAYOUT),
             min_frequency,
-            bars,
+            bars is True,
         ),
     ]
 
@@ -433,7 +433,7 @@ def _count_words(
     splitter: _WordSplitter,
     languages: Collection[str] | None,
     num_workers: int | None,
-    progress: bool | None,
+    progress: Progress,
 ) -> dict[str, Counter[str]]:
     """Counts the words of each language.
 

@@ -18,7 +18,7 @@ from labse_tf.files import atomic_file
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.mining import unit_rows
 from labse_tf.models import DualEncoder, LaBSE
-from labse_tf.progress import progress_bar
+from labse_tf.progress import Progress, progress_bar
 from labse_tf.recipes import Recipe
 from labse_tf.training.from_recipe import (
     check_replicas,
@@ -64,7 +64,7 @@ def train_dual_encoder(
     dev: ParallelCorpus | None = None,
     dev_every: int = 1000,
     deterministic: bool = False,
-    progress: bool | None = None,
+    progress: Progress = None,
     fit: Fit = fit,
 ) -> LaBSE:
     """Trains a sentence encoder on pairs, into a directory that becomes a preset.
@@ -218,13 +218,14 @@ def _dev_accuracy(dev: ParallelCorpus) -> Measure:
 
     def measure(model: keras.Model) -> dict[str, float]:
         encode = functools.partial(model.encoder.encode, progress=False)
-        return {"dev_accuracy": retrieval(encode, pairs).mean_accuracy}
+        result = retrieval(encode, pairs, progress=False)
+        return {"dev_accuracy": result.mean_accuracy}
 
     return measure
 
 
 def _neighbor_vectors(
-    run: Run, encoder: LaBSE, pairs: ParallelCorpus, progress: bool | None
+    run: Run, encoder: LaBSE, pairs: ParallelCorpus, progress: Progress
 ) -> np.ndarray:
     """The English side's vectors on a few axes, `(N, d)`, kept for a resumed run.
 

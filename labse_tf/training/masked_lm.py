@@ -140,6 +140,7 @@ def pretrain(
                     smoothing=recipe.smoothing,
                     cap=recipe.cap,
                     tlm_share=recipe.tlm_share,
+                    progress=progress,
                 )
 
             keras.utils.set_random_seed(recipe.seed)

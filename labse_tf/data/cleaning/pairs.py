@@ -6,7 +6,7 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from labse_tf.data.cleaning.held_out import HeldOut
@@ -14,6 +14,7 @@ from labse_tf.data.cleaning.report import CleaningReport
 from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules, judge
 from labse_tf.data.corpus import Files, read_files
 from labse_tf.files import atomic_directory, write_text
+from labse_tf.progress import Progress
 from labse_tf.text import OnError, SentencePair, SkipReport
 
 BLOCK = 1 << 13  # pairs judged together: some megabytes
@@ -112,7 +113,7 @@ def clean_files(
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
     overwrite: bool = False,
-    progress: Callable[[Path, int], None] | None = None,
+    progress: Progress = None,
 ) -> CleaningReport:
     """Cleans pair files into a directory of `en-XX.tsv.gz`, with a report beside them.
 
@@ -128,7 +129,7 @@ def clean_files(
         on_error: as in `read_pairs`.
         skipped: as in `read_pairs`.
         overwrite: replace an output that is there.
-        progress: called after each file with its path and the pairs read.
+        progress: see `labse_tf.progress`; counts files.
 
     Returns:
         The report, which is also in `cleaning.json` and `cleaning.md`.

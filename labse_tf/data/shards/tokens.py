@@ -9,7 +9,7 @@ import functools
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from labse_tf.data.shards.layout import (
     read_bytes,
 )
 from labse_tf.languages import language_code
+from labse_tf.progress import Progress, progress_bar
 from labse_tf.text import PathLike
 
 
@@ -152,14 +153,14 @@ def open_prepared(
     path: PathLike,
     *,
     languages: Iterable[str] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = None,
 ) -> TokenCorpus:
     """Reads the arrays of a prepared directory into memory.
 
     Args:
         path: local, or what `tf.io.gfile` knows (`gs://...`).
         languages: read only these.
-        progress: called with the pairs read since its last call.
+        progress: see `labse_tf.progress`; counts pairs.
 
     Returns:
         A `TokenCorpus`.
@@ -178,14 +179,15 @@ def open_prepared(
     counts = chosen_counts(description, languages)
     lengths: tuple[list[Any], list[Any]] = [], []
     tokens: tuple[list[Any], list[Any]] = [], []
-    for language in counts:
-        for name, rows in description.shards(language):
-            shard = _read_shard(join(path, "arrays", name + ".npz"), len(rows))
-            for side in (0, 1):
-                lengths[side].append(shard[side][1])
-                tokens[side].append(shard[side][0])
-            if progress is not None:
-                progress(len(rows))
+    total = sum(counts.values())
+    with progress_bar("Reading", total, "pairs", show=progress) as advance:
+        for language in counts:
+            for name, rows in description.shards(language):
+                shard = _read_shard(join(path, "arrays", name + ".npz"), len(rows))
+                for side in (0, 1):
+                    lengths[side].append(shard[side][1])
+                    tokens[side].append(shard[side][0])
+                advance(len(rows))
     sides = []
     for values, sizes in zip(tokens, lengths, strict=True):
         joined = np.concatenate(values)

@@ -27,6 +27,7 @@ from labse_tf.data.shards.layout import (
     remove,
     write_bytes,
 )
+from labse_tf.progress import Progress, progress_bar
 from labse_tf.text import PathLike
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def prepare_pairs(
     sequence_length: int = 128,
     shard_size: int = SHARD_SIZE,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = None,
 ) -> Description:
     """Writes pairs as token ids, in random order, in shards.
 
@@ -66,7 +67,7 @@ def prepare_pairs(
             is cut off. Training may use less.
         shard_size: pairs of a shard.
         seed: of the order.
-        progress: called with the pairs done since its last call.
+        progress: see `labse_tf.progress`; counts pairs.
 
     Returns:
         What is there.
@@ -85,9 +86,7 @@ def prepare_pairs(
         tokenizer=describe_tokenizer(tokenizer),
         text=pairs.digest(),
     )
-    advance = progress or (lambda count: None)
     if _begin(description, output):
-        advance(len(pairs))
         return description
     vocabulary = "".join(token + "\n" for token in tokenizer.vocabulary)
     write_bytes(join(output, VOCABULARY), vocabulary.encode())
@@ -119,8 +118,9 @@ def prepare_pairs(
     # TensorFlow tokenizes on one core a call, and lets others run meanwhile.
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for done in pool.map(lambda shard: make(*shard), shards()):
-            advance(done)
+        with progress_bar("Preparing", len(pairs), "pairs", show=progress) as advance:
+            for done in pool.map(lambda shard: make(*shard), shards()):
+                advance(done)
     finally:
         pool.shutdown(cancel_futures=True)
     write_bytes(join(output, DATASET), description.to_json().encode())

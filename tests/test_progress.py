@@ -1,0 +1,62 @@
+"""Progress means the same in every function: a bar, silence, or `(done, total)`."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from labse_tf import progress
+from labse_tf.progress import progress_bar
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+
+def shown(capsys: pytest.CaptureFixture[str], **options: object) -> str:
+    with progress_bar("Working", 3, "steps", **options) as advance:
+        advance(1)
+        advance(2)
+    return capsys.readouterr().err
+
+
+def test_a_callable_gets_done_and_total(capsys) -> None:
+    told = []
+    assert shown(capsys, show=lambda *step: told.append(step)) == ""
+    assert told == [(1, 3), (3, 3)]
+    with progress_bar("x", None, "x", show=lambda *step: told.append(step)) as advance:
+        advance(5)
+    assert told[-1] == (5, 0)
+
+
+def test_none_is_a_bar_on_a_terminal_after_a_while(
+    capsys, monkeypatch, terminal
+) -> None:
+    assert shown(capsys) == ""
+    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
+    assert "Working" in shown(capsys)
+    assert shown(capsys, show=False) == ""
+
+
+def test_none_is_silent_without_a_terminal_and_true_is_not(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
+    assert shown(capsys) == ""
+    assert "Working" in shown(capsys, show=True)
+
+
+def test_a_bar_within_a_bar_is_not_shown(capsys, monkeypatch, terminal) -> None:
+    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
+    with progress_bar("Outer", 2, "steps") as advance:
+        advance(1)
+        for show in (None, True):
+            with progress_bar("Inner", 2, "steps", show=show) as inner:
+                inner(1)
+        told = []
+        with progress_bar("x", 2, "x", show=lambda *step: told.append(step)) as inner:
+            inner(2)
+    assert told == [(2, 2)]
+    err = capsys.readouterr().err
+    assert "Outer" in err and "Inner" not in err
+    assert "Working" in shown(capsys)
