@@ -12,7 +12,7 @@ import pytest
 
 from helpers.command_line import fails, run
 from labse_tf import mining
-from labse_tf.cli import mine
+from labse_tf.cli import filter, mine
 from labse_tf.mining import DistinctLines, embed_to_disk, neighbors
 from labse_tf.text import distinct_lines
 
@@ -37,7 +37,8 @@ def encode(sentences: list[str]) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def model(monkeypatch) -> None:
-    monkeypatch.setattr(mine, "encoder", lambda name, dtype: encode)
+    for module in (mine, filter):
+        monkeypatch.setattr(module, "encoder", lambda name, dtype: encode)
 
 
 def sentences(count: int, seed: int) -> list[str]:

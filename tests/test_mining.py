@@ -263,7 +263,7 @@ def test_faiss_finds_the_share_that_was_asked_for_and_cosines_are_exact(
             targets,
             4,
             recall=recall,
-            progress=lambda *step: done.append(step),
+            progress=lambda *step, done=done: done.append(step),
         )
         share = np.mean(
             [len(set(a) & set(b)) / 4 for a, b in zip(rows, exact_rows, strict=True)]

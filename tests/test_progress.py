@@ -10,9 +10,9 @@ from labse_tf import progress
 from labse_tf.progress import progress_bar
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
 
 
 def shown(capsys: pytest.CaptureFixture[str], **options: object) -> str:
@@ -31,9 +31,8 @@ def test_a_callable_gets_done_and_total(capsys) -> None:
     assert told[-1] == (5, 0)
 
 
-def test_none_is_a_bar_on_a_terminal_after_a_while(
-    capsys, monkeypatch, terminal
-) -> None:
+def test_none_is_a_bar_on_a_terminal_after_a_while(capsys, monkeypatch) -> None:
+    on_a_terminal(monkeypatch)
     assert shown(capsys) == ""
     monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
     assert "Working" in shown(capsys)
@@ -46,7 +45,8 @@ def test_none_is_silent_without_a_terminal_and_true_is_not(capsys, monkeypatch) 
     assert "Working" in shown(capsys, show=True)
 
 
-def test_a_bar_within_a_bar_is_not_shown(capsys, monkeypatch, terminal) -> None:
+def test_a_bar_within_a_bar_is_not_shown(capsys, monkeypatch) -> None:
+    on_a_terminal(monkeypatch)
     monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
     with progress_bar("Outer", 2, "steps") as advance:
         advance(1)
