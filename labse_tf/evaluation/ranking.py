@@ -362,11 +362,7 @@ def retrieval(
     looking: dict[str, tuple[Queries, Queries]] = {}
     accuracy: dict[str, tuple[float, float]] = {}
     dim = 0
-    total: int | None = count_sentences(pairs)
-    if all(isinstance(sentences, Sized) for sentences in pools.values()):
-        total += sum(map(len, pools.values()))
-    else:
-        total = None
+    total = _sizes(pairs, pools)
     with progress_bar("Retrieval", total, "sentences", show=progress) as advance:
         for code, vectors, both in searched(encode, pairs, 1, block_size, advance):
             accuracy[code] = first_shares(both)
@@ -429,6 +425,16 @@ def searched(
         both = neighbors_both_ways(*vectors, k, block_size=block_size, progress=False)
         yield code, vectors, both
         advance(2 * len(source))
+
+
+def _sizes(pairs: Pairs, pools: Mapping[str, Pool]) -> int | None:
+    """Number of sentences to encode; None where the length of a pool is unknown."""
+    total = count_sentences(pairs)
+    for sentences in pools.values():
+        if not isinstance(sentences, Sized):
+            return None
+        total += len(sentences)
+    return total
 
 
 def count_sentences(pairs: Pairs) -> int:

@@ -13,6 +13,7 @@ from labse_tf.models import (
     LaBSE,
 )
 from labse_tf.models.masked_lm import MaskedLM
+from labse_tf.progress import Progress
 from labse_tf.recipes import PretrainingRecipe
 from labse_tf.training import (
     Run,
@@ -43,7 +44,7 @@ def pretrain(
     checkpoint_every: int = 1000,
     log_every: int = 50,
     deterministic: bool = False,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> LaBSE:
     """Trains a masked language model in stages, into a directory that becomes a preset.
 
