@@ -477,19 +477,14 @@ def test_progress_is_shown_where_asked(tmp_path, capfd):
         assert step in shown
 
 
-def test_json_round_trip(tmp_path):
+def test_json(tmp_path):
     report = bucc_report(plant_two(tmp_path), tmp_path)
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert BuccReport.from_dict(values) == report
     assert "BUCC.v2" in values["note"]
     first = values["results"][0]
-    assert BuccResult.from_dict(first) == report.results[0]
+    assert first == json.loads(json.dumps(report.results[0].to_dict()))
     assert first["lines"] == {"hi": 6, "en": 7, "gold": 4}
     assert first["f1"] == report.results[0].f1
-    with pytest.raises(ValueError, match="Received: task='tatoeba'"):
-        BuccResult.from_dict({"task": "tatoeba"})
-    with pytest.raises(ValueError, match="Received: task='bucc'"):
-        BuccReport.from_dict(first)
 
 
 def test_curve_goes_through_the_threshold(tmp_path):
@@ -800,7 +795,7 @@ def test_command_prints_writes_and_draws(tmp_path, capsys, monkeypatch):
     ):
         assert words in printed
     assert "test at training's threshold" in printed
-    assert BuccReport.from_dict(json.loads(scores.read_text())) == report
+    assert json.loads(scores.read_text()) == json.loads(json.dumps(report.to_dict()))
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     more = ["--pairs", "tam-en", "--scores", "distance", "--training-only"]
     assert cli.main([str(a) for a in (*arguments, *more)]) == 0

@@ -14,7 +14,6 @@ from labse_tf import cli
 from labse_tf.cli import evaluate
 from labse_tf.evaluation import (
     RetrievalResult,
-    XsimResult,
     retrieval,
     trained_codes,
     xsim,
@@ -210,7 +209,6 @@ def test_languages_that_were_not_trained_stand_apart():
     assert [c for c, row in values["languages"].items() if row["zero_shot"]] == [
         "pt-BR"
     ]
-    assert RetrievalResult.from_dict(values) == result
 
 
 def test_all_trained_or_nobody_knows():
@@ -262,7 +260,8 @@ def test_candidates_in_table_and_json():
     assert lines[3].split()[2:5] == ["1", "1", "1"]
     assert lines[5].split()[-4:] == ["3", "100.0", "100.0", "100.0"]
     assert len({len(line) for line in lines[2:4]}) == 1
-    assert RetrievalResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    candidates = result.to_dict()["languages"]["de"]["candidates"]
+    assert candidates == {"english": 2, "language": 7}
 
 
 # === xSIM ===
@@ -361,7 +360,7 @@ def test_xsim_results():
     values = json.loads(json.dumps(result.to_dict()))
     assert values["task"] == "xsim" and values["mean_error_rate"] == 0.5
     assert values["languages"]["hi"]["error_rate"] == 1.0
-    assert XsimResult.from_dict(values) == result
+    assert result.scores() == [("xSIM error rate (low is good)", 2, 0.5)]
 
 
 @pytest.mark.parametrize(

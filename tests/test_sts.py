@@ -274,9 +274,7 @@ def test_results(folder, tmp_path):
     assert result.mean_spearman == 0.625
     values = json.loads(json.dumps(result.to_dict()))
     assert values["languages"]["hi"]["name"] == "Hindi"
-    assert StsResult.from_dict(values) == result
-    with pytest.raises(ValueError, match="Received: task='bucc'"):
-        StsResult.from_dict({"task": "bucc"})
+    assert result.scores() == [("STS dev, Spearman", 2, 0.625)]
     pytest.importorskip("matplotlib")
     result.plot(tmp_path / "sts.png")
     assert png_size(tmp_path / "sts.png")[0] > 600

@@ -4,11 +4,10 @@
 `(n, D)` matrix: a model's method, a SavedModel, another library's model. Nothing
 here needs TensorFlow.
 
-`languages` is the one table of language codes of the package; `reading` reads files;
 `nearest` compares vectors; `ranking` measures any pairs, also among the millions of a
-`pool`, `xsim` aligns them by margin, `laser` has the Tatoeba files with the groups of
-languages over which the paper averages; `bucc` mines, `sts` compares with what people
-say; `report` puts all into one; `plots` draws.
+`pool`; `xsim` aligns them by margin; `tatoeba` has the Tatoeba files with the groups of
+languages over which the paper averages; `bucc` mines; `sts` correlates with human
+scores. What they return is a `result.Result`; `report` combines all of them.
 
 Shapes: N rows of the first matrix, M rows of the second, D dimensions.
 
@@ -32,6 +31,7 @@ from labse_tf.evaluation.bucc_results import (
 from labse_tf.evaluation.nearest import Encoder, translation_accuracy
 from labse_tf.evaluation.ranking import RetrievalResult, retrieval, trained_codes
 from labse_tf.evaluation.report import Report, evaluate_all
+from labse_tf.evaluation.result import Result, Score
 from labse_tf.evaluation.sts import StsResult, StsScores, read_sts, sts
 from labse_tf.evaluation.tatoeba import (
     TATOEBA_GROUPS,
@@ -65,7 +65,9 @@ __all__ = [
     "Language",
     "PublishedBucc",
     "Report",
+    "Result",
     "RetrievalResult",
+    "Score",
     "StsResult",
     "StsScores",
     "TatoebaResult",

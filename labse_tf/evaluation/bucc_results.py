@@ -11,15 +11,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from labse_tf.evaluation.bucc_files import pair_name
-from labse_tf.evaluation.reading import check_task
+from labse_tf.evaluation.result import Score
 from labse_tf.languages import language_name
 from labse_tf.plots import PrecisionRecall, plot_precision_recall
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 DIRECTIONS = ("forward", "backward")
 
@@ -132,6 +129,8 @@ class BuccResult:
     texts: tuple[int, int]
     curve: tuple[tuple[float, float], ...]
 
+    task: ClassVar[str] = "bucc"
+
     @property
     def precision(self) -> float:
         """Share of the found pairs that are right, 0 to 1; 0 where none is found."""
@@ -162,6 +161,10 @@ class BuccResult:
             return f"{self.split} at a given threshold"
         return f"{self.split} at {self.threshold_from}'s threshold"
 
+    def scores(self) -> list[Score]:
+        """F at the threshold."""
+        return BuccReport((self,)).scores()
+
     def table(self) -> str:
         """Writes the result as text, per cent, with what was published beside it."""
         return BuccReport((self,)).table()
@@ -177,7 +180,7 @@ class BuccResult:
         """
         code = self.pair.removesuffix("-en")
         return {
-            "task": "bucc",
+            "task": self.task,
             "pair": self.pair,
             "direction": self.direction,
             "score": self.score,
@@ -197,37 +200,6 @@ class BuccResult:
                 "precision": [precision for _, precision in self.curve],
             },
         }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Makes a result from what `to_dict` gave.
-
-        Args:
-            values: the dict, from JSON for instance.
-
-        Returns:
-            The result.
-
-        Raises:
-            ValueError: `values` does not come from `to_dict` of this class.
-        """
-        check_task(cls, "bucc", values)
-        code = values["pair"].removesuffix("-en")
-        lines, texts, curve = values["lines"], values["texts"], values["curve"]
-        return cls(
-            pair=values["pair"],
-            direction=values["direction"],
-            score=values["score"],
-            split=values["split"],
-            threshold=values["threshold"],
-            threshold_from=values["threshold_from"],
-            found=values["found"],
-            right=values["right"],
-            gold=values["gold"],
-            lines=(lines[code], lines["en"], lines["gold"]),
-            texts=(texts[code], texts["en"]),
-            curve=tuple(zip(curve["recall"], curve["precision"], strict=True)),
-        )
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws precision over recall with the threshold marked.
@@ -254,6 +226,8 @@ class BuccReport:
     """
 
     results: tuple[BuccResult, ...]
+
+    task: ClassVar[str] = "bucc report"
 
     def find(
         self,
@@ -283,6 +257,14 @@ class BuccReport:
             if key == wanted:
                 return result
         raise KeyError(wanted)
+
+    def scores(self) -> list[Score]:
+        """Mean F over the pairs, for each split, direction and score."""
+        groups: dict[str, list[float]] = {}
+        for result in self.results:
+            title = f"BUCC {result.set_name}, {result.direction}, {result.score}: F"
+            groups.setdefault(title, []).append(result.f1)
+        return [Score(name, len(f1), sum(f1) / len(f1)) for name, f1 in groups.items()]
 
     def table(self) -> str:
         """Writes the paper's table as text, per cent, a block a pair.
@@ -328,7 +310,7 @@ class BuccReport:
         pairs = {result.pair for result in self.results}
         comparable = {result.pair for result in self.results if result.comparable}
         return {
-            "task": "bucc report",
+            "task": self.task,
             "note": NOT_MTEB.replace("\n", " "),
             "results": [result.to_dict() for result in self.results],
             "published": [
@@ -337,22 +319,6 @@ class BuccReport:
                 if row.pair in pairs
             ],
         }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Makes a report from what `to_dict` gave.
-
-        Args:
-            values: the dict, from JSON for instance.
-
-        Returns:
-            The report.
-
-        Raises:
-            ValueError: `values` does not come from `to_dict` of this class.
-        """
-        check_task(cls, "bucc report", values)
-        return cls(tuple(BuccResult.from_dict(row) for row in values["results"]))
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws precision over recall, a panel a pair, with the thresholds marked.

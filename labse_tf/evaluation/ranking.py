@@ -16,7 +16,7 @@ import numpy as np
 
 from labse_tf.evaluation.nearest import DistinctRows, Encoder, first_shares
 from labse_tf.evaluation.pool import Pool, Queries, checked_pools, stream
-from labse_tf.evaluation.reading import check_task
+from labse_tf.evaluation.result import Score
 from labse_tf.languages import language_code, language_name
 from labse_tf.mining import BothWays, neighbors_both_ways
 from labse_tf.plots import plot_bars
@@ -118,6 +118,15 @@ class RetrievalResult:
             for name, codes in self._groups().items()
             if name and codes
         }
+
+    def scores(self) -> list[Score]:
+        """The mean accuracy, and those of the trained and zero-shot languages."""
+        rows = [Score("accuracy", len(self.forward), self.mean_accuracy)]
+        groups = {name: len(codes) for name, codes in self._groups().items()}
+        means = self.training_means
+        if len(means) > 1:
+            rows += [Score(f"accuracy, {g}", groups[g], m) for g, m in means.items()]
+        return rows
 
     def _groups(self) -> dict[str, list[str]]:
         """Languages, best first: all under "", or the trained ones and the others."""
@@ -224,41 +233,6 @@ class RetrievalResult:
             values["trained"] = list(self.trained)
             values["training_means"] = self.training_means
         return {**values, "languages": languages}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Makes a result from what `to_dict` gave.
-
-        Args:
-            values: the dict, from JSON for instance.
-
-        Returns:
-            The result.
-
-        Raises:
-            ValueError: `values` does not come from `to_dict` of this class.
-        """
-        check_task(cls, cls.task, values)
-        rows = values["languages"]
-        candidates = {
-            code: (row["candidates"]["english"], row["candidates"]["language"])
-            for code, row in rows.items()
-            if "candidates" in row
-        }
-        trained = values.get("trained")
-        return cls(
-            forward={code: row["forward"] for code, row in rows.items()},
-            backward={code: row["backward"] for code, row in rows.items()},
-            counts={code: row["pairs"] for code, row in rows.items()},
-            trained=None if trained is None else tuple(trained),
-            candidates=candidates or None,
-            **cls._further(values),
-        )
-
-    @classmethod
-    def _further(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What else a class of results takes out of a dict."""
-        return {}
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws a horizontal bar a language, best on top, zero-shot ones apart.

@@ -11,9 +11,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 
 def read_text(path: Path) -> str:
@@ -141,21 +139,3 @@ def shorten(text: str) -> str:
     """
     shown = repr(text)
     return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-def check_task(cls: type, task: str, values: Mapping[str, Any]) -> None:
-    """Refuses a dict that another class has written.
-
-    Args:
-        cls: The class that is to be made of it.
-        task: What its `to_dict` writes under `"task"`.
-        values: The dict.
-
-    Raises:
-        ValueError: If the task is another.
-    """
-    if values.get("task") != task:
-        raise ValueError(
-            f"values must come from {cls.__name__}.to_dict and have the task {task!r}. "
-            f"Received: task={values.get('task')!r}"
-        )

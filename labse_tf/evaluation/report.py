@@ -21,11 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from labse_tf.evaluation.bucc import bucc_report
 from labse_tf.evaluation.bucc_files import find_bucc_files, read_bucc
-from labse_tf.evaluation.bucc_results import BuccReport
 from labse_tf.evaluation.nearest import Encoder, first_shares
 from labse_tf.evaluation.ranking import (
     RetrievalResult,
@@ -34,6 +31,7 @@ from labse_tf.evaluation.ranking import (
     trained_codes,
 )
 from labse_tf.evaluation.reading import read_pairs
+from labse_tf.evaluation.result import Result
 from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
 from labse_tf.evaluation.tatoeba import TatoebaResult, tatoeba_pairs
 from labse_tf.evaluation.xsim import XsimResult, xsim_shares
@@ -60,8 +58,6 @@ _NAMES = {
     "sts": re.compile(r"stsb-.+-(train|dev|test)\.csv(\.gz)?"),
 }
 _NEIGHBORS = 4  # of xSIM's margin, as in LASER
-
-Result = RetrievalResult | BuccReport | StsResult
 
 
 class Part(NamedTuple):
@@ -98,28 +94,11 @@ class Measured(NamedTuple):
         Returns:
             Name of the part, of the measure, number of languages, per cent.
         """
-        rows = []
-        for name, result in self.results.items():
-            if isinstance(result, BuccReport):
-                rows += _bucc_scores(result)
-            elif isinstance(result, StsResult):
-                title = f"STS {result.split}, Spearman"
-                rows.append((title, len(result.languages), result.mean_spearman))
-            elif isinstance(result, XsimResult):
-                languages = len(result.forward)
-                title = "xSIM error rate (low is good)"
-                rows.append((title, languages, result.mean_error_rate))
-            else:
-                rows.append((name, len(result.forward), result.mean_accuracy))
-                groups = {"trained": len(result.forward) - len(result.zero_shot)}
-                groups["zero-shot"] = len(result.zero_shot)
-                means = result.training_means
-                rows += [
-                    (f"{name}, {group}", groups[group], mean)
-                    for group, mean in means.items()
-                    if len(means) > 1
-                ]
-        return [(self.part.name, name, n, 100 * value) for name, n, value in rows]
+        return [
+            (self.part.name, measure, languages, 100 * mean)
+            for result in self.results.values()
+            for measure, languages, mean in result.scores()
+        ]
 
 
 @dataclass(frozen=True)
@@ -209,11 +188,11 @@ class Report:
                 f"{KINDS[part.kind]}, {seconds:.0f} s.",
                 "",
             ]
-            for name, result in results.items():
+            # One plot per part: that of xSIM would be the first one upside down.
+            picture = re.sub(r"[^A-Za-z0-9.]+", "-", part.name) + ".png"
+            for number, (name, result) in enumerate(results.items()):
                 lines += ["```text", result.table(), "```", ""]
-                # xSIM's plot would be the first one upside down.
-                if not isinstance(result, XsimResult):
-                    picture = re.sub(r"[^A-Za-z0-9.]+", "-", part.name) + ".png"
+                if not number:
                     result.plot(folder / picture)
                     lines += [f"![{part.name}, {name}]({picture})", ""]
         text = "\n".join(lines).rstrip() + "\n"
@@ -480,15 +459,6 @@ def _mining(part: Part) -> Measure:
         return {"mining": bucc_report(run.encode, part.folder, progress=run.progress)}
 
     return measure
-
-
-def _bucc_scores(report: BuccReport) -> list[tuple[str, int, float]]:
-    """Mean F over the pairs, a row a split, direction and score."""
-    groups: dict[str, list[float]] = {}
-    for result in report.results:
-        title = f"BUCC {result.set_name}, {result.direction}, {result.score}: F"
-        groups.setdefault(title, []).append(result.f1)
-    return [(title, len(f1), float(np.mean(f1))) for title, f1 in groups.items()]
 
 
 def _similarity(part: Part) -> Measure:

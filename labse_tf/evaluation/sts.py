@@ -17,12 +17,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
-from labse_tf.evaluation.reading import check_task, read_csv, shorten
+from labse_tf.evaluation.reading import read_csv, shorten
+from labse_tf.evaluation.result import Score
 from labse_tf.languages import language_code, language_name
 from labse_tf.mining import unit_rows
 from labse_tf.plots import plot_bars
@@ -69,6 +70,8 @@ class StsResult:
     languages: dict[str, StsScores]
     split: str | None = None
 
+    task: ClassVar[str] = "sts"
+
     @property
     def spearman(self) -> dict[str, float]:
         """Spearman's correlation of the cosines, by language."""
@@ -78,6 +81,11 @@ class StsResult:
     def mean_spearman(self) -> float:
         """Mean of `spearman` over the languages, each with the same weight."""
         return float(np.mean(list(self.spearman.values())))
+
+    def scores(self) -> list[Score]:
+        """The mean of Spearman's correlation."""
+        measure = f"STS {self.split}, Spearman" if self.split else "STS, Spearman"
+        return [Score(measure, len(self.languages), self.mean_spearman)]
 
     def table(self) -> str:
         """Writes the result as text, correlations times 100, best language first.
@@ -119,7 +127,7 @@ class StsResult:
             "pearson_angular"}}}`.
         """
         return {
-            "task": "sts",
+            "task": self.task,
             "split": self.split,
             "mean_spearman": self.mean_spearman,
             "languages": {
@@ -127,26 +135,6 @@ class StsResult:
                 for code, scores in self.languages.items()
             },
         }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StsResult:
-        """Makes a result from what `to_dict` gave.
-
-        Args:
-            values: the dict, from JSON for instance.
-
-        Returns:
-            The result.
-
-        Raises:
-            ValueError: `values` does not come from `to_dict`.
-        """
-        check_task(cls, "sts", values)
-        languages = {
-            code: StsScores(*(row[field] for field in StsScores._fields))
-            for code, row in values["languages"].items()
-        }
-        return cls(languages, values["split"])
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws a horizontal bar a language, best on top.

@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from labse_tf.evaluation.ranking import (
     searched,
     trained_codes,
 )
+from labse_tf.evaluation.result import Score
 from labse_tf.mining import MARGINS, BothWays, mine_from_neighbors
 from labse_tf.progress import Progress, progress_bar
 
@@ -60,6 +61,11 @@ class XsimResult(RetrievalResult):
         """Mean over all measured languages, each with the same weight."""
         return 1 - self.mean_accuracy
 
+    def scores(self) -> list[Score]:
+        """The mean error rate."""
+        measure = "xSIM error rate (low is good)"
+        return [Score(measure, len(self.forward), self.mean_error_rate)]
+
     def _shown(self, accuracy: float) -> float:
         return 1 - accuracy
 
@@ -92,10 +98,6 @@ class XsimResult(RetrievalResult):
             "mean_error_rate": self.mean_error_rate,
             **values,
         }
-
-    @classmethod
-    def _further(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: values[name] for name in ("margin", "k", "match")}
 
 
 def xsim(

@@ -1,0 +1,45 @@
+"""What every result of a test offers: its means, a table, a dict and a plot."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+
+class Score(NamedTuple):
+    """A mean over languages, one row of a report's summary.
+
+    Attributes:
+        measure: Its name, such as `"accuracy, zero-shot"`.
+        languages: Number of languages.
+        mean: 0 to 1, or -1 to 1 for correlations.
+    """
+
+    measure: str
+    languages: int
+    mean: float
+
+
+class Result(Protocol):
+    """A result that `labse-tf evaluate` prints and a report contains.
+
+    `RetrievalResult`, `TatoebaResult`, `XsimResult`, `BuccResult`, `BuccReport` and
+    `StsResult` are results.
+
+    Attributes:
+        task: Name of the test, as in `to_dict()["task"]`.
+    """
+
+    task: ClassVar[str]
+
+    def scores(self) -> list[Score]:
+        """The means, the most important one first."""
+
+    def table(self) -> str:
+        """The result as text, in per cent or correlations times 100."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as a dict for `json.dump`."""
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws the result into a PNG file; needs matplotlib."""
