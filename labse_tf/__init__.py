@@ -40,6 +40,7 @@ _MODULES = frozenset(
         "cpu_kernels",
         "data",
         "distribute",
+        "doctor",
         "duplicates",
         "encoders",
         "evaluation",

@@ -13,9 +13,7 @@ import pytest
 
 from helpers.paths import ROOT
 from labse_tf.cli.doctor import report
-from labse_tf.doctor import environment
-from labse_tf.doctor.diagnosis import LEVELS, diagnose
-from labse_tf.doctor.environment import Facts, Module
+from labse_tf.doctor import LEVELS, Facts, Module, diagnose, diagnosis, environment
 
 PACKAGES = {
     "tensorflow": "2.21.0",
@@ -441,6 +439,12 @@ def test_what_follows_from_a_broken_tensorflow_is_not_told_again() -> None:
 
 def test_a_custom_build_without_avx_that_works_is_no_error() -> None:
     assert diagnose(changed(cpu_flags=frozenset({"sse2"}))) == []
+
+
+def test_facts_are_gathered_where_none_are_given(monkeypatch) -> None:
+    made_up = Facts(packages={"tensorflow": "2.21.0", "tensorflow-tpu": "2.20.0"})
+    monkeypatch.setattr(diagnosis, "gather", lambda: made_up)
+    assert diagnose() == diagnose(made_up) != []
 
 
 # === Real environments ===

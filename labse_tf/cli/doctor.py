@@ -1,4 +1,4 @@
-"""The command doctor."""
+"""The command `doctor`: prints the facts and findings of `labse_tf.doctor`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from typing import Any
 from labse_tf import __version__
 from labse_tf.cli.arguments import add_json, command
 from labse_tf.cli.output import write_json
-from labse_tf.doctor.diagnosis import Finding, diagnose
-from labse_tf.doctor.environment import Facts, Module, gather
-
-# === Command ===
+from labse_tf.doctor import Facts, Finding, Module, diagnose, gather
 
 
 def add_command(commands: Any) -> None:

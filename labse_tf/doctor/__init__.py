@@ -1,1 +1,17 @@
-"""Doctor: what an environment has (`environment`) and what follows (`diagnosis`)."""
+"""Doctor: what is installed, what will fail, and what to do about it.
+
+`environment` gathers facts about this machine, `diagnosis` derives findings from them.
+Neither imports TensorFlow or Keras into this process.
+
+Example:
+    >>> from labse_tf import doctor
+    >>> for finding in doctor.diagnose():  # doctest: +SKIP
+    ...     print(finding.level, finding.title, finding.advice)
+"""
+
+from __future__ import annotations
+
+from labse_tf.doctor.diagnosis import LEVELS, Finding, diagnose
+from labse_tf.doctor.environment import Facts, Module, gather
+
+__all__ = ["LEVELS", "Facts", "Finding", "Module", "diagnose", "gather"]

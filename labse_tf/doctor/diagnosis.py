@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from labse_tf.doctor.environment import TENSORFLOWS, Facts, Module
+from labse_tf.doctor.environment import TENSORFLOWS, Facts, Module, gather
 
 # === Findings ===
 
@@ -47,18 +47,18 @@ class Finding:
     advice: str
 
 
-def diagnose(facts: Facts) -> list[Finding]:
+def diagnose(facts: Facts | None = None) -> list[Finding]:
     """Judges an environment.
 
     Args:
-        facts: As `gather` returns them, or made up.
+        facts: As `gather` returns them; `None` gathers those of this environment,
+            which takes as long as importing TensorFlow.
 
     Returns:
         Findings, the worst first; none where all is well.
 
     Example:
-        >>> from labse_tf.cli.doctor import diagnose
-        >>> from labse_tf.doctor.environment import Facts
+        >>> from labse_tf.doctor import Facts, diagnose
         >>> both = {"tensorflow": "2.21.0", "tensorflow-tpu": "2.20.0"}
         >>> print(diagnose(Facts(packages=both))[0].title)
         tensorflow and tensorflow-tpu are installed over each other
@@ -74,7 +74,8 @@ def diagnose(facts: Facts) -> list[Finding]:
         _gpu,
         _processor_and_messages,
     )
-    found = [finding for rule in rules for finding in rule(facts)]
+    known = gather() if facts is None else facts
+    found = [finding for rule in rules for finding in rule(known)]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
