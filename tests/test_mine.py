@@ -38,7 +38,7 @@ def encode(sentences: list[str]) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def model(monkeypatch) -> None:
     for module in (mine, filter):
-        monkeypatch.setattr(module, "encoder", lambda name, dtype: encode)
+        monkeypatch.setattr(module, "open_encoder", lambda name, dtype: encode)
 
 
 def sentences(count: int, seed: int) -> list[str]:
@@ -138,14 +138,14 @@ def test_a_stopped_mine_goes_on_and_ends_as_one_undisturbed(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return encode(sentences)
 
-    monkeypatch.setattr(mine, "encoder", lambda name, dtype: stops)
+    monkeypatch.setattr(mine, "open_encoder", lambda name, dtype: stops)
     assert run("mine", left, right, "-o", output) == 130
     assert not output.exists() and (tmp_path / "pairs.tsv.work").is_dir()
     first = sum(encoded[:-1])
     encoded.clear()
     monkeypatch.setattr(
         mine,
-        "encoder",
+        "open_encoder",
         lambda name, dtype: lambda s: (encoded.append(len(s)), encode(s))[1],
     )
     assert run("mine", left, right, "-o", output) == 0
