@@ -17,7 +17,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from labse_tf.beam import cleaning, embedding, preparing, words
 from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences
 from labse_tf.cli import run_command
-from labse_tf.cli.arguments import add_case, add_model, add_text, command
+from labse_tf.cli.arguments import (
+    DEFAULT_MODEL,
+    add_case,
+    add_model,
+    add_output,
+    add_text,
+    command,
+)
 from labse_tf.cli.clean import add_rules, rules_of
 from labse_tf.cli.output import print_table
 from labse_tf.cli.prepare import add_shards, tokenizer_of
@@ -71,11 +78,8 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="DIR",
-        help=f"new or empty, local or such as gs://bucket/folder: {what}",
+    add_output(
+        parser, "DIR", f"new or empty, local or such as gs://bucket/folder: {what}"
     )
 
 
@@ -260,7 +264,7 @@ def _add_embed(commands: Any) -> None:
         metavar="FILE",
         help="one sentence a line, UTF-8, plain or .gz",
     )
-    add_model(parser)
+    add_model(parser, "encoder", default=DEFAULT_MODEL)
     _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt of n lines")
     _add_shard_size(parser, embedding.SHARD_SIZE, "lines")
     _add_pipeline(parser)

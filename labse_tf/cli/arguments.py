@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-# Of the commands that need none to be named.
 DEFAULT_MODEL = "labse-mini"
 
-_MODEL_HELP = (
-    "a shipped name, a preset directory, a Hugging Face directory or a SavedModel"
+MODELS = (
+    "a shipped name, a preset or Hugging Face directory, a SavedModel, or a BERT "
+    "checkpoint"
 )
 
 
@@ -83,16 +83,39 @@ def add_on_error(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """The model, needed where there is no default."""
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """`--model` and `--dtype` of a command that embeds text."""
+    add_model(parser, "encoder", default=DEFAULT_MODEL)
+    add_dtype(parser)
+
+
+def add_model(parser: Any, purpose: str, *, default: str | None = None) -> None:
+    """`--model`, which takes the same kinds of models in every command.
+
+    Args:
+        parser: The parser, or a group of its arguments.
+        purpose: What the command uses the model for, "encoder".
+        default: The model where none is given.
+    """
+    ending = f" (default: {default})" if default else ""
     parser.add_argument(
         "--model",
-        required=default is None,
         default=default,
         metavar="MODEL",
-        help=_MODEL_HELP + (f" (default: {default})" if default else ""),
+        help=f"{purpose}: {MODELS}{ending}",
     )
-    add_dtype(parser)
+
+
+def add_model_by_place(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """`MODEL` before the flags, or `--model MODEL` as in all other commands."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        metavar="MODEL",
+        help="the same as --model MODEL",
+    )
+    add_model(parser, purpose)
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +143,34 @@ def add_margin(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output(
+    parser: argparse.ArgumentParser,
+    metavar: str,
+    help: str,
+    *,
+    required: bool = True,
+    default: str | None = None,
+) -> None:
+    """`-o` or `--output`: what the command makes."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=required and default is None,
+        default=default,
+        metavar=metavar,
+        help=help + (f" (default: {default})" if default else ""),
+    )
+
+
+def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
+    """`--plot`: a picture of the results."""
+    parser.add_argument(
+        "--plot",
+        metavar="FILE.png",
+        help=f"draw {help} (pip install 'labse-tf[plots]')",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Where results go beside standard output."""
+    """`--json`: the results for programs."""
     parser.add_argument("--json", metavar="FILE", help="write the results there too")

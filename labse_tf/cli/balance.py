@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from labse_tf.cli.arguments import add_json, add_text, command
+from labse_tf.cli.arguments import add_json, add_plot, add_text, command
 from labse_tf.cli.output import load, print_table, say_skipped, write_json
 
 
@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
         help="pairs drawn in all, steps times batch size (default: as many as there "
         "are)",
     )
-    parser.add_argument("--plot", metavar="FILE.png", help="shares before and after")
+    add_plot(parser, "shares before and after")
     add_json(parser)
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import add_json, add_text, command
+from labse_tf.cli.arguments import add_json, add_output, add_text, command
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ def add_command(commands: Any) -> None:
         "labse-tf clean corpus/ app.hi.po --held-out tatoeba/ --output cleaned",
     )
     add_text(parser)
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="en-XX.tsv.gz of each language, and what each rule left out, with "
+    add_output(
+        parser,
+        "DIR",
+        "en-XX.tsv.gz of each language, and what each rule left out, with "
         "examples: cleaning.md, cleaning.json",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DIR")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from labse_tf.cli.arguments import (
+    add_model_by_place,
+    add_output,
     command,
 )
 from labse_tf.cli.output import print_table
@@ -25,15 +27,11 @@ def add_command(commands: Any) -> None:
         "labse-tf convert sentence-transformers-dir --output my-model, or: labse-tf "
         "convert my-model --storage int8 --output my-model-int8",
     )
-    parser.add_argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help="a shipped name or a preset directory; a Hugging Face directory, a "
-        "SavedModel of TF Hub or a BERT checkpoint; or the name of a published model "
-        "to download (--list names them)",
+    add_model_by_place(
+        parser,
+        "model to convert, also the name of a published one to download, see --list",
     )
-    parser.add_argument("-o", "--output", metavar="DIR", help="new or empty")
+    add_output(parser, "DIR", "new or empty", required=False)
     parser.add_argument(
         "--to",
         default="preset",

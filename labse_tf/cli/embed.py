@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli.arguments import add_model, command
+from labse_tf.cli.arguments import add_encoder, add_output, command
 from labse_tf.cli.models import open_encoder
 from labse_tf.files import atomic_file
 
@@ -24,10 +24,8 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "file", metavar="FILE", help="one sentence a line, UTF-8, plain or .gz"
     )
-    add_model(parser)
-    parser.add_argument(
-        "--output", required=True, metavar="FILE.npy", help="float32 (lines, D)"
-    )
+    add_encoder(parser)
+    add_output(parser, "FILE.npy", "float32 (lines, D)")
 
 
 def _embed(options: argparse.Namespace) -> None:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labse_tf.cli.arguments import add_json, add_margin, add_model, add_text, command
+from labse_tf.cli.arguments import (
+    add_encoder,
+    add_json,
+    add_margin,
+    add_output,
+    add_plot,
+    add_text,
+    command,
+)
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import load, say_skipped, write_json
 
@@ -39,7 +47,7 @@ def add_command(commands: Any) -> None:
     tatoeba.add_argument(
         "folder", metavar="DIR", help="with tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng"
     )
-    add_model(tatoeba)
+    add_encoder(tatoeba)
     tatoeba.add_argument(
         "--languages",
         nargs="+",
@@ -66,7 +74,7 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plot", metavar="FILE.png", help="bar chart a language")
+    add_plot(parser, "one bar per language")
     add_json(parser)
 
 
@@ -136,7 +144,7 @@ def _add_retrieval(tests: Any) -> None:
         "labse-tf evaluate retrieval un/en-fr.tsv --model my-model --pool un.en.txt",
     )
     add_text(parser)
-    add_model(parser)
+    add_encoder(parser)
     parser.add_argument(
         "--pool",
         nargs="+",
@@ -278,7 +286,7 @@ def _add_xsim(tests: Any) -> None:
         "labse-tf evaluate xsim dev/en-hi.tsv dev/en-ta.tsv --model my-model",
     )
     add_text(parser)
-    add_model(parser)
+    add_encoder(parser)
     add_margin(parser)
     parser.add_argument(
         "--match",
@@ -320,7 +328,7 @@ def _add_sts(tests: Any) -> None:
     parser.add_argument(
         "folder", metavar="DIR", help="with stsb-XX-{dev,test}.csv, plain or .gz"
     )
-    add_model(parser)
+    add_encoder(parser)
     parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these")
     parser.add_argument(
         "--split",
@@ -359,12 +367,11 @@ def _add_all(tests: Any) -> None:
         help="with files of Tatoeba, en-XX.tsv, BUCC or STS in it or anywhere below; "
         "folders named corpus, train or training are left out",
     )
-    add_model(parser)
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="for report.md, report.json and the plots; appears when all is measured",
+    add_encoder(parser)
+    add_output(
+        parser,
+        "DIR",
+        "for report.md, report.json and the plots; appears when all is measured",
     )
     parser.add_argument(
         "--only", nargs="+", metavar="PART", help="folders below DIR, such as dev/news"
@@ -407,7 +414,7 @@ def _add_bucc(tests: Any) -> None:
         metavar="DIR",
         help="with XX-en.training.{XX,en,gold}, plain or .gz, or its folders XX-en",
     )
-    add_model(parser)
+    add_encoder(parser)
     parser.add_argument(
         "--pairs",
         nargs="+",
@@ -426,9 +433,7 @@ def _add_bucc(tests: Any) -> None:
         action="store_true",
         help="leave out the test set, where training's threshold is used",
     )
-    parser.add_argument(
-        "--plot", metavar="FILE.png", help="precision over recall, a panel a pair"
-    )
+    add_plot(parser, "precision over recall, one panel per pair")
     add_json(parser)
 
 

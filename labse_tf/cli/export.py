@@ -9,6 +9,8 @@ from typing import Any
 from labse_tf.cli.arguments import (
     add_dtype,
     add_json,
+    add_model,
+    add_output,
     command,
 )
 from labse_tf.cli.output import write_json
@@ -26,12 +28,8 @@ def add_command(commands: Any) -> None:
         "write a SavedModel for TF Hub and TF Serving, preprocessing inside",
         "labse-tf export --model my-model --output serving/1",
     )
-    parser.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="a shipped name, a preset directory or a Hugging Face directory",
-    )
-    parser.add_argument("--output", metavar="DIR", help="for TF Serving NAME/VERSION")
+    add_model(parser, "model to export")
+    add_output(parser, "DIR", "for TF Serving NAME/VERSION", required=False)
     parser.add_argument(
         "--check",
         metavar="PATH",

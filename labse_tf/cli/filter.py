@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labse_tf.cli.arguments import (
-    DEFAULT_MODEL,
+    add_encoder,
     add_json,
-    add_model,
+    add_output,
+    add_plot,
     command,
 )
 from labse_tf.cli.models import open_encoder
@@ -41,14 +42,8 @@ def add_command(commands: Any) -> None:
         help="the last two columns are the sentences, as en-XX.tsv and the output of "
         "mine; UTF-8, plain or .gz",
     )
-    add_model(parser, default=DEFAULT_MODEL)
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FILE.tsv",
-        help="the lines that are kept, as they are",
-    )
+    add_encoder(parser)
+    add_output(parser, "FILE.tsv", "the lines that are kept, as they are")
     rule = parser.add_mutually_exclusive_group(required=True)
     rule.add_argument(
         "--threshold", type=float, metavar="COSINE", help="lowest cosine that is kept"
@@ -71,7 +66,7 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="put the cosine in front of each line",
     )
-    parser.add_argument("--plot", metavar="FILE.png", help="histogram of the cosines")
+    add_plot(parser, "a histogram of the cosines")
     add_json(parser)
 
 

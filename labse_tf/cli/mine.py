@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import (
-    DEFAULT_MODEL,
+    add_encoder,
     add_json,
     add_margin,
-    add_model,
+    add_output,
     command,
 )
 from labse_tf.cli.models import open_encoder
@@ -39,13 +39,11 @@ def add_command(commands: Any) -> None:
             metavar=f"{name.upper()}.txt",
             help="one sentence a line, UTF-8, plain or .gz; each text counts once",
         )
-    add_model(parser, default=DEFAULT_MODEL)
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FILE.tsv",
-        help="score, line numbers and texts of each pair, best first, tabs between",
+    add_encoder(parser)
+    add_output(
+        parser,
+        "FILE.tsv",
+        "score, line numbers and texts of each pair, best first, tabs between",
     )
     add_margin(parser)
     parser.add_argument(

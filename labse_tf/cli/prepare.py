@@ -6,7 +6,14 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import add_case, add_json, add_text, command
+from labse_tf.cli.arguments import (
+    add_case,
+    add_json,
+    add_model,
+    add_output,
+    add_text,
+    command,
+)
 from labse_tf.cli.output import load, say_counts, say_skipped, write_json
 from labse_tf.encoders import load_model
 
@@ -33,11 +40,9 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
     """Where prepared pairs go and how."""
     tokenizer = parser.add_mutually_exclusive_group(required=True)
     tokenizer.add_argument("--vocab", metavar="FILE", help="of a new model")
-    tokenizer.add_argument("--model", metavar="MODEL", help="with its tokenizer")
+    add_model(tokenizer, "model whose tokenizer to use")
     add_case(parser)
-    parser.add_argument(
-        "--output", required=True, metavar="DIR", help="local, or gs://bucket/folder"
-    )
+    add_output(parser, "DIR", "local, or gs://bucket/folder")
     parser.add_argument(
         "--format",
         nargs="+",

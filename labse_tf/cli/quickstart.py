@@ -9,6 +9,7 @@ from labse_tf.cli.arguments import (
     PAIRS_HELP,
     add_json,
     add_on_error,
+    add_output,
     command,
 )
 from labse_tf.cli.output import write_json
@@ -27,7 +28,7 @@ def add_command(commands: Any) -> None:
         "learn, train, measure, export and serve a small encoder in minutes",
         "labse-tf quickstart --output labse-quickstart",
     )
-    parser.add_argument("--output", default="labse-quickstart", metavar="DIR")
+    add_output(parser, "DIR", "for model and SavedModel", default="labse-quickstart")
     parser.add_argument(
         "--pairs", nargs="+", metavar="FILE", help="your own; " + PAIRS_HELP
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from labse_tf.cli.arguments import (
     add_case,
+    add_output,
 )
 from labse_tf.recipes import (
     BaseRecipe,
@@ -31,9 +32,7 @@ def with_steps(recipe: _R, steps: int) -> _R:
 
 def add_run(parser: argparse.ArgumentParser, recipes: Mapping[str, Any]) -> None:
     """The arguments of a command that trains."""
-    parser.add_argument(
-        "--output", required=True, metavar="DIR", help="a preset when the run ends"
-    )
+    add_output(parser, "DIR", "a preset when the run ends")
     about = "; ".join(f"{name}: {named.about}" for name, named in recipes.items())
     parser.add_argument(
         "--recipe",

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import DEFAULT_MODEL, add_json, add_model, command
+from labse_tf.cli.arguments import add_encoder, add_json, command
 from labse_tf.cli.embed import _filled_lines
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import write_json
@@ -32,7 +32,7 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="one sentence a line, UTF-8, plain or .gz",
     )
-    add_model(parser, default=DEFAULT_MODEL)
+    add_encoder(parser)
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="lines to print (default 5)"
     )

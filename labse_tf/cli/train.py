@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import (
+    add_model,
     add_text,
     command,
 )
@@ -42,12 +43,7 @@ def add_command(commands: Any) -> None:
     )
     add_text(parser)
     start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="go on from this model: a shipped name, a preset, a Hugging Face "
-        "directory, a SavedModel of TF Hub or a BERT checkpoint",
-    )
+    add_model(start, "model to start from")
     start.add_argument("--vocab", metavar="FILE", help="a new model with this one")
     add_run(parser, RECIPES)
     parser.add_argument(

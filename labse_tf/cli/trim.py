@@ -8,7 +8,9 @@ from typing import Any
 from labse_tf.cli.arguments import (
     PAIRS_HELP,
     add_json,
+    add_model_by_place,
     add_on_error,
+    add_output,
     command,
 )
 from labse_tf.cli.convert import STORAGES
@@ -25,9 +27,7 @@ def add_command(commands: Any) -> None:
         "labse-tf trim labse-nano --corpus en-hi.tsv en-ta.tsv.gz -o nano-hi-ta, or "
         "without text: labse-tf trim labse-nano --languages hi ta -o nano-hi-ta",
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="a shipped name or a preset directory"
-    )
+    add_model_by_place(parser, "model to trim")
     parser.add_argument(
         "--corpus",
         nargs="+",
@@ -53,7 +53,7 @@ def add_command(commands: Any) -> None:
         default=True,
         help="keep English too (default: yes)",
     )
-    parser.add_argument("-o", "--output", required=True, metavar="DIR")
+    add_output(parser, "DIR", "a preset")
     parser.add_argument(
         "--min-count",
         type=int,
@@ -88,6 +88,8 @@ def add_command(commands: Any) -> None:
 def _trim(options: argparse.Namespace) -> None:
     from labse_tf import data, trimming
 
+    if options.model is None:
+        raise ValueError("trim needs MODEL or --model MODEL. Received: neither")
     if not options.corpus and not options.languages:
         raise ValueError("trim needs --corpus or --languages. Received: neither")
     skipped = data.SkipReport()

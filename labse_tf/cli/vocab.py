@@ -10,6 +10,7 @@ from typing import Any
 from labse_tf.cli.arguments import (
     add_case,
     add_json,
+    add_output,
     add_text,
     command,
 )
@@ -32,7 +33,7 @@ def add_command(commands: Any) -> None:
         help="the files are words that `python -m labse_tf.beam count-words` counted",
     )
     parser.add_argument("--size", type=int, required=True, metavar="N")
-    parser.add_argument("--output", required=True, metavar="FILE")
+    add_output(parser, "FILE", "the vocabulary, one token per line")
     parser.add_argument(
         "--smoothing",
         type=float,
