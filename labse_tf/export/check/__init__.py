@@ -9,7 +9,7 @@ vectors. All are reusable SavedModels
 (https://www.tensorflow.org/hub/reusable_saved_models).
 
 `inputs` reads the interface and makes batches. `subject` is the model that is checked.
-The checks are in `calls`, `outputs`, `subobjects`, `training`, `served` and `cost`.
+The checks are in `calls`, `training`, `served` and `cost`.
 `elsewhere` runs in another process, `operations` lists what a server can run,
 `conformance` is the report.
 
@@ -22,14 +22,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from labse_tf.export.check import (
-    calls,
-    cost,
-    outputs,
-    served,
-    subobjects,
-    training,
-)
+from labse_tf.export.check import calls, cost, served, training
 from labse_tf.export.check.conformance import ConformanceReport
 from labse_tf.export.check.inputs import load_object
 from labse_tf.export.check.subject import Subject
@@ -110,27 +103,27 @@ def check_saved_model(
 def _run_checks(subject: Subject) -> None:
     """Runs all checks, in the order of the report."""
     calls.check_calls(subject)
-    result, error = subject.run(subject.batch)
-    if result is None:
+    outputs, error = subject.run(subject.batch)
+    if outputs is None:
         subject.add("outputs", "fail", f"the call fails: {error}")
         served.check_operations(subject)
         cost.check_size(subject)
         return
     vectors = subject.interface.name != "preprocessor"
-    outputs.check_outputs(subject, result)
+    calls.check_outputs(subject, outputs)
     calls.check_batch_size(subject)
     if vectors:
-        outputs.check_unit_length(subject, result)
-        outputs.check_batch_mates(subject, result)
+        calls.check_unit_length(subject, outputs)
+        calls.check_batch_mates(subject, outputs)
     else:
-        outputs.check_batch_mates_of_ids(subject, result)
-        subobjects.check_subobjects(subject, result)
+        calls.check_batch_mates_of_ids(subject, outputs)
+        calls.check_subobjects(subject, outputs)
     elsewhere = served.run_elsewhere(subject)
     cost.check_padding(subject, elsewhere.get("widths", {}))
-    calls.check_inference(subject, result)
-    served.check_signature(subject, result)
-    served.check_moved(subject, result, elsewhere)
-    served.check_session(subject, result, elsewhere)
+    calls.check_inference(subject, outputs)
+    served.check_signature(subject, outputs)
+    served.check_moved(subject, outputs, elsewhere)
+    served.check_session(subject, outputs, elsewhere)
     # After all comparisons of vectors: training moves the averages of some layers.
     if vectors:
         training.check_training(subject)
