@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf import presets
 from labse_tf.saved_model import SAVED_MODEL, load_saved_model
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ def layout_of(path: str | Path) -> str | None:
         `"preset"`, `"huggingface"`, `"saved_model"`, `"bert_checkpoint"`, or `None` for
         anything else, such as a shipped name.
     """
+    from labse_tf import presets
+
     path = Path(path)
     if (path / SAVED_MODEL).is_file():
         return "saved_model"
