@@ -92,11 +92,7 @@ def atomic_directory(
             f"{target}: expected a path that does not exist, or leave to overwrite it "
             "(`overwrite=True`, `--overwrite`). Received: an existing one"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(
-        tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    )
-    try:
+    with directory_beside(target) as folder:
         yield folder
         # `mkdtemp` allows only its owner, but a server may run as another user.
         folder.chmod(0o755)
@@ -107,5 +103,27 @@ def atomic_directory(
             shutil.rmtree(old) if old.is_dir() else old.unlink()
         else:
             os.replace(folder, target)
+
+
+@contextmanager
+def directory_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Provides a hidden temporary directory on the same file system as a target.
+
+    Args:
+        path: The target. Its parent directory is created if needed.
+
+    Yields:
+        An empty directory, deleted at exit.
+
+    Raises:
+        OSError: If it cannot be created.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(
+        tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    )
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -139,7 +139,7 @@ class HubEncoder(keras.layers.Layer):
         self.output_key = output_key
         self._module: Any = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        # For each weight, the SavedModel's how-manieth variable it stands for.
+        # For each weight, the index of its variable among those of the SavedModel.
         self._orders: tuple[int, ...] = ()
         if saved_model is None:
             self._folder = _resolve(self.source)

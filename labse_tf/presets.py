@@ -17,8 +17,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from labse_tf.files import write_text
+from labse_tf.files import directory_beside, write_text
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
@@ -581,11 +579,7 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
     from labse_tf import __version__
 
     target = Path(directory)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(
-        tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    )
-    try:
+    with directory_beside(target) as folder:
         yield folder
         whole = {
             "format": _FORMAT,
@@ -599,13 +593,11 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
         (folder / CONFIG).write_text(text, encoding="utf-8")
         target.mkdir(exist_ok=True)
-        # Without its configuration the old preset is none any more: nobody reads
-        # a mixture of both if the power fails between two moves.
+        # A preset without its configuration is not read, so a power failure between
+        # two moves cannot leave a mixture of the old and the new preset.
         (target / CONFIG).unlink(missing_ok=True)
         for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
             os.replace(path, target / path.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def record_source(directory: Path, source: Mapping[str, Any]) -> None:
