@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
     from labse_tf.models import LaBSE
 
-__all__ = [
-    "Encode",
-    "Encoder",
-    "as_preset",
-    "layout_of",
-    "load_model",
-    "load_saved_model",
-    "open_encoder",
-]
-
 Encode = Callable[[list[str]], "np.ndarray"]
 
 _BATCH_SIZE = 128
