@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labse_tf import cli, data
-from labse_tf.cli import clean as text_commands
+from labse_tf.cli.arguments import CLEANING_NUMBERS
 from labse_tf.data import CleaningRules, HeldOut, SentencePair, clean_pairs
 from labse_tf.data.cleaning import (
     DUPLICATES,
@@ -457,7 +457,7 @@ def test_the_help_tells_the_defaults_of_the_rules(capsys) -> None:
     with pytest.raises(SystemExit):
         cli.main(["clean", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    for name in text_commands._NUMBERS:
+    for name in CLEANING_NUMBERS:
         flag = "--" + name.replace("_", "-")
         default = getattr(CleaningRules(), name)
         assert re.search(rf"{flag} N [^-]*\(default: {re.escape(str(default))}", told)

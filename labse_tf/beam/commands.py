@@ -22,12 +22,14 @@ from labse_tf.cli.arguments import (
     add_case,
     add_model,
     add_output,
+    add_rules,
+    add_shards,
     add_text,
     command,
+    rules_of,
+    tokenizer_of,
 )
-from labse_tf.cli.clean import add_rules, rules_of
 from labse_tf.cli.output import print_table
-from labse_tf.cli.prepare import add_shards, tokenizer_of
 from labse_tf.data.shards.layout import DATASET, Description, join
 
 _PROGRAM = "python -m labse_tf.beam"

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labse_tf.data import CleaningRules, HeldOut
+    from labse_tf.tokenizers import WordPieceTokenizer
 
 DEFAULT_MODEL = "labse-mini"
 
@@ -174,3 +179,109 @@ def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: the results for programs."""
     parser.add_argument("--json", metavar="FILE", help="write the results there too")
+
+
+# === Cleaning and preparing, here and as pipelines ===
+
+# Fields of `CleaningRules`, which is not imported for a parser alone; a test compares.
+CLEANING_NUMBERS: dict[str, tuple[type, str]] = {
+    "min_characters": (int, "least of each side (default: 10, the paper's)"),
+    "max_characters": (int, "most of each side (default: 5000, the paper's)"),
+    "min_letters": (float, "share of letters in what is visible (default: 0.5)"),
+    "min_script": (float, "share of letters in the side's own script (default: 0.4)"),
+    "max_length_ratio": (float, "of the two sides (default: 3.0)"),
+}
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    """Which pairs are left out."""
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="test sets: pairs with one of their sentences on either side, in any "
+        "language, go",
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="RULE",
+        help="rules to switch off: too_short, too_long, markup, few_letters, "
+        "wrong_script, length_ratio, identical, duplicate, near_duplicate",
+    )
+    parser.add_argument(
+        "--interface",
+        action="store_true",
+        help="take tags, placeholders and accelerators out of the sentences first, "
+        "as messages of programs have them",
+    )
+    for name, (kind, meaning) in CLEANING_NUMBERS.items():
+        parser.add_argument(
+            "--" + name.replace("_", "-"), type=kind, metavar="N", help=meaning
+        )
+
+
+def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]:
+    """The rules and held-out sets that the user has named."""
+    from labse_tf import data
+
+    given = {name: getattr(options, name) for name in CLEANING_NUMBERS}
+    rules = data.CleaningRules(
+        **{name: value for name, value in given.items() if value is not None},
+        interface=options.interface,
+    ).without(options.without)
+    held_out = [data.HeldOut.parse(text) for text in options.held_out]
+    for each in held_out:
+        print(f"{each.name}: {len(each):,} sentences held out", file=sys.stderr)
+    return rules, held_out
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Where prepared pairs go and how."""
+    tokenizer = parser.add_mutually_exclusive_group(required=True)
+    tokenizer.add_argument("--vocab", metavar="FILE", help="of a new model")
+    add_model(tokenizer, "model whose tokenizer to use")
+    add_case(parser)
+    add_output(parser, "DIR", "local, or gs://bucket/folder")
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        default=("arrays", "tfrecord"),
+        choices=("arrays", "tfrecord"),
+        help="arrays are read into memory whole and train in any way, also without "
+        "TensorFlow; tfrecord is streamed (default: both)",
+    )
+    parser.add_argument(
+        "--sequence-length",
+        type=int,
+        default=128,
+        metavar="N",
+        help="most tokens a sentence; training may use fewer (default: 128)",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=int,
+        default=1 << 16,
+        metavar="N",
+        help="pairs of a shard (default: 65536)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the order (default: 0)"
+    )
+
+
+def tokenizer_of(options: argparse.Namespace) -> WordPieceTokenizer:
+    """The tokenizer that the user has named."""
+    from labse_tf import tokenizers
+
+    if options.model is not None:
+        from labse_tf.encoders import load_model
+
+        return load_model(options.model).text_preprocessor().tokenizer
+    return tokenizers.WordPieceTokenizer(
+        options.vocab,
+        lowercase=options.lowercase,
+        strip_accents=options.strip_accents,
+    )

@@ -1,27 +1,23 @@
-"""The command clean."""
+"""The command `clean`: pair files without pairs that teach nothing."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import add_json, add_output, add_text, command
+from labse_tf.cli.arguments import (
+    add_json,
+    add_output,
+    add_rules,
+    add_text,
+    command,
+    rules_of,
+)
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 if TYPE_CHECKING:
-    from labse_tf.data import CleaningReport, CleaningRules, HeldOut
-
-
-# Fields of `CleaningRules`, which is not imported for a parser alone; a test compares.
-_NUMBERS: dict[str, tuple[type, str]] = {
-    "min_characters": (int, "least of each side (default: 10, the paper's)"),
-    "max_characters": (int, "most of each side (default: 5000, the paper's)"),
-    "min_letters": (float, "share of letters in what is visible (default: 0.5)"),
-    "min_script": (float, "share of letters in the side's own script (default: 0.4)"),
-    "max_length_ratio": (float, "of the two sides (default: 3.0)"),
-}
+    from labse_tf.data import CleaningReport
 
 
 def add_command(commands: Any) -> None:
@@ -43,51 +39,6 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace DIR")
     add_rules(parser)
     add_json(parser)
-
-
-def add_rules(parser: argparse.ArgumentParser) -> None:
-    """Which pairs are left out."""
-    parser.add_argument(
-        "--held-out",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]PATH",
-        help="test sets: pairs with one of their sentences on either side, in any "
-        "language, go",
-    )
-    parser.add_argument(
-        "--without",
-        nargs="+",
-        default=[],
-        metavar="RULE",
-        help="rules to switch off: too_short, too_long, markup, few_letters, "
-        "wrong_script, length_ratio, identical, duplicate, near_duplicate",
-    )
-    parser.add_argument(
-        "--interface",
-        action="store_true",
-        help="take tags, placeholders and accelerators out of the sentences first, "
-        "as messages of programs have them",
-    )
-    for name, (kind, meaning) in _NUMBERS.items():
-        parser.add_argument(
-            "--" + name.replace("_", "-"), type=kind, metavar="N", help=meaning
-        )
-
-
-def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]:
-    """The rules and held-out sets that the user has named."""
-    from labse_tf import data
-
-    given = {name: getattr(options, name) for name in _NUMBERS}
-    rules = data.CleaningRules(
-        **{name: value for name, value in given.items() if value is not None},
-        interface=options.interface,
-    ).without(options.without)
-    held_out = [data.HeldOut.parse(text) for text in options.held_out]
-    for each in held_out:
-        print(f"{each.name}: {len(each):,} sentences held out", file=sys.stderr)
-    return rules, held_out
 
 
 def _clean(options: argparse.Namespace) -> None:
