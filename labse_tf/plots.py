@@ -1,15 +1,20 @@
-"""Pictures of results. Matplotlib is needed by those who ask for one only."""
+"""Plots of numbers, as PNG files.
+
+Matplotlib is imported when a plot is drawn; the module imports without it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from labse_tf.files import atomic_file
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BAR_COLORS = ("#9ecae1", "#fdd0a2")
@@ -45,19 +50,20 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure as PNG, atomically.
 
     Args:
-        figure: of `new_figure`.
-        path: the file, in a folder that exists.
+        figure: From `new_figure`.
+        path: The file. Its directory is created if needed.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If it cannot be written.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(unfinished, format="png", bbox_inches="tight")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", bbox_inches="tight")
+
+
+def _hide_frame(axes: Axes) -> None:
+    """Leaves the lower and the left line of the frame."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def plot_similarity(
@@ -167,8 +173,7 @@ def plot_bars(
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    _hide_frame(axes)
     axes.set_title(title, fontsize=10, pad=22)
     axes.legend(
         loc="lower center",
@@ -245,8 +250,7 @@ def plot_precision_recall(
         axes.tick_params(labelsize=7)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        _hide_frame(axes)
         axes.set_title(name, fontsize=9)
         # Below: where curves leave room inside depends on the model.
         axes.legend(
@@ -302,8 +306,7 @@ def plot_histogram(
     axes.set_xlabel("cosine")
     axes.set_ylabel("pairs")
     axes.legend(frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    _hide_frame(axes)
     save_figure(figure, path)
 
 
@@ -341,6 +344,5 @@ def plot_shares(
     axes.set_ylabel("share, %", fontsize=8)
     axes.tick_params(axis="y", labelsize=7)
     axes.legend(frameon=False, fontsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    _hide_frame(axes)
     save_figure(figure, path)

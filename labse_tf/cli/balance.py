@@ -1,4 +1,4 @@
-"""The command balance."""
+"""The command `balance`: the share of each language in the batches."""
 
 from __future__ import annotations
 

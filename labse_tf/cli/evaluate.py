@@ -106,7 +106,7 @@ def _tell(
 ) -> None:
     """Prints the table and writes what else was asked for."""
     print(result.table())
-    # Before the plot, which may lack a library or its folder.
+    # Before the plot, which needs matplotlib.
     write_json(options.json, result.to_dict())
     if options.plot:
         result.plot(options.plot)

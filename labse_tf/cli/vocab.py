@@ -1,4 +1,4 @@
-"""The command vocab."""
+"""The command `vocab`: text to a WordPiece vocabulary."""
 
 from __future__ import annotations
 

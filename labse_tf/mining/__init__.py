@@ -3,7 +3,7 @@
 `neighbors` finds the k nearest, exactly and in blocks; `approximate` finds nearly all
 of them in much less time (FAISS); `bitext` scores candidates against their
 neighbourhoods and makes pairs of them; `quality` finds the score from which on pairs
-are good; `texts` has the files of sentences.
+are good; `embedding` writes the vectors of a file to disk.
 
 Shapes: N sources, M targets, D dimensions, k neighbours.
 
