@@ -25,14 +25,14 @@ def new_figure(width: float, height: float) -> Figure:
     """Makes a figure without pyplot: no window system, no state shared with others.
 
     Args:
-        width: in inches.
-        height: in inches.
+        width: In inches.
+        height: In inches.
 
     Returns:
         A `matplotlib.figure.Figure` that draws to PNG.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: If matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,16 +78,16 @@ def plot_similarity(
 
     Args:
         cosines: `(n, m)`, from -1 to 1, such as `model.similarity` gives.
-        path: the PNG file to write.
-        rows: n labels. Matplotlib's own font has no Indic or East Asian letters: use
+        path: The PNG file to write.
+        rows: N labels. Matplotlib's own font has no Indic or East Asian letters: use
             codes or names of languages.
-        columns: m labels.
-        title: above the map.
+        columns: M labels.
+        title: Above the map.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        OSError: the file cannot be written.
-        ValueError: the labels do not fit the matrix.
+        ImportError: If matplotlib is not installed.
+        OSError: If the file cannot be written.
+        ValueError: If the labels do not fit the matrix.
     """
     matrix = np.asarray(cosines, dtype=np.float32)
     if matrix.shape != (len(rows), len(columns)) or not matrix.size:
@@ -132,17 +132,17 @@ def plot_bars(
     """Draws a horizontal bar a label, the first on top, with marks on it.
 
     Args:
-        path: the PNG file to write.
-        labels: n, to the left of the bars.
-        bars: name -> n lengths in per cent, each name in a colour of its own; None
+        path: The PNG file to write.
+        labels: N, to the left of the bars.
+        bars: Name -> n lengths in per cent, each name in a colour of its own; None
             where a bar belongs to another name.
-        marks: name -> n places in per cent, two names at most.
-        title: above the chart.
-        axis: what the lengths are.
+        marks: Name -> n places in per cent, two names at most.
+        title: Above the chart.
+        axis: What the lengths are.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        OSError: the file cannot be written.
+        ImportError: If matplotlib is not installed.
+        OSError: If the file cannot be written.
     """
     figure = new_figure(8, 1.3 + 0.19 * len(labels))
     axes = figure.add_subplot()
@@ -191,9 +191,9 @@ class PrecisionRecall(NamedTuple):
     """A curve to draw.
 
     Attributes:
-        label: what it is.
-        points: recall and precision, 0 to 1, from the highest threshold on.
-        mark: recall and precision at the threshold that is used.
+        label: What it is.
+        points: Recall and precision, 0 to 1, from the highest threshold on.
+        mark: Recall and precision at the threshold that is used.
     """
 
     label: str
@@ -210,14 +210,14 @@ def plot_precision_recall(
     """Draws precision over recall, with a mark where the threshold is.
 
     Args:
-        panels: name of a panel -> its curves.
-        path: the PNG file to write.
-        title: above all panels.
+        panels: Name of a panel -> its curves.
+        path: The PNG file to write.
+        title: Above all panels.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        OSError: the file cannot be written.
-        ValueError: there is nothing to draw.
+        ImportError: If matplotlib is not installed.
+        OSError: If the file cannot be written.
+        ValueError: If there is nothing to draw.
     """
     if not panels or not all(panels.values()):
         raise ValueError("panels must have a curve at least each. Received: none")
@@ -274,14 +274,14 @@ def plot_histogram(
     """Draws how many pairs have which cosine, and where the threshold lies.
 
     Args:
-        counts: pairs in each interval, `(n,)`.
-        edges: of the intervals, `(n + 1,)`, going up.
-        threshold: the lowest cosine that is kept.
-        path: the PNG file to write.
+        counts: Pairs in each interval, `(n,)`.
+        edges: Of the intervals, `(n + 1,)`, going up.
+        threshold: The lowest cosine that is kept.
+        path: The PNG file to write.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        OSError: the file cannot be written.
+        ImportError: If matplotlib is not installed.
+        OSError: If the file cannot be written.
     """
     filled = np.flatnonzero(counts)
     figure = new_figure(7, 3.2)
@@ -320,14 +320,14 @@ def plot_shares(
     """Draws what languages have of the text and what they get of the batches.
 
     Args:
-        path: the PNG file to write.
-        labels: n languages, those with most text first.
-        before: n shares of the text, 0 to 1.
-        after: n shares of the batches.
+        path: The PNG file to write.
+        labels: N languages, those with most text first.
+        before: N shares of the text, 0 to 1.
+        after: N shares of the batches.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        OSError: the file cannot be written.
+        ImportError: If matplotlib is not installed.
+        OSError: If the file cannot be written.
     """
     figure = new_figure(min(14.0, 3 + 0.16 * len(labels)), 3.4)
     axes = figure.add_subplot()
