@@ -79,9 +79,9 @@ def plot_similarity(
     Args:
         cosines: `(n, m)`, from -1 to 1, such as `model.similarity` gives.
         path: The PNG file to write.
-        rows: N labels. Matplotlib's own font has no Indic or East Asian letters: use
+        rows: `n` labels. Matplotlib's own font has no Indic or East Asian letters: use
             codes or names of languages.
-        columns: M labels.
+        columns: `m` labels.
         title: Above the map.
 
     Raises:
@@ -133,10 +133,10 @@ def plot_bars(
 
     Args:
         path: The PNG file to write.
-        labels: N, to the left of the bars.
-        bars: Name -> n lengths in per cent, each name in a colour of its own; None
+        labels: `n`, to the left of the bars.
+        bars: Name -> `n` lengths in per cent, each name in a colour of its own; None
             where a bar belongs to another name.
-        marks: Name -> n places in per cent, two names at most.
+        marks: Name -> `n` places in per cent, two names at most.
         title: Above the chart.
         axis: What the lengths are.
 
@@ -321,9 +321,9 @@ def plot_shares(
 
     Args:
         path: The PNG file to write.
-        labels: N languages, those with most text first.
-        before: N shares of the text, 0 to 1.
-        after: N shares of the batches.
+        labels: `n` languages, those with most text first.
+        before: `n` shares of the text, 0 to 1.
+        after: `n` shares of the batches.
 
     Raises:
         ImportError: If matplotlib is not installed.
