@@ -1,4 +1,4 @@
-"""The command that measures a model: `evaluate`, with a test each."""
+"""The command `evaluate`: one sub-command per test, and `all` for a folder of data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from labse_tf.data import OnError, SkipReport
-    from labse_tf.evaluation import BuccReport, RetrievalResult, StsResult
+    from labse_tf.evaluation import Encoder, Result
     from labse_tf.evaluation.pool import Pool
 
 
@@ -37,25 +37,7 @@ def add_command(commands: Any) -> None:
         epilog="example: labse-tf evaluate tatoeba tatoeba/v1 --model my-model",
     )
     tests = parser.add_subparsers(dest="test", required=True, metavar="TEST")
-    tatoeba = command(
-        tests,
-        "tatoeba",
-        _tatoeba,
-        "nearest-translation accuracy on the Tatoeba files of LASER",
-        "labse-tf evaluate tatoeba tatoeba/v1 --model my-model --plot tatoeba.png",
-    )
-    tatoeba.add_argument(
-        "folder", metavar="DIR", help="with tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng"
-    )
-    add_encoder(tatoeba)
-    tatoeba.add_argument(
-        "--languages",
-        nargs="+",
-        metavar="CODE",
-        help="only these; 14, 36 and 112 stand for the groups of the paper",
-    )
-    _add_trained(tatoeba)
-    _add_outputs(tatoeba)
+    _add_tatoeba(tests)
     _add_bucc(tests)
     _add_retrieval(tests)
     _add_xsim(tests)
@@ -93,17 +75,12 @@ def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
         return None  # A card may say "multilingual".
 
 
-def _show(
-    options: argparse.Namespace,
-    measure: Callable[..., RetrievalResult | StsResult],
-) -> None:
+def _show(options: argparse.Namespace, measure: Callable[[Encoder], Result]) -> None:
     """Measures, prints the table and writes what else was asked for."""
     _tell(options, measure(open_encoder(options.model, options.dtype)))
 
 
-def _tell(
-    options: argparse.Namespace, result: RetrievalResult | StsResult | BuccReport
-) -> None:
+def _tell(options: argparse.Namespace, result: Result) -> None:
     """Prints the table and writes what else was asked for."""
     print(result.table())
     # Before the plot, which needs matplotlib.
@@ -111,6 +88,31 @@ def _tell(
     if options.plot:
         result.plot(options.plot)
         print(f"plot: {options.plot}")
+
+
+# === tatoeba ===
+
+
+def _add_tatoeba(tests: Any) -> None:
+    parser = command(
+        tests,
+        "tatoeba",
+        _tatoeba,
+        "nearest-translation accuracy on the Tatoeba files of LASER",
+        "labse-tf evaluate tatoeba tatoeba/v1 --model my-model --plot tatoeba.png",
+    )
+    parser.add_argument(
+        "folder", metavar="DIR", help="with tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng"
+    )
+    add_encoder(parser)
+    parser.add_argument(
+        "--languages",
+        nargs="+",
+        metavar="CODE",
+        help="only these; 14, 36 and 112 stand for the groups of the paper",
+    )
+    _add_trained(parser)
+    _add_outputs(parser)
 
 
 def _tatoeba(options: argparse.Namespace) -> None:
