@@ -662,7 +662,7 @@ def test_bad_lines(tmp_path, capsys, monkeypatch, end, content, message):
 
 def assert_one_line(capsys, monkeypatch, arguments, message):
     """The command ends with 2 and one line on standard error; it loads no model."""
-    monkeypatch.setattr(evaluate, "encoder", no_encoding)
+    monkeypatch.setattr(evaluate, "open_encoder", no_encoding)
     capsys.readouterr()
     assert cli.main([*map(str, arguments), "--model", "any"]) == 2
     output = capsys.readouterr()
@@ -776,7 +776,7 @@ def test_command_prints_writes_and_draws(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "data"
     encode = plant_two(folder)
-    monkeypatch.setattr(evaluate, "encoder", lambda name, dtype: encode)
+    monkeypatch.setattr(evaluate, "open_encoder", lambda name, dtype: encode)
     scores, plot = tmp_path / "scores.json", tmp_path / "curves.png"
     arguments = ["evaluate", "bucc", folder, "--model", "any"]
     more = ["--json", scores, "--plot", plot]

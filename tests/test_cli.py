@@ -225,7 +225,7 @@ def test_files_of_all_kinds_train_together(tmp_path, preset, capsys) -> None:
 def test_convert_makes_a_smaller_preset_of_nearly_the_same_vectors(
     tmp_path, preset, capsys
 ) -> None:
-    assert presets.STORAGES == convert._STORAGES
+    assert presets.STORAGES == convert.STORAGES
     target = tmp_path / "small"
     assert run("convert", preset, "--storage", "int8", "--output", target) == 0
     assert "int8: " in capsys.readouterr().out
@@ -371,7 +371,7 @@ def test_our_fault_is_not_the_users(monkeypatch, preset, tmp_path) -> None:
     def broken(name: str, dtype: str) -> None:
         raise TypeError("ours")
 
-    monkeypatch.setattr(embed, "encoder", broken)
+    monkeypatch.setattr(embed, "open_encoder", broken)
     (tmp_path / "t.txt").write_text("one\n")
     with pytest.raises(TypeError, match="ours"):
         run("embed", tmp_path / "t.txt", "--model", preset, "--output", "v.npy")

@@ -382,7 +382,7 @@ def test_bad_options_of_xsim(options, message):
 @pytest.fixture
 def run(monkeypatch):
     """Runs `labse-tf evaluate` on the bag of letters."""
-    monkeypatch.setattr(evaluate, "encoder", lambda name, dtype: letters)
+    monkeypatch.setattr(evaluate, "open_encoder", lambda name, dtype: letters)
 
     def run(test, *arguments):
         return cli.main(["evaluate", test, "--model", "letters", *map(str, arguments)])
@@ -474,7 +474,7 @@ def test_bad_input_of_commands(
     def no_model(name):
         raise AssertionError("the files are looked at before the model is loaded")
 
-    monkeypatch.setattr(evaluate, "encoder", no_model)
+    monkeypatch.setattr(evaluate, "open_encoder", no_model)
     if isinstance(content, tuple):
         path = tmp_path / content[0]
         path.write_bytes(content[1])

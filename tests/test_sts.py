@@ -284,7 +284,7 @@ def test_results(folder, tmp_path):
 
 
 def test_command(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "encoder", lambda name, dtype: letters)
+    monkeypatch.setattr(evaluate, "open_encoder", lambda name, dtype: letters)
 
     def run(*arguments):
         words = ["evaluate", "sts", *map(str, arguments), "--model", "letters"]
@@ -303,7 +303,7 @@ def test_command(folder, tmp_path, capsys, monkeypatch):
     def no_model(name):
         raise AssertionError("the files are looked at before the model is loaded")
 
-    monkeypatch.setattr(evaluate, "encoder", no_model)
+    monkeypatch.setattr(evaluate, "open_encoder", no_model)
     (folder / "stsb-en-dev.csv").write_text("a,b,6\n")
     for arguments, message in (
         ((tmp_path / "absent",), "absent: No such file"),
