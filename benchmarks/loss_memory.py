@@ -217,7 +217,7 @@ def compute(
     """The mean loss and its gradients."""
     import tensorflow as tf
 
-    from labse_tf.layers import chunked_softmax_cross_entropy
+    from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy
 
     hidden = tf.cast(hidden, setting["dtype"])
     with tf.GradientTape() as tape:

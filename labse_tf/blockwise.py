@@ -1,14 +1,16 @@
-"""Loops over blocks of rows, for matrices that would not fit as a whole.
+"""One loop over blocks of rows, for matrices that would not fit into memory as a whole.
 
-Everything here is `keras.ops` and runs on TensorFlow and JAX; TensorFlow is imported
-where its memory needs a hand.
+`over_blocks` is the loop, `LogSumExp` a softmax's denominator that is accumulated in
+it. Both are `keras.ops` and run on TensorFlow and JAX; TensorFlow is imported only for
+control over its memory.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -20,52 +22,112 @@ def over_blocks(
     size: Any,
     block_size: int | None,
 ) -> tuple[Any, ...]:
-    """Runs `state = step(start, fresh, *state)` over blocks of rows, strictly in turn.
+    """Runs `state = step(start, rows, *state)` over blocks of rows, strictly in turn.
 
-    All blocks have as many rows, since XLA and JAX know no others. So where
-    `block_size` does not divide `size`, the last block begins early, with rows that
-    the block before has had; `fresh` tells.
+    All blocks have `block_size` rows but the last one, which has what is left. The
+    shapes inside a loop are therefore static, as XLA and JAX require.
 
     Args:
-        step: Takes the block's first row, an int32 scalar, and float32 `(rows,)`, 0
-            for a row that an earlier block has had and 1 for all others. Returns
-            tensors of the shapes of the state.
-        state: Tensors.
-        size: Rows in all; an int32 scalar where it is not static.
-        block_size: Rows of a block; `None`: one block, without a loop.
+        step: Called with the first row of the block, an int32 scalar, and the number
+            of its rows. Returns tensors with the shapes of the state.
+        state: Tensors, or named tuples of tensors.
+        size: Number of rows; an int32 scalar where it is not static.
+        block_size: Rows per block; `None` for one block, without a loop.
 
     Returns:
         The last state.
     """
     if block_size is None:
-        return step(0, ops.ones((size,), dtype="float32"), *state)
-    static = isinstance(size, int)
-    rows = min(block_size, size) if static else ops.minimum(block_size, size)
+        return step(0, size, *state)
+    # How many rows are in full blocks. Where the size is not static, the last block
+    # is not one of them, since then nothing could be left for it.
+    if isinstance(size, int):
+        full = size // block_size * block_size
+        looped = full > 0
+    else:
+        full = ops.maximum(size - 1, 0) // block_size * block_size
+        looped = True
+    if looped:
+        loop: Callable[..., tuple[Any, ...]] = ops.while_loop
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
 
-    def body(begin: Any, *state: Any) -> tuple[Any, ...]:
-        start = ops.minimum(begin, size - rows)
-        fresh = ops.cast(start + ops.arange(rows, dtype="int32") >= begin, "float32")
-        return (begin + rows, *step(start, fresh, *state))
+            # The blocks hardly depend on each other: TensorFlow would compute several
+            # at once, and hold all of them in memory.
+            loop = functools.partial(tf.while_loop, parallel_iterations=1)
+        _, *last = loop(
+            lambda start, *_: start < full,
+            lambda start, *state: (
+                start + block_size,
+                *step(start, block_size, *state),
+            ),
+            (ops.cast(0, "int32"), *state),
+        )
+        state = tuple(last)
+    if isinstance(size, int) and full == size:
+        return state
+    with _after(state):
+        return step(full, size - full, *state)
 
-    loop: Callable[..., tuple[Any, ...]] = ops.while_loop
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
 
-        # The blocks hardly depend on each other: TensorFlow would compute several at
-        # once, and hold them all.
-        loop = functools.partial(tf.while_loop, parallel_iterations=1)
-    begin = ops.cast(0, "int32")
-    _, *last = loop(lambda begin, *_: begin < size, body, (begin, *state))
-    return tuple(last)
+def _after(state: tuple[Any, ...]) -> AbstractContextManager[Any]:
+    """Inside, TensorFlow computes nothing before the state is there."""
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    import tensorflow as tf
+
+    return tf.control_dependencies(keras.tree.flatten(state))
 
 
-def cut_rows(matrix: Any, start: Any, rows: Any) -> Any:
-    """Takes `rows` rows of a matrix, from `start` on: `(rows, D)`."""
-    return ops.slice(matrix, (start, 0), (rows, matrix.shape[1]))
+class LogSumExp(NamedTuple):
+    """The log-sum-exp of each row of a matrix of which only blocks of columns exist.
+
+    Attributes:
+        top: Largest number of each row so far, float32 `(n,)`.
+        total: Sum of the exponentials of the numbers less `top`, float32 `(n,)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.blockwise import LogSumExp
+        >>> running = LogSumExp.of_nothing(np.zeros(1, "float32"))
+        >>> for block in np.log([[1.0, 2.0]]), np.log([[3.0]]):
+        ...     running = running.add(block.astype("float32"))
+        >>> round(float(np.exp(running.value())[0]), 4)
+        6.0
+
+    References:
+        Milakov and Gimelshein, 2018 (https://arxiv.org/abs/1805.02867).
+    """
+
+    top: Any
+    total: Any
+
+    @classmethod
+    def of_nothing(cls, like: Any) -> LogSumExp:
+        """Returns the start, for as many rows as the tensor `like` has: `(n,)`."""
+        zeros = ops.zeros_like(like, dtype="float32")
+        return cls(ops.full_like(zeros, -3.0e38), zeros)
+
+    def add(self, logits: Any) -> LogSumExp:
+        """Returns the sum that includes a block of columns, float32 `(n, rows)`."""
+        top = ops.maximum(self.top, ops.max(logits, axis=1))
+        # The largest exponent is 0, whatever the logits.
+        part = ops.sum(ops.exp(logits - top[:, None]), axis=1)
+        return LogSumExp(top, self.total * ops.exp(self.top - top) + part)
+
+    def value(self) -> Any:
+        """Returns the log-sum-exp, float32 `(n,)`."""
+        return self.top + ops.log(self.total)
+
+
+def cut_rows(tensor: Any, start: Any, rows: Any) -> Any:
+    """Returns the `rows` rows of a tensor from `start` on."""
+    rest = tuple(tensor.shape[1:])
+    return ops.slice(tensor, (start, *(0 for _ in rest)), (rows, *rest))
 
 
 def empty_rows(shape: tuple[Any, ...]) -> Any:
-    """Makes a float32 tensor to be filled by `write_rows`."""
+    """Returns a float32 tensor to be filled by `write_rows`."""
     if uncompiled_tensorflow():
         import tensorflow as tf
 
@@ -76,7 +138,7 @@ def empty_rows(shape: tuple[Any, ...]) -> Any:
 
 
 def write_rows(buffer: Any, start: Any, rows: Any) -> Any:
-    """Puts rows into the buffer from `start` on; in place inside a graph."""
+    """Writes rows into a buffer from `start` on; in place inside a graph."""
     if uncompiled_tensorflow():
         import tensorflow as tf
 
@@ -93,11 +155,10 @@ def write_rows(buffer: Any, start: Any, rows: Any) -> Any:
 
 
 def uncompiled_tensorflow() -> bool:
-    """Tells whether TensorFlow's own kernels will run this; else XLA will, or JAX.
+    """Tells whether TensorFlow's own kernels run this, and not XLA or JAX.
 
-    XLA would hold all chunks of an unrolled loop at once and knows how to write in
-    place; TensorFlow the other way round. Both ways run on both, so that a graph
-    that XLA gets to see later only takes more memory.
+    Code for either also runs on the other, so that a graph that is compiled by XLA
+    after it was traced only takes more memory.
     """
     if keras.backend.backend() != "tensorflow":
         return False

@@ -1,8 +1,8 @@
-"""What KerasHub lacks: packed attention, pooling, a masked-LM head in chunks.
+"""What KerasHub lacks: packed attention, pooling, a masked-LM head without logits.
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension, V = vocabulary,
 R = packed rows, P = predictions. Everything here is `keras.ops` and runs on
-TensorFlow and JAX; TensorFlow is imported where its memory needs a hand.
+TensorFlow and JAX.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from labse_tf.blockwise import (
-    empty_rows,
-    outside_eager,
-    uncompiled_tensorflow,
-    write_rows,
-)
 from labse_tf.cpu_kernels import gelu, has_norm_kernel, norm_kernel
 from labse_tf.precision import compute_policy
+from labse_tf.vocabulary_softmax import (
+    chunked_softmax_cross_entropy,
+    vocabulary_logits,
+)
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 
@@ -429,7 +427,7 @@ class MaskedLMHead(keras.layers.Layer):
             ops.convert_to_tensor(sequence_output),
             ops.convert_to_tensor(mask_positions),
         )
-        scores = _chunk_logits(hidden, table, self.output_bias)
+        scores = vocabulary_logits(hidden, table, self.output_bias)
         shape = (*ops.shape(mask_positions), self.vocabulary_size)
         return ops.reshape(scores, shape)
 
@@ -467,245 +465,3 @@ class MaskedLMHead(keras.layers.Layer):
                 f"({self.vocabulary_size}, {self.hidden_dim}). "
                 f"Received: table.shape={tuple(table.shape)}"
             )
-
-
-def chunked_softmax_cross_entropy(
-    hidden: Any, table: Any, bias: Any, labels: Any, *, chunk_size: int = 8192
-) -> tuple[Any, Any]:
-    """Softmax cross-entropy over a vocabulary whose logits would not fit.
-
-    The logits are `hidden @ table.T + bias`. They exist for `chunk_size` entries at
-    a time: the forward pass keeps each row's running maximum, sum and best entry,
-    the backward pass computes the chunks again. Value and gradients are those of
-    the full softmax. Of the table's size there is one buffer, its gradient, dense
-    and written chunk by chunk.
-
-    The products are of the type of `hidden`, so bfloat16 states give logits rounded
-    to bfloat16; sums over the vocabulary and gradients of the table are float32.
-
-    Args:
-        hidden: float `(P, D)`.
-        table: float32 `(V, D)`; V must be static. A tensor or a variable.
-        bias: float32 `(V,)`.
-        labels: int `(P,)`, 0 to V - 1.
-        chunk_size: Entries of the vocabulary at a time. V need be no multiple.
-
-    Returns:
-        The loss, float32 `(P,)`, not a number where the label is no entry; and the
-        entry with the largest logit (the first of equals), int32 `(P,)`.
-
-    Raises:
-        ValueError: If the shapes do not fit together, V is not static or
-            `chunk_size` is not positive.
-
-    Example:
-        >>> import numpy as np
-        >>> from labse_tf.layers import chunked_softmax_cross_entropy
-        >>> hidden, table = np.eye(2, 4), np.eye(3, 4)
-        >>> loss, predicted = chunked_softmax_cross_entropy(
-        ...     hidden, table, np.zeros(3), np.array([0, 2]), chunk_size=2
-        ... )
-        >>> [round(float(x), 3) for x in loss], [int(x) for x in predicted]
-        ([0.551, 1.551], [0, 1])
-
-    References:
-        Milakov and Gimelshein, 2018, the running softmax
-        (https://arxiv.org/abs/1805.02867); Wijmans et al., 2025, the loss without
-        logits (https://arxiv.org/abs/2411.09009).
-    """
-    hidden = ops.convert_to_tensor(hidden)
-    if not keras.backend.is_float_dtype(hidden.dtype) or _is_float64(hidden):
-        hidden = ops.cast(hidden, "float32")
-    table = ops.cast(ops.convert_to_tensor(table), "float32")
-    bias = ops.cast(ops.convert_to_tensor(bias), "float32")
-    labels = ops.cast(ops.convert_to_tensor(labels), "int32")
-    _check_cross_entropy(hidden, table, bias, labels, chunk_size)
-
-    @ops.custom_gradient
-    def cross_entropy(hidden: Any, table: Any, bias: Any, labels: Any) -> Any:
-        # A tape that sees what happens here would keep all chunks for itself.
-        hidden, table, bias = map(ops.stop_gradient, (hidden, table, bias))
-        loss, predicted, log_sum = outside_eager(
-            _cross_entropy_forward,
-            hidden,
-            table,
-            bias,
-            labels,
-            chunk_size,
-            key=tuple(table.shape),
-        )
-
-        def gradient(*upstream: Any) -> tuple[Any, ...]:
-            # TensorFlow gives one argument an output, JAX one with all outputs.
-            outer = keras.tree.flatten(upstream)[0]
-            gradients = outside_eager(
-                _cross_entropy_backward,
-                hidden,
-                table,
-                bias,
-                labels,
-                log_sum,
-                outer,
-                chunk_size,
-                key=tuple(table.shape),
-            )
-            return (*gradients, None)
-
-        return (loss, predicted), gradient
-
-    return cross_entropy(hidden, table, bias, labels)
-
-
-def _cross_entropy_forward(
-    hidden: Any, table: Any, bias: Any, labels: Any, chunk_size: int
-) -> tuple[Any, Any, Any]:
-    """Loss, best entry and log of the softmax's denominator, each `(P,)`."""
-    size = table.shape[0]
-    places = ops.arange(ops.shape(labels)[0], dtype="int32")
-
-    def step(
-        start: Any, rows: int, top: Any, total: Any, own: Any, best: Any
-    ) -> tuple[Any, ...]:
-        logits = _chunk_logits(hidden, *_chunk(start, rows, table, bias))
-        chunk_best = ops.cast(ops.argmax(logits, axis=1), "int32")
-        chunk_top = ops.max(logits, axis=1)
-        best = ops.where(chunk_top > top, chunk_best + start, best)
-        new_top = ops.maximum(top, chunk_top)
-        # The largest exponent is 0, whatever the logits.
-        chunk_total = ops.sum(ops.exp(logits - new_top[:, None]), axis=1)
-        total = total * ops.exp(top - new_top) + chunk_total
-        column = labels - start
-        here = ops.logical_and(column >= 0, column < rows)
-        place = places * rows + ops.clip(column, 0, rows - 1)
-        own = ops.where(here, ops.take(ops.reshape(logits, (-1,)), place), own)
-        return new_top, total, own, best
-
-    zeros = ops.zeros_like(labels, dtype="float32")
-    lowest = ops.full_like(zeros, -3.0e38)
-    state = (lowest, zeros, zeros, ops.zeros_like(labels))
-    top, total, own, best = _over_chunks(step, state, size, chunk_size)
-    log_sum = top + ops.log(total)
-    known = ops.logical_and(labels >= 0, labels < size)
-    return ops.where(known, log_sum - own, float("nan")), best, log_sum
-
-
-def _cross_entropy_backward(
-    hidden: Any,
-    table: Any,
-    bias: Any,
-    labels: Any,
-    log_sum: Any,
-    outer: Any,
-    chunk_size: int,
-) -> tuple[Any, Any, Any]:
-    """Gradients of `hidden`, `table` and `bias`, given that of the loss `(P,)`."""
-    size, dim = table.shape
-
-    def step(
-        start: Any, rows: int, to_hidden: Any, to_table: Any, to_bias: Any
-    ) -> tuple[Any, ...]:
-        table_rows, bias_rows = _chunk(start, rows, table, bias)
-        logits = _chunk_logits(hidden, table_rows, bias_rows)
-        shares = ops.exp(logits - log_sum[:, None])
-        # A label of another chunk is a row of zeros.
-        shares = shares - ops.one_hot(labels - start, rows, dtype="float32")
-        shares = shares * outer[:, None]  # (P, rows), gradient of the logits
-        to_bias = write_rows(to_bias, start, ops.sum(shares, axis=0))
-        shares = ops.cast(shares, hidden.dtype)
-        part = ops.matmul(shares, ops.cast(table_rows, hidden.dtype))
-        to_hidden = to_hidden + ops.cast(part, "float32")
-        part = ops.matmul(ops.transpose(shares), hidden)
-        to_table = write_rows(to_table, start, ops.cast(part, "float32"))
-        return to_hidden, to_table, to_bias
-
-    state = (
-        ops.zeros_like(hidden, dtype="float32"),
-        empty_rows((size, dim)),
-        empty_rows((size,)),
-    )
-    to_hidden, to_table, to_bias = _over_chunks(step, state, size, chunk_size)
-    return ops.cast(to_hidden, hidden.dtype), to_table, to_bias
-
-
-def _chunk(start: Any, rows: int, table: Any, bias: Any) -> tuple[Any, Any]:
-    """The entries from `start` on, of table and bias."""
-    dim = table.shape[1]
-    return (
-        ops.slice(table, (start, 0), (rows, dim)),
-        ops.slice(bias, (start,), (rows,)),
-    )
-
-
-def _chunk_logits(hidden: Any, table: Any, bias: Any) -> Any:
-    """Float32 `(P, rows)`, multiplied in the type of `hidden`."""
-    table = ops.cast(ops.convert_to_tensor(table), hidden.dtype)
-    logits = ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32")
-    return logits + ops.convert_to_tensor(bias)
-
-
-def _over_chunks(
-    step: Callable[..., tuple[Any, ...]],
-    state: tuple[Any, ...],
-    size: int,
-    chunk_size: int,
-) -> tuple[Any, ...]:
-    """Runs `state = step(start, rows, *state)` over 0 to `size`, strictly in turn."""
-    if uncompiled_tensorflow():
-        import tensorflow as tf
-
-        for start in range(0, size, chunk_size):
-            # The chunks hardly depend on each other: TensorFlow would compute the
-            # logits of as many at once as it has threads.
-            with tf.control_dependencies(keras.tree.flatten(state)):
-                state = step(start, min(chunk_size, size - start), *state)
-        return state
-    whole = size // chunk_size * chunk_size
-    if whole:
-        _, *rest = ops.while_loop(
-            lambda start, *_: start < whole,
-            lambda start, *state: (
-                start + chunk_size,
-                *step(start, chunk_size, *state),
-            ),
-            (ops.cast(0, "int32"), *state),
-        )
-        state = tuple(rest)
-    if size > whole:
-        state = step(whole, size - whole, *state)
-    return state
-
-
-def _is_float64(x: Any) -> bool:
-    """Whether a tensor is of NumPy's float type, which nothing here is meant for."""
-    return keras.backend.standardize_dtype(x.dtype) == "float64"
-
-
-def _check_cross_entropy(
-    hidden: Any, table: Any, bias: Any, labels: Any, chunk_size: int
-) -> None:
-    """Refuses shapes that do not fit together."""
-    if chunk_size < 1:
-        raise ValueError(
-            f"`chunk_size` must be positive. Received: chunk_size={chunk_size}"
-        )
-    shapes = {
-        "hidden": tuple(hidden.shape),
-        "table": tuple(table.shape),
-        "bias": tuple(bias.shape),
-        "labels": tuple(labels.shape),
-    }
-    fits = (
-        [len(shape) for shape in shapes.values()] == [2, 2, 1, 1]
-        and None not in shapes["table"]
-        and shapes["table"][1] == shapes["hidden"][1]
-        and shapes["table"][0] == shapes["bias"][0]
-        and (
-            None in (shapes["hidden"][0], shapes["labels"][0])
-            or shapes["hidden"][0] == shapes["labels"][0]
-        )
-    )
-    if not fits:
-        raise ValueError(
-            "Expected hidden (P, D), table (V, D) with V and D static, bias (V,) and "
-            f"labels (P,). Received: shapes {shapes}"
-        )

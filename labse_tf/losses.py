@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from labse_tf.blockwise import (
+    LogSumExp,
     cut_rows,
     empty_rows,
     outside_eager,
@@ -270,32 +271,22 @@ def _forward(
     """
     directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
 
-    def step(start: Any, fresh: Any, correct: Any, *state: Any) -> tuple[Any, ...]:
-        own, ignored = _block_masks(integers, start, fresh)  # (b, K)
+    def step(start: Any, rows: Any, correct: Any, *sums: LogSumExp) -> tuple[Any, ...]:
+        own, ignored = _block_masks(integers, start, rows)  # (b, K)
         new = []
-        for (queries, candidates), top, total in zip(
-            directions, state[::2], state[1::2], strict=True
-        ):
-            block = cut_rows(candidates, start, ops.shape(fresh)[0])
+        for (queries, candidates), log_sum in zip(directions, sums, strict=True):
+            block = cut_rows(candidates, start, rows)
             logits = _logits(queries, block, own, ignored, margin, scale)
-            correct = correct + ops.matmul(logits * ops.cast(own, "float32"), fresh)
-            new_top = ops.maximum(top, ops.max(logits, axis=1))
-            # The largest exponent is 0, whatever the logits.
-            part = ops.matmul(ops.exp(logits - new_top[:, None]), fresh)
-            new += [new_top, total * ops.exp(top - new_top) + part]
+            correct = correct + ops.sum(logits * ops.cast(own, "float32"), axis=1)
+            new.append(log_sum.add(logits))
         return correct, *new
 
     zeros = ops.zeros_like(vectors[0][:, 0])
-    lowest = ops.full_like(zeros, -3.0e38)
-    correct, *state = over_blocks(
-        step,
-        (zeros, *(lowest, zeros) * len(directions)),
-        ops.shape(vectors[1])[0],
-        block_size,
-    )
-    log_sums = tuple(
-        top + ops.log(total) for top, total in zip(state[::2], state[1::2], strict=True)
-    )
+    nothing = LogSumExp.of_nothing(zeros)
+    size = ops.shape(vectors[1])[0]
+    state = (zeros, *(nothing for _ in directions))
+    correct, *sums = over_blocks(step, state, size, block_size)
+    log_sums = tuple(log_sum.value() for log_sum in sums)
     return sum(log_sums) - correct, log_sums
 
 
@@ -312,18 +303,17 @@ def _backward(
     directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
     outer = (scale * outer)[:, None]
 
-    def step(start: Any, fresh: Any, *state: Any) -> tuple[Any, ...]:
-        own, ignored = _block_masks(integers, start, fresh)  # (b, K)
+    def step(start: Any, rows: Any, *state: Any) -> tuple[Any, ...]:
+        own, ignored = _block_masks(integers, start, rows)  # (b, K)
         new = []
         for (queries, candidates), log_sum, to_queries, to_candidates in zip(
             directions, log_sums, state[::2], state[1::2], strict=True
         ):
-            block = cut_rows(candidates, start, ops.shape(fresh)[0])
+            block = cut_rows(candidates, start, rows)
             logits = _logits(queries, block, own, ignored, margin, scale)
             shares = ops.exp(logits - log_sum[:, None]) - ops.cast(own, "float32")
             shares = shares * outer  # gradient of the cosines
-            to_queries = to_queries + ops.matmul(shares, block * fresh[:, None])
-            # What has been written before is written once more.
+            to_queries = to_queries + ops.matmul(shares, block)
             part = ops.matmul(ops.transpose(shares), queries)
             new += [to_queries, write_rows(to_candidates, start, part)]
         return tuple(new)
@@ -335,11 +325,10 @@ def _backward(
 
 
 def _block_masks(
-    integers: tuple[Any, ...], start: Any, fresh: Any
+    integers: tuple[Any, ...], start: Any, rows: Any
 ) -> tuple[Any, Any | None]:
     """`pair_masks` for a block of candidates."""
     labels, *known = integers
-    rows = ops.shape(fresh)[0]
     columns = start + ops.arange(rows, dtype="int32")
     if not known:
         return pair_masks(labels, columns, None, None)

@@ -104,8 +104,7 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
         """1.0 where a query's nearest candidate is its own pair: `(b,)`."""
         labels = global_row_ids(queries)
 
-        def step(start: Any, fresh: Any, top: Any, nearest: Any) -> tuple[Any, ...]:
-            rows = ops.shape(fresh)[0]
+        def step(start: Any, rows: Any, top: Any, nearest: Any) -> tuple[Any, ...]:
             columns = start + ops.arange(rows, dtype="int32")
             block_ids = None if ids is None else cut_rows(all_ids, start, rows)
             _, copies = pair_masks(labels, columns, ids, block_ids)
@@ -113,7 +112,6 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
             cosines = ops.matmul(queries, ops.transpose(block))  # (b, K)
             if copies is not None:
                 cosines = ops.where(copies, -2.0, cosines)
-            # What the block before has had is no larger than the maximum.
             highest = ops.max(cosines, axis=1)
             place = start + ops.cast(ops.argmax(cosines, axis=1), "int32")
             nearest = ops.where(highest > top, place, nearest)

@@ -1,4 +1,4 @@
-"""Our transformer block against KerasHub's: values, gradients, masks, dropout."""
+"""The transformer block against KerasHub's: values, gradients, masks, dropout."""
 
 from __future__ import annotations
 
@@ -123,12 +123,24 @@ def test_variables_have_the_names_of_kerashub() -> None:
     assert names[0] == names[1] and len(names[0]) == 16 + 3
 
 
-def test_a_block_survives_its_config_and_refuses_another_kind() -> None:
+def test_a_block_survives_its_config() -> None:
     _, block = blocks(dropout=0.1)
     copy = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(block)
     )
     assert type(copy) is TransformerBlock
     assert copy.get_config() == block.get_config()
-    with pytest.raises(ValueError, match="`normalize_first` must be False"):
-        TransformerBlock(F, H, normalize_first=True)
+    with pytest.raises(ValueError, match="num_heads=5"):
+        TransformerBlock(F, 5).build((None, None, D))
+
+
+def test_initial_weights_are_those_of_kerashub() -> None:
+    initial = []
+    for kind in (keras_hub.layers.TransformerEncoder, TransformerBlock):
+        keras.utils.set_random_seed(4)
+        initializer = keras.initializers.TruncatedNormal(stddev=0.02)
+        block = kind(F, H, dropout=0.1, kernel_initializer=initializer)
+        block.build((None, None, D))
+        initial.append([np.asarray(variable) for variable in block.variables])
+    for theirs, ours in zip(*initial, strict=True):
+        np.testing.assert_array_equal(theirs, ours)

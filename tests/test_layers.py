@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 
 from labse_tf import optimizers
-from labse_tf.layers import MaskedLMHead, chunked_softmax_cross_entropy
+from labse_tf.layers import MaskedLMHead
+from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "loss_memory.py"
 # Chunks of one, a ragged last one, several with nothing left over, one of exactly
@@ -235,7 +236,8 @@ def test_on_jax(run_python: Callable[..., str], tmp_path: Path) -> None:
         sys.modules["tensorflow"] = None
         import jax, keras
         import numpy as np
-        from labse_tf.layers import MaskedLMHead, chunked_softmax_cross_entropy
+        from labse_tf.layers import MaskedLMHead
+        from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy
 
         arrays = dict(np.load(sys.argv[1]))
         names = ("hidden", "table", "bias")

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from helpers import peers
 from helpers.models import TOKENS, make_model, pairs, sentences
-from labse_tf import layers, presets
+from labse_tf import precision, presets
 from labse_tf.duplicates import sentence_fingerprints
 from labse_tf.layers import POOLINGS
 from labse_tf.losses import AdditiveMarginSoftmax
@@ -167,10 +167,10 @@ def test_with_dtype_is_the_same_model() -> None:
 
 @pytest.mark.parametrize("has", [False, True])
 def test_auto_is_what_the_machine_can_do(has, monkeypatch) -> None:
-    monkeypatch.setattr(layers, "computes_bfloat16", lambda: has)
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda: has)
     expected = "bfloat16" if has else "float32"
-    assert layers.compute_policy("auto").compute_dtype == expected
-    assert layers.compute_policy("auto").variable_dtype == "float32"
+    assert precision.compute_policy("auto").compute_dtype == expected
+    assert precision.compute_policy("auto").variable_dtype == "float32"
 
 
 @pytest.mark.parametrize("budget", [1, 40, 4096])

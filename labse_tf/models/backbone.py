@@ -1,4 +1,4 @@
-"""The encoder: token ids to a vector a token, BERT on KerasHub's blocks."""
+"""The encoder: BERT, from token ids to one vector per token."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         tanh on the first token).
 
     Raises:
-        ValueError: If `num_heads` does not divide `hidden_dim`, a size is no positive
-            integer, another number is not in 0 to 1, or an argument is unknown.
+        ValueError: If `num_heads` does not divide `hidden_dim`, a size is not a
+            positive integer, another number is not in 0 to 1, or an argument is
+            unknown.
 
     References:
         Devlin et al., 2019 (https://arxiv.org/abs/1810.04805); Feng et al., 2022,
@@ -73,41 +74,27 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         dtype: str | keras.DTypePolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_sizes(
-            vocabulary_size=vocabulary_size,
-            num_heads=num_heads,
-            hidden_dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            max_sequence_length=max_sequence_length,
-            num_segments=num_segments,
-        )
-        # Keras would swallow them.
+        # Keras would accept and ignore them.
         if unknown := sorted(set(kwargs) - {"name", "trainable"}):
             raise ValueError(
-                "Expected `name`, `trainable` or an argument that is documented. "
-                f"Received: {', '.join(unknown)}"
+                "Unknown arguments: expected `name`, `trainable` or a documented "
+                f"argument. Received: {', '.join(unknown)}"
             )
-        if not _is_integer(num_layers) or num_layers < 0:
-            raise ValueError(
-                "`num_layers` must be 0 or more, an integer. "
-                f"Received: num_layers={num_layers!r}"
-            )
-        if hidden_dim % num_heads:
-            raise ValueError(
-                "`num_heads` must divide `hidden_dim`. Received: "
-                f"num_heads={num_heads}, hidden_dim={hidden_dim}"
-            )
-        for name, number in (
-            ("dropout", dropout),
-            ("layer_norm_epsilon", layer_norm_epsilon),
-            ("initializer_range", initializer_range),
-        ):
-            if not isinstance(number, Real) or not 0 <= number <= 1:
-                raise ValueError(
-                    f"`{name}` must be a number in 0 to 1. Received: {name}={number!r}"
-                )
+        config = {
+            "vocabulary_size": vocabulary_size,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "hidden_dim": hidden_dim,
+            "intermediate_dim": intermediate_dim,
+            "activation": activation,
+            "dropout": dropout,
+            "max_sequence_length": max_sequence_length,
+            "num_segments": num_segments,
+            "layer_norm_epsilon": layer_norm_epsilon,
+            "initializer_range": initializer_range,
+        }
+        _check_config(config)
         policy = compute_policy(dtype)
-        feed_forward_activation = get_activation(activation)
 
         def initializer() -> keras.initializers.Initializer:
             return keras.initializers.TruncatedNormal(stddev=initializer_range)
@@ -145,7 +132,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             TransformerBlock(
                 num_heads=num_heads,
                 intermediate_dim=intermediate_dim,
-                activation=feed_forward_activation,
+                activation=activation,
                 dropout=dropout,
                 layer_norm_epsilon=layer_norm_epsilon,
                 kernel_initializer=initializer(),
@@ -190,6 +177,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         self.num_segments = num_segments
         self.layer_norm_epsilon = layer_norm_epsilon
         self.initializer_range = initializer_range
+        self._config = config
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs the encoder; `position_ids` and `sequence_ids` may be left out."""
@@ -262,31 +250,40 @@ class LaBSEBackbone(keras_hub.models.Backbone):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "hidden_dim": self.hidden_dim,
-            "intermediate_dim": self.intermediate_dim,
-            "activation": self.activation,
-            "dropout": self.dropout,
-            "max_sequence_length": self.max_sequence_length,
-            "num_segments": self.num_segments,
-            "layer_norm_epsilon": self.layer_norm_epsilon,
-            "initializer_range": self.initializer_range,
-        }
+        return {**super().get_config(), **self._config}
 
 
-def _check_sizes(**sizes: int) -> None:
-    """Refuses sizes that are no positive integers, by name."""
-    for name, value in sizes.items():
-        if not _is_integer(value) or value < 1:
+def _check_config(config: dict[str, Any]) -> None:
+    """Raises a `ValueError` that names the first argument out of its range."""
+    for name in (
+        "vocabulary_size",
+        "num_heads",
+        "hidden_dim",
+        "intermediate_dim",
+        "max_sequence_length",
+        "num_segments",
+    ):
+        _check_integer(name, config[name], smallest=1)
+    _check_integer("num_layers", config["num_layers"], smallest=0)
+    if config["hidden_dim"] % config["num_heads"]:
+        raise ValueError(
+            "`num_heads` must divide `hidden_dim`. Received: "
+            f"num_heads={config['num_heads']}, hidden_dim={config['hidden_dim']}"
+        )
+    for name in ("dropout", "layer_norm_epsilon", "initializer_range"):
+        number = config[name]
+        if not isinstance(number, Real) or not 0 <= float(number) <= 1:
             raise ValueError(
-                f"`{name}` must be positive, an integer. Received: {name}={value!r}"
+                f"`{name}` must be a number in 0 to 1. Received: {name}={number!r}"
             )
+    get_activation(config["activation"])
 
 
-def _is_integer(value: object) -> bool:
-    """Whether it is an integer, Python's or NumPy's; `True` is none."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _check_integer(name: str, value: Any, *, smallest: int) -> None:
+    """Accepts integers of Python and NumPy, but not `True`."""
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or int(value) < smallest:
+        least = "positive" if smallest else "0 or more"
+        raise ValueError(
+            f"`{name}` must be {least}, an integer. Received: {name}={value!r}"
+        )

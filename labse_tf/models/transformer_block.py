@@ -1,6 +1,10 @@
-"""A transformer block: KerasHub's, computed in fewer and larger matrix products.
+"""BERT's transformer block in few and large matrix products.
 
-Shapes: B rows, T tokens, D width, H heads, K = D / H.
+Weights have the names and shapes of KerasHub's `TransformerEncoder`, so that presets,
+checkpoints and optimizer slots are interchangeable with it.
+
+Shapes: B = batch, T = length in tokens, N = B * T, D = hidden dimension, H = heads,
+K = D / H.
 """
 
 from __future__ import annotations
@@ -8,47 +12,210 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import keras_hub
 from keras import ops
 
 from labse_tf.cpu_kernels import add_and_normalize, dropout
+from labse_tf.layers import get_activation
 
-# What is added to a score that must not count; float32 holds it, and two of them.
+# Added to the score of a hidden token; the sum of two of these is finite in float32.
 _HIDDEN = -1e9
 
 
-@keras.saving.register_keras_serializable(package="labse_tf")
-class TransformerBlock(keras_hub.layers.TransformerEncoder):
-    """A post-norm transformer block with KerasHub's variables and faster arithmetic.
+class _Projection(keras.layers.Layer):
+    """A dense layer on `(N, D)` whose weights are stored by heads."""
 
-    Queries, keys and values come of one product of the tokens as a matrix `(B * T, D)`,
-    which processors do better than a contraction each of three dimensions; the softmax
-    is float32 whatever the compute type is.
+    def __init__(
+        self,
+        kernel_shape: tuple[int, ...],
+        bias_shape: tuple[int, ...],
+        kernel_initializer: keras.initializers.Initializer,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kernel_shape, self.bias_shape = kernel_shape, bias_shape
+        self.kernel_initializer = kernel_initializer
+
+    def build(self, inputs_shape: Any) -> None:
+        """Creates the weights."""
+        self.kernel = self.add_weight(
+            name="kernel", shape=self.kernel_shape, initializer=self.kernel_initializer
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=self.bias_shape, initializer="zeros"
+        )
+
+    def call(self, rows: Any) -> Any:
+        """Multiplies as one matrix product: `(N, D)`."""
+        width = rows.shape[-1]
+        kernel = ops.reshape(self.kernel, (width, width))
+        return ops.matmul(rows, kernel) + ops.reshape(self.bias, (width,))
+
+
+class _SelfAttention(keras.layers.Layer):
+    """Multi-head self-attention whose softmax is float32 in every compute type."""
+
+    def __init__(
+        self,
+        num_heads: int,
+        dropout: float,
+        kernel_initializer: keras.initializers.Initializer,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.rate = dropout
+        self.kernel_initializer = kernel_initializer
+
+    def build(self, inputs_shape: Any) -> None:
+        """Creates the four projections."""
+        width = inputs_shape[-1]
+        heads = (self.num_heads, width // self.num_heads)
+
+        def projection(name: str, kernel_shape: Any, bias_shape: Any) -> _Projection:
+            layer = _Projection(
+                kernel_shape,
+                bias_shape,
+                self.kernel_initializer.clone(),
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            layer.build((None, width))
+            return layer
+
+        self.query = projection("query", (width, *heads), heads)
+        self.key = projection("key", (width, *heads), heads)
+        self.value = projection("value", (width, *heads), heads)
+        self.dropout = keras.layers.Dropout(self.rate, dtype=self.dtype_policy)
+        self.attention_output = projection(
+            "attention_output", (*heads, width), (width,)
+        )
+
+    def call(self, inputs: Any, bias: Any = None, training: bool | None = None) -> Any:
+        """Attends: from `(B, T, D)` and what is added to the scores to `(N, D)`."""
+        batch, length, width = ops.shape(inputs)
+        heads, depth = self.num_heads, width // self.num_heads
+        rows = ops.reshape(inputs, (-1, width))  # (N, D)
+
+        def split(rows: Any) -> Any:
+            x = ops.reshape(rows, (batch, length, heads, depth))
+            return ops.transpose(x, (0, 2, 1, 3))  # (B, H, T, K)
+
+        query, key, value = (
+            split(project(rows)) for project in (self.query, self.key, self.value)
+        )
+        # TensorFlow fuses product, scale and bias into one kernel, in this order.
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * depth**-0.5
+        if bias is not None:
+            scores = scores + ops.cast(bias, rows.dtype)  # (B, H, T, T)
+        weights = ops.softmax(ops.cast(scores, "float32"))
+        weights = ops.cast(weights, rows.dtype)
+        if self.rate:
+            weights = dropout(self.dropout, weights, training)
+        x = ops.matmul(weights, value)  # (B, H, T, K)
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, width))
+        return self.attention_output(x)
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class TransformerBlock(keras.layers.Layer):
+    """A transformer block with layer normalization after each half, as in BERT.
 
     Args:
-        *args: As `keras_hub.layers.TransformerEncoder` takes them.
-        **kwargs: The same.
+        intermediate_dim: Width of the feed-forward layer.
+        num_heads: H; must divide the width of the inputs.
+        dropout: Rate after attention weights, attention and feed-forward layer.
+        activation: Activation of the feed-forward layer, by name; see
+            `labse_tf.layers.get_activation`.
+        layer_norm_epsilon: Epsilon of both layer normalizations.
+        kernel_initializer: Initializer of all kernels; biases start at zero.
+        **kwargs: `name`, `trainable`, `dtype`.
 
     Call arguments:
-        inputs: `(B, T, D)`.
-        padding_mask: Int or bool `(B, T)`: the tokens that are there.
-        attention_mask: Bool `(B, T, T)`: what each token may attend to.
-        training: Whether dropout is on.
+        inputs: Float `(B, T, D)`.
+        padding_mask: Int or bool `(B, T)`, true for tokens and false for padding.
+        attention_mask: Bool `(B, T, T)`, true where a token may attend to another.
+        training: Whether dropout is active.
 
     Returns:
-        `(B, T, D)`.
+        Float `(B, T, D)` of the compute type.
 
     Raises:
-        ValueError: If `normalize_first` is set.
+        ValueError: If `num_heads` does not divide the width of the inputs.
+
+    References:
+        Vaswani et al., 2017 (https://arxiv.org/abs/1706.03762); Devlin et al., 2019
+        (https://arxiv.org/abs/1810.04805).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.normalize_first:
+    def __init__(
+        self,
+        intermediate_dim: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        activation: str = "gelu",
+        layer_norm_epsilon: float = 1e-12,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.intermediate_dim = intermediate_dim
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.activation = activation
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.supports_masking = True
+
+    def build(self, inputs_shape: Any) -> None:
+        """Creates the sublayers and their weights."""
+        width = inputs_shape[-1]
+        if width % self.num_heads:
             raise ValueError(
-                "`normalize_first` must be False: BERT's blocks normalise last. "
-                f"Received: normalize_first={self.normalize_first}"
+                "`num_heads` must divide the width of the inputs. Received: "
+                f"num_heads={self.num_heads}, width={width}"
             )
+        policy = self.dtype_policy
+
+        def norm(name: str) -> keras.layers.LayerNormalization:
+            layer = keras.layers.LayerNormalization(
+                epsilon=self.layer_norm_epsilon, dtype=policy, name=name
+            )
+            layer.build(inputs_shape)
+            return layer
+
+        def dense(name: str, inputs: int, units: int, **kwargs: Any) -> Any:
+            initializer = self.kernel_initializer.clone()
+            layer = keras.layers.Dense(
+                units, kernel_initializer=initializer, dtype=policy, name=name, **kwargs
+            )
+            layer.build((None, inputs))
+            return layer
+
+        def drop(name: str) -> keras.layers.Dropout:
+            return keras.layers.Dropout(self.dropout, dtype=policy, name=name)
+
+        self.self_attention_layer = _SelfAttention(
+            self.num_heads,
+            self.dropout,
+            self.kernel_initializer.clone(),
+            dtype=policy,
+            name="self_attention_layer",
+        )
+        self.self_attention_layer.build(inputs_shape)
+        self.self_attention_layer_norm = norm("self_attention_layer_norm")
+        self.self_attention_dropout = drop("self_attention_dropout")
+        self.feedforward_layer_norm = norm("feedforward_layer_norm")
+        self.feedforward_intermediate_dense = dense(
+            "feedforward_intermediate_dense",
+            width,
+            self.intermediate_dim,
+            activation=get_activation(self.activation),
+        )
+        self.feedforward_output_dense = dense(
+            "feedforward_output_dense", self.intermediate_dim, width
+        )
+        self.feedforward_dropout = drop("feedforward_dropout")
 
     def call(
         self,
@@ -58,52 +225,44 @@ class TransformerBlock(keras_hub.layers.TransformerEncoder):
         training: bool | None = None,
     ) -> Any:
         """See the class."""
-        width = inputs.shape[-1]
-        rows = ops.reshape(inputs, (-1, width))  # (B * T, D)
-        x = self._attend(inputs, rows, _bias(padding_mask, attention_mask), training)
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (N, D)
+        x = self.self_attention_layer(
+            inputs, _bias(padding_mask, attention_mask), training=training
+        )
         x = add_and_normalize(
             x,
             rows,
-            self._self_attention_dropout,
-            self._self_attention_layer_norm,
+            self.self_attention_dropout,
+            self.self_attention_layer_norm,
             training,
         )
-        y = self._feedforward_intermediate_dense(x)
-        y = self._feedforward_output_dense(y)
+        y = self.feedforward_output_dense(self.feedforward_intermediate_dense(x))
         x = add_and_normalize(
-            y, x, self._feedforward_dropout, self._feedforward_layer_norm, training
+            y, x, self.feedforward_dropout, self.feedforward_layer_norm, training
         )
         return ops.reshape(x, ops.shape(inputs))
 
-    def _attend(self, inputs: Any, rows: Any, bias: Any, training: bool | None) -> Any:
-        """Self-attention: `(B * T, D)`."""
-        attention = self._self_attention_layer
-        batch, length, width = ops.shape(inputs)
-        heads, depth = self.num_heads, width // self.num_heads
+    def compute_output_spec(
+        self,
+        inputs: Any,
+        padding_mask: Any = None,
+        attention_mask: Any = None,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
+        """Gives the shape of the inputs, in the compute type."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-        def project(dense: keras.layers.EinsumDense) -> Any:
-            kernel = ops.cast(ops.reshape(dense.kernel, (width, width)), rows.dtype)
-            bias = ops.cast(ops.reshape(dense.bias, (width,)), rows.dtype)
-            x = ops.matmul(rows, kernel) + bias
-            x = ops.reshape(x, (batch, length, heads, depth))
-            return ops.transpose(x, (0, 2, 1, 3))  # (B, H, T, K)
-
-        query = project(attention.query_dense)
-        key = project(attention.key_dense)
-        value = project(attention.value_dense)
-        # Product, scale and bias, in this order, are one kernel of TensorFlow's.
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * depth**-0.5
-        if bias is not None:
-            scores = scores + ops.cast(bias, rows.dtype)  # (B, H, T, T)
-        scores = ops.cast(scores, "float32")
-        weights = ops.cast(ops.softmax(scores), rows.dtype)
-        if self.dropout:
-            weights = dropout(attention._dropout_layer, weights, training)
-        x = ops.matmul(weights, value)  # (B, H, T, K)
-        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, width))
-        output = attention.output_dense
-        kernel = ops.cast(ops.reshape(output.kernel, (width, width)), rows.dtype)
-        return ops.matmul(x, kernel) + ops.cast(output.bias, rows.dtype)
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "intermediate_dim": self.intermediate_dim,
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+            "activation": self.activation,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
 
 
 def _bias(padding_mask: Any, attention_mask: Any) -> Any:

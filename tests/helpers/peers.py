@@ -107,15 +107,15 @@ def assign(backbone: object, state: dict[str, np.ndarray]) -> None:
             ]
         kernel, bias = dense(None, f"{prefix}.attention.output.dense")
         attention += [kernel.reshape(heads, dim // heads, dim), bias]
-        layer._self_attention_layer.set_weights(attention)
-        norm(layer._self_attention_layer_norm, f"{prefix}.attention.output.LayerNorm")
+        layer.self_attention_layer.set_weights(attention)
+        norm(layer.self_attention_layer_norm, f"{prefix}.attention.output.LayerNorm")
         for ours, theirs in {
-            "_feedforward_intermediate_dense": "intermediate.dense",
-            "_feedforward_output_dense": "output.dense",
+            "feedforward_intermediate_dense": "intermediate.dense",
+            "feedforward_output_dense": "output.dense",
         }.items():
             part = getattr(layer, ours)
             part.set_weights(dense(part, f"{prefix}.{theirs}"))
-        norm(layer._feedforward_layer_norm, f"{prefix}.output.LayerNorm")
+        norm(layer.feedforward_layer_norm, f"{prefix}.output.LayerNorm")
 
 
 def check_outputs(backbone: Any, expected: dict[str, np.ndarray]) -> None:
