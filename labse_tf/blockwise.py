@@ -39,15 +39,15 @@ def over_blocks(
     """
     if block_size is None:
         return step(0, size, *state)
-    # How many rows are in full blocks. Where the size is not static, the last block
-    # is not one of them, since then nothing could be left for it.
-    if isinstance(size, int):
-        full = size // block_size * block_size
-        looped = full > 0
+    static = isinstance(size, int)
+    if static:
+        rows, full = block_size, size // block_size * block_size
     else:
-        full = ops.maximum(size - 1, 0) // block_size * block_size
-        looped = True
-    if looped:
+        # XLA compiles the loop also where all rows fit into one block. The last block
+        # is never in the loop: its rows may be fewer.
+        rows = ops.clip(size, 1, block_size)
+        full = ops.maximum(size - 1, 0) // rows * rows
+    if not static or full:
         loop: Callable[..., tuple[Any, ...]] = ops.while_loop
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -57,14 +57,11 @@ def over_blocks(
             loop = functools.partial(tf.while_loop, parallel_iterations=1)
         _, *last = loop(
             lambda start, *_: start < full,
-            lambda start, *state: (
-                start + block_size,
-                *step(start, block_size, *state),
-            ),
+            lambda start, *state: (start + rows, *step(start, rows, *state)),
             (ops.cast(0, "int32"), *state),
         )
         state = tuple(last)
-    if isinstance(size, int) and full == size:
+    if static and full == size:
         return state
     with _after(state):
         return step(full, size - full, *state)
