@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from keras import ops
@@ -23,7 +24,7 @@ def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:
 
     Example:
         >>> import numpy as np
-        >>> from labse_tf.layers import sentence_fingerprints
+        >>> from labse_tf.duplicates import sentence_fingerprints
         >>> ids = np.array([[2, 7, 3, 0], [2, 7, 3, 9]], "int32")
         >>> mask = np.array([[1, 1, 1, 0], [1, 1, 1, 0]], "int32")
         >>> first, second = np.asarray(sentence_fingerprints(ids, mask)).tolist()
@@ -44,6 +45,24 @@ def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:
     return ops.stack(columns, axis=1)
 
 
+def pair_fingerprints(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Hashes the sentences of both sides of a batch.
+
+    Args:
+        pairs: Dict with `source` and `target`, feature dicts of int32 `(B, T)`.
+
+    Returns:
+        Dict with `source_ids` and `target_ids`, int32 `(B, 2)`, as losses and metrics
+        take them.
+    """
+    return {
+        f"{side}_ids": sentence_fingerprints(
+            pairs[side]["token_ids"], pairs[side]["padding_mask"]
+        )
+        for side in ("source", "target")
+    }
+
+
 def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
     """Tells which pairs share a sentence: the source, or the target.
 
@@ -56,7 +75,7 @@ def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
 
     Example:
         >>> import numpy as np
-        >>> from labse_tf.layers import same_sentences
+        >>> from labse_tf.duplicates import same_sentences
         >>> pairs = np.array([[1, 1, 5, 5], [1, 1, 6, 6], [1, 2, 7, 7]])
         >>> np.asarray(same_sentences(pairs[:1], pairs)).tolist()
         [[True, True, False]]

@@ -48,7 +48,7 @@ def compute_policy(
         ValueError: If the name is none of these.
 
     Example:
-        >>> from labse_tf.layers import compute_policy
+        >>> from labse_tf.precision import compute_policy
         >>> compute_policy("bfloat16").compute_dtype
         'bfloat16'
         >>> compute_policy("bfloat16").variable_dtype

@@ -18,10 +18,10 @@ from helpers.paths import PACKAGE, ROOT
 FLOORS = [
     {"files", "progress", "cpu_kernels", "precision", "blockwise", "languages"},
     {
-        *("text", "duplicates", "layers", "distribute", "presets", "recipes", "plots"),
-        "saved_model",
+        *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),
+        *("recipes", "plots", "saved_model"),
     },
-    {"tokenizers", "losses", "metrics", "optimizers", "mining"},
+    {"layers", "tokenizers", "losses", "metrics", "optimizers", "mining"},
     {"preprocessing"},
     {"data", "evaluation"},
     {"models"},
@@ -73,8 +73,6 @@ KNOWN: set[str] = {
     "data.shards.tokens uses corpus._set",
     "data.shards.tokens uses labse_tf.data.corpus._Corpus",
     "data.shards.tokens uses self._rows",
-    "models.dual_encoder uses self._note",
-    "models.masked_lm uses self._note",
 }
 
 # Private names that a class has from its base in Keras or KerasHub, whose versions
@@ -84,12 +82,6 @@ INHERITED = {
     "optimizers": {
         *("_get_variable_index", "_momentums", "_velocities", "_use_weight_decay"),
     },
-    "models.transformer_block": {
-        *("_self_attention_layer", "_self_attention_dropout"),
-        *("_self_attention_layer_norm", "_feedforward_intermediate_dense"),
-        *("_feedforward_output_dense", "_feedforward_dropout"),
-        *("_feedforward_layer_norm", "_dropout_layer"),
-    },
 }
 NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}
 STORES = (ast.Assign, ast.AnnAssign)
@@ -98,7 +90,7 @@ STORES = (ast.Assign, ast.AnnAssign)
 FREE_OF_TENSORFLOW = {
     *("blockwise", "cpu_kernels", "duplicates", "evaluation", "languages", "layers"),
     *("losses", "metrics", "mining", "models", "optimizers", "precision", "presets"),
-    *("recipes", "text"),
+    *("recipes", "text", "vocabulary_softmax"),
 }
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 

@@ -79,13 +79,11 @@ FAULTS = {
         "pair_masks", "ops.logical_not(O)", "ops.ones_like(O)", LOSSES
     ),
     "running sum of the loss not rescaled": Fault(
-        "_forward", "T * ops.exp(A - B) + P", "T + P", LOSSES
+        "LogSumExp.add", "T * ops.exp(A - B) + P", "T + P", LOSSES
     ),
-    "candidates of two blocks count twice": Fault(
-        "over_blocks", "S + ops.arange(R, dtype=D) >= B", "S >= 0", LOSSES
-    ),
-    "gradient of two blocks counts twice": Fault(
-        "_backward", "B * F[:, None]", "B", LOSSES
+    "last block left out": Fault("over_blocks", "step(F, S - F, *X)", "X", LOSSES),
+    "every block the first": Fault(
+        "_block_masks", "S + ops.arange(R, dtype=D)", "ops.arange(R, dtype=D)", LOSSES
     ),
     "nearest of a block": Fault(
         "TranslationRankingAccuracy._hits", "ops.where(H > T, P, N)", "P", LOSSES
@@ -137,7 +135,7 @@ FAULTS = {
         LEAKS,
     ),
     "running sum not rescaled": Fault(
-        "_cross_entropy_forward", "T * ops.exp(A - B) + P", "T + P", CHUNKS
+        "LogSumExp.add", "T * ops.exp(A - B) + P", "T + P", CHUNKS
     ),
     "label of another chunk": Fault(
         "_cross_entropy_backward",

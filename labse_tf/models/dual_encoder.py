@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from labse_tf.distribute import is_tpu, replica_count
-from labse_tf.duplicates import sentence_fingerprints
+from labse_tf.duplicates import pair_fingerprints
 from labse_tf.metrics import TranslationRankingAccuracy
 from labse_tf.models.gradient_caching import (
     SIDES,
@@ -216,9 +216,11 @@ class DualEncoder(ReplicatedModel):
         """The loss of a batch, with duplicates marked."""
         if self.pair_loss is None:
             raise ValueError("Call `compile` with a `loss` first. Received: loss=None")
-        loss = self.pair_loss(y_pred["source"], y_pred["target"], **_pair_ids(x))
+        loss = self.pair_loss(
+            y_pred["source"], y_pred["target"], **pair_fingerprints(x)
+        )
         if training:
-            self._note(loss)
+            self.note_loss(loss)
         return loss
 
     def compute_metrics(
@@ -226,7 +228,9 @@ class DualEncoder(ReplicatedModel):
     ) -> dict[str, Any]:
         """Adds a batch to the metrics and returns all their values."""
         for metric in self.pair_metrics:
-            metric.update_state(y_pred["source"], y_pred["target"], **_pair_ids(x))
+            metric.update_state(
+                y_pred["source"], y_pred["target"], **pair_fingerprints(x)
+            )
         return self.get_metrics_result()
 
     def get_config(self) -> dict[str, Any]:
@@ -279,13 +283,3 @@ def resolve_jit_compile(jit_compile: bool | str) -> bool | str:
     if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
         return False
     return jit_compile
-
-
-def _pair_ids(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Fingerprints of both sides under the names that loss and metrics take."""
-    return {
-        f"{side}_ids": sentence_fingerprints(
-            inputs[side]["token_ids"], inputs[side]["padding_mask"]
-        )
-        for side in ("source", "target")
-    }

@@ -132,7 +132,7 @@ class MaskedLM(ReplicatedModel):
         count = sum_over_replicas(ops.sum(ops.cast(x["mask_weights"], "float32")))
         loss = ops.sum(y_pred["loss"]) / ops.maximum(count, 1.0)
         if training:
-            self._note(loss)
+            self.note_loss(loss)
         return loss
 
     def compute_metrics(

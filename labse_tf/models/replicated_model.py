@@ -61,7 +61,7 @@ class ReplicatedModel(keras.Model):
             return super().train_step(*arguments)
 
     def training_kernels(self) -> AbstractContextManager[None]:
-        """The kernels for the steps of this model, as `labse_tf.kernels` has them.
+        """The kernels for the steps of this model, see `labse_tf.cpu_kernels`.
 
         None where XLA compiles all of the step, or TensorFlow is to be deterministic,
         which Keras takes to exclude XLA.
@@ -92,8 +92,12 @@ class ReplicatedModel(keras.Model):
             0 if self._watch is None else int(ops.convert_to_numpy(self._watch.first))
         )
 
-    def _note(self, loss: Any) -> None:
-        """Counts a step and looks at its loss; in a replica, in the graph."""
+    def note_loss(self, loss: Any) -> None:
+        """Counts a step and notes whether its loss is finite, in the graph.
+
+        Args:
+            loss: Float scalar, this replica's share of the loss.
+        """
         if self._watch is None:
             return
         step, first = self._watch.step, self._watch.first
