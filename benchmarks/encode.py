@@ -271,7 +271,7 @@ def bare_products(
     import tensorflow as tf
 
     from labse_tf import checkpoints
-    from labse_tf.models.sentence_encoder import batches_by_length
+    from labse_tf.models.padding import batches_by_length
 
     model = checkpoints.from_huggingface(folder / "model")
     backbone = model.backbone

@@ -208,13 +208,13 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             # A tape that sees what happens here would keep all blocks for itself.
             vectors = tuple(map(ops.stop_gradient, tensors[: 2 * count]))
             integers = tensors[2 * count :]
-            values, log_sums = outside_eager(_forward, vectors, integers, *settings)
+            values, sums = outside_eager(_forward, vectors, integers, *settings)
 
             def gradient(*upstream: Any) -> tuple[Any, ...]:
                 # TensorFlow gives one argument an output, JAX one with all outputs.
                 outer = keras.tree.flatten(upstream)[0]
                 gradients = outside_eager(
-                    _backward, vectors, integers, log_sums, outer, *settings
+                    _backward, vectors, integers, sums, outer, *settings
                 )
                 return (*gradients, *(None for _ in integers))
 
@@ -256,7 +256,7 @@ def _forward(
     block_size: int,
     margin: float,
     scale: float,
-) -> tuple[Any, tuple[Any, ...]]:
+) -> tuple[Any, tuple[LogSumExp, ...]]:
     """The loss of each pair, all directions summed, and each direction's log-sum-exp.
 
     Args:
@@ -267,7 +267,7 @@ def _forward(
         scale: Of the loss.
 
     Returns:
-        `(b,)`, and a tuple of `(b,)`.
+        `(b,)`, and one log-sum-exp of `(b,)` per direction.
     """
     directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
 
@@ -286,14 +286,13 @@ def _forward(
     size = ops.shape(vectors[1])[0]
     state = (zeros, *(nothing for _ in directions))
     correct, *sums = over_blocks(step, state, size, block_size)
-    log_sums = tuple(log_sum.value() for log_sum in sums)
-    return sum(log_sums) - correct, log_sums
+    return sum(log_sum.value() for log_sum in sums) - correct, tuple(sums)
 
 
 def _backward(
     vectors: tuple[Any, ...],
     integers: tuple[Any, ...],
-    log_sums: tuple[Any, ...],
+    sums: tuple[LogSumExp, ...],
     outer: Any,
     block_size: int,
     margin: float,
@@ -307,11 +306,11 @@ def _backward(
         own, ignored = _block_masks(integers, start, rows)  # (b, K)
         new = []
         for (queries, candidates), log_sum, to_queries, to_candidates in zip(
-            directions, log_sums, state[::2], state[1::2], strict=True
+            directions, sums, state[::2], state[1::2], strict=True
         ):
             block = cut_rows(candidates, start, rows)
             logits = _logits(queries, block, own, ignored, margin, scale)
-            shares = ops.exp(logits - log_sum[:, None]) - ops.cast(own, "float32")
+            shares = log_sum.shares(logits) - ops.cast(own, "float32")
             shares = shares * outer  # gradient of the cosines
             to_queries = to_queries + ops.matmul(shares, block)
             part = ops.matmul(ops.transpose(shares), queries)

@@ -24,7 +24,7 @@ from labse_tf.models import (
     LaBSEBackbone,
     cosine_similarity,
 )
-from labse_tf.models.sentence_encoder import batches_by_length
+from labse_tf.models.padding import batches_by_length
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.recipes import POOLINGS as RECIPE_POOLINGS
 from labse_tf.tokenizers import WordPieceTokenizer

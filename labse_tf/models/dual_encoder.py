@@ -14,12 +14,11 @@ from labse_tf.metrics import TranslationRankingAccuracy
 from labse_tf.models.gradient_caching import (
     SIDES,
     Chunks,
-    Encode,
     chunk_gradients,
-    encode_by_length,
     encode_chunks,
     random_states,
 )
+from labse_tf.models.padding import Encode, encode_by_length
 from labse_tf.models.replicated_model import ReplicatedModel
 
 

@@ -1,6 +1,6 @@
-"""Batches that are encoded in parts: to save memory, and to save padding.
+"""Gradient caching: batches whose activations do not fit into memory.
 
-Gradient caching is for batches whose activations do not fit. The loss needs the vectors
+The loss needs the vectors
 of a batch, not its activations. So a batch is encoded chunk by chunk and the
 activations are dropped; loss and gradient with respect to the vectors are made for the
 whole batch; then each chunk is encoded again, with its activations and the same
@@ -18,14 +18,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from labse_tf.models.padding import Encode, token_lengths
 from labse_tf.optimizers import sum_repeated_rows
 
-Encode = Callable[[dict[str, Any]], Any]
 SIDES = ("source", "target")
 
 
@@ -48,7 +48,7 @@ class Chunks:
         self.batch = self.static_batch or tf.shape(mask)[0]
         self._orders, self._lengths = {}, {}
         if by_length:
-            self._lengths = {side: _lengths(inputs[side]) for side in SIDES}
+            self._lengths = {side: token_lengths(inputs[side]) for side in SIDES}
             self._orders = {
                 side: tf.argsort(lengths, stable=True)
                 for side, lengths in self._lengths.items()
@@ -216,37 +216,6 @@ def chunk_gradients(
     return total
 
 
-def encode_by_length(encode: Encode, features: Mapping[str, Any], groups: int) -> Any:
-    """Encodes sentences in groups of like length, each cut to its own longest.
-
-    Args:
-        encode: From features `(n, T)` to vectors `(n, D)`.
-        features: A feature dict of `(B, T)`.
-        groups: How many.
-
-    Returns:
-        Vectors `(B, D)`.
-    """
-    import tensorflow as tf
-
-    lengths = _lengths(features)
-    count = tf.size(lengths)
-    order = tf.argsort(lengths, stable=True)
-    vectors = []
-    for group in range(groups):
-        start, stop = count * group // groups, count * (group + 1) // groups
-        # A group without sentences, where groups are more than those, encodes one for
-        # nothing: not all kernels take an empty batch.
-        first = tf.minimum(start, count - 1)
-        rows = order[first : tf.maximum(stop, first + 1)]
-        longest = tf.reduce_max(tf.gather(lengths, rows))
-        encoded = encode(
-            {k: tf.gather(x[:, :longest], rows) for k, x in features.items()}
-        )
-        vectors.append(encoded[: stop - start])
-    return tf.gather(tf.concat(vectors, axis=0), tf.argsort(order))
-
-
 def random_states(model: keras.Model) -> list[Any]:
     """The variables that a model's random layers draw their seeds from.
 
@@ -258,14 +227,6 @@ def random_states(model: keras.Model) -> list[Any]:
     """
     weights = {id(weight) for weight in model.weights}
     return [v for v in model.variables if id(v) not in weights]
-
-
-def _lengths(features: Mapping[str, Any]) -> Any:
-    """The place behind each row's last token, wherever the mask has zeros: `(B,)`."""
-    import tensorflow as tf
-
-    mask = tf.cast(features["padding_mask"], tf.int32)
-    return tf.reduce_max(mask * tf.range(1, tf.shape(mask)[1] + 1), axis=1)
 
 
 def _number_after(number: int, values: Any) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,23 +11,17 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.cpu_kernels import cpu_kernels
 from labse_tf.layers import SentencePooling
 from labse_tf.models.backbone import FEATURES, LaBSEBackbone
+from labse_tf.models.padding import BATCH_TOKENS
+from labse_tf.models.text_encoder import TextEncoder
 from labse_tf.precision import compute_policy
-from labse_tf.progress import Progress, progress_bar
+from labse_tf.progress import Progress
 
 if TYPE_CHECKING:
     from labse_tf.preprocessing import SentencePreprocessor
 
 _DEFAULT = object()
-# Measured with `benchmarks/encode.py`: tokens a batch, the padding that a batch more is
-# worth, and batches at a time.
-_BATCH_TOKENS = 4096
-_BATCH_PADDING = 64
-_BATCHES_AT_ONCE = 3
-# ours: up to here one batch and one call cost less than sorting does.
-_FEW_TOKENS = 512
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -101,8 +94,7 @@ class LaBSE(keras.Model):
 
         # === Config ===
         self.pooling = pooling
-        self._encode_rows: Callable[..., Any] | None = None
-        self._encode_texts: Callable[..., Any] | None = None
+        self._text_encoder: TextEncoder | None = None
 
     @property
     def embedding_dim(self) -> int:
@@ -126,7 +118,7 @@ class LaBSE(keras.Model):
         self,
         texts: Iterable[str] | str,
         *,
-        batch_tokens: int = _BATCH_TOKENS,
+        batch_tokens: int = BATCH_TOKENS,
         progress: Progress = None,
     ) -> np.ndarray:
         """Embeds sentences.
@@ -157,57 +149,9 @@ class LaBSE(keras.Model):
             )
         if isinstance(texts, (str, bytes)):
             return self.encode([texts], batch_tokens=batch_tokens, progress=False)[0]
-        total = len(texts) if isinstance(texts, Sequence) else None
-        vectors = []
-        with progress_bar("Encoding", total, "sentences", show=progress) as advance:
-            for window in _windows(texts):
-                most = len(window) * preprocessor.sequence_length
-                few = most <= min(_FEW_TOKENS, batch_tokens)
-                if few and keras.backend.backend() == "tensorflow":
-                    vectors.append(self._encode_few(window))
-                    advance(len(window))
-                else:
-                    vectors.append(self._encode_window(window, batch_tokens, advance))
-        if not vectors:
-            return np.zeros((0, self.embedding_dim), dtype=np.float32)
-        return np.concatenate(vectors)
-
-    def _encode_few(self, texts: list[bytes]) -> np.ndarray:
-        """Embeds some sentences as one batch in one graph: `(len(texts), D)`."""
-        import tensorflow as tf
-
-        if self._encode_texts is None:
-            preprocessor = self.text_preprocessor()
-
-            def encode(texts: Any) -> Any:
-                rows = preprocessor.token_rows(texts)
-                return self(preprocessor.pack(rows), training=False)
-
-            strings = [tf.TensorSpec([None], tf.string)]
-            graph = tf.function(encode, input_signature=strings, autograph=False)
-            self._encode_texts = graph.get_concrete_function()
-        return self._encode_texts(tf.constant(texts, dtype=tf.string)).numpy()
-
-    def _encode_window(
-        self, texts: list[bytes], batch_tokens: int, advance: Callable[[int], None]
-    ) -> np.ndarray:
-        """Embeds one window of sentences, in its order: `(len(texts), D)`."""
-        import tensorflow as tf
-
-        if self._encode_rows is None:
-            self._encode_rows = _row_encoder(self)
-        encode = self._encode_rows
-        rows = self.text_preprocessor().token_rows(tf.constant(texts, dtype=tf.string))
-        vectors = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
-
-        def encode_batch(chosen: np.ndarray) -> int:
-            vectors[chosen] = encode(rows.values, rows.row_splits, chosen)
-            return len(chosen)
-
-        batches = list(batches_by_length(rows.row_lengths().numpy(), batch_tokens))
-        for count in _side_by_side(encode_batch, batches):
-            advance(count)
-        return vectors
+        if self._text_encoder is None:
+            self._text_encoder = TextEncoder(self, preprocessor)
+        return self._text_encoder.encode(texts, batch_tokens, progress)
 
     def with_dtype(self, dtype: str | keras.DTypePolicy) -> LaBSE:
         """The same model, computing in another type.
@@ -394,122 +338,6 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         for x in matrices
     ]
     return unit[0] @ unit[1].T
-
-
-def batches_by_length(
-    lengths: np.ndarray, batch_tokens: int = _BATCH_TOKENS
-) -> Iterator[np.ndarray]:
-    """Cuts sentences into batches of like length and about as many tokens.
-
-    Args:
-        lengths: Tokens of each sentence, int `(n,)`.
-        batch_tokens: Most tokens a batch, padding included; a longer sentence is a
-            batch of its own.
-
-    Yields:
-        Which sentences go together, int `(rows,)`, the longest first, in the batch and
-        of the batches.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        # Longest first, so the first row is as long as the batch is padded to.
-        count = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        batch = order[start : start + count]
-        # Where sentences soon become shorter, a new batch costs less than padding.
-        padding = np.cumsum(lengths[batch[0]] - lengths[batch])
-        batch = batch[: np.searchsorted(padding, _BATCH_PADDING, side="right")]
-        yield batch
-        start += len(batch)
-
-
-def _side_by_side(
-    function: Callable[[Any], int], batches: Sequence[Any]
-) -> Iterator[int]:
-    """Calls a function on all batches, some at a time where TensorFlow computes.
-
-    One batch's steps that leave a core idle are then filled with another's.
-    """
-    if len(batches) < 2 or keras.backend.backend() != "tensorflow":
-        yield from map(function, batches)
-        return
-    with ThreadPoolExecutor(_BATCHES_AT_ONCE, "labse-tf-encode") as pool:
-        futures = [pool.submit(function, batch) for batch in batches]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def _windows(texts: Iterable[str], size: int = 8192) -> Iterable[list[bytes]]:
-    """Cuts an iterable of strings into lists of UTF-8.
-
-    A lone surrogate has none: its bytes are deleted with all others that are no UTF-8.
-    """
-    window: list[bytes] = []
-    for index, text in enumerate(texts):
-        if isinstance(text, str):
-            window.append(text.encode("utf-8", "surrogatepass"))
-        elif isinstance(text, bytes):
-            window.append(text)
-        else:
-            raise ValueError(
-                f"`texts` must hold strings, element {index} is none. "
-                f"Received: {text!r} of type {type(text).__name__}"
-            )
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
-        yield window
-
-
-def _row_encoder(model: LaBSE) -> Callable[..., np.ndarray]:
-    """A function from ragged rows and the ones to take to vectors, traced once."""
-    import tensorflow as tf
-
-    preprocessor = model.text_preprocessor()
-
-    def features(values: Any, splits: Any, chosen: Any) -> dict[str, Any]:
-        rows = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
-        return preprocessor.pack(tf.gather(rows, chosen))
-
-    if keras.backend.backend() != "tensorflow":
-        # Rows are padded to a multiple of 16 to bound how often XLA compiles.
-        def encode_with_backend(values: Any, splits: Any, chosen: Any) -> np.ndarray:
-            arrays = {k: v.numpy() for k, v in features(values, splits, chosen).items()}
-            count, length = arrays["token_ids"].shape
-            limit = model.backbone.max_sequence_length
-            padded = min(-(-length // 16) * 16, limit)
-            room = ((0, -count % 16), (0, padded - length))
-            arrays = {k: np.pad(v, room) for k, v in arrays.items()}
-            # A mask of zeros alone would divide nothing by nothing in the softmax.
-            arrays["padding_mask"][count:, 0] = 1
-            return np.asarray(model.predict_on_batch(arrays))[:count]
-
-        return encode_with_backend
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None], tf.int64),
-            tf.TensorSpec([None], tf.int64),
-        ],
-        autograph=False,
-    )
-    def encode(values: Any, splits: Any, chosen: Any) -> Any:
-        with cpu_kernels("inference"):
-            return model(features(values, splits, chosen), training=False)
-
-    # Traced here, and not in several threads at once.
-    concrete = encode.get_concrete_function()
-
-    def encode_with_tensorflow(values: Any, splits: Any, chosen: Any) -> np.ndarray:
-        return concrete(values, splits, tf.constant(chosen, tf.int64)).numpy()
-
-    return encode_with_tensorflow
 
 
 @contextmanager

@@ -1,0 +1,194 @@
+"""From text to vectors in few and full batches: what `LaBSE.encode` runs.
+
+Shapes: n = sentences, D = hidden dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from labse_tf.cpu_kernels import cpu_kernels
+from labse_tf.models.padding import batches_by_length
+from labse_tf.progress import Progress, progress_bar
+
+if TYPE_CHECKING:
+    from labse_tf.preprocessing import SentencePreprocessor
+
+# Measured with `benchmarks/encode.py`: how many batches are computed at a time.
+_BATCHES_AT_ONCE = 3
+# ours: up to this many tokens a single batch and call cost less than sorting.
+_FEW_TOKENS = 512
+_WINDOW = 8192
+
+
+class TextEncoder:
+    """Encodes sentences with a model and its preprocessor; traces once.
+
+    Args:
+        model: A `LaBSE` model.
+        preprocessor: A `SentencePreprocessor`.
+    """
+
+    def __init__(self, model: keras.Model, preprocessor: SentencePreprocessor) -> None:
+        self._model, self._preprocessor = model, preprocessor
+        self._rows: Callable[..., np.ndarray] | None = None
+        self._texts: Callable[..., Any] | None = None
+
+    def encode(
+        self, texts: Iterable[str], batch_tokens: int, progress: Progress
+    ) -> np.ndarray:
+        """Encodes sentences.
+
+        Args:
+            texts: Strings or UTF-8 bytes.
+            batch_tokens: Tokens per batch, padding included.
+            progress: Whether to show a progress bar; see `LaBSE.encode`.
+
+        Returns:
+            float32 `(n, D)`, in the order of the texts.
+
+        Raises:
+            ValueError: If an element is not a string; the message has its index.
+        """
+        total = len(texts) if isinstance(texts, Sequence) else None
+        vectors = [np.zeros((0, self._model.embedding_dim), dtype=np.float32)]
+        with progress_bar("Encoding", total, "sentences", show=progress) as advance:
+            for window in _windows(texts):
+                most = len(window) * self._preprocessor.sequence_length
+                few = most <= min(_FEW_TOKENS, batch_tokens)
+                if few and keras.backend.backend() == "tensorflow":
+                    vectors.append(self._encode_few(window))
+                    advance(len(window))
+                else:
+                    vectors.append(self._encode_window(window, batch_tokens, advance))
+        return np.concatenate(vectors)
+
+    def _encode_few(self, texts: list[bytes]) -> np.ndarray:
+        """Encodes some sentences as one batch in one graph: `(len(texts), D)`."""
+        import tensorflow as tf
+
+        if self._texts is None:
+
+            def encode(texts: Any) -> Any:
+                rows = self._preprocessor.token_rows(texts)
+                return self._model(self._preprocessor.pack(rows), training=False)
+
+            strings = [tf.TensorSpec([None], tf.string)]
+            graph = tf.function(encode, input_signature=strings, autograph=False)
+            self._texts = graph.get_concrete_function()
+        return self._texts(tf.constant(texts, dtype=tf.string)).numpy()
+
+    def _encode_window(
+        self, texts: list[bytes], batch_tokens: int, advance: Callable[[int], None]
+    ) -> np.ndarray:
+        """Encodes one window of sentences, in its order: `(len(texts), D)`."""
+        import tensorflow as tf
+
+        if self._rows is None:
+            on_tensorflow = keras.backend.backend() == "tensorflow"
+            self._rows = self._traced() if on_tensorflow else self._encode_with_backend
+        encode = self._rows
+        rows = self._preprocessor.token_rows(tf.constant(texts, dtype=tf.string))
+        vectors = np.empty((len(texts), self._model.embedding_dim), dtype=np.float32)
+
+        def encode_batch(chosen: np.ndarray) -> int:
+            vectors[chosen] = encode(rows.values, rows.row_splits, chosen)
+            return len(chosen)
+
+        batches = list(batches_by_length(rows.row_lengths().numpy(), batch_tokens))
+        for count in _side_by_side(encode_batch, batches):
+            advance(count)
+        return vectors
+
+    def _features(self, values: Any, splits: Any, chosen: Any) -> dict[str, Any]:
+        """The padded features of the chosen rows of a ragged tensor."""
+        import tensorflow as tf
+
+        rows = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+        return self._preprocessor.pack(tf.gather(rows, chosen))
+
+    def _traced(self) -> Callable[..., np.ndarray]:
+        """A graph from ragged rows and the numbers of the chosen ones to vectors."""
+        import tensorflow as tf
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None], tf.int64),
+                tf.TensorSpec([None], tf.int64),
+            ],
+            autograph=False,
+        )
+        def encode(values: Any, splits: Any, chosen: Any) -> Any:
+            with cpu_kernels("inference"):
+                features = self._features(values, splits, chosen)
+                return self._model(features, training=False)
+
+        # Traced here, and not in several threads at once.
+        graph = encode.get_concrete_function()
+
+        def encode_rows(values: Any, splits: Any, chosen: Any) -> np.ndarray:
+            return graph(values, splits, tf.constant(chosen, tf.int64)).numpy()
+
+        return encode_rows
+
+    def _encode_with_backend(self, values: Any, splits: Any, chosen: Any) -> np.ndarray:
+        """The same on JAX; sizes are multiples of 16 so that XLA compiles rarely."""
+        features = self._features(values, splits, chosen)
+        arrays = {name: tensor.numpy() for name, tensor in features.items()}
+        count, length = arrays["token_ids"].shape
+        limit = self._model.backbone.max_sequence_length
+        padded = min(-(-length // 16) * 16, limit)
+        room = ((0, -count % 16), (0, padded - length))
+        arrays = {name: np.pad(array, room) for name, array in arrays.items()}
+        # With a mask of zeros alone the softmax would divide zero by zero.
+        arrays["padding_mask"][count:, 0] = 1
+        return np.asarray(self._model.predict_on_batch(arrays))[:count]
+
+
+def _side_by_side(
+    function: Callable[[Any], int], batches: Sequence[Any]
+) -> Iterator[int]:
+    """Calls a function on all batches, several at a time on TensorFlow.
+
+    Steps of one batch that leave a core idle are then filled with another batch.
+    """
+    if len(batches) < 2 or keras.backend.backend() != "tensorflow":
+        yield from map(function, batches)
+        return
+    with ThreadPoolExecutor(_BATCHES_AT_ONCE, "labse-tf-encode") as pool:
+        futures = [pool.submit(function, batch) for batch in batches]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _windows(texts: Iterable[str]) -> Iterator[list[bytes]]:
+    """Cuts an iterable of strings into lists of UTF-8.
+
+    A lone surrogate is encoded as invalid UTF-8, which the tokenizer deletes.
+    """
+    window: list[bytes] = []
+    for index, text in enumerate(texts):
+        if isinstance(text, str):
+            window.append(text.encode("utf-8", "surrogatepass"))
+        elif isinstance(text, bytes):
+            window.append(text)
+        else:
+            raise ValueError(
+                f"`texts` must hold strings, element {index} is none. "
+                f"Received: {text!r} of type {type(text).__name__}"
+            )
+        if len(window) == _WINDOW:
+            yield window
+            window = []
+    if window:
+        yield window
