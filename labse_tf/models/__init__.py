@@ -1,7 +1,8 @@
-"""The encoder: token ids to unit vectors, and the dual encoder that trains it.
+"""The encoder, and the two models that train it.
 
 `LaBSEBackbone` (BERT of `TransformerBlock`s) -> `LaBSE` (pooling, L2; text in,
-vectors out) -> `DualEncoder` (one encoder, two sides, a loss over the batch).
+vectors out) -> `DualEncoder` (one encoder, two sides, a loss over the batch);
+`MaskedLM` pre-trains a backbone.
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension, n = sentences.
 """
@@ -9,7 +10,8 @@ Shapes: B = batch, T = length in tokens, D = hidden dimension, n = sentences.
 from __future__ import annotations
 
 from labse_tf.models.backbone import FEATURES, PACKED_FEATURES, LaBSEBackbone
-from labse_tf.models.dual_encoder import DualEncoder, resolve_jit_compile
+from labse_tf.models.dual_encoder import DualEncoder
+from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.models.replicated_model import ReplicatedModel
 from labse_tf.models.sentence_encoder import LaBSE, cosine_similarity
 from labse_tf.models.transformer_block import TransformerBlock
@@ -20,8 +22,8 @@ __all__ = [
     "DualEncoder",
     "LaBSE",
     "LaBSEBackbone",
+    "MaskedLM",
     "ReplicatedModel",
     "TransformerBlock",
     "cosine_similarity",
-    "resolve_jit_compile",
 ]

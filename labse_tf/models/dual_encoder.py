@@ -19,7 +19,7 @@ from labse_tf.models.gradient_caching import (
     random_states,
 )
 from labse_tf.models.padding import Encode, encode_by_length
-from labse_tf.models.replicated_model import ReplicatedModel
+from labse_tf.models.replicated_model import ReplicatedModel, resolve_jit_compile
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -267,18 +267,3 @@ class DualEncoder(ReplicatedModel):
             metrics=[deserialize(metric) for metric in config["metrics"]],
         )
         self.optimizer.build(self.trainable_variables)
-
-
-def resolve_jit_compile(jit_compile: bool | str) -> bool | str:
-    """Gives what `"auto"` means here.
-
-    Args:
-        jit_compile: As `compile` takes it.
-
-    Returns:
-        `False` for `"auto"` on TensorFlow, where XLA is slower on the CPU and fails
-        with collectives outside a TPU (which compiles always); else the argument.
-    """
-    if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
-        return False
-    return jit_compile

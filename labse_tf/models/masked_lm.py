@@ -12,11 +12,8 @@ from keras import ops
 
 from labse_tf.distribute import sum_over_replicas
 from labse_tf.layers import MaskedLMHead
-from labse_tf.models import (
-    LaBSEBackbone,
-    ReplicatedModel,
-    resolve_jit_compile,
-)
+from labse_tf.models.backbone import LaBSEBackbone
+from labse_tf.models.replicated_model import ReplicatedModel, resolve_jit_compile
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")

@@ -181,6 +181,21 @@ class ReplicatedModel(keras.Model):
         return function
 
 
+def resolve_jit_compile(jit_compile: bool | str) -> bool | str:
+    """Decides what `"auto"` means.
+
+    Args:
+        jit_compile: As `compile` takes it.
+
+    Returns:
+        `False` for `"auto"` on TensorFlow, where XLA is slower on the CPU and fails
+        with collectives outside a TPU (which compiles always); else the argument.
+    """
+    if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
+        return False
+    return jit_compile
+
+
 class _Watch:
     """Variables that Keras does not see, so that they are no part of the model."""
 
