@@ -47,7 +47,7 @@ class TextEncoder:
         Args:
             texts: Strings or UTF-8 bytes.
             batch_tokens: Tokens per batch, padding included.
-            progress: Whether to show a progress bar; see `LaBSE.encode`.
+            progress: See `labse_tf.progress`; counts sentences.
 
         Returns:
             float32 `(n, D)`, in the order of the texts.
