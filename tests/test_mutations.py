@@ -119,7 +119,7 @@ FAULTS = {
         "fit_progressively", "S > T.end", "S >= T.end", RESUME
     ),
     "segments off by one": Fault(
-        "MaskedLMPreprocessor._pairs", "return S, L + 2", "return S, L + 1", HAND
+        "frame_segments", "return S, L + 2", "return S, L + 1", HAND
     ),
     "special tokens masked": Fault("MaskedLMPreprocessor.mask", "~S & R", "R", RATES),
     "rate rounded down": Fault(
