@@ -63,6 +63,7 @@ _MODULES = frozenset(
         "quickstart",
         "recipes",
         "saved_model",
+        "settings",
         "text",
         "tokenizers",
         "training",

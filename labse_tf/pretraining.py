@@ -1,20 +1,13 @@
 """Pre-training under its documented names: the model, the trainer and the stacking.
 
-`MaskedLM` is in `models.masked_lm`, `pretrain` in `training.masked_lm`, what makes a
-model deeper in `training.growing`.
+`MaskedLM` is in `models.masked_lm`, `pretrain` in `training.masked_lm`, and what makes
+a model deeper in `training.growing`.
 """
 
 from __future__ import annotations
 
 from labse_tf.models.masked_lm import MaskedLM
-from labse_tf.training.growing import fit_progressively, grow, stack, stack_moments
+from labse_tf.training.growing import grow, stack, stack_moments
 from labse_tf.training.masked_lm import pretrain
 
-__all__ = [
-    "MaskedLM",
-    "fit_progressively",
-    "grow",
-    "pretrain",
-    "stack",
-    "stack_moments",
-]
+__all__ = ["MaskedLM", "grow", "pretrain", "stack", "stack_moments"]

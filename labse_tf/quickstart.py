@@ -26,6 +26,7 @@ from labse_tf.files import atomic_directory, write_text
 from labse_tf.languages import language_code, language_name
 from labse_tf.progress import Progress
 from labse_tf.recipes import PretrainingRecipe, Recipe
+from labse_tf.training.options import RunOptions
 
 if TYPE_CHECKING:
     from labse_tf.models import LaBSE
@@ -251,9 +252,7 @@ def quickstart(
             train,
             target,
             **start,
-            checkpoint_every=100,
-            log_every=10,
-            progress=progress,
+            options=RunOptions(checkpoint_every=100, log_every=10, progress=progress),
         )
 
     with _stage(5, "Accuracy") as say:
@@ -513,9 +512,7 @@ def _pretrain(
         None,
         target,
         vocabulary=folder / "vocab.txt",
-        checkpoint_every=50,
-        log_every=10,
-        progress=progress,
+        options=RunOptions(checkpoint_every=50, log_every=10, progress=progress),
     )
     return target
 

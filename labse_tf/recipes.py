@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from labse_tf.settings import check_settings, setting
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 BATCHES = ("mixed", "one_language")
@@ -64,22 +66,6 @@ def parse_stage(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _field(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    choices: tuple[str, ...] | None = None,
-    parse: Callable[[str], Any] | None = None,
-) -> Any:
-    """A dataclass field with what the command line needs to offer it as a flag.
-
-    With `parse` the flag takes any number of values and parses each.
-    """
-    metadata = {"help": help, "group": group, "choices": choices, "parse": parse}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclasses.dataclass(frozen=True)
 class BaseRecipe:
     """What both kinds of training have; see the fields' help for meaning and units.
@@ -89,31 +75,46 @@ class BaseRecipe:
     """
 
     # The encoder: used where a model is made anew, not where one is loaded.
-    num_layers: int = _field(2, "transformer blocks", group="model")
-    num_heads: int = _field(4, "attention heads a block", group="model")
-    hidden_dim: int = _field(256, "width, and length of the vectors", group="model")
-    intermediate_dim: int = _field(1024, "feed-forward width", group="model")
-    activation: str = _field(
+    num_layers: int = setting(
+        2, "transformer blocks", group="model", must_be="0 or more"
+    )
+    num_heads: int = setting(
+        4, "attention heads a block", group="model", must_be="positive"
+    )
+    hidden_dim: int = setting(
+        256, "width, and length of the vectors", group="model", must_be="positive"
+    )
+    intermediate_dim: int = setting(
+        1024, "feed-forward width", group="model", must_be="positive"
+    )
+    activation: str = setting(
         "gelu",
         "of the feed-forward layer",
         group="model",
         choices=("gelu", "gelu_approximate", "relu"),
     )
-    dropout: float = _field(0.1, "dropout rate", group="model")
-    max_sequence_length: int = _field(512, "rows of the position table", group="model")
-    pooling: str = _field(
+    dropout: float = setting(0.1, "dropout rate", group="model")
+    max_sequence_length: int = setting(512, "rows of the position table", group="model")
+    pooling: str = setting(
         "pooler", "how a sentence becomes a vector", group="model", choices=POOLINGS
     )
     # The text.
-    sequence_length: int = _field(64, "most tokens a sentence", group="data")
-    smoothing: float = _field(
-        0.3, "exponent of the language mixture: 1 as it is, 0 all alike", group="data"
+    sequence_length: int = setting(64, "most tokens a sentence", group="data")
+    smoothing: float = setting(
+        0.3,
+        "exponent of the language mixture: 1 as it is, 0 all alike",
+        group="data",
+        must_be="0 or more",
     )
-    cap: int | None = _field(None, "most pairs a language", group="data")
+    cap: int | None = setting(None, "most pairs a language", group="data")
     # The training.
-    batch_size: int = _field(256, "pairs a step, over all replicas", group="training")
-    train_steps: int = _field(10_000, "steps in all, over all stages", group="training")
-    stages: tuple[tuple[int, int], ...] | None = _field(
+    batch_size: int = setting(
+        256, "pairs a step, over all replicas", group="training", must_be="positive"
+    )
+    train_steps: int = setting(
+        10_000, "steps in all, over all stages", group="training", must_be="positive"
+    )
+    stages: tuple[tuple[int, int], ...] | None = setting(
         (),
         "shallower stages that come first, LAYERS:STEPS each; the rest of the steps "
         "has all layers. From 0 layers the function is kept, from others blocks are "
@@ -121,17 +122,23 @@ class BaseRecipe:
         group="training",
         parse=parse_stage,
     )
-    learning_rate: float = _field(1e-4, "highest learning rate", group="training")
-    warmup_steps: int = _field(0, "steps until it is reached", group="training")
-    weight_decay: float = _field(0.01, "of AdamW", group="training")
-    clip_norm: float | None = _field(
+    learning_rate: float = setting(
+        1e-4, "highest learning rate", group="training", must_be="positive"
+    )
+    warmup_steps: int = setting(
+        0, "steps until it is reached", group="training", must_be="0 or more"
+    )
+    weight_decay: float = setting(
+        0.01, "of AdamW", group="training", must_be="0 or more"
+    )
+    clip_norm: float | None = setting(
         None, "largest norm of all gradients", group="training"
     )
-    epsilon: float = _field(1e-6, "of AdamW", group="training")
-    dtype: str = _field(
+    epsilon: float = setting(1e-6, "of AdamW", group="training", must_be="positive")
+    dtype: str = setting(
         "float32", "compute type; weights are float32", group="training", choices=DTYPES
     )
-    seed: int = _field(0, "of weights, dropout and data order", group="training")
+    seed: int = setting(0, "of weights, dropout and data order", group="training")
 
     def check(self) -> None:
         """Refuses values that make no sense, by name.
@@ -139,21 +146,7 @@ class BaseRecipe:
         Raises:
             ValueError: The first field that is wrong, and what was expected.
         """
-        for name in (
-            "num_heads",
-            "hidden_dim",
-            "intermediate_dim",
-            "batch_size",
-            "train_steps",
-            "learning_rate",
-            "epsilon",
-        ):
-            _positive(self, name)
-        for name in ("num_layers", "warmup_steps", "weight_decay", "smoothing"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"`{name}` must be 0 or more. Received: {getattr(self, name)}"
-                )
+        check_settings(self)
         if not 0 <= self.dropout < 1:
             raise ValueError(
                 f"`dropout` must be from 0 up to 1. Received: {self.dropout}"
@@ -163,13 +156,6 @@ class BaseRecipe:
                 "`warmup_steps` must be less than `train_steps`. Received: "
                 f"warmup_steps={self.warmup_steps}, train_steps={self.train_steps}"
             )
-        for field in dataclasses.fields(self):
-            choices = field.metadata["choices"]
-            if choices and getattr(self, field.name) not in choices:
-                raise ValueError(
-                    f"`{field.name}` must be one of {choices}. "
-                    f"Received: {getattr(self, field.name)!r}"
-                )
         self.stage_plan()
 
     def stage_plan(self) -> list[Stage]:
@@ -237,10 +223,10 @@ class Recipe(BaseRecipe):
         ValueError: From `check`, if a value makes no sense.
     """
 
-    batches: str = _field(
+    batches: str = setting(
         "mixed", "languages in a batch", group="data", choices=BATCHES
     )
-    length_buckets: str = _field(
+    length_buckets: str = setting(
         "characters",
         "pairs of a batch are of similar length, to save padding: by characters, or by "
         "tokens, which saves more and first counts those of the whole corpus; none is "
@@ -248,51 +234,51 @@ class Recipe(BaseRecipe):
         group="data",
         choices=LENGTH_BUCKETS,
     )
-    hard_negatives: int = _field(
+    hard_negatives: int = setting(
         0,
         "a batch is put together of groups of so many pairs whose English sentences "
         "are near each other by the model that the run starts from; 0: at random. "
         "Needs --model and --batches one_language",
         group="data",
     )
-    optimizer: str = _field(
+    optimizer: str = setting(
         "adamw",
         "lazy_adamw lets the rows of the token table rest that a batch has not: many "
         "times faster where the table is large",
         group="training",
         choices=OPTIMIZERS,
     )
-    chunk_size: int | None = _field(
+    chunk_size: int | None = setting(
         None,
         "gradient caching: pairs of a replica that are encoded at a time, each twice; "
         "the negatives are those of the whole batch, and memory holds one chunk",
         group="training",
+        must_be="positive",
     )
-    length_groups: int = _field(
+    length_groups: int = setting(
         1,
         "sentences of a batch are encoded in so many groups of like length, each cut "
         "to its own longest: saves padding where length buckets are none, and changes "
         "no result. 8 is good; not on a TPU",
         group="training",
+        must_be="positive",
     )
-    loss_block_size: int | None = _field(
+    loss_block_size: int | None = setting(
         None,
         "candidates that a batch is compared with at a time: the loss is the same, and "
         "its memory grows with the batch and not with its square. 256 is good for "
         "batches of thousands",
         group="training",
+        must_be="positive",
     )
-    margin: float = _field(0.3, "subtracted from the positive", group="training")
-    scale: float = _field(20.0, "multiplies the cosines", group="training")
+    margin: float = setting(0.3, "subtracted from the positive", group="training")
+    scale: float = setting(
+        20.0, "multiplies the cosines", group="training", must_be="positive"
+    )
 
     def check(self) -> None:
         """See `BaseRecipe.check`."""
         super().check()
-        for name in ("scale", "length_groups"):
-            _positive(self, name)
-        for name in ("chunk_size", "loss_block_size"):
-            if getattr(self, name) is not None:
-                _positive(self, name)
         size = self.hard_negatives
         if size < 0 or (size and self.batch_size % size):
             raise ValueError(
@@ -314,17 +300,22 @@ class PretrainingRecipe(BaseRecipe):
         ValueError: From `check`, if a value makes no sense.
     """
 
-    num_layers: int = _field(4, "transformer blocks", group="model")
-    sequence_length: int = _field(128, "tokens a row", group="data")
-    cap: int | None = _field(
+    num_layers: int = setting(
+        4, "transformer blocks", group="model", must_be="positive"
+    )
+    sequence_length: int = setting(128, "tokens a row", group="data")
+    cap: int | None = setting(
         None,
         "sentences or pairs of a language beyond which its share stays",
         group="data",
     )
-    batch_size: int = _field(
-        64, "rows a step, several sentences each, over all replicas", group="training"
+    batch_size: int = setting(
+        64,
+        "rows a step, several sentences each, over all replicas",
+        group="training",
+        must_be="positive",
     )
-    stages: tuple[tuple[int, int], ...] | None = _field(
+    stages: tuple[tuple[int, int], ...] | None = setting(
         None,
         "shallower stages that come first, LAYERS:STEPS each; the rest of the steps "
         "has all layers (left out: a quarter and half of the layers for 2/15 and 4/15 "
@@ -332,18 +323,18 @@ class PretrainingRecipe(BaseRecipe):
         group="training",
         parse=parse_stage,
     )
-    mask_rate: float = _field(0.2, "share of the tokens to predict", group="data")
-    max_predictions: int = _field(26, "most predictions a row", group="data")
-    tlm_share: float = _field(0.5, "rows of pairs among all rows", group="data")
-    sentences_from_pairs: bool = _field(
+    mask_rate: float = setting(0.2, "share of the tokens to predict", group="data")
+    max_predictions: int = setting(
+        26, "most predictions a row", group="data", must_be="positive"
+    )
+    tlm_share: float = setting(0.5, "rows of pairs among all rows", group="data")
+    sentences_from_pairs: bool = setting(
         True, "the two sides of pairs are sentences too", group="data"
     )
 
     def check(self) -> None:
         """See `BaseRecipe.check`."""
         super().check()
-        _positive(self, "num_layers")
-        _positive(self, "max_predictions")
         for name in ("mask_rate", "tlm_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
@@ -355,14 +346,6 @@ class PretrainingRecipe(BaseRecipe):
                 f"sequence_length={self.sequence_length}, "
                 f"max_sequence_length={self.max_sequence_length}"
             )
-
-
-def _positive(recipe: BaseRecipe, name: str) -> None:
-    """Refuses a field that is not above 0."""
-    if not getattr(recipe, name) > 0:
-        raise ValueError(
-            f"`{name}` must be positive. Received: {getattr(recipe, name)}"
-        )
 
 
 def _written(stages: tuple[tuple[int, int], ...]) -> str:

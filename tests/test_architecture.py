@@ -16,7 +16,10 @@ from helpers.paths import PACKAGE, ROOT
 # folder, from files that do not lead back to it. A name of a folder is for all of its
 # files; a file of its own floor is listed with its folder.
 FLOORS = [
-    {"files", "progress", "cpu_kernels", "precision", "blockwise", "languages"},
+    {
+        *("files", "progress", "cpu_kernels", "precision", "blockwise", "languages"),
+        "settings",
+    },
     {
         *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),
         *("recipes", "plots", "saved_model"),
@@ -90,7 +93,7 @@ STORES = (ast.Assign, ast.AnnAssign)
 FREE_OF_TENSORFLOW = {
     *("blockwise", "cpu_kernels", "duplicates", "evaluation", "languages", "layers"),
     *("losses", "metrics", "mining", "models", "optimizers", "precision", "presets"),
-    *("recipes", "text", "vocabulary_softmax"),
+    *("pretraining", "recipes", "settings", "text", "training", "vocabulary_softmax"),
 }
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 

@@ -208,7 +208,7 @@ def test_xla_compiles_a_step_of_whole_chunks() -> None:
 
 
 def test_chunks_are_kept_by_saving_and_growing(tmp_path: Path) -> None:
-    from labse_tf.training.growing import grow
+    from labse_tf.pretraining import grow
 
     dual = make_dual(make_model(num_layers=1), 4, 2)
     dual.optimizer.build(dual.trainable_variables)

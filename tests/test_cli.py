@@ -321,7 +321,7 @@ def test_bad_flags(tmp_path, capsys) -> None:
     missing = fails_at_the_end(capsys, *common, "--vocab", tmp_path / "no.txt")
     assert missing.endswith("expected a vocab.txt. Received: no such file")
     assert "`dropout`" in fails(capsys, *common, "--vocab", "v", "--dropout", 1.5)
-    assert "--log-every" in fails(capsys, *common, "--vocab", "v", "--log-every", 0)
+    assert "`log_every`" in fails(capsys, *common, "--vocab", "v", "--log-every", 0)
     vocabulary = tmp_path / "vocab.txt"
     make_model().preprocessor.tokenizer.save_vocabulary(vocabulary)
     small = ("--num-heads", 2, "--hidden-dim", 8, "--train-steps", 2)

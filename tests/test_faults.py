@@ -28,14 +28,15 @@ from labse_tf.data import ParallelCorpus, sentence_pairs
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, adamw
+from labse_tf.pretraining import grow
 from labse_tf.training import (
     Interrupted,
     Run,
+    RunOptions,
     compile_dual_encoder,
     train_dual_encoder,
     untrained_encoder,
 )
-from labse_tf.training.growing import grow
 
 slow = pytest.mark.slow
 
@@ -48,7 +49,7 @@ def run(corpus, output: Path, vocabulary: Path, **options) -> LaBSE:
         corpus,
         output,
         vocabulary=vocabulary,
-        **{**settings, **options},
+        options=RunOptions(**{**settings, **options}),
     )
 
 

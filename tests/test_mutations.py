@@ -116,7 +116,7 @@ FAULTS = {
         "_keep_function", "E.assign(np.full(S, V, dtype=D))", "None", ZERO
     ),
     "the last step of a stage in the next": Fault(
-        "fit_progressively", "S > T.end", "S >= T.end", RESUME
+        "fit", "S > T.end", "S >= T.end", RESUME
     ),
     "segments off by one": Fault(
         "frame_segments", "return S, L + 2", "return S, L + 1", HAND

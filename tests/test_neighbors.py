@@ -11,7 +11,7 @@ import pytest
 from helpers.runs import RECIPE, make_pairs, train, weights
 from labse_tf import data
 from labse_tf.recipes import get_recipe
-from labse_tf.training import Interrupted, train_dual_encoder
+from labse_tf.training import Interrupted, Run, RunOptions, train_dual_encoder
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -201,7 +201,6 @@ def start(tmp_path):
     return tmp_path / "start"
 
 
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_killed_and_resumed_is_undisturbed(tmp_path, start, monkeypatch) -> None:
     recipe = dataclasses.replace(
         RECIPE, hard_negatives=4, batches="one_language", train_steps=10
@@ -213,25 +212,20 @@ def test_killed_and_resumed_is_undisturbed(tmp_path, start, monkeypatch) -> None
             data.ParallelCorpus(make_pairs()),
             tmp_path / name,
             model=start,
-            checkpoint_every=4,
-            progress=False,
+            options=RunOptions(checkpoint_every=4, progress=False),
         )
 
     expected = go("whole")
     assert not (tmp_path / "whole" / "neighbors.npy").exists()
 
-    from labse_tf.training import growing, session
+    saved = Run.save
 
-    class Killed(session.Session):
-        def fit(self, model, batches, stage) -> None:
-            def few(first: int):
-                return batches(first).take(4)
-
-            super().fit(model, few, stage)
-            raise Interrupted(15, 4)
+    def killed(self: Run, model: object, step: int) -> None:
+        saved(self, model, step)
+        raise Interrupted(15, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(growing, "Session", Killed)
+        patch.setattr(Run, "save", killed)
         with pytest.raises(Interrupted):
             go("killed")
     assert [p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()]

@@ -17,9 +17,9 @@ from helpers.runs import files, start, wait_for_step
 from labse_tf import presets
 from labse_tf.cli import main
 from labse_tf.data import MonolingualCorpus, ParallelCorpus, SentencePair
+from labse_tf.pretraining import pretrain
 from labse_tf.recipes import PretrainingRecipe, Recipe
-from labse_tf.training import train_dual_encoder
-from labse_tf.training.masked_lm import pretrain
+from labse_tf.training import RunOptions, train_dual_encoder
 
 WORDS = "sun moon star sky day night".split()
 OTHER = "sol luna astro cielo dia noche".split()
@@ -78,9 +78,7 @@ def run(
         sentences,
         output,
         vocabulary=vocabulary,
-        checkpoint_every=20,
-        log_every=10,
-        progress=False,
+        options=RunOptions(checkpoint_every=20, log_every=10, progress=False),
     )
 
 
@@ -122,7 +120,11 @@ def test_tuning_starts_from_it(finished, pairs, tmp_path) -> None:
         sequence_length=16, batch_size=16, train_steps=2, learning_rate=1e-9
     )
     tuned = train_dual_encoder(
-        recipe, pairs, tmp_path / "tuned", model=finished, progress=False
+        recipe,
+        pairs,
+        tmp_path / "tuned",
+        model=finished,
+        options=RunOptions(progress=False),
     )
     for one, two in zip(first.weights, tuned.weights, strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(two), atol=1e-6)
@@ -144,7 +146,7 @@ def test_a_finished_run_does_nothing_and_another_one_is_refused(
     other.write_text("\n".join([*TOKENS, "sea"]) + "\n")
     with pytest.raises(ValueError, match=r"start.vocabulary"):
         run(finished, other, pairs)
-    with pytest.raises(ValueError, match=r"Give `pairs`, `sentences` or both"):
+    with pytest.raises(ValueError, match=r"Expected `pairs`, `sentences` or both"):
         run(tmp_path / "none", vocabulary, None)
     assert not (tmp_path / "none").exists()
 

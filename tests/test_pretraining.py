@@ -11,8 +11,8 @@ from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.optimizers import WarmupLinearDecay, adamw
 from labse_tf.preprocessing import MaskedLMPreprocessor
+from labse_tf.pretraining import stack, stack_moments
 from labse_tf.tokenizers import WordPieceTokenizer
-from labse_tf.training.growing import stack, stack_moments
 
 SIZE = {"num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
 

@@ -6,7 +6,10 @@ import dataclasses
 
 import pytest
 
+from labse_tf.cli import build_parser
+from labse_tf.cli.runs import run_options
 from labse_tf.recipes import RECIPES, Recipe, get_recipe
+from labse_tf.training import RunOptions
 
 
 def test_the_numbers_of_the_paper() -> None:
@@ -73,3 +76,56 @@ def test_bad_values_are_named(field: str, value: object) -> None:
 def test_recipes_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RECIPES["small"].recipe.batch_size = 1  # type: ignore[misc]
+
+
+# === Options of a run ===
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("checkpoint_every", 0),
+        ("log_every", -1),
+        ("dev_every", 0),
+        ("steps_per_execution", 0),
+        ("on_nan", "ignore"),
+    ],
+)
+def test_bad_options_are_named(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"`{field}` .*Received: .*{value}"):
+        RunOptions(**{field: value})
+
+
+COMMANDS = {
+    "train": ["train", "en-hi.tsv", "--vocab", "v", "--output", "o"],
+    "pretrain": ["pretrain", "--mono", "hi.txt", "--vocab", "v", "--output", "o"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_flag_and_its_default(command: str) -> None:
+    parse = build_parser().parse_args
+    assert run_options(parse(COMMANDS[command])) == RunOptions()
+    given: dict[str, object] = {
+        "strategy": "cpu:2",
+        "tpu": "node-1",
+        "steps_per_execution": 3,
+        "on_nan": "skip",
+        "checkpoint_every": 7,
+        "log_every": 5,
+        "deterministic": True,
+    }
+    if command == "train":
+        given["dev_every"] = 11
+    flags = [
+        part
+        for name, value in given.items()
+        for part in ("--" + name.replace("_", "-"), *([] if value is True else [value]))
+    ]
+    options = run_options(parse([*COMMANDS[command], *map(str, flags)]))
+    assert options == RunOptions(**given)  # type: ignore[arg-type]
+
+
+def test_pretraining_measures_nothing() -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*COMMANDS["pretrain"], "--dev-every", "3"])

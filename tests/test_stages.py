@@ -18,9 +18,9 @@ from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.optimizers import WarmupLinearDecay, adamw
+from labse_tf.pretraining import grow
 from labse_tf.recipes import PretrainingRecipe, Recipe
-from labse_tf.training import Interrupted, Run, train_dual_encoder
-from labse_tf.training.growing import fit_progressively, grow
+from labse_tf.training import Interrupted, Run, RunOptions, train_dual_encoder
 
 WORDS = "sun moon star sky day night".split()
 OTHER = "sol luna astro cielo dia noche".split()
@@ -73,10 +73,7 @@ def train(
         corpus,
         output,
         vocabulary=vocabulary,
-        checkpoint_every=3,
-        log_every=3,
-        progress=False,
-        fit=fit_progressively,
+        options=RunOptions(checkpoint_every=3, log_every=3, progress=False),
     )
 
 
@@ -255,14 +252,14 @@ def test_resumed_in_any_stage_is_undisturbed(
         if self.step == stop:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    from labse_tf.training.session import _Reporter
+    from labse_tf.training.reporting import Reporter
 
-    original = _Reporter.on_train_batch_end
-    monkeypatch.setattr(_Reporter, "on_train_batch_end", stop_here)
+    original = Reporter.on_train_batch_end
+    monkeypatch.setattr(Reporter, "on_train_batch_end", stop_here)
     with pytest.raises(Interrupted) as caught:
         train(corpus, tmp_path / "disturbed", vocabulary)
     assert caught.value.step == stop
-    monkeypatch.setattr(_Reporter, "on_train_batch_end", original)
+    monkeypatch.setattr(Reporter, "on_train_batch_end", original)
     keras.utils.set_random_seed(2)  # A new process begins with other random numbers.
     resumed = train(corpus, tmp_path / "disturbed", vocabulary)
     assert_same_weights(LaBSE.from_preset(quiet), resumed)
@@ -319,8 +316,7 @@ def test_a_preset_is_grown(tmp_path, corpus, vocabulary) -> None:
         corpus,
         tmp_path / "grown",
         model=tmp_path / "bag",
-        progress=False,
-        fit=fit_progressively,
+        options=RunOptions(progress=False),
     )
     assert grown.backbone.num_layers == 2
     texts = [" ".join(WORDS[:k]) for k in range(6)]
@@ -337,17 +333,9 @@ def test_a_preset_keeps_its_depth_where_there_are_no_stages(
         corpus,
         tmp_path / "tuned",
         model=tmp_path / "bag",
-        progress=False,
-        fit=fit_progressively,
+        options=RunOptions(progress=False),
     )
     assert tuned.backbone.num_layers == 0
-
-
-def test_stages_need_the_trainer_that_knows_them(tmp_path, corpus, vocabulary) -> None:
-    with pytest.raises(ValueError, match=r"fit_progressively`. Received: stages="):
-        train_dual_encoder(
-            RECIPE, corpus, tmp_path / "run", vocabulary=vocabulary, progress=False
-        )
 
 
 # === The recipe's stages ===

@@ -29,7 +29,8 @@ from helpers.runs import (
 from labse_tf import presets
 from labse_tf.data import ParallelCorpus
 from labse_tf.models import LaBSE
-from labse_tf.training import Run, train_dual_encoder, untrained_encoder
+from labse_tf.recipes import Recipe
+from labse_tf.training import Run, RunOptions, train_dual_encoder, untrained_encoder
 
 # === In one process ===
 
@@ -64,11 +65,10 @@ def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> N
             corpus,
             tmp_path / name,
             vocabulary=text[1],
-            log_every=3,
-            progress=False,
-            **options,
+            dev=pairs,
+            options=RunOptions(log_every=3, dev_every=5, progress=False),
         )
-        for name, options in (("plain", {}), ("dev", {"dev": dev, "dev_every": 5}))
+        for name, pairs in (("plain", None), ("dev", dev))
     ]
     for ours, theirs in zip(*map(weights, models), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -131,13 +131,17 @@ def test_tuning_starts_from_a_preset(tmp_path, corpus, text) -> None:
     first = train(corpus, tmp_path / "first", text[1], train_steps=30)
     recipe = dataclasses.replace(RECIPE, learning_rate=1e-9, sequence_length=8)
     tuned = train_dual_encoder(
-        recipe, corpus, tmp_path / "second", model=tmp_path / "first", progress=False
+        recipe,
+        corpus,
+        tmp_path / "second",
+        model=tmp_path / "first",
+        options=RunOptions(progress=False),
     )
     # Nothing to speak of has been learned, so it is still the model it began as.
     for one, two in zip(weights(first), weights(tuned), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
     assert tuned.preprocessor.sequence_length == 8
-    with pytest.raises(ValueError, match=r"`model` to go on from, or `vocabulary`"):
+    with pytest.raises(ValueError, match=r"either `model`.*or `vocabulary`"):
         train_dual_encoder(recipe, corpus, tmp_path / "third")
 
 
@@ -270,7 +274,17 @@ def test_resumed_in_process_is_undisturbed(tmp_path, corpus, text, monkeypatch) 
     assert stop.value.signal == signal.SIGTERM
     assert stop.value.step == 9
     monkeypatch.setattr(Run, "save", saved)
-    resumed = train(corpus, tmp_path / "disturbed", text[1])
+    # The options are not part of what is made, so other ones resume the same run.
+    description = json.loads((tmp_path / "disturbed" / "run.json").read_text())
+    assert set(description) == {"recipe", "text", "start"}
+    assert set(description["recipe"]) == {f.name for f in dataclasses.fields(Recipe)}
+    resumed = train_dual_encoder(
+        RECIPE,
+        corpus,
+        tmp_path / "disturbed",
+        vocabulary=text[1],
+        options=RunOptions(steps_per_execution=3, log_every=1, progress=False),
+    )
     for one, two in zip(weights(quiet), weights(resumed), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
     steps = [entry["step"] for entry in log_of(tmp_path / "disturbed")]

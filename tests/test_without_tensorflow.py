@@ -56,7 +56,7 @@ CODE = """
     loss = AdditiveMarginSoftmax(block_size=12)
     dual.compile(adamw(schedule, weight_decay=0.01), loss)
     history = dual.fit(pairs, batch_size=32, epochs=8, verbose=0).history
-    from labse_tf.training.growing import grow
+    from labse_tf.pretraining import grow
 
     deeper = grow(dual, 4)
     more = deeper.fit(pairs, batch_size=32, epochs=1, verbose=0).history

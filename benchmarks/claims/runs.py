@@ -260,7 +260,7 @@ def starting_encoder(plan: Plan, seed: int, place: Place) -> Any:
 
 def with_layers(backbone: Any, num_layers: int, keep_function: bool) -> Any:
     """A deeper backbone out of one without layers."""
-    from labse_tf.training.growing import stack
+    from labse_tf.pretraining import stack
 
     if keep_function or not num_layers:
         return stack(backbone, num_layers)
@@ -313,8 +313,9 @@ def scorer(place: Place) -> Path:
 def pretrained(pretraining: Pretraining, seed: int, place: Place) -> Any:
     """The masked language model's encoder, trained where it is not there yet."""
     from labse_tf.data import ParallelCorpus
+    from labse_tf.pretraining import pretrain
     from labse_tf.recipes import PretrainingRecipe
-    from labse_tf.training.masked_lm import pretrain
+    from labse_tf.training import RunOptions
 
     folder = pretrained_folder(place.work, pretraining, seed)
     with text.made_once(folder):
@@ -350,8 +351,7 @@ def pretrained(pretraining: Pretraining, seed: int, place: Place) -> Any:
             None if both else pairs.to_sentences(),
             folder,
             vocabulary=text.vocabulary(plan, place.work, place.scale),
-            checkpoint_every=200,
-            progress=False,
+            options=RunOptions(checkpoint_every=200, progress=False),
         )
 
 

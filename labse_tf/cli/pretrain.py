@@ -5,21 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    PAIRS_HELP,
-    add_languages,
-    command,
-)
+from labse_tf.cli.arguments import PAIRS_HELP, add_languages, command
 from labse_tf.cli.output import load, say_counts, say_skipped
-from labse_tf.cli.runs import (
-    add_recipe_flags,
-    add_run,
-    check_run,
-    given,
-    run_options,
-    say_model,
-    until_signal,
-)
+from labse_tf.cli.runs import add_run, given, run_options, say_model, until_signal
 from labse_tf.recipes import (
     PRETRAINING_RECIPES,
     PretrainingRecipe,
@@ -56,13 +44,12 @@ def add_command(commands: Any) -> None:
     )
     add_languages(parser)
     parser.add_argument("--vocab", required=True, metavar="FILE")
-    add_run(parser, PRETRAINING_RECIPES)
-    add_recipe_flags(parser, PretrainingRecipe)
+    add_run(parser, PRETRAINING_RECIPES, without=("dev_every",))
 
 
 def _pretrain(options: argparse.Namespace) -> int | None:
     recipe = get_pretraining_recipe(options.recipe, **given(options, PretrainingRecipe))
-    check_run(options)
+    how = run_options(options)
     if not options.mono and not options.pairs:
         raise ValueError("--mono or --pairs must name text. Received: neither")
     from labse_tf import data, pretraining
@@ -86,7 +73,9 @@ def _pretrain(options: argparse.Namespace) -> int | None:
             sentences,
             options.output,
             vocabulary=options.vocab,
-            **run_options(options),
+            lowercase=options.lowercase,
+            strip_accents=options.strip_accents,
+            options=how,
         )
     )
     if isinstance(result, int):

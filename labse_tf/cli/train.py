@@ -5,28 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import (
-    add_model,
-    add_text,
-    command,
-)
+from labse_tf.cli.arguments import add_model, add_text, command
 from labse_tf.cli.output import load, say_counts, say_skipped
-from labse_tf.cli.runs import (
-    add_recipe_flags,
-    add_run,
-    check_every,
-    check_run,
-    given,
-    run_options,
-    say_model,
-    until_signal,
-)
+from labse_tf.cli.runs import add_run, given, run_options, say_model, until_signal
 from labse_tf.encoders import as_preset
-from labse_tf.recipes import (
-    RECIPES,
-    Recipe,
-    get_recipe,
-)
+from labse_tf.recipes import RECIPES, Recipe, get_recipe
 
 if TYPE_CHECKING:
     from labse_tf.data import SkipReport
@@ -59,15 +42,12 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="held-out pairs, as FILE; their accuracy goes into the log",
     )
-    parser.add_argument("--dev-every", type=int, default=1000, metavar="STEPS")
-    add_recipe_flags(parser, Recipe)
 
 
 def _train(options: argparse.Namespace) -> int | None:
     recipe = get_recipe(options.recipe, **given(options, Recipe))
-    check_run(options)
-    check_every(options, "dev_every")
-    from labse_tf import data, pretraining, training
+    how = run_options(options)
+    from labse_tf import data, training
 
     report = data.SkipReport()
     pairs = _training_pairs(options, report)
@@ -84,10 +64,10 @@ def _train(options: argparse.Namespace) -> int | None:
                 options.output,
                 model=model,
                 vocabulary=options.vocab,
+                lowercase=options.lowercase,
+                strip_accents=options.strip_accents,
                 dev=dev,
-                dev_every=options.dev_every,
-                fit=pretraining.fit_progressively,
-                **run_options(options),
+                options=how,
             )
         )
     if isinstance(result, int):

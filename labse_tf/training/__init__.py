@@ -1,4 +1,4 @@
-"""A training run: from a recipe and pairs to a preset, through interruptions.
+"""A training run: from a recipe and text to a preset, through interruptions.
 
 A run owns a directory:
 
@@ -10,46 +10,74 @@ A run owns a directory:
     config.json ...       the preset, when the run has ended
 
 The state of a run is its variables and its step, since batch k is a function of the
-text, the recipe and k. The same command again goes on where the last one stopped. Of
-several workers the chief alone reads and writes the directory, and tells the others.
+text, the recipe and k. The same command resumes a run that was stopped. Of several
+workers only the chief reads and writes the directory, and shares it with the others.
 
-`run` is the directory, `session` the steps of one process, `from_recipe` what both
-trainers make of a recipe, `dual_encoder` the trainer of sentence encoders; each imports
-from those before it only. Pre-training stands on them in `labse_tf.pretraining`.
+`options` holds how a run is carried out, `run` the directory, `growing` makes models
+deeper, `reporting` writes the log, `fitting` trains through the stages, `from_recipe`
+is what both trainers make of a recipe, `dual_encoder` and `masked_lm` are the trainers.
+Each imports only from those before it.
+
+The names below are loaded on first use, so that the command line can read `RunOptions`
+without importing Keras.
 """
 
 from __future__ import annotations
 
-from labse_tf.training.dual_encoder import (
-    compile_dual_encoder,
-    train_dual_encoder,
-    untrained_encoder,
-)
-from labse_tf.training.from_recipe import (
-    check_replicas,
-    describe_vocabulary,
-    make_backbone,
-    make_optimizer,
-)
-from labse_tf.training.run import Checkpoint, EndedElsewhere, Interrupted, Run
-from labse_tf.training.session import ON_NAN, Batches, Fit, Measure, Session, fit
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labse_tf.training.dual_encoder import (
+        compile_dual_encoder,
+        train_dual_encoder,
+        untrained_encoder,
+    )
+    from labse_tf.training.fitting import Batches, fit
+    from labse_tf.training.from_recipe import make_optimizer
+    from labse_tf.training.options import RunOptions
+    from labse_tf.training.reporting import Measure
+    from labse_tf.training.run import Checkpoint, EndedElsewhere, Interrupted, Run
 
 __all__ = [
-    "ON_NAN",
     "Batches",
     "Checkpoint",
     "EndedElsewhere",
-    "Fit",
     "Interrupted",
     "Measure",
     "Run",
-    "Session",
-    "check_replicas",
+    "RunOptions",
     "compile_dual_encoder",
-    "describe_vocabulary",
     "fit",
-    "make_backbone",
     "make_optimizer",
     "train_dual_encoder",
     "untrained_encoder",
 ]
+
+_HOME = {
+    "Batches": "fitting",
+    "Checkpoint": "run",
+    "EndedElsewhere": "run",
+    "Interrupted": "run",
+    "Measure": "reporting",
+    "Run": "run",
+    "RunOptions": "options",
+    "compile_dual_encoder": "dual_encoder",
+    "fit": "fitting",
+    "make_optimizer": "from_recipe",
+    "train_dual_encoder": "dual_encoder",
+    "untrained_encoder": "dual_encoder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used."""
+    if name in _HOME:
+        module = importlib.import_module(f"labse_tf.training.{_HOME[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module 'labse_tf.training' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Lists the lazy names beside the loaded ones."""
+    return sorted(set(globals()) | set(__all__))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.data.sampling import principal_axes
-from labse_tf.distribute import Workers, get_strategy, is_tpu
+from labse_tf.distribute import is_tpu
 from labse_tf.evaluation import retrieval
 from labse_tf.files import atomic_file
 from labse_tf.losses import AdditiveMarginSoftmax
@@ -20,14 +19,16 @@ from labse_tf.mining import unit_rows
 from labse_tf.models import DualEncoder, LaBSE
 from labse_tf.progress import Progress, progress_bar
 from labse_tf.recipes import Recipe
+from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
-    check_replicas,
-    describe_vocabulary,
+    NewTokenizer,
     make_backbone,
     make_optimizer,
+    open_run,
 )
+from labse_tf.training.options import RunOptions
+from labse_tf.training.reporting import Measure
 from labse_tf.training.run import Run
-from labse_tf.training.session import Fit, Measure, fit
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,49 +56,30 @@ def train_dual_encoder(
     vocabulary: str | Path | None = None,
     lowercase: bool = False,
     strip_accents: bool | None = None,
-    strategy: str = "auto",
-    tpu: str = "local",
-    steps_per_execution: int = 1,
-    on_nan: str = "stop",
-    checkpoint_every: int = 1000,
-    log_every: int = 50,
     dev: ParallelCorpus | None = None,
-    dev_every: int = 1000,
-    deterministic: bool = False,
-    progress: Progress = None,
-    fit: Fit = fit,
+    options: RunOptions | None = None,
 ) -> LaBSE:
     """Trains a sentence encoder on pairs, into a directory that becomes a preset.
 
-    Killed at any moment and called again with the same arguments it goes on from
-    the last checkpoint; when it has ended, it loads what it made.
+    If interrupted, rerun with the same arguments to resume from the last checkpoint.
+    A finished run only loads its model.
 
     Args:
-        recipe: What to do.
-        pairs: The text, as `labse_tf.data.load_pairs` gives it, or prepared pairs
-            from `open_prepared` or of `PairStream`.
+        recipe: What to make.
+        pairs: The text, from `labse_tf.data.load_pairs`, or prepared pairs, from
+            `open_prepared` or `PairStream`.
         output: The run's directory.
-        model: A preset to start from; or
-        vocabulary: a `vocab.txt` for a new model of the recipe's shape.
-        lowercase: Whether a new model's tokenizer lower-cases.
+        model: A preset to start from. Give this or `vocabulary`.
+        vocabulary: A `vocab.txt` for a new model of the recipe's shape.
+        lowercase: Whether the tokenizer of a new model lower-cases.
         strip_accents: As in `labse_tf.WordPieceTokenizer`.
-        strategy: A name for `labse_tf.distribute.get_strategy`. With "multi_worker" all
-            hosts are called with the same arguments and text; `output` is the chief's,
-            and the others write nothing.
-        tpu: As in `get_strategy`. On a TPU all sentences are padded to the recipe's
-            `sequence_length`, since each other length would be compiled anew.
-        steps_per_execution: As in `Session`.
-        on_nan: What a loss that is not finite does: `"stop"` the run, or `"skip"`: the
-            step changes nothing and is counted in the log.
-        checkpoint_every: Steps between checkpoints.
-        log_every: Steps between lines of the log.
-        dev: Pairs to measure on while training: the mean over the languages of the
-            accuracy of the nearest translation goes into the log. They change nothing.
-        dev_every: Steps between measurements; the last step has one too.
-        deterministic: Bit-identical results on the same machine, somewhat slower.
-        progress: As in `Session`.
-        fit: How: the function of this module, or
-            `labse_tf.training.growing.fit_progressively` for a recipe with stages.
+        dev: Held-out pairs to measure on during training, which does not change the
+            result. The log gets the accuracy of the nearest translation, as the mean
+            over the languages.
+        options: How to train. With the strategy "multi_worker" call it with the same
+            arguments and text on all hosts; only the chief writes to its `output`. On
+            a TPU all sentences are padded to the recipe's `sequence_length`, since XLA
+            would compile each other length separately.
 
     Returns:
         The trained model, as loaded from the preset; on workers other than the chief
@@ -109,73 +91,93 @@ def train_dual_encoder(
         EndedElsewhere: On workers other than the chief, if the run had ended before.
         labse_tf.distribute.WorkerLostError: If another worker has ended.
     """
-    from labse_tf.data import ParallelCorpus
-
+    options = options or RunOptions()
     recipe.check()
     if (model is None) == (vocabulary is None):
         raise ValueError(
-            "Give `model` to go on from, or `vocabulary` for a new one, and not both. "
-            f"Received: model={model!r}, vocabulary={vocabulary!r}"
+            "Expected either `model`, to train it further, or `vocabulary`, for a new "
+            f"model. Received: model={model!r}, vocabulary={vocabulary!r}"
         )
-    if recipe.hard_negatives and model is None:
-        raise ValueError(
-            "`hard_negatives` needs `model`: neighbours are found by its vectors. "
-            f"Received: hard_negatives={recipe.hard_negatives}, model=None"
-        )
-    texts = None
-    if recipe.hard_negatives:
-        if not isinstance(pairs, ParallelCorpus):
-            raise ValueError(
-                "`hard_negatives` needs pairs as text, which the model encodes. "
-                f"Received: hard_negatives={recipe.hard_negatives} with a "
-                f"{type(pairs).__name__}"
-            )
-        texts = pairs
-    if deterministic:
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-    description = {
-        "recipe": dataclasses.asdict(recipe),
-        "text": {"pairs": len(pairs), "sha256": pairs.digest()},
-        "start": _start(model, vocabulary, lowercase, strip_accents),
-    }
-    scope = get_strategy(strategy, tpu=tpu)
-    check_replicas(recipe, scope)
-    run = Run(output, description, Workers(scope))
-    encoder = None
-    with run.open():
+    texts = _texts_with_neighbors(recipe, pairs, model)
+    tokenizer = None
+    if vocabulary is not None:
+        tokenizer = NewTokenizer(vocabulary, lowercase, strip_accents)
+    with open_run(
+        output,
+        recipe,
+        options,
+        text={"pairs": len(pairs), "sha256": pairs.digest()},
+        start=_describe_start(model, tokenizer),
+    ) as (run, strategy):
+        encoder = None
         if not run.finished:
-            keras.utils.set_random_seed(recipe.seed)
-            with scope.scope():
-                encoder = _make_encoder(
-                    recipe, model, vocabulary, lowercase, strip_accents
-                )
+            with strategy.scope():
+                encoder = _make_encoder(recipe, model, tokenizer)
                 dual = compile_dual_encoder(
-                    encoder, recipe, skip_nonfinite=on_nan == "skip"
+                    encoder, recipe, skip_nonfinite=options.on_nan == "skip"
                 )
             preprocessor = encoder.text_preprocessor()
-            if is_tpu(scope):
+            if is_tpu(strategy):
                 preprocessor = fixed_shapes(preprocessor)
-            # Of the starting model: before the fit, which goes on from a checkpoint.
+            # Made by the starting model, so before `fit` restores a checkpoint.
             vectors = None
             if texts is not None:
-                vectors = _neighbor_vectors(run, encoder, texts, progress)
-            dual = fit(
+                vectors = _neighbor_vectors(run, encoder, texts, options.progress)
+            encoder = fit(
                 run,
                 dual,
                 functools.partial(_batches, recipe, pairs, preprocessor, vectors),
                 recipe,
-                checkpoint_every=checkpoint_every,
-                log_every=log_every,
+                options,
                 measure=None if dev is None else _dev_accuracy(dev),
-                measure_every=dev_every,
-                steps_per_execution=steps_per_execution,
-                on_nan=on_nan,
-                progress=progress,
-            )
-            encoder = dual.encoder
+            ).encoder
         return run.finish(encoder, also=(NEIGHBORS,))
+
+
+def _texts_with_neighbors(
+    recipe: Recipe, pairs: Any, model: str | Path | None
+) -> ParallelCorpus | None:
+    """Returns the text in which hard negatives are searched; `None` without them."""
+    from labse_tf.data import ParallelCorpus
+
+    if not recipe.hard_negatives:
+        return None
+    if model is None:
+        raise ValueError(
+            "`hard_negatives` needs `model`, whose vectors decide which sentences are "
+            f"near. Received: hard_negatives={recipe.hard_negatives}, model=None"
+        )
+    if not isinstance(pairs, ParallelCorpus):
+        raise ValueError(
+            "`hard_negatives` needs pairs as text, which the model encodes. Received: "
+            f"hard_negatives={recipe.hard_negatives}, pairs={type(pairs).__name__}"
+        )
+    return pairs
+
+
+def _describe_start(
+    model: str | Path | None, tokenizer: NewTokenizer | None
+) -> dict[str, Any]:
+    """Describes what a run starts from, by content and not by name."""
+    if tokenizer is not None:
+        return tokenizer.describe()
+    return {"model": presets.read_config(presets.find(str(model)))["sha256"]}
+
+
+def _make_encoder(
+    recipe: Recipe, model: str | Path | None, tokenizer: NewTokenizer | None
+) -> LaBSE:
+    """Makes the encoder that a run starts from, with the recipe's sequence length."""
+    from labse_tf.preprocessing import SentencePreprocessor
+
+    if tokenizer is None:
+        return LaBSE.from_preset(
+            str(model), sequence_length=recipe.sequence_length, dtype=recipe.dtype
+        )
+    made = tokenizer.make()
+    backbone = make_backbone(recipe, made.vocabulary_size)
+    preprocessor = SentencePreprocessor(made, recipe.sequence_length)
+    return LaBSE(backbone, preprocessor, pooling=recipe.pooling)
 
 
 def _batches(
@@ -185,7 +187,7 @@ def _batches(
     vectors: np.ndarray | None,
     start: int,
 ) -> tf.data.Dataset:
-    """The recipe's batches from a step on."""
+    """Returns the recipe's batches after a step."""
     from labse_tf.data import PairStream, sentence_pairs, stream_pairs
 
     options: dict[str, Any] = {
@@ -227,9 +229,10 @@ def _dev_accuracy(dev: ParallelCorpus) -> Measure:
 def _neighbor_vectors(
     run: Run, encoder: LaBSE, pairs: ParallelCorpus, progress: Progress
 ) -> np.ndarray:
-    """The English side's vectors on a few axes, `(N, d)`, kept for a resumed run.
+    """Returns the English side's vectors on a few axes, `(N, d)`.
 
-    The chief makes them: elsewhere they might differ, and with them the batches.
+    They are kept on disk for a resumed run. The chief makes them for all workers, since
+    other vectors would give other batches.
     """
     path = run.directory / NEIGHBORS
     count, dim = len(pairs), min(NEIGHBOR_DIMENSIONS, encoder.embedding_dim)
@@ -245,7 +248,7 @@ def _neighbor_vectors(
             )
             for start in range(0, count, 1 << 16):
                 chosen = np.arange(start, min(start + (1 << 16), count))
-                # Much English is there in many languages.
+                # Many English sentences are paired with several languages.
                 texts, places = np.unique(pairs.sources(chosen), return_inverse=True)
                 short = unit_rows(encoder.encode(texts, progress=False) @ axes)
                 rows[chosen] = short[places]
@@ -317,42 +320,5 @@ def untrained_encoder(
         The model before its first step.
     """
     keras.utils.set_random_seed(recipe.seed)
-    return _make_encoder(recipe, None, vocabulary, lowercase, strip_accents)
-
-
-def _make_encoder(
-    recipe: Recipe,
-    model: str | Path | None,
-    vocabulary: str | Path | None,
-    lowercase: bool,
-    strip_accents: bool | None,
-) -> LaBSE:
-    """The encoder a run starts from, with the recipe's sequence length."""
-    from labse_tf.preprocessing import SentencePreprocessor
-    from labse_tf.tokenizers import WordPieceTokenizer
-
-    if model is not None:
-        return LaBSE.from_preset(
-            model, sequence_length=recipe.sequence_length, dtype=recipe.dtype
-        )
-    if vocabulary is None:
-        raise ValueError("`vocabulary` is needed for a new model. Received: None")
-    tokenizer = WordPieceTokenizer(
-        vocabulary, lowercase=lowercase, strip_accents=strip_accents
-    )
-    backbone = make_backbone(recipe, tokenizer.vocabulary_size)
-    preprocessor = SentencePreprocessor(tokenizer, recipe.sequence_length)
-    return LaBSE(backbone, preprocessor, pooling=recipe.pooling)
-
-
-def _start(
-    model: str | Path | None,
-    vocabulary: str | Path | None,
-    lowercase: bool,
-    strip_accents: bool | None,
-) -> dict[str, Any]:
-    """What a run starts from, by content and not by name."""
-    if model is not None:
-        hashes = presets.read_config(presets.find(model))["sha256"]
-        return {"model": hashes}
-    return describe_vocabulary(str(vocabulary), lowercase, strip_accents)
+    tokenizer = NewTokenizer(vocabulary, lowercase, strip_accents)
+    return _make_encoder(recipe, None, tokenizer)

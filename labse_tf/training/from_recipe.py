@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
 from labse_tf import presets
-from labse_tf.distribute import is_tpu
+from labse_tf.distribute import Workers, get_strategy, is_tpu
 from labse_tf.models import LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, WarmupLinearDecay, adamw
 from labse_tf.recipes import BaseRecipe, Recipe
+from labse_tf.training.options import RunOptions
+from labse_tf.training.run import Run
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from labse_tf.tokenizers import WordPieceTokenizer
+
+
+@contextmanager
+def open_run(
+    output: str | Path,
+    recipe: BaseRecipe,
+    options: RunOptions,
+    *,
+    text: Mapping[str, Any],
+    start: Mapping[str, Any],
+) -> Iterator[tuple[Run, tf.distribute.Strategy]]:
+    """Opens the run that a recipe describes, in a directory, on a strategy.
+
+    Args:
+        output: The run's directory.
+        recipe: What to make; its seed becomes that of all random numbers.
+        options: The strategy, and whether results are deterministic.
+        text: A description of the text by content, in JSON types.
+        start: A description of what the run starts from, in the same way.
+
+    Yields:
+        The open run, and the strategy in whose scope models are made.
+
+    Raises:
+        ValueError: If the strategy cannot run the recipe, or the directory belongs to
+            another run.
+    """
+    if options.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    strategy = get_strategy(options.strategy, tpu=options.tpu)
+    check_replicas(recipe, strategy)
+    description = {"recipe": dataclasses.asdict(recipe), "text": text, "start": start}
+    run = Run(output, description, Workers(strategy))
+    with run.open():
+        if not run.finished:
+            keras.utils.set_random_seed(recipe.seed)
+        yield run, strategy
 
 
 def make_optimizer(
@@ -68,28 +114,46 @@ def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:
     )
 
 
-def describe_vocabulary(
-    path: str | Path, lowercase: bool, strip_accents: bool | None
-) -> dict[str, Any]:
-    """Tells by content what a new model's tokenizer is, for a run's description.
+class NewTokenizer(NamedTuple):
+    """The tokenizer of a new model.
 
-    Args:
-        path: A `vocab.txt`.
-        lowercase: Whether the tokenizer lower-cases.
-        strip_accents: Whether it strips accents; `None` for as `lowercase`.
-
-    Returns:
-        JSON types.
-
-    Raises:
-        ValueError: If there is no such file.
+    Attributes:
+        vocabulary: A `vocab.txt`.
+        lowercase: Whether it lower-cases.
+        strip_accents: Whether it deletes non-spacing marks; `None` for the value of
+            `lowercase`.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: expected a vocab.txt. Received: no such file")
-    description = {"vocabulary": presets.sha256(Path(path)), "lowercase": lowercase}
-    if strip_accents not in (None, lowercase):
-        description["strip_accents"] = strip_accents
-    return description
+
+    vocabulary: str | Path
+    lowercase: bool = False
+    strip_accents: bool | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Describes it by content, for a run's description.
+
+        Returns:
+            JSON types.
+
+        Raises:
+            ValueError: If there is no such file.
+        """
+        path = Path(self.vocabulary)
+        if not path.is_file():
+            raise ValueError(f"{path}: expected a vocab.txt. Received: no such file")
+        description = {"vocabulary": presets.sha256(path), "lowercase": self.lowercase}
+        if self.strip_accents not in (None, self.lowercase):
+            description["strip_accents"] = self.strip_accents
+        return description
+
+    def make(self) -> WordPieceTokenizer:
+        """Makes the tokenizer."""
+        from labse_tf.tokenizers import WordPieceTokenizer
+
+        return WordPieceTokenizer(
+            self.vocabulary,
+            lowercase=self.lowercase,
+            strip_accents=self.strip_accents,
+        )
 
 
 def check_replicas(recipe: BaseRecipe, strategy: tf.distribute.Strategy) -> None:

@@ -10,81 +10,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from labse_tf.models import (
-    DualEncoder,
-    LaBSE,
-    LaBSEBackbone,
-)
+from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 from labse_tf.models.masked_lm import MaskedLM
-from labse_tf.recipes import BaseRecipe
-from labse_tf.training import (
-    Batches,
-    Run,
-    Session,
-)
 
 _LAYER = re.compile(r"transformer_layer_(\d+)(?=/)")
 
 
 Growing = TypeVar("Growing", bound=keras.Model)
-
-
-def fit_progressively(
-    run: Run, model: Growing, batches: Batches, recipe: BaseRecipe, **options: Any
-) -> Growing:
-    """Trains a model through the stages of a recipe, each deeper than the one before.
-
-    One run: the learning-rate schedule, the moments, the batches, the log and the bar
-    go on from stage to stage. It trains a `MaskedLM` in the paper's three stages, and
-    grows a `DualEncoder` from zero layers (ours, not the paper's), where stage 0 is a
-    bag of tokens: take a mean for its pooling then.
-
-    Killed at any moment and called again with the same arguments it goes on from the
-    last checkpoint, in the stage that this belongs to.
-
-    Args:
-        run: An open run.
-        model: A compiled `MaskedLM` or `DualEncoder` whose optimiser is built, as deep
-            as the first stage, or shallower: then it is grown first (but for a recipe
-            of one stage, where it keeps its depth).
-        batches: From a step to the `tf.data.Dataset` of the batches from there on,
-            which must hold all up to `train_steps`.
-        recipe: Its stages, its seed and its batch size are used here.
-        **options: Of `labse_tf.training.Session`: `checkpoint_every`, `log_every`,
-            `unit`, `progress`.
-
-    Returns:
-        The trained model; another object than `model` where it has grown.
-
-    Raises:
-        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
-        ValueError: If the model cannot grow to the first stage's depth, or the loss is
-            not finite any more.
-
-    References:
-        Feng et al., 2022, section 4.1 (https://arxiv.org/abs/2007.01852).
-    """
-    stages = recipe.stage_plan()
-    checkpoint = run.newest_checkpoint()
-    start = 0 if checkpoint is None else checkpoint.step
-    with Session(
-        run, stages, start=start, batch_size=recipe.batch_size, **options
-    ) as session:
-        for stage in stages:
-            # The checkpoint at a stage's last step is that of the shallower model.
-            if start > stage.end:
-                continue
-            # With one stage a loaded model keeps the depth it has.
-            if len(stages) > 1 and _backbone(model).num_layers != stage.num_layers:
-                # New layers' weights and the states of dropout come out alike in an
-                # undisturbed run and a resumed one.
-                keras.utils.set_random_seed(recipe.seed + stage.number)
-                model = grow(model, stage.num_layers)
-            if checkpoint is not None:
-                run.assign(model, checkpoint)
-                checkpoint = None
-            session.fit(model, batches, stage)
-    return model
 
 
 def grow(model: Growing, num_layers: int) -> Growing:
@@ -115,7 +47,7 @@ def grow(model: Growing, num_layers: int) -> Growing:
         >>> grow(dual, 2).encoder.backbone.num_layers
         2
     """
-    old_backbone = _backbone(model)
+    old_backbone = backbone_of(model)
     settings: dict[str, Any] = {"jit_compile": model.jit_compile}
     with _scope(model):
         backbone = stack(old_backbone, num_layers)
@@ -149,8 +81,18 @@ def grow(model: Growing, num_layers: int) -> Growing:
     return new
 
 
-def _backbone(model: keras.Model) -> LaBSEBackbone:
-    """The part of a model that grows."""
+def backbone_of(model: keras.Model) -> LaBSEBackbone:
+    """Returns the part of a model that grows.
+
+    Args:
+        model: A `MaskedLM`, or a `DualEncoder` around a `LaBSE`.
+
+    Returns:
+        Its backbone.
+
+    Raises:
+        ValueError: If it is another kind of model.
+    """
     if isinstance(model, MaskedLM):
         return model.backbone
     if isinstance(model, DualEncoder) and isinstance(model.encoder, LaBSE):

@@ -17,7 +17,7 @@ from labse_tf import presets
 from labse_tf.data import ParallelCorpus, SentencePair
 from labse_tf.models import LaBSE
 from labse_tf.recipes import Recipe
-from labse_tf.training import train_dual_encoder
+from labse_tf.training import RunOptions, train_dual_encoder
 
 WORDS = "sun moon star sky day night".split()
 OTHER = "sol luna astro cielo dia noche".split()
@@ -67,9 +67,7 @@ def train(
         corpus,
         output,
         vocabulary=vocabulary,
-        checkpoint_every=4,
-        log_every=2,
-        progress=False,
+        options=RunOptions(checkpoint_every=4, log_every=2, progress=False),
     )
 
 
