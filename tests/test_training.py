@@ -60,6 +60,11 @@ def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> N
 
     dev = ParallelCorpus(make_pairs(300)[200:])
     recipe = dataclasses.replace(RECIPE, train_steps=14)
+    calls: list[tuple[int, int]] = []
+
+    def note(done: int, total: int) -> None:
+        calls.append((done, total))
+
     models = [
         train_dual_encoder(
             recipe,
@@ -67,12 +72,13 @@ def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> N
             tmp_path / name,
             vocabulary=text[1],
             dev=pairs,
-            options=RunOptions(log_every=3, dev_every=5, progress=False),
+            options=RunOptions(log_every=3, dev_every=5, progress=note),
         )
         for name, pairs in (("plain", None), ("dev", dev))
     ]
     for ours, theirs in zip(*map(weights, models), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert calls[-14:] == [(step, 14) for step in range(1, 15)]
     log = log_of(tmp_path / "dev")
     measured = [entry for entry in log if "dev_accuracy" in entry]
     assert [entry["step"] for entry in measured] == [5, 10, 14]

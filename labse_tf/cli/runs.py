@@ -19,7 +19,7 @@ _R = typing.TypeVar("_R", bound=BaseRecipe)
 _TITLES = {
     "model": "the model, where it is new",
     "data": "text",
-    "run": "the run; these do not change what it makes",
+    "run": "how it runs",
 }
 
 
