@@ -289,28 +289,17 @@ def text_batches(
     arguments: argparse.Namespace,
 ) -> tuple[int, Callable[[], Iterable[dict[str, Any]]], dict[str, Any]]:
     """Batches of real pairs, and some of pairs that are not trained on."""
-    from labse_tf.data import load_pairs, sentence_pairs
+    from labse_tf.data import SamplingPlan, load_pairs, sentence_pairs
     from labse_tf.preprocessing import SentencePreprocessor
     from labse_tf.tokenizers import WordPieceTokenizer
 
     tokenizer = WordPieceTokenizer(arguments.vocab)
     preprocessor = SentencePreprocessor(tokenizer, sequence_length=32)
     pairs, others = load_pairs(arguments.pairs).split(HELD_OUT)
-    held_out = sentence_pairs(
-        others,
-        preprocessor,
-        batch_size=HELD_OUT,
-        steps=1,
-        smoothing=1.0,
-        length_buckets=False,
-    )
-    batches = sentence_pairs(
-        pairs,
-        preprocessor,
-        batch_size=PAIRS,
-        steps=arguments.curve_steps,
-        seed=arguments.seed,
-    )
+    plan = SamplingPlan(HELD_OUT, steps=1, smoothing=1.0, length_buckets=False)
+    held_out = sentence_pairs(others, preprocessor, plan)
+    plan = SamplingPlan(PAIRS, steps=arguments.curve_steps, seed=arguments.seed)
+    batches = sentence_pairs(pairs, preprocessor, plan)
     return tokenizer.vocabulary_size, lambda: batches, next(iter(held_out))
 
 

@@ -77,12 +77,12 @@ def compare(options: argparse.Namespace, cleaned: Path, prepared: Path) -> None:
     recipe = get_recipe("small", optimizer="lazy_adamw")
     recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
     dual = compile_dual_encoder(model, recipe)
-    batch: dict[str, Any] = {"batch_size": options.batch_size, "steps": -1}
+    plan = data.SamplingPlan(options.batch_size, steps=-1)
     tokens = data.open_prepared(prepared)
     sources = {
-        "text": data.sentence_pairs(data.load_pairs(cleaned), preprocessor, **batch),
-        "arrays": data.sentence_pairs(tokens, preprocessor, **batch),
-        "tfrecord": data.stream_pairs(data.PairStream(prepared), preprocessor, **batch),
+        "text": data.sentence_pairs(data.load_pairs(cleaned), preprocessor, plan),
+        "arrays": data.sentence_pairs(tokens, preprocessor, plan),
+        "tfrecord": data.stream_pairs(data.PairStream(prepared), preprocessor, plan),
     }
     rates: dict[str, list[float]] = {name: [] for name in (*sources, "training")}
     for _ in range(options.repeat):

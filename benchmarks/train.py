@@ -108,16 +108,18 @@ def read_pairs(path: str | None, most: int) -> list[tuple[str, str]]:
 
 def batches(model: Any, pairs: Any, options: Any, *, like_lengths: bool) -> Any:
     """Our pipeline from text to features, without an end."""
-    from labse_tf.data import ParallelCorpus, SentencePair, sentence_pairs
+    from labse_tf.data import (
+        ParallelCorpus,
+        SamplingPlan,
+        SentencePair,
+        sentence_pairs,
+    )
 
     corpus = ParallelCorpus([SentencePair(a, b, "fr") for a, b in pairs])
-    return sentence_pairs(
-        corpus,
-        model.text_preprocessor(),
-        batch_size=options.batch_size,
-        length_buckets=like_lengths,
-        steps=1_000_000,
+    plan = SamplingPlan(
+        options.batch_size, steps=1_000_000, length_buckets=like_lengths
     )
+    return sentence_pairs(corpus, model.text_preprocessor(), plan)
 
 
 def ours(path: Path, pairs: Any, options: Any, name: str) -> Any:

@@ -413,7 +413,7 @@ def test_prepared_directory_is_read_as_the_local_one(corpus, vocabulary, tmp_pat
 
     preprocessor = SentencePreprocessor(tokenizer, 8)
     stream = data.PairStream(output)
-    batches = data.stream_pairs(stream, preprocessor, batch_size=10, steps=3)
+    batches = data.stream_pairs(stream, preprocessor, data.SamplingPlan(10, steps=3))
     assert [len(batch["source"]["token_ids"]) for batch in batches] == [10] * 3
     # Both formats hold the same pairs in the same order.
     import tensorflow as tf

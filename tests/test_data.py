@@ -781,7 +781,7 @@ def test_overhead_is_a_few_bytes_a_pair():
 def test_length_estimate_counts_characters():
     texts = ["hello", "नमस्ते दुनिया", "日本", "ไทย", "é😀"]
     pairs = [data.SentencePair("x", text, "hi") for text in texts]
-    lengths = data.ParallelCorpus(pairs)._lengths
+    lengths = data.ParallelCorpus(pairs).lengths
     assert lengths.tolist() == [5, len(texts[1]), 6, 3, 4]
 
 
@@ -821,9 +821,17 @@ def strings(inputs):
     return {"text": inputs}
 
 
+def planned(corpus, preprocessor, *, language=None, languages=None, **options):
+    """The dataset of a plan with the options."""
+    plan = data.SamplingPlan(**options)
+    return data.sentence_pairs(
+        corpus, preprocessor, plan, languages=languages, language=language
+    )
+
+
 def collect(corpus, **kwargs) -> list[list[tuple[str, str]]]:
     """Batches as lists of (source, target)."""
-    dataset = data.sentence_pairs(corpus, strings, **kwargs)
+    dataset = planned(corpus, strings, **kwargs)
     batches = []
     for batch in dataset.as_numpy_iterator():
         sides = batch["source"]["text"], batch["target"]["text"]
@@ -850,7 +858,7 @@ def test_shapes_cardinality_and_options(corpus):
     spec = dataset.element_spec["source"]["token_ids"]
     assert spec.shape.as_list() == [32, None] and spec.dtype == tf.int32
     assert dataset.cardinality() == 590 // 32 == len(list(dataset))
-    endless = data.sentence_pairs(corpus, characters, batch_size=32, steps=-1)
+    endless = planned(corpus, characters, batch_size=32, steps=-1)
     assert endless.cardinality() == tf.data.INFINITE_CARDINALITY
     assert len(list(endless.take(100))) == 100
     options = dataset.options()
@@ -883,7 +891,7 @@ def test_start_step_gives_what_an_uninterrupted_run_gives(corpus, batches, bucke
 def test_features_are_those_of_the_strings(corpus):
     options = {"batch_size": 16, "steps": 70, "start_step": 50}
     texts = collect(corpus, **options)
-    features = list(data.sentence_pairs(corpus, characters, **options))
+    features = list(planned(corpus, characters, **options))
     assert len(texts) == len(features) == 20
     for pairs, batch in zip(texts, features, strict=True):
         for side, sentences in zip(
@@ -896,15 +904,13 @@ def test_features_are_those_of_the_strings(corpus):
 def test_batches_do_not_depend_on_process_or_order_of_files(tmp_path):
     paths = write_tsv(tmp_path, {"hi": 60, "ta": 50, "bn": 20})
     code = (
-        "import sys, zlib, itertools, functools\n"
+        "import sys, zlib\n"
         "from labse_tf import data\n"
         "c = data.load_pairs(sys.argv[1:])\n"
-        "p = list(data.mixture(c.counts).values())\n"
-        "for o in (False, True):\n"
-        "    plan = data.sampling._plan("
-        "c, p, 8, 1, 0, lengths=c._lengths, one_language=o)\n"
-        "    print(zlib.crc32(b''.join(r.tobytes() for r in "
-        "itertools.islice(plan, 200))))\n"
+        "for o in ('mixed', 'one_language'):\n"
+        "    plan = data.SamplingPlan(8, seed=1, steps=200, batches=o)\n"
+        "    rows = data.sampling.RowBatches(plan, c, c.lengths)\n"
+        "    print(zlib.crc32(b''.join(r.tobytes() for r in rows)))\n"
     )
     outputs = {
         subprocess.run(
@@ -1012,19 +1018,15 @@ def test_buckets_by_tokens():
         return {"padding_mask": mask}
 
     def full(buckets) -> float:
-        dataset = data.sentence_pairs(
-            corpus, words_of, batch_size=50, length_buckets=buckets
-        )
+        dataset = planned(corpus, words_of, batch_size=50, length_buckets=buckets)
         masks = [batch["source"]["padding_mask"] for batch in dataset]
         return sum(m.numpy().sum() for m in masks) / sum(m.numpy().size for m in masks)
 
     assert full("tokens") > 0.9 > full(True)
     options = {"batch_size": 50, "length_buckets": "tokens", "steps": 80}
     for batches in ("mixed", "one_language"):
-        whole = data.sentence_pairs(corpus, words_of, batches=batches, **options)
-        rest = data.sentence_pairs(
-            corpus, words_of, batches=batches, start_step=70, **options
-        )
+        whole = planned(corpus, words_of, batches=batches, **options)
+        rest = planned(corpus, words_of, batches=batches, start_step=70, **options)
         for one, other in zip(whole.skip(70), rest, strict=True):
             for side in ("source", "target"):
                 np.testing.assert_array_equal(
@@ -1064,7 +1066,7 @@ def test_file_order(corpus):
     assert sum(single, []) == expected
     assert [len(batch) for batch in single if len(batch) < 64] == [37, 16, 3, 22]
     assert all(len(set(languages_of(batch))) == 1 for batch in single)
-    dataset = data.sentence_pairs(corpus, strings, **plain, drop_remainder=False)
+    dataset = planned(corpus, strings, **plain, drop_remainder=False)
     assert dataset.element_spec["source"]["text"].shape.as_list() == [None]
 
 
@@ -1104,8 +1106,8 @@ def test_languages(corpus, tmp_path):
         ),
         ({"batch_size": 591, "shuffle": False}, "at most 590"),
         ({"batch_size": 0}, "`batch_size`.*Received: 0"),
-        ({"batch_size": 8, "seed": -1}, "`seed`.*Received: .*-1"),
-        ({"batch_size": 8, "start_step": -1}, "`start_step`.*Received: .*-1"),
+        ({"batch_size": 8, "seed": -1}, "`seed`.*Received: -1"),
+        ({"batch_size": 8, "start_step": -1}, "`start_step`.*Received: -1"),
         ({"batch_size": 8, "steps": 3, "start_step": 4}, "`steps`.*Received: steps=3"),
         ({"batch_size": 8, "steps": -2}, "`steps`.*Received: steps=-2"),
         ({"batch_size": 8, "length_buckets": "words"}, "`length_buckets`.*: words"),
@@ -1118,7 +1120,21 @@ def test_languages(corpus, tmp_path):
 )
 def test_wrong_arguments(corpus, options, message):
     with pytest.raises(ValueError, match=message):
-        data.sentence_pairs(corpus, strings, **options)
+        planned(corpus, strings, **options)
+
+
+def test_a_plan_or_a_batch_size(corpus):
+    """A batch size alone is a plan with all defaults; both or neither are refused."""
+    plan = data.SamplingPlan(32)
+    one, other = (
+        data.sentence_pairs(corpus, strings, *args, **kwargs).as_numpy_iterator()
+        for args, kwargs in (((plan,), {}), ((), {"batch_size": 32}))
+    )
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a["target"]["text"], b["target"]["text"])
+    for args, kwargs in (((plan,), {"batch_size": 32}), ((), {})):
+        with pytest.raises(ValueError, match="`plan` or `batch_size`"):
+            data.sentence_pairs(corpus, strings, *args, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -1136,7 +1152,7 @@ def test_with_the_real_preprocessor(corpus, tokenizer, pad, buckets):
 
     preprocessor = SentencePreprocessor(tokenizer, 16, pad=pad)
     options = {"batch_size": 32, "length_buckets": buckets}
-    dataset = data.sentence_pairs(corpus, preprocessor, **options)
+    dataset = planned(corpus, preprocessor, **options)
     length = 16 if pad == "fixed" else None
     for side in ("source", "target"):
         spec = dataset.element_spec[side]
@@ -1150,7 +1166,7 @@ def test_with_the_real_preprocessor(corpus, tokenizer, pad, buckets):
                 expected = preprocessor([pair[place] for pair in pairs])
                 for name in spec:
                     np.testing.assert_array_equal(batch[side][name], expected[name])
-    rest = data.sentence_pairs(
+    rest = planned(
         corpus, preprocessor, batch_size=32, shuffle=False, drop_remainder=False
     )
     assert rest.element_spec["source"]["token_ids"].shape.as_list() == [None, length]
@@ -1178,7 +1194,7 @@ def test_no_warning_is_printed(corpus, tokenizer, buckets, wrapper, capfd, caplo
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            dataset = data.sentence_pairs(
+            dataset = planned(
                 corpus, preprocessor, batch_size=32, length_buckets=buckets
             )
             assert len(list(dataset)) == 590 // 32
@@ -1195,9 +1211,8 @@ def test_readers_and_plans_do_not_need_tensorflow():
         "import sys; sys.modules['tensorflow'] = None\n"
         "from labse_tf import data\n"
         "c = data.ParallelCorpus([data.SentencePair('a', 'b', 'hi')] * 9)\n"
-        "p = data.sampling._plan("
-        "c, [1.0], 2, 0, 0, lengths=c._lengths, one_language=True)\n"
-        "print(len(next(p)))\n"
+        "p = data.SamplingPlan(2, batches='one_language')\n"
+        "print(len(next(iter(data.sampling.RowBatches(p, c, c.lengths)))))\n"
     )
     path = str(Path(__file__).parents[1])
     done = subprocess.run(

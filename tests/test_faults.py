@@ -24,7 +24,7 @@ from helpers.runs import (
 )
 from labse_tf import presets
 from labse_tf.cli import main
-from labse_tf.data import ParallelCorpus, sentence_pairs
+from labse_tf.data import ParallelCorpus, SamplingPlan, sentence_pairs
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, adamw
@@ -382,7 +382,9 @@ def test_keras_callbacks_stop_early_and_keep_the_best(tmp_path, text, capsys) ->
     pairs = make_pairs(300)
     train, dev = (
         sentence_pairs(
-            ParallelCorpus(part), encoder.preprocessor, batch_size=16, shuffle=shuffle
+            ParallelCorpus(part),
+            encoder.preprocessor,
+            SamplingPlan(16, shuffle=shuffle),
         )
         for part, shuffle in ((pairs[:200], True), (pairs[200:], False))
     )

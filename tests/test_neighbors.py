@@ -112,9 +112,8 @@ def rows(corpus: data.ParallelCorpus, **options: object) -> list[list[int]]:
         text.decode(): row
         for row, text in enumerate(corpus.sources(np.arange(len(corpus))))
     }
-    dataset = data.sentence_pairs(
-        corpus, lambda texts: {"text": texts}, batches="one_language", **options
-    )
+    plan = data.SamplingPlan(batches="one_language", **options)
+    dataset = data.sentence_pairs(corpus, lambda texts: {"text": texts}, plan)
     return [
         [known[text.decode()] for text in batch["source"]["text"]]
         for batch in dataset.as_numpy_iterator()
@@ -137,7 +136,7 @@ def test_batches_are_alike_and_complete(corpus, vectors, buckets) -> None:
     assert abs(at_random) < 0.1
     assert at_random + 0.05 < grouped < one_topic
     drawn = rows(corpus, vectors=vectors, group_size=8, **options)
-    first, last = corpus._bounds["hi"]
+    first, last = corpus.bounds["hi"]
     hindi = [batch for batch in drawn if first <= batch[0] < last]
     for start in range(0, len(hindi) - 9, 10):  # an epoch is ten batches
         epoch = list(itertools.chain(*hindi[start : start + 10]))
@@ -174,7 +173,7 @@ def test_a_resumed_dataset_goes_on(corpus, vectors) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batches": "mixed"}, "`vectors` needs .*Received: .*mixed"),
+        ({"batches": "mixed"}, "`vectors` .*Received: .*mixed"),
         ({"group_size": 7}, "`group_size` must divide .*16.*Received: 7"),
         ({"group_size": 0}, "`group_size` must divide .*Received: 0"),
         ({"vectors": np.zeros((3, 4))}, r"`vectors` .* 423 pairs.*\(3, 4\)"),
@@ -184,7 +183,8 @@ def test_a_resumed_dataset_goes_on(corpus, vectors) -> None:
 def test_wrong_arguments(corpus, vectors, options, message) -> None:
     whole = {"batches": "one_language", "vectors": vectors, "batch_size": 16, **options}
     with pytest.raises(ValueError, match=message):
-        data.sentence_pairs(corpus, lambda texts: {"text": texts}, **whole)
+        plan = data.SamplingPlan(**whole)
+        data.sentence_pairs(corpus, lambda texts: {"text": texts}, plan)
 
 
 # === Runs ===

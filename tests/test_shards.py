@@ -209,11 +209,11 @@ def test_bad_arguments_are_refused(
 def test_token_ids_train_as_their_text_does(corpus, preprocessor, prepared) -> None:
     """In file order the features of ids are those of the text, pair by pair."""
     tokens = data.open_prepared(prepared)
-    options = {"batch_size": 16, "shuffle": False, "drop_remainder": False}
+    plan = data.SamplingPlan(16, shuffle=False, drop_remainder=False)
     found, expected = (
         [
             pair
-            for batch in data.sentence_pairs(text, preprocessor, **options)
+            for batch in data.sentence_pairs(text, preprocessor, plan)
             for pair in rows_of(batch)
         ]
         for text in (tokens, corpus)
@@ -233,12 +233,14 @@ def test_options_of_batches_work_on_token_ids(preprocessor, prepared) -> None:
             data.sentence_pairs(
                 tokens,
                 preprocessor,
-                batch_size=8,
-                steps=80,
-                start_step=start,
-                batches="one_language",
-                length_buckets="tokens",
-                seed=3,
+                data.SamplingPlan(
+                    8,
+                    steps=80,
+                    start_step=start,
+                    batches="one_language",
+                    length_buckets="tokens",
+                    seed=3,
+                ),
             )
         )
         for start in (0, 70)
@@ -249,8 +251,8 @@ def test_options_of_batches_work_on_token_ids(preprocessor, prepared) -> None:
     assert all(len(of_batch) == 1 for of_batch in languages)
     assert {0, 1} <= set().union(*languages)
     only = tokens.select(["mr"])
-    options = {"batch_size": 10, "batches": "one_language"}
-    batches = data.sentence_pairs(only, preprocessor, **options)
+    plan = data.SamplingPlan(10, batches="one_language")
+    batches = data.sentence_pairs(only, preprocessor, plan)
     pairs = [row for batch in batches for row in rows_of(batch)]
     assert {row[1][1] - first for row in pairs} == {1} and len(set(pairs)) == 50
     assert only.digest() != tokens.digest()
@@ -322,7 +324,7 @@ def test_what_does_not_fit_is_refused(corpus, preprocessor, prepared, tmp_path) 
 
 def streamed(prepared, preprocessor, languages=None, **options) -> list:
     stream = data.PairStream(prepared, languages=languages)
-    return list(data.stream_pairs(stream, preprocessor, **options))
+    return list(data.stream_pairs(stream, preprocessor, data.SamplingPlan(**options)))
 
 
 @pytest.mark.parametrize(
@@ -357,8 +359,7 @@ def test_an_epoch_of_a_stream_has_every_pair_once(
         for batch in data.sentence_pairs(
             corpus.select(["hi"]),
             preprocessor,
-            batch_size=230,
-            shuffle=False,
+            data.SamplingPlan(230, shuffle=False),
         )
         for row in rows_of(batch)
     )
@@ -412,10 +413,10 @@ def test_a_pair_that_is_drawn_often_does_not_meet_itself(
     def met(batches) -> int:
         return sum(8 - len(set(rows)) for rows in map(rows_of, batches))
 
-    options = {"batch_size": 8, "steps": 64}
-    stream = met(streamed(prepared, preprocessor, **options))
+    plan = data.SamplingPlan(8, steps=64)
+    stream = met(data.stream_pairs(data.PairStream(prepared), preprocessor, plan))
     tokens = data.open_prepared(prepared)
-    assert stream <= 1.3 * met(data.sentence_pairs(tokens, preprocessor, **options))
+    assert stream <= 1.3 * met(data.sentence_pairs(tokens, preprocessor, plan))
     # Side by side and not dealt out, the copies would fill batches of their own.
     assert stream < 80
 
@@ -425,11 +426,12 @@ def test_streams_check_their_arguments(prepared, preprocessor) -> None:
         ({"batches": "alternating"}, r'"mixed" or "one_language"'),
         ({"batch_size": 0}, r"`batch_size` must be positive"),
         ({"steps": 1, "start_step": 2}, r"`steps` must be -1 or at least"),
+        ({"shuffle": False}, r"`plan` for a stream .*shuffle=False"),
     ):
         with pytest.raises(ValueError, match=message):
             streamed(prepared, preprocessor, **{"batch_size": 4, **change})
     endless = data.stream_pairs(
-        data.PairStream(prepared), preprocessor, batch_size=4, steps=-1
+        data.PairStream(prepared), preprocessor, data.SamplingPlan(4, steps=-1)
     )
     assert endless.cardinality() == tf.data.INFINITE_CARDINALITY
     assert len(list(endless.take(300))) == 300

@@ -164,16 +164,15 @@ def run(
 
 def fit(dual: Any, corpus: Any, plan: Plan, seed: int) -> float:
     """Trains for a plan's steps; returns the mean loss."""
-    from labse_tf.data import sentence_pairs
+    from labse_tf.data import SamplingPlan, sentence_pairs
 
-    batches = sentence_pairs(
-        corpus,
-        dual.encoder.text_preprocessor(),
-        batch_size=plan.batch_size,
+    sampling = SamplingPlan(
+        plan.batch_size,
         steps=plan.steps,
         seed=seed,
         batches=plan.batches,  # type: ignore[arg-type]
     )
+    batches = sentence_pairs(corpus, dual.encoder.text_preprocessor(), sampling)
     history = dual.fit(batches, shuffle=False, verbose=0).history
     return float(history["loss"][-1])
 

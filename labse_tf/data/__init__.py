@@ -2,21 +2,21 @@
 
     files -read_pairs-> SentencePair -clean_pairs-> good ones -> files
     files -read_pairs-> SentencePair -load_pairs-> ParallelCorpus
-          -mixture, plan-> row numbers of batch k -sentence_pairs-> tf.data.Dataset
+          -SamplingPlan-> rows of batch k -sentence_pairs-> tf.data.Dataset
     ParallelCorpus -prepare_pairs-> shards of token ids -open_prepared, PairStream->
           sentence_pairs, stream_pairs as above
     files -read_sentences-> (language, sentence) -load_sentences-> MonolingualCorpus
-          -mixture, plan-> packed rows of batch k -masked_rows-> tf.data.Dataset
+          -MaskedPlan-> packed rows of batch k -masked_rows-> tf.data.Dataset
 
-A batch is a pure function of the text, the seed, the options and its number: a run
-that starts at step k sees exactly what an uninterrupted run sees from step k on.
+A batch is a pure function of the text, the plan and its number: a run that starts at
+step k sees exactly what an uninterrupted run sees from step k on.
 
-`readers` turns one file of any format into pairs or sentences, `corpus` packs many
-files in memory, `cleaning` leaves out pairs that are not good for training, `neighbors`
-puts pairs that are alike together, `pipeline` plans batches of pairs and makes the
-dataset, `masked` does so for masked rows of pairs and sentences, `shards` writes and
-reads token ids; each imports from those before it only, but `pipeline` from
-`shards.tokens`.
+`labse_tf.text` turns one file of any format into pairs or sentences. Here `corpus`
+packs them in memory and `loading` fills a corpus from many files; `cleaning` leaves out
+pairs that are not good for training; `neighbors` groups pairs that are alike,
+`sampling` plans the rows of each batch; `batches` makes the dataset of a plan of pairs,
+`masked` that of masked rows of pairs and sentences; `shards` writes and reads token
+ids.
 """
 
 from __future__ import annotations
@@ -29,25 +29,24 @@ from labse_tf.data.cleaning import (
     clean_files,
     clean_pairs,
 )
-from labse_tf.data.corpus import (
+from labse_tf.data.corpus import MonolingualCorpus, ParallelCorpus
+from labse_tf.data.loading import (
     Files,
-    MonolingualCorpus,
-    ParallelCorpus,
     find_pair_files,
     find_sentence_files,
     load_pairs,
     load_sentences,
     read_files,
 )
-from labse_tf.data.masked import masked_rows
+from labse_tf.data.masked import MaskedPlan, masked_rows
+from labse_tf.data.neighbors import neighbor_groups, principal_axes
 from labse_tf.data.sampling import (
     DEAL,
     WINDOW,
+    SamplingPlan,
     Share,
     balance,
     mixture,
-    neighbor_groups,
-    principal_axes,
 )
 from labse_tf.data.shards.stream import PairStream, stream_pairs
 from labse_tf.data.shards.tokens import (
@@ -81,11 +80,13 @@ __all__ = [
     "DataError",
     "Files",
     "HeldOut",
+    "MaskedPlan",
     "MonolingualCorpus",
     "OnError",
     "PairStream",
     "ParallelCorpus",
     "PathLike",
+    "SamplingPlan",
     "SentencePair",
     "Share",
     "SkipReport",

@@ -6,7 +6,9 @@ block, R rows of a batch, T places of a row, P predictions of a row.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.batches import _dataset, _remaining
-from labse_tf.data.corpus import MonolingualCorpus, ParallelCorpus, _Corpus
-from labse_tf.data.sampling import _check_numbers, _drawn, _Endless, mixture
+from labse_tf.data.batches import generate
+from labse_tf.data.corpus import Corpus, MonolingualCorpus, ParallelCorpus
+from labse_tf.data.sampling import BatchPlan, Draws, EndlessOrder, in_turns
 from labse_tf.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
@@ -34,36 +36,93 @@ PROBES = 4
 MARGIN = 0.005
 # The streams, and where their random numbers differ: MLM and TLM.
 _SENTENCES, _PAIRS = 0, 1
+# corpus -> a preprocessor, and the tokens that it makes of each sequence
+_COUNTED: weakref.WeakKeyDictionary[Corpus, tuple[object, NDArray[np.integer]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskedPlan(BatchPlan):
+    """Which rows are in which batch: what `masked_rows` follows.
+
+    Args:
+        batch_size: R, rows of the global batch.
+        steps: Number of the batch to stop before, counted from 0 and not from
+            `start_step`; -1 for no end.
+        start_step: Number of the first batch.
+        seed: Not negative.
+        smoothing: See `mixture`; the share is one of the stream's sequences.
+        cap: See `mixture`; all sequences of the language still have their turn.
+        tlm_share: Share of the rows that hold pairs, 0 to 1; ours: the paper does not
+            give it.
+
+    Raises:
+        ValueError: If an argument is out of range, or the rows of a batch cannot be
+            divided by `tlm_share`.
+    """
+
+    steps: int = dataclasses.field()
+    tlm_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        super().__post_init__()
+        if not 0 <= self.tlm_share <= 1:
+            raise ValueError(
+                f"`tlm_share` must lie in 0 to 1. Received: {self.tlm_share}"
+            )
+
+    def pair_rows(self, pairs: object | None, sentences: object | None) -> int:
+        """Returns the number of rows of a batch that hold pairs.
+
+        Args:
+            pairs: Text for TLM, or `None`.
+            sentences: Text for MLM, or `None`.
+
+        Returns:
+            From 0 to `batch_size`.
+
+        Raises:
+            ValueError: If there is no text, or one of the two would get no row.
+        """
+        if pairs is None and sentences is None:
+            raise ValueError(
+                "`pairs` or `sentences` must be a corpus. Received: None for both"
+            )
+        if pairs is None or sentences is None:
+            return 0 if pairs is None else self.batch_size
+        rows = round(self.batch_size * self.tlm_share)
+        if 0 < self.tlm_share < 1 and not 0 < rows < self.batch_size:
+            raise ValueError(
+                "`batch_size` must have a row for pairs and one for sentences at a "
+                f"`tlm_share` of {self.tlm_share}. Received: {self.batch_size}"
+            )
+        return rows
 
 
 def masked_rows(
     pairs: ParallelCorpus | None,
     sentences: MonolingualCorpus | None,
     preprocessor: MaskedLMPreprocessor,
+    plan: MaskedPlan,
     *,
-    batch_size: int,
-    steps: int,
-    start_step: int = 0,
-    seed: int = 0,
-    smoothing: float = 0.3,
-    cap: int | None = None,
-    tlm_share: float = 0.5,
     prefetch: int | None = None,
     progress: Progress = None,
 ) -> tf.data.Dataset:
-    """Batches of masked rows for a `MaskedLM`: MLM over sentences, TLM over pairs.
+    """Makes batches of masked rows: MLM over sentences and TLM over pairs.
 
-    Batch k depends on the text, the seed, the options and k only. A resumed run passes
-    `start_step` and gets what the uninterrupted run would have got, at once and bit for
-    bit; the orders come from NumPy's generators, so keep its version while resuming.
-    Iterating again starts at `start_step` again: for several epochs of other batches
-    take `steps=-1` and Keras's `steps_per_epoch`.
+    Batch k depends on the text, the plan and k only. A resumed run passes a plan with
+    `start_step` and gets immediately, bit for bit, what the uninterrupted run would
+    have got; the orders come from NumPy's generators, so keep its version while
+    resuming. Iterating again starts at `start_step` again: for several epochs of other
+    batches use `steps=-1` and Keras's `steps_per_epoch`.
 
-    The first `round(batch_size * tlm_share)` rows of every batch are TLM, the others
-    MLM. A row holds several sequences, of any languages, where the preprocessor packs,
-    else one; no row is empty. Each language's sequences are drawn without replacement
-    until all had their turn, then in a new order; a corpus may be as small as one
-    sentence.
+    The first `round(batch_size * tlm_share)` rows of every batch are TLM, the other
+    rows MLM. A row holds several sequences, of any languages, where the preprocessor
+    packs, otherwise one; no row is empty. Each language's sequences are drawn without
+    replacement until all had their turn, then in a new order; a corpus may be as small
+    as one sentence.
 
     Packing is planned from token counts, some 8,000 rows or one pass over the text at a
     time, with a fixed number of sequences that was found to fit. Where the sequences
@@ -72,24 +131,16 @@ def masked_rows(
     natural sentences: from some thousand sentences on 97 to 99 % of the places hold
     tokens (94 % with 300), and at most 0.03 % of the sequences are left out (0.05 %).
 
-    The pipeline is one for all replicas: Keras splits the global batch. Each of several
+    All replicas share one pipeline: Keras splits the global batch. Each of several
     workers makes the whole batch and keeps its rows.
 
     Args:
-        pairs: text for TLM; None to give all rows to MLM.
-        sentences: text for MLM; None to give all rows to TLM.
-        preprocessor: makes the rows, packed or not; its `sequence_length` is T.
-        batch_size: R, rows of the global batch.
-        steps: number of the batch to stop before, counted from 0 and not from
-            `start_step`; -1 for no end.
-        start_step: number of the first batch.
-        seed: not negative.
-        smoothing: see `mixture`; the share is one of the stream's sequences.
-        cap: see `mixture`; all sequences of the language still have their turn.
-        tlm_share: share of the rows that hold pairs, 0 to 1; ours: the paper does not
-            give it.
-        prefetch: batches made ahead; None lets tf.data choose.
-        progress: see `labse_tf.progress`; counts the sequences whose tokens are
+        pairs: Text for TLM; `None` to give all rows to MLM.
+        sentences: Text for MLM; `None` to give all rows to TLM.
+        preprocessor: Makes the rows, packed or not; its `sequence_length` is T.
+        plan: Which rows are in which batch.
+        prefetch: Batches made ahead; `None` lets tf.data choose.
+        progress: See `labse_tf.progress`; counts the sequences whose tokens are
             counted. Rows of one sequence need no counts.
 
     Returns:
@@ -97,34 +148,17 @@ def masked_rows(
         `(R, P)` and float32 `(R, P)`, all static, with a known cardinality.
 
     Raises:
-        ValueError: an argument is out of range, there is no text, or one of the two
+        ValueError: If an argument is out of range, there is no text, or one of the two
             texts would get no row.
     """
-    _check_numbers(batch_size, start_step, seed)
-    remaining = _remaining(steps, start_step)
-    if not 0 <= tlm_share <= 1:
-        raise ValueError(f"`tlm_share` must lie in 0 to 1. Received: {tlm_share}")
-    if pairs is None and sentences is None:
-        raise ValueError(
-            "`pairs` or `sentences` must be a corpus. Received: None for both"
-        )
-    pair_rows = round(batch_size * tlm_share)
-    if pairs is None or sentences is None:
-        pair_rows = 0 if pairs is None else batch_size
-    elif 0 < tlm_share < 1 and not 0 < pair_rows < batch_size:
-        raise ValueError(
-            "`batch_size` must have a row for pairs and one for sentences at a "
-            f"`tlm_share` of {tlm_share}. Received: {batch_size}"
-        )
-    chosen: list[tuple[int, int, _Corpus]] = []
+    remaining = plan.remaining(plan.steps)
+    pair_rows = plan.pair_rows(pairs, sentences)
+    chosen: list[tuple[int, int, Corpus]] = []
     if pairs is not None and pair_rows:
         chosen.append((_PAIRS, pair_rows, pairs))
-    if sentences is not None and pair_rows < batch_size:
-        chosen.append((_SENTENCES, batch_size - pair_rows, sentences))
-    shares = [
-        list(mixture(corpus.counts, smoothing=smoothing, cap=cap).values())
-        for _, _, corpus in chosen
-    ]
+    if sentences is not None and pair_rows < plan.batch_size:
+        chosen.append((_SENTENCES, plan.batch_size - pair_rows, sentences))
+    shares = [plan.shares(corpus.counts) for _, _, corpus in chosen]
     lengths: list[NDArray[np.integer] | None] = [None] * len(chosen)
     if preprocessor.packed:
         total = sum(len(corpus) for _, _, corpus in chosen)
@@ -142,7 +176,7 @@ def masked_rows(
             number=number,
             num_rows=rows,
             sequence_length=preprocessor.sequence_length,
-            seed=seed,
+            seed=plan.seed,
         )
         for (number, rows, corpus), share, counts in zip(
             chosen, shares, lengths, strict=True
@@ -150,17 +184,20 @@ def masked_rows(
     ]
 
     def items() -> Iterator[tuple[Any, ...]]:
-        plans = [stream.batches(start_step) for stream in streams]
-        for step in itertools.islice(itertools.count(start_step), remaining):
-            parts = []
-            for stream, plan in zip(streams, plans, strict=True):
-                sequences, rows = next(plan)
-                parts.append((*stream.corpus._take(sequences), rows))
-            yield step, *parts
+        planned = [stream.batches(plan.start_step) for stream in streams]
+        steps = itertools.islice(itertools.count(plan.start_step), remaining)
+        for step, *parts in zip(steps, *planned, strict=False):
+            yield (
+                step,
+                *(
+                    (*stream.corpus.take(sequences), rows)
+                    for stream, (sequences, rows) in zip(streams, parts, strict=True)
+                ),
+            )
 
-    return _dataset(
+    return generate(
         items,
-        *_features(streams, preprocessor, seed),
+        *_features(streams, preprocessor, plan.seed),
         cardinality=remaining,
         prefetch=prefetch,
     )
@@ -174,7 +211,7 @@ def _features(
 
     strings, numbers = (tf.TensorSpec((None,), t) for t in (tf.string, tf.int64))
     signature = [
-        (*(strings for _ in stream.corpus._sides), numbers) for stream in streams
+        (*(strings for _ in stream.corpus.sides), numbers) for stream in streams
     ]
 
     def features(step: tf.Tensor, *items: tuple[tf.Tensor, ...]) -> dict[str, Any]:
@@ -195,18 +232,19 @@ def _features(
 
 
 def _token_counts(
-    corpus: _Corpus, preprocessor: MaskedLMPreprocessor, advance: Callable[[int], None]
+    corpus: Corpus, preprocessor: MaskedLMPreprocessor, advance: Callable[[int], None]
 ) -> NDArray[np.integer]:
     """Places in a row that each sequence takes, int16 or int32 `(N,)`.
 
-    Counted once a corpus: each stage of a run makes a dataset of its own.
+    Counted once per corpus: each stage of a run makes a dataset of its own.
     """
-    if corpus._counted is not None and corpus._counted[0] is preprocessor:
-        return corpus._counted[1]
+    counted = _COUNTED.get(corpus)
+    if counted is not None and counted[0] is preprocessor:
+        return counted[1]
     import tensorflow as tf
 
     @tf.function(
-        input_signature=[tf.TensorSpec((None,), tf.string)] * len(corpus._sides),
+        input_signature=[tf.TensorSpec((None,), tf.string)] * len(corpus.sides),
         autograph=False,
     )
     def count(*sides: tf.Tensor) -> tf.Tensor:
@@ -218,7 +256,7 @@ def _token_counts(
     result = np.zeros(len(corpus), dtype)
 
     def count_block(rows: range) -> tf.Tensor:
-        return traced(*map(tf.constant, corpus._take(np.asarray(rows))))
+        return traced(*map(tf.constant, corpus.take(np.asarray(rows))))
 
     blocks = [range(len(corpus))[i : i + 4096] for i in range(0, len(corpus), 4096)]
     pool = ThreadPoolExecutor()  # TensorFlow tokenizes on one core a call
@@ -228,7 +266,7 @@ def _token_counts(
             advance(len(rows))
     finally:
         pool.shutdown(cancel_futures=True)  # who stops it need not wait for the rest
-    corpus._counted = preprocessor, result
+    _COUNTED[corpus] = preprocessor, result
     return result
 
 
@@ -239,13 +277,13 @@ class _Stream:
     """Text of one kind and the rows that it has in every batch.
 
     Block by block of W batches; block b is made from `[seed, number, b]` and from where
-    each language stands before it, which `_drawn` knows without making the blocks
+    each language stands before it, which `Draws` knows without making the blocks
     because every block draws the same number of sequences.
     """
 
     def __init__(
         self,
-        corpus: _Corpus,
+        corpus: Corpus,
         shares: Sequence[float],
         lengths: NDArray[np.integer] | None,
         *,
@@ -256,7 +294,7 @@ class _Stream:
     ) -> None:
         self.corpus, self.number, self.num_rows = corpus, number, num_rows
         self._lengths, self._length = lengths, sequence_length
-        self._shares = np.cumsum(shares)
+        self._shares = shares
         self._seed = seed
         # another order for each stream, though the text may be the same
         self._order_seed = 2 * seed + number
@@ -296,23 +334,14 @@ class _Stream:
         self, size: int, first: int
     ) -> Iterator[tuple[NDArray[np.int64], np.random.Generator]]:
         """Block `first`, `first` + 1, ...: its sequences, (n,), and its generator."""
-        edges, seed = self._shares * size, self._order_seed
-        languages = [
-            _Endless(self.corpus, code, None, seed, None)
+        orders = [
+            EndlessOrder(self.corpus, code, self._order_seed)
             for code in self.corpus.languages
         ]
-        used = _drawn(edges, seed, range(first))
-        for block in itertools.count(first):
-            counts = _drawn(edges, seed, range(block, block + 1))
-            takes = zip(languages, used.tolist(), counts.tolist(), strict=True)
-            parts = [part for s, at, n in takes for part in s.take(at, n)]
-            used += counts
-            # the languages take turns at random, each in its own order
+        draws = Draws(self._shares, size, self._order_seed)
+        for block, (counts, drawn) in enumerate(draws.blocks(orders, first), first):
             random = np.random.default_rng([self._seed, self.number, block])
-            turns = random.permutation(np.repeat(np.arange(len(counts)), counts))
-            drawn = np.empty(size, np.int64)
-            drawn[np.argsort(turns, kind="stable")] = np.concatenate(parts)
-            yield drawn, random
+            yield in_turns(drawn, counts, random), random
 
     def _rows(self, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
         """The row of each sequence, beyond the block where none has room; (n,)."""
@@ -335,9 +364,9 @@ class _Stream:
         """How many sequences to draw for a block, so that nearly always all fit."""
         from labse_tf.preprocessing import plan_rows
 
-        spans = self.corpus._bounds.values()
+        spans = self.corpus.bounds.values()
         means = [lengths[first:end].mean() for first, end in spans]
-        mean = np.dot(np.diff(self._shares, prepend=0), means)
+        mean = np.dot(np.diff(np.cumsum(self._shares), prepend=0), means)
         size = self._block_rows
         found: list[int] = []
         while len(found) < PROBES:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.data.sampling import principal_axes
+from labse_tf.data.neighbors import principal_axes
 from labse_tf.distribute import is_tpu
 from labse_tf.evaluation import retrieval
 from labse_tf.files import atomic_file
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NEIGHBORS = "neighbors.npy"
 NEIGHBOR_DIMENSIONS = 128  # ours: half a gigabyte for two million pairs
 
-# Names of the recipe -> the argument of `sentence_pairs`.
+# Names of the recipe -> the argument of `SamplingPlan`.
 _LENGTH_BUCKETS: dict[str, bool | Literal["tokens"]] = {
     "characters": True,
     "tokens": "tokens",
@@ -188,30 +188,23 @@ def _batches(
     start: int,
 ) -> tf.data.Dataset:
     """Returns the recipe's batches after a step."""
-    from labse_tf.data import PairStream, sentence_pairs, stream_pairs
+    from labse_tf.data import PairStream, SamplingPlan, sentence_pairs, stream_pairs
 
-    options: dict[str, Any] = {
-        "batch_size": recipe.batch_size,
-        "steps": recipe.train_steps,
-        "start_step": start,
-        "seed": recipe.seed,
-        "smoothing": recipe.smoothing,
-        "cap": recipe.cap,
-        "batches": recipe.batches,
-    }
-    buckets = _LENGTH_BUCKETS[recipe.length_buckets]
-    if isinstance(pairs, PairStream):
-        return stream_pairs(
-            pairs, preprocessor, length_buckets=bool(buckets), **options
-        )
-    return sentence_pairs(
-        pairs,
-        preprocessor,
-        length_buckets=buckets,
+    plan = SamplingPlan(
+        recipe.batch_size,
+        steps=recipe.train_steps,
+        start_step=start,
+        seed=recipe.seed,
+        smoothing=recipe.smoothing,
+        cap=recipe.cap,
+        batches=recipe.batches,  # type: ignore[arg-type]
+        length_buckets=_LENGTH_BUCKETS[recipe.length_buckets],
         vectors=vectors,
         group_size=recipe.hard_negatives or 1,
-        **options,
     )
+    if isinstance(pairs, PairStream):
+        return stream_pairs(pairs, preprocessor, plan)
+    return sentence_pairs(pairs, preprocessor, plan)
 
 
 def _dev_accuracy(dev: ParallelCorpus) -> Measure:

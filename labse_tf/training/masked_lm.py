@@ -106,7 +106,7 @@ def _train(
     options: RunOptions,
 ) -> LaBSE:
     """Trains the masked language model and returns its encoder."""
-    from labse_tf.data import masked_rows
+    from labse_tf.data import MaskedPlan, masked_rows
     from labse_tf.preprocessing import MaskedLMPreprocessor, SentencePreprocessor
 
     tokenizer = new_tokenizer.make()
@@ -122,18 +122,17 @@ def _train(
         )
 
     def batches(start: int) -> tf.data.Dataset:
-        return masked_rows(
-            pairs,
-            sentences,
-            preprocessor,
-            batch_size=recipe.batch_size,
+        plan = MaskedPlan(
+            recipe.batch_size,
             steps=recipe.train_steps,
             start_step=start,
             seed=recipe.seed,
             smoothing=recipe.smoothing,
             cap=recipe.cap,
             tlm_share=recipe.tlm_share,
-            progress=options.progress,
+        )
+        return masked_rows(
+            pairs, sentences, preprocessor, plan, progress=options.progress
         )
 
     with strategy.scope():

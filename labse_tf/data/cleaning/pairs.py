@@ -12,7 +12,7 @@ from pathlib import Path
 from labse_tf.data.cleaning.held_out import HeldOut
 from labse_tf.data.cleaning.report import CleaningReport
 from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules, judge
-from labse_tf.data.corpus import Files, read_files
+from labse_tf.data.loading import Files, read_files
 from labse_tf.files import atomic_directory, write_text
 from labse_tf.progress import Progress
 from labse_tf.text import OnError, SentencePair, SkipReport

@@ -7,7 +7,6 @@ machine and many give the same answers. Shapes: n pairs of a block.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from labse_tf.data.cleaning.characters import (
     code_points,
     count_characters,
 )
-from labse_tf.data.corpus import _mix
+from labse_tf.data.hashing import hash_bytes, mix_bits
 from labse_tf.languages import language_code
 from labse_tf.text import SentencePair, clean_interface_text
 
@@ -222,8 +221,8 @@ def judge(
     return Judged(
         tidy,
         reasons,
-        np.fromiter(map(_hash, exact), np.uint64, len(exact)),
-        _mix(source_keys) * np.uint64(3) + _mix(target_keys),
+        np.fromiter(map(hash_bytes, exact), np.uint64, len(exact)),
+        mix_bits(source_keys) * np.uint64(3) + mix_bits(target_keys),
     )
 
 
@@ -238,11 +237,6 @@ def _tidy(pair: SentencePair, interface: bool) -> SentencePair:
 def _line(text: str) -> str:
     """NFC, with single spaces."""
     return unicodedata.normalize("NFC", _SPACES.sub(" ", text).strip())
-
-
-def _hash(data: bytes) -> int:
-    """64 bits that are the same in every process."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def letter_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
@@ -265,7 +259,9 @@ def letter_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
     letters = codes[kept].tobytes()
     spans = zip(before, before[1:], folded, strict=False)
     keys = (
-        _hash(letters[4 * start : 4 * end] or text.encode("utf-8", "surrogatepass"))
+        hash_bytes(
+            letters[4 * start : 4 * end] or text.encode("utf-8", "surrogatepass")
+        )
         for start, end, text in spans
     )
     return np.fromiter(keys, np.uint64, len(texts))

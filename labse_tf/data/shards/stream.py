@@ -10,31 +10,19 @@ import hashlib
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.batches import (
-    _check_kind,
-    _one_pass,
-    _remaining,
-    finish,
-    token_features,
-)
-from labse_tf.data.sampling import (
-    DEAL,
-    WINDOW,
-    _check_numbers,
-    _drawn,
-    mixed_window,
-    mixture,
-)
+from labse_tf.data.batches import finish
+from labse_tf.data.sampling import DEAL, Draws, SamplingPlan, given_plan
 from labse_tf.data.shards.layout import join
 from labse_tf.data.shards.tokens import (
     check_tokenizer,
     chosen_counts,
     read_description,
+    token_features,
 )
 from labse_tf.text import PathLike
 
@@ -87,117 +75,96 @@ class PairStream:
 def stream_pairs(
     stream: PairStream,
     preprocessor: SentencePreprocessor,
+    plan: SamplingPlan | None = None,
     *,
-    batch_size: int,
-    steps: int | None = None,
-    start_step: int = 0,
-    seed: int = 0,
-    smoothing: float = 0.3,
-    cap: int | None = None,
-    batches: Literal["mixed", "one_language"] = "mixed",
-    length_buckets: bool = True,
+    batch_size: int | None = None,
     prefetch: int | None = None,
 ) -> tf.data.Dataset:
-    """Batches of features for a `DualEncoder`, read from disk or bucket as they go.
+    """Makes batches of features for a `DualEncoder`, read from disk or bucket.
 
-    Batch k depends on the directory, the seed, the options and k only, and starting at
-    k opens the shards where batch k begins: at most one shard a language is read in
-    vain. The languages' shares in a batch are those of `sentence_pairs`. Each
-    language's shards come in a new order in every epoch; inside a shard the pairs stay
-    in the random order in which they were prepared.
+    Batch k depends on the directory, the plan and k only, and starting at k opens the
+    shards where batch k begins: at most one shard per language is read in vain. The
+    languages' shares in a batch are those of `sentence_pairs`. Each language's shards
+    come in a new order in every epoch; inside a shard the pairs stay in the random
+    order in which they were prepared.
 
     Args:
-        stream: the pairs.
-        preprocessor: with the tokenizer that they were prepared with.
-        batch_size: B, pairs of the global batch.
-        steps: number of the batch to stop before; None for one pass's worth; -1 for
-            no end.
-        start_step: number of the first batch.
-        seed: not negative.
-        smoothing: see `mixture`.
-        cap: see `mixture`.
-        batches: `"mixed"` or `"one_language"`.
-        length_buckets: sort the pairs of W mixed batches by tokens, to save padding.
-        prefetch: batches made ahead; None lets tf.data choose.
+        stream: The pairs.
+        preprocessor: With the tokenizer that they were prepared with.
+        plan: Which pairs are in which batch. `length_buckets` sorts the pairs of W
+            mixed batches by tokens; `vectors`, `shuffle` and `drop_remainder` must have
+            their defaults.
+        batch_size: Pairs of the global batch, for a plan with all defaults.
+        prefetch: Batches made ahead; `None` lets tf.data choose.
 
     Returns:
         A `tf.data.Dataset` of `{"source": features, "target": features}`, with a known
         cardinality and a static batch dimension.
 
     Raises:
-        ValueError: an argument is out of range or does not fit.
+        ValueError: If an argument is out of range or does not fit.
     """
-    import tensorflow as tf
-
-    _check_kind(batches)
-    _check_numbers(batch_size, start_step, seed)
+    plan = given_plan(plan, batch_size)
+    if plan.vectors is not None or not plan.shuffle or not plan.drop_remainder:
+        raise ValueError(
+            "`plan` for a stream must have the defaults of `vectors`, `shuffle` and "
+            f"`drop_remainder`: pairs are not in memory. Received: {plan}"
+        )
     check_tokenizer(stream.description, preprocessor)
-    if steps is None:
-        steps = _one_pass(stream.counts, cap, batch_size)
-    remaining = _remaining(steps, start_step)
-    one_language = batches == "one_language"
-    shares = list(mixture(stream.counts, smoothing=smoothing, cap=cap).values())
-    # Mixed batches draw pairs, batches of one language draw batches.
-    unit = 1 if one_language else batch_size
-    window = WINDOW if one_language else mixed_window(len(stream), batch_size)
-    turns = _Turns(shares, window * unit, seed)
-    first_window, skip = divmod(start_step, window)
-    sources = [
-        _records(stream, code, used * (batch_size if one_language else 1), seed)
-        for code, used in zip(stream.languages, turns.before(first_window), strict=True)
-    ]
-    if one_language:
-        sources = [source.batch(batch_size) for source in sources]
-    dataset = tf.data.Dataset.choose_from_datasets(
-        sources,
-        tf.data.Dataset.from_generator(
-            functools.partial(turns.windows, first_window),
-            output_signature=tf.TensorSpec((None,), tf.int64),
-        ).unbatch(),
-    )
-    if not one_language:
-        dataset = dataset.batch(window * batch_size)
-        if length_buckets:
-            numbers = tf.data.Dataset.counter(start=first_window)
-            dataset = tf.data.Dataset.zip(dataset, numbers).map(
-                functools.partial(_by_length, shape=(window, batch_size), seed=seed),
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
-        else:
-            dataset = dataset.map(lambda rows: tf.reshape(rows, (-1, batch_size)))
-        dataset = dataset.unbatch()
-    dataset = dataset.skip(skip)
+    size, remaining = plan.batch_size, plan.remaining(plan.one_pass(stream.counts))
+    dataset = _batches(stream, plan)
     if remaining is not None:
         dataset = dataset.take(remaining)
 
     def features(records: tf.Tensor) -> dict[str, Any]:
-        return token_features(preprocessor, *_parse(records), batch_size)
+        return token_features(preprocessor, *_parse(records), size)
 
     return finish(dataset, features, cardinality=remaining, prefetch=prefetch)
 
 
-class _Turns:
-    """Which language is drawn from next, window by window.
+def _batches(stream: PairStream, plan: SamplingPlan) -> tf.data.Dataset:
+    """The records of batch `start_step`, `start_step` + 1, ... without end."""
+    import tensorflow as tf
 
-    A window's draws are a function of the seed and its number, and how many there were
-    before it is known without making them.
-    """
+    size, window = plan.batch_size, plan.window(len(stream))
+    # Mixed batches draw pairs, batches of one language draw batches.
+    unit, drawn = (size, 1) if plan.one_language else (1, size)
+    turns = Draws(plan.shares(stream.counts), window * drawn, plan.seed)
+    first, skip = divmod(plan.start_step, window)
+    sources = [
+        _records(stream, code, used * unit, plan.seed)
+        for code, used in zip(stream.languages, turns.of(range(first)), strict=True)
+    ]
+    if plan.one_language:
+        sources = [source.batch(size) for source in sources]
+    dataset = tf.data.Dataset.choose_from_datasets(
+        sources,
+        tf.data.Dataset.from_generator(
+            functools.partial(_turns, turns, plan.seed, first),
+            output_signature=tf.TensorSpec((None,), tf.int64),
+        ).unbatch(),
+    )
+    if plan.one_language:
+        return dataset.skip(skip)
+    dataset = dataset.batch(window * size)
+    if plan.length_buckets:
+        numbers = tf.data.Dataset.counter(start=first)
+        dataset = tf.data.Dataset.zip(dataset, numbers).map(
+            functools.partial(_by_length, shape=(window, size), seed=plan.seed),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+    else:
+        dataset = dataset.map(lambda rows: tf.reshape(rows, (-1, size)))
+    return dataset.unbatch().skip(skip)
 
-    def __init__(self, shares: list[float], size: int, seed: int) -> None:
-        self._edges = np.cumsum(shares) * size
-        self._seed = seed
 
-    def before(self, window: int) -> list[int]:
-        """Draws of each language in all windows before one."""
-        return _drawn(self._edges, self._seed, range(window)).tolist()
-
-    def windows(self, first: int) -> Iterator[NDArray[np.int64]]:
-        """Numbers of languages, a window's at a time, without end."""
-        for window in itertools.count(first):
-            counts = _drawn(self._edges, self._seed, range(window, window + 1))
-            random = np.random.default_rng([self._seed, window])
-            yield random.permutation(np.repeat(np.arange(len(counts)), counts))
+def _turns(draws: Draws, seed: int, first: int) -> Iterator[NDArray[np.int64]]:
+    """Which language is drawn from next, by number, one window at a time."""
+    for window in itertools.count(first):
+        counts = draws.of(range(window, window + 1))
+        random = np.random.default_rng([seed, window])
+        yield random.permutation(np.repeat(np.arange(len(counts)), counts))
 
 
 def _records(

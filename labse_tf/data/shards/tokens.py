@@ -5,17 +5,16 @@ Shapes: N pairs of the corpus.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import zipfile
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labse_tf.data.corpus import _Corpus
+from labse_tf.data.corpus import Corpus
 from labse_tf.data.shards.layout import (
     DATASET,
     Description,
@@ -27,6 +26,11 @@ from labse_tf.data.shards.layout import (
 from labse_tf.languages import language_code
 from labse_tf.progress import Progress, progress_bar
 from labse_tf.text import PathLike
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from labse_tf.preprocessing import SentencePreprocessor
 
 
 class _Tokens(NamedTuple):
@@ -56,23 +60,35 @@ class _Tokens(NamedTuple):
         return np.diff(self.offsets).astype(np.int32)
 
 
-class TokenCorpus(_Corpus):
+class TokenCorpus(Corpus):
     """Pairs of many languages as token ids, in memory; for `sentence_pairs`.
 
     Holds 2 bytes a token (4 where the vocabulary is over 65,536) and 16 bytes a pair.
     Made by `open_prepared`.
 
+    Args:
+        counts: Language -> number of pairs, sorted.
+        sides: Token ids of the sources and of the targets.
+        description: What the directory holds.
+
     Attributes:
-        counts: language -> number of pairs.
-        languages: the languages, sorted.
-        description: what the directory holds.
+        counts: Language -> number of pairs.
+        languages: The languages, sorted.
+        description: What the directory holds.
     """
 
-    description: Description
-    _sides: tuple[_Tokens, ...]  # type: ignore[assignment]
+    def __init__(
+        self,
+        counts: dict[str, int],
+        sides: tuple[_Tokens, ...],
+        description: Description,
+    ) -> None:
+        """Keeps what is given."""
+        super().__init__(counts, sides)
+        self.description = description
 
-    @functools.cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """SHA-256 of the description and the counts, 64 hexadecimal digits."""
         text = self.description.to_json() + str(list(self.counts.items()))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -88,20 +104,11 @@ class TokenCorpus(_Corpus):
         Returns:
             Sources and targets, an array each.
         """
-        taken = [side.take(self._rows(language, rows)) for side in self._sides]
+        taken = self.take(self.rows(language, rows))
         sources, targets = (
             np.split(values, lengths.cumsum()[:-1]) for values, lengths in taken
         )
         return sources, targets
-
-    def _take(self, rows: NDArray[np.int64]) -> tuple[Any, ...]:
-        """Ids and lengths of the sources, ids and lengths of the targets."""
-        return tuple(part for side in self._sides for part in side.take(rows))
-
-    def _subset(self, rows: NDArray[np.int64]) -> TokenCorpus:
-        corpus = super()._subset(rows)
-        corpus.description = self.description
-        return corpus
 
 
 def read_description(path: PathLike) -> Description:
@@ -194,10 +201,7 @@ def open_prepared(
         values.clear()
         ends = np.concatenate(sizes).cumsum(dtype=np.int64)
         sides.append(_Tokens(joined, np.concatenate([[0], ends])))
-    corpus = TokenCorpus.__new__(TokenCorpus)
-    corpus._set(counts, tuple(sides), None)  # type: ignore[arg-type]
-    corpus.description = description
-    return corpus
+    return TokenCorpus(counts, tuple(sides), description)
 
 
 def check_tokenizer(description: Description, preprocessor: Any) -> None:
@@ -225,6 +229,34 @@ def check_tokenizer(description: Description, preprocessor: Any) -> None:
             f"`sequence_length` must be at most {description.sequence_length}, to "
             f"which the pairs were cut. Received: {preprocessor.sequence_length}"
         )
+
+
+def token_features(
+    preprocessor: SentencePreprocessor,
+    source: tf.RaggedTensor,
+    target: tf.RaggedTensor,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    """Makes features of the token ids of pairs.
+
+    Args:
+        preprocessor: Adds [CLS] and [SEP], and pads.
+        source: RaggedTensor int32 `(B, None)`.
+        target: RaggedTensor int32 `(B, None)`.
+        batch_size: B, where it is known.
+
+    Returns:
+        `{"source": features, "target": features}`.
+    """
+    import tensorflow as tf
+
+    both = {
+        name: preprocessor.pack(preprocessor.frame(side))
+        for name, side in (("source", source), ("target", target))
+    }
+    return tf.nest.map_structure(
+        lambda x: tf.ensure_shape(x, (batch_size, *x.shape[1:])), both
+    )
 
 
 def chosen_counts(
