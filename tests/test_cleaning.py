@@ -25,7 +25,6 @@ from labse_tf.data.cleaning import (
     characters,
     new_report,
     pairs,
-    rules,
 )
 from labse_tf.languages import SCRIPTS, scripts_of
 
@@ -96,7 +95,7 @@ def test_keys_are_equal_where_the_letters_are(rows) -> None:
             "".join(c for c in folded if unicodedata.category(c)[0] in "LM") or folded
         )
 
-    keys = rules.letter_keys(rows)
+    keys = characters.letter_keys(rows)
     assert keys.shape == (len(rows),)
     for (a, left), (b, right) in itertools.combinations(
         zip(rows, keys, strict=True), 2
@@ -298,7 +297,7 @@ def test_held_out_sentences_go_on_either_side_in_any_language(tmp_path) -> None:
     kept, gone = cleaned(*given, held_out=held_out)
     assert kept == [GOOD] and gone == {"exam": 4}
     # A sentence's number is none.
-    keys = rules.letter_keys(["hi-000000001", "पेड़ पर एक चिड़िया बैठी है"])
+    keys = characters.letter_keys(["hi-000000001", "पेड़ पर एक चिड़िया बैठी है"])
     assert held_out[0].holds(keys).tolist() == [False, True]
 
 
@@ -352,7 +351,7 @@ def test_reports_add_up_and_show_the_same_examples_in_any_order() -> None:
 def test_the_page_tells_rules_languages_and_examples() -> None:
     report = new_report()
     list(clean_pairs([*BAD.values(), GOOD], report=report))
-    page = report.to_markdown(RULES)
+    page = report.to_markdown()
     assert "1 of 8 pairs in 2 languages were kept." in page
     assert f"| markup | 1 | 12.50% | {RULES['markup']} |" in page
     assert "### wrong_script" in page and "fail ek bar phir kholen" in page

@@ -1,8 +1,8 @@
 """Cleaning: which pairs of a corpus are left out, and what is said about them.
 
-`characters` knows characters, `rules` judges pairs one by one, `held_out` reads test
-sets, `report` counts and shows, `pairs` puts them together; each imports from those
-before it only.
+`characters` counts characters and hashes letters, `report` names the rules and counts
+what they leave out, `held_out` reads test sets, `rules` judges pairs one by one,
+`pairs` puts them together; each imports only from the files named before it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ from labse_tf.data.cleaning.pairs import (
     report_files,
     write_pairs,
 )
-from labse_tf.data.cleaning.report import CleaningReport, Example
-from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules
+from labse_tf.data.cleaning.report import (
+    DUPLICATES,
+    RULES,
+    CleaningReport,
+    Example,
+)
+from labse_tf.data.cleaning.rules import CleaningRules
 
 __all__ = [
     "DUPLICATES",

@@ -1,4 +1,4 @@
-"""Characters: letters by script, marks, digits, and how many of them texts have.
+"""Characters: letters by script, marks, digits; how many of them texts have, and keys.
 
 Everything is counted in arrays of code points, some thousand texts at a time.
 """
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from labse_tf.data.hashing import hash_bytes
 from labse_tf.languages import SCRIPTS as ALL_SCRIPTS
 from labse_tf.languages import scripts_of
 
@@ -138,3 +139,31 @@ def count_characters(texts: Sequence[str], languages: Sequence[str]) -> Counts:
         letters=sums(is_letter),
         right=sums(allowed[own, classes]),
     )
+
+
+def letter_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """Hashes texts so that case, digits, punctuation and spaces make no difference.
+
+    Vowel signs and other marks count, as letters do. A text without letters is hashed
+    as it is.
+
+    Args:
+        texts: n strings.
+
+    Returns:
+        One 64-bit key per text, uint64 `(n,)`.
+    """
+    folded = [unicodedata.normalize("NFKC", text.casefold()) for text in texts]
+    codes, bounds = code_points(folded)
+    classes = character_classes()[codes]
+    kept = (classes >= LETTER) | (classes == MARK)
+    before = np.concatenate([[0], np.cumsum(kept)])[bounds].tolist()
+    letters = codes[kept].tobytes()
+    spans = zip(before, before[1:], folded, strict=False)
+    keys = (
+        hash_bytes(
+            letters[4 * start : 4 * end] or text.encode("utf-8", "surrogatepass")
+        )
+        for start, end, text in spans
+    )
+    return np.fromiter(keys, np.uint64, len(texts))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.cleaning.characters import count_characters
-from labse_tf.data.cleaning.rules import DUPLICATES, RULES, letter_keys
+from labse_tf.data.cleaning.characters import count_characters, letter_keys
+from labse_tf.data.cleaning.report import DUPLICATES, RULES
 from labse_tf.evaluation.reading import read_text
 
 _BLOCK = 1 << 14

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from labse_tf.data.cleaning.held_out import HeldOut
-from labse_tf.data.cleaning.report import CleaningReport
-from labse_tf.data.cleaning.rules import DUPLICATES, RULES, CleaningRules, judge
+from labse_tf.data.cleaning.report import DUPLICATES, RULES, CleaningReport
+from labse_tf.data.cleaning.rules import CleaningRules, judge
 from labse_tf.data.loading import Files, read_files
 from labse_tf.files import atomic_directory, write_text
 from labse_tf.progress import Progress
@@ -184,7 +184,7 @@ def report_files(report: CleaningReport) -> dict[str, str]:
     as_json = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
     return {
         "cleaning.json": as_json + "\n",
-        "cleaning.md": report.to_markdown({**RULES, **DUPLICATES}),
+        "cleaning.md": report.to_markdown(),
     }
 
 

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from labse_tf.text import SentencePair
+
+# Rule -> why a pair is left out. The first rule that a pair breaks counts, in this
+# order; held-out sets come between `RULES` and `DUPLICATES`.
+RULES = {
+    "too_short": "a side has fewer characters than `min_characters`",
+    "too_long": "a side has more characters than `max_characters`",
+    "markup": "tags, entities or placeholders",
+    "few_letters": "a side has fewer letters than `min_letters` of what is visible",
+    "wrong_script": "a side has fewer letters than `min_script` in its own script",
+    "length_ratio": "one side is more than `max_length_ratio` times the other",
+    "identical": "both sides are the same, but for case, digits and punctuation",
+}
+DUPLICATES = {
+    "duplicate": "the same pair was there before",
+    "near_duplicate": "it was there before but for case, digits and punctuation",
+}
 
 EXAMPLES = 3  # of each rule and language
 
@@ -124,18 +140,11 @@ class CleaningReport:
             "languages": languages,
         }
 
-    def to_markdown(self, names: Mapping[str, str] | None = None) -> str:
-        """All of it as tables and lists of examples.
+    def to_markdown(self) -> str:
+        """Returns a page of Markdown: tables and lists of examples."""
+        return "\n".join(self._page()) + "\n"
 
-        Args:
-            names: rule -> what it means.
-
-        Returns:
-            A page of Markdown.
-        """
-        return "\n".join(self._page(names or {})) + "\n"
-
-    def _page(self, names: Mapping[str, str]) -> Iterator[str]:
+    def _page(self) -> Iterator[str]:
         read, kept = sum(self.read.values()), sum(self.kept.values())
         yield "# Cleaned pairs"
         yield f"\n{kept:,} of {read:,} pairs in {len(self.read)} languages were kept.\n"
@@ -143,7 +152,8 @@ class CleaningReport:
         yield "|---|---:|---:|---|"
         for rule, count in self.by_rule().items():
             share = count / read if read else 0.0
-            meaning = names.get(rule, f"a sentence of the held-out set {rule}")
+            held_out = f"a sentence of the held-out set {rule}"
+            meaning = {**RULES, **DUPLICATES}.get(rule, held_out)
             yield f"| {rule} | {count:,} | {share:.2%} | {meaning} |"
         used = [rule for rule, count in self.by_rule().items() if count]
         yield "\n## Languages\n"

@@ -1,4 +1,4 @@
-"""Rules: which pairs go, and the keys by which duplicates are found.
+"""Rules: which pairs are left out, and the keys by which duplicates are found.
 
 All of it looks at one pair at a time, some thousand pairs in a call, so that one
 machine and many give the same answers. Shapes: n pairs of a block.
@@ -10,40 +10,16 @@ import dataclasses
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.cleaning.characters import (
-    LETTER,
-    MARK,
-    character_classes,
-    code_points,
-    count_characters,
-)
+from labse_tf.data.cleaning.characters import count_characters, letter_keys
+from labse_tf.data.cleaning.held_out import HeldOut
 from labse_tf.data.hashing import hash_bytes, mix_bits
 from labse_tf.languages import language_code
 from labse_tf.text import SentencePair, clean_interface_text
-
-if TYPE_CHECKING:
-    from labse_tf.data.cleaning.held_out import HeldOut
-
-# A pair goes by the first rule that it breaks, in this order; the names of held-out
-# sets come between the last two and the others.
-RULES = {
-    "too_short": "a side has fewer characters than `min_characters`",
-    "too_long": "a side has more characters than `max_characters`",
-    "markup": "tags, entities or placeholders",
-    "few_letters": "a side has fewer letters than `min_letters` of what is visible",
-    "wrong_script": "a side has fewer letters than `min_script` in its own script",
-    "length_ratio": "one side is more than `max_length_ratio` times the other",
-    "identical": "both sides are the same, but for case, digits and punctuation",
-}
-DUPLICATES = {
-    "duplicate": "the same pair was there before",
-    "near_duplicate": "it was there before but for case, digits and punctuation",
-}
 
 _MARKUP = re.compile(
     r"</?[A-Za-z!][^<>]*>"  # a tag
@@ -237,31 +213,3 @@ def _tidy(pair: SentencePair, interface: bool) -> SentencePair:
 def _line(text: str) -> str:
     """NFC, with single spaces."""
     return unicodedata.normalize("NFC", _SPACES.sub(" ", text).strip())
-
-
-def letter_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """A key a text, equal for texts that differ in case, digits, punctuation, spaces.
-
-    Vowel signs and other marks count, as letters do. A text without letters has the
-    key of all it holds.
-
-    Args:
-        texts: n strings.
-
-    Returns:
-        64 bits of a hash, uint64 `(n,)`.
-    """
-    folded = [unicodedata.normalize("NFKC", text.casefold()) for text in texts]
-    codes, bounds = code_points(folded)
-    classes = character_classes()[codes]
-    kept = (classes >= LETTER) | (classes == MARK)
-    before = np.concatenate([[0], np.cumsum(kept)])[bounds].tolist()
-    letters = codes[kept].tobytes()
-    spans = zip(before, before[1:], folded, strict=False)
-    keys = (
-        hash_bytes(
-            letters[4 * start : 4 * end] or text.encode("utf-8", "surrogatepass")
-        )
-        for start, end, text in spans
-    )
-    return np.fromiter(keys, np.uint64, len(texts))
