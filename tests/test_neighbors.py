@@ -162,6 +162,30 @@ def test_neighbours_are_of_like_length() -> None:
     assert filled(length_buckets=True) > 0.8 > 0.6 > filled(length_buckets=False)
 
 
+@pytest.mark.parametrize("size", [51, 52, 53, 64])
+def test_an_epoch_ends_where_its_groups_end(size: int) -> None:
+    """Three bands of 52 pairs leave out four of them, with which a batch is missing."""
+    texts = data.ParallelCorpus(
+        data.SentencePair(f"{i}" + "x" * (i % 9), f"{i}", "hi") for i in range(size)
+    )
+    plan = data.SamplingPlan(
+        4,
+        steps=40,
+        batches="one_language",
+        vectors=unit(np.random.default_rng(0).normal(size=(size, 3))),
+        group_size=4,
+    )
+    batches = list(data.sampling.RowBatches(plan, texts, texts.lengths))
+    assert len(batches) == 40 and all(
+        len(set(rows)) == 4 for rows in map(list, batches)
+    )
+    bands = np.array_split(np.arange(size), min(8, size // 16))
+    epoch = sum(len(band) // 4 for band in bands)
+    for start in range(0, 40 - epoch, epoch):
+        drawn = np.concatenate(batches[start : start + epoch])
+        assert len(set(drawn.tolist())) == 4 * epoch
+
+
 def test_a_resumed_dataset_goes_on(corpus, vectors) -> None:
     options = {"batch_size": 16, "steps": 90, "vectors": vectors, "group_size": 8}
     whole = rows(corpus, **options, seed=3)

@@ -585,6 +585,11 @@ class EndlessOrder:
         self._lengths = None if lengths is None else lengths[self._first : end]
         self._seed = seed, zlib.crc32(language.encode())
         self._epoch, self._units = -1, np.empty(0, np.int64)
+        self._bands = 1  # of length, in which neighbours are looked for
+        if plan is not None and lengths is not None:
+            bands = self._size // (4 * plan.batch_size)
+            self._bands = min(LENGTH_BANDS, max(1, bands))
+        self._per_epoch = self._units_of_epoch()
 
     def take(self, position: int, count: int) -> Iterator[NDArray[np.int64]]:
         """Takes `count` units from a position on.
@@ -596,14 +601,28 @@ class EndlessOrder:
         Yields:
             The units in one or more parts: rows `(n,)`, or batches `(n, B)`.
         """
-        batch_size = 1 if self._plan is None else self._plan.batch_size
         while count > 0:
-            epoch, start = divmod(position, max(1, self._size // batch_size))
+            epoch, start = divmod(position, self._per_epoch)
             if epoch != self._epoch:
                 self._epoch, self._units = epoch, self._first + self._order(epoch)
             part = self._units[start : start + count]
             yield part
             position, count = position + len(part), count - len(part)
+
+    def _units_of_epoch(self) -> int:
+        """Number of rows or batches of an epoch.
+
+        Each band leaves out the rows that fill no group, together up to a batch.
+        """
+        plan = self._plan
+        if plan is None:
+            return self._size
+        if plan.vectors is None or self._size < plan.batch_size:
+            return max(1, self._size // plan.batch_size)
+        small, larger = divmod(self._size, self._bands)
+        groups = (self._bands - larger) * (small // plan.group_size)
+        groups += larger * ((small + 1) // plan.group_size)
+        return groups // (plan.batch_size // plan.group_size)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """The units of an epoch, rows counted from the language's first."""
@@ -636,8 +655,7 @@ class EndlessOrder:
         bands = [np.arange(self._size)]
         if lengths is not None:
             order = np.lexsort((random.random(self._size), lengths))
-            count = min(LENGTH_BANDS, max(1, self._size // (4 * plan.batch_size)))
-            bands = [np.sort(band) for band in np.array_split(order, count)]
+            bands = [np.sort(band) for band in np.array_split(order, self._bands)]
         groups = np.concatenate(
             [band[neighbor_groups(vectors[band], size, random)] for band in bands]
         )
