@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.errors import raises
+
 beam = pytest.importorskip(
     "apache_beam", reason="Apache Beam is missing: pip install '.[beam]'"
 )
@@ -353,9 +355,9 @@ def test_word_counts_add_up_and_bad_ones_are_named(tmp_path):
         "hi": {"न": 5},
     }
     bad.write_text("hi\tन\t2\nhi\tन\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="bad.tsv:2: expected language, word and"):
+    with raises(ValueError, path="bad.tsv", line=2):
         tokenizers.read_word_counts([bad])
-    with pytest.raises(ValueError, match="`counts` must hold words"):
+    with raises(ValueError, argument="counts"):
         tokenizers.learn_vocabulary_from_counts({"hi": {}}, 200)
 
 
@@ -473,13 +475,13 @@ def test_shards_do_not_depend_on_order_and_bundles(corpus, vocabulary, tmp_path)
 
 def test_prepare_refuses_what_makes_no_sense(vocabulary, tmp_path):
     tokenizer = tokenizers.WordPieceTokenizer(vocabulary)
-    with pytest.raises(ValueError, match="`formats` must be some of"):
+    with raises(ValueError, argument="formats"):
         pipelines.PreparePairs(tokenizer, tmp_path, formats=["csv"])
-    with pytest.raises(ValueError, match="`shard_size` positive"):
+    with raises(ValueError, argument="shard_size"):
         pipelines.PreparePairs(tokenizer, tmp_path, shard_size=0)
-    with pytest.raises(ValueError, match="`shard_size` must be positive"):
+    with raises(ValueError, argument="shard_size"):
         pipelines.WritePairs(tmp_path, shard_size=0)
-    with pytest.raises(Exception, match="must not be empty"):
+    with raises(Exception, argument="pairs"):
         prepare = pipelines.PreparePairs(tokenizer, tmp_path / "out")
         run(lambda pipeline: (pipeline | beam.Create([]) | prepare) and {})
     assert not (tmp_path / "out" / "dataset.json").exists()
@@ -580,7 +582,7 @@ def test_far_files_are_read_and_written(
         "far://corpus/en-mr.tsv",
     ]
     assert find_files("mr=far://corpus/b/*", None) == ["mr=far://corpus/b/en-hi.tsv"]
-    with pytest.raises(ValueError, match="far://none/.: expected files"):
+    with raises(ValueError, path="far://none/*"):
         find_files("far://none/*", None)
 
     def command(*arguments):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers.errors import raises
 from helpers.runs import (
     RECIPE,
     TOKENS,
@@ -261,7 +262,7 @@ def test_a_run_says_at_which_step_and_keeps_good_checkpoints(
         lambda *a, **k: duals.append(make(*a, **k)) or duals[-1],
     )
     output = tmp_path / "run"
-    with pytest.raises(ValueError, match=r"The loss of step 6 is not finite.*Received"):
+    with raises(ValueError, 6):
         run(corpus, output, text[1], log_every=12)
     names = [path.name for path in (output / "checkpoints").iterdir()]
     assert names == ["step_0000000004.npz"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
+from helpers.errors import raises
 from labse_tf import data
 from labse_tf.languages import (
     INDIAN_LANGUAGES,
@@ -96,15 +95,15 @@ def test_no_spelling_has_two_meanings():
 def test_unknown_codes_pass_in_normal_form_or_raise():
     assert language_code("XQX") == "xqx"
     assert language_code("xqx_deva_IN") == "xqx-Deva"
-    with pytest.raises(ValueError, match=r"Unknown language code.*Received: 'xqx'"):
+    with raises(ValueError, received="'xqx'"):
         language_code("xqx", strict=True)
-    with pytest.raises(ValueError, match=r"'hi' \(Hindi\)"):
+    with raises(ValueError, "'hi'"):
         language_code("hindii", strict=False)
 
 
 @pytest.mark.parametrize("bad", ["", " ", "h", "C", "x-klingon", "../hi", "hi.tsv/x"])
 def test_what_is_no_code_raises(bad):
-    with pytest.raises(ValueError, match="Received: " + re.escape(repr(bad))):
+    with raises(ValueError, received=repr(bad)):
         language_code(bad)
 
 

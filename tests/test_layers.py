@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers.errors import Fields, raises
 from labse_tf import optimizers
 from labse_tf.layers import MaskedLMHead
 from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy
@@ -210,21 +211,21 @@ def test_a_label_that_is_no_entry_gives_no_number() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden": np.zeros((P, D + 1), "float32")}, r"Received: shapes .*\(9, 9\)"),
-        ({"bias": np.zeros(V - 1, "float32")}, r"Received: shapes .*\(51,\)"),
-        ({"labels": np.zeros((P, 1), "int32")}, r"Received: shapes .*\(9, 1\)"),
-        ({"labels": np.zeros(P - 1, "int32")}, r"Received: shapes .*\(8,\)"),
+        ({"hidden": np.zeros((P, D + 1), "float32")}, Fields("(9, 9)", received=True)),
+        ({"bias": np.zeros(V - 1, "float32")}, Fields("(51,)", received=True)),
+        ({"labels": np.zeros((P, 1), "int32")}, Fields("(9, 1)", received=True)),
+        ({"labels": np.zeros(P - 1, "int32")}, Fields("(8,)", received=True)),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(
     change: dict[str, np.ndarray], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with raises(ValueError, message):
         chunked({**problem(), **change}, 10)
 
 
 def test_a_chunk_must_have_entries() -> None:
-    with pytest.raises(ValueError, match="Received: chunk_size=0"):
+    with raises(ValueError, received="chunk_size=0"):
         chunked(problem(), 0)
 
 
@@ -477,11 +478,11 @@ def test_config_and_save_round_trip(tmp_path: Path) -> None:
 def test_what_does_not_fit_the_head_is_refused() -> None:
     head, inputs = make_head(), head_inputs()
     for name, sizes in {"vocabulary_size": (0, D), "hidden_dim": (V, 0)}.items():
-        with pytest.raises(ValueError, match=f"Received: {name}=0"):
+        with raises(ValueError, received=f"{name}=0"):
             MaskedLMHead(*sizes)
-    with pytest.raises(ValueError, match="Received: chunk_size=-1"):
+    with raises(ValueError, received="chunk_size=-1"):
         MaskedLMHead(V, D, chunk_size=-1)
-    with pytest.raises(ValueError, match=r"Received: table.shape=\(51, 8\)"):
+    with raises(ValueError, "table.shape", "(51, 8)", received=True):
         head(**{**inputs, "table": inputs["table"][1:]})
 
 

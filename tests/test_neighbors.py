@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from helpers.errors import Fields, raises
 from helpers.runs import RECIPE, make_pairs, train, weights
 from labse_tf import data
 from labse_tf.recipes import get_recipe
@@ -69,7 +70,7 @@ def test_rows_that_fill_no_group_are_left_out_at_random() -> None:
 @pytest.mark.parametrize("size", [0, 51])
 def test_a_group_size_that_cannot_be(size: int) -> None:
     vectors, _ = planted(topics=5, each=10)
-    with pytest.raises(ValueError, match=rf"`group_size` .*50.*Received: {size}"):
+    with raises(ValueError, 50, argument="group_size", received=size):
         data.neighbor_groups(vectors, size, np.random.default_rng(0))
 
 
@@ -263,7 +264,7 @@ def test_killed_and_resumed_is_undisturbed(tmp_path, start, monkeypatch) -> None
 
 def test_hard_negatives_need_a_model(tmp_path, start) -> None:
     recipe = dataclasses.replace(RECIPE, hard_negatives=4, batches="one_language")
-    with pytest.raises(ValueError, match=r"`hard_negatives` needs `model`.*model=None"):
+    with raises(ValueError, "`model`", "model=None", argument="hard_negatives"):
         train_dual_encoder(
             recipe,
             data.ParallelCorpus(make_pairs()),
@@ -276,12 +277,12 @@ def test_hard_negatives_need_a_model(tmp_path, start) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hard_negatives": 7}, "divisor of `batch_size`.*hard_negatives=7"),
-        ({"hard_negatives": -1}, "must be 0 or.*hard_negatives=-1"),
-        ({"batches": "mixed"}, "needs `batches`.*batches='mixed'"),
+        ({"hard_negatives": 7}, Fields("hard_negatives=7", argument="batch_size")),
+        ({"hard_negatives": -1}, Fields(0, "hard_negatives=-1")),
+        ({"batches": "mixed"}, Fields("batches='mixed'", argument="batches")),
     ],
 )
 def test_recipes_that_cannot_be(changes, message) -> None:
     whole = {"hard_negatives": 8, "batch_size": 64, "batches": "one_language"}
-    with pytest.raises(ValueError, match=message):
+    with raises(ValueError, message):
         get_recipe("small", **{**whole, **changes})

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.errors import raises
 from helpers.paths import ROOT
 from helpers.runs import files, start, wait_for_step
 from labse_tf import presets
@@ -136,17 +137,17 @@ def test_a_finished_run_does_nothing_and_another_one_is_refused(
     before = files(finished)
     run(finished, vocabulary, pairs)
     assert files(finished) == before
-    with pytest.raises(ValueError, match=r"recipe.mask_rate = 0.2.*mask_rate = 0.15"):
+    with raises(ValueError, "recipe.mask_rate", "0.2", "mask_rate", "0.15"):
         run(finished, vocabulary, pairs, mask_rate=0.15)
-    with pytest.raises(ValueError, match=r"recipe.stages = .*Received: recipe.stages"):
+    with raises(ValueError, "recipe.stages", received="recipe.stages"):
         run(finished, vocabulary, pairs, stages=())
-    with pytest.raises(ValueError, match=r"text.sentences"):
+    with raises(ValueError, "text.sentences"):
         run(finished, vocabulary, pairs, MonolingualCorpus([("en", "sun")]))
     other = tmp_path / "vocab.txt"
     other.write_text("\n".join([*TOKENS, "sea"]) + "\n")
-    with pytest.raises(ValueError, match=r"start.vocabulary"):
+    with raises(ValueError, "start.vocabulary"):
         run(finished, other, pairs)
-    with pytest.raises(ValueError, match=r"Expected `pairs`, `sentences` or both"):
+    with raises(ValueError, "`sentences`", argument="pairs"):
         run(tmp_path / "none", vocabulary, None)
     assert not (tmp_path / "none").exists()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers.errors import raises
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.optimizers import WarmupLinearDecay, adamw
@@ -73,7 +74,7 @@ def test_blocks_of_a_deep_model_with_two_digits() -> None:
 
 @pytest.mark.parametrize(("layers", "target"), [(2, 3), (4, 2), (3, 0)])
 def test_depths_that_do_not_fit_are_refused(layers, target) -> None:
-    with pytest.raises(ValueError, match=rf"{layers} layers. Received: .*={target}"):
+    with raises(ValueError, layers, argument="num_layers", received=target):
         stack(backbone(layers), target)
 
 
@@ -166,7 +167,7 @@ def test_moments_of_grown_blocks_start_at_zero() -> None:
     for variable in second.variables[2:]:
         expected = 0.0 if "transformer_layer" in variable.path else 1.0
         np.testing.assert_array_equal(variable.numpy(), expected)
-    with pytest.raises(ValueError, match=r"one class. Received: AdamW and SGD"):
+    with raises(ValueError, "AdamW", "SGD", received=True):
         stack_moments(first, [], keras.optimizers.SGD(), [], 0)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.errors import raises
 from labse_tf import data
 
 tf = pytest.importorskip("tensorflow")
@@ -314,7 +315,7 @@ def test_zstd_without_its_package(tmp_path, monkeypatch):
     path = write(tmp_path / "en-hi.tsv.zst", PACKERS["zstd"](b"a\tb\n"))
     monkeypatch.setitem(sys.modules, "zstandard", None)
     for on_error in ("raise", "skip"):
-        with pytest.raises(ImportError, match=r"tsv.zst.*pip install 'labse-tf\[text"):
+        with raises(ImportError, "tsv.zst"):
             pairs_of(path, on_error=on_error)
 
 
@@ -770,7 +771,7 @@ def test_tfds(monkeypatch):
             assert expected in error_of(name).expected
             assert skipping(name)[0] == []
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"tfds:x.*pip install 'labse-tf\[tfds\]'"):
+    with raises(ImportError, "'labse-tf[tfds]'"):
         pairs_of("tfds:x")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.errors import raises, warns
 from labse_tf import text
 
 zstandard = pytest.importorskip("zstandard", reason="the extra `text` is missing")
@@ -53,13 +54,13 @@ def test_invalid_utf8_is_an_error_or_left_out_and_counted(tmp_path):
         report = text.SkipReport()
         found = list(reader(path, on_error="skip", skipped=report))
         assert found == [(1, "a"), (3, "c")] and report.total == 1
-        with pytest.warns(UserWarning, match="skipped 1"):
+        with warns(UserWarning, 1):
             list(reader(path, on_error="skip"))
 
 
 def test_an_empty_file_has_no_lines(tmp_path):
     path = write(tmp_path / "x", b"")
-    with pytest.raises(text.DataError, match="empty"):
+    with raises(text.DataError, path=path):
         list(text.read_lines(path))
     assert list(text.read_numbered(path)) == []
     with pytest.raises(text.DataError) as caught:

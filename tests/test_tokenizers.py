@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers.errors import Fields, raises
 from labse_tf.tokenizers import (
     WordPieceTokenizer,
     learn_vocabulary,
@@ -344,7 +345,7 @@ class TestInputs:
         ids=repr,
     )
     def test_anything_else_is_refused(self, bad: object) -> None:
-        with pytest.raises(ValueError, match=r"^The tokenizer takes .*Received: "):
+        with raises(ValueError, received=True):
             WordPieceTokenizer(SMALL)(bad)
 
     def test_in_a_graph(self) -> None:
@@ -436,40 +437,43 @@ class TestVocabulary:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
-            (b"", "vocab.txt: .*an empty file"),
-            (b"\n\r\n", "vocab.txt: .*an empty file"),
-            (b"[PAD]\n\na\n", "vocab.txt:2: .*a blank line"),
-            (b"[PAD]\na\nb\na\n", "vocab.txt:4: .*'a'.* line 2"),
-            (b"[PAD]\na\nb\xff\n", r"vocab.txt:3: .*UTF-8.*b'b\\xff'"),
-            (b"[PAD]\n[UNK]\n[CLS]\n[MASK]\n", r"vocab.txt .*without \[SEP\]"),
+            (b"", Fields(path="vocab.txt")),
+            (b"\n\r\n", Fields(path="vocab.txt")),
+            (b"[PAD]\n\na\n", Fields(path="vocab.txt", line=2)),
+            (b"[PAD]\na\nb\na\n", Fields("'a'", 2, path="vocab.txt", line=4)),
+            (
+                b"[PAD]\na\nb\xff\n",
+                Fields("UTF-8", "'b\\xff'", path="vocab.txt", line=3),
+            ),
+            (b"[PAD]\n[UNK]\n[CLS]\n[MASK]\n", Fields("[SEP]", path="vocab.txt")),
         ],
     )
     def test_bad_files(self, tmp_path: Path, data: bytes, message: str) -> None:
         path = tmp_path / "vocab.txt"
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=message):
+        with raises(ValueError, message):
             WordPieceTokenizer(path)
 
     def test_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="nothing.txt"):
+        with raises(FileNotFoundError, path="nothing.txt"):
             WordPieceTokenizer(tmp_path / "nothing.txt")
 
     @pytest.mark.parametrize(
         ("tokens", "message"),
         [
-            ([], "an empty list"),
-            ([*SPECIALS, "a", "a"], "'a' with the ids 5 and 6"),
-            ([*SPECIALS, ""], "token 5, ''"),
-            ([*SPECIALS, 7], "token 5, 7"),
-            (SPECIALS[:-1] + ["a"], r"without \[MASK\]"),
+            ([], Fields()),
+            ([*SPECIALS, "a", "a"], Fields("'a'", 5, 6)),
+            ([*SPECIALS, ""], Fields(5, "''")),
+            ([*SPECIALS, 7], Fields(5, 7)),
+            (SPECIALS[:-1] + ["a"], Fields("[MASK]")),
         ],
     )
     def test_bad_lists(self, tokens: list[str], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
+        with raises(ValueError, message):
             WordPieceTokenizer(tokens)
 
     def test_bad_compat(self) -> None:
-        with pytest.raises(ValueError, match="Received: compat='hub'"):
+        with raises(ValueError, received="compat='hub'"):
             WordPieceTokenizer(SMALL, compat="hub")
 
     def test_special_ids_are_looked_up(self) -> None:
@@ -492,14 +496,14 @@ class TestVocabulary:
         for row, token in enumerate(SMALL):
             assert tokenizer.token_to_id(token) == row
             assert tokenizer.id_to_token(row) == token
-        with pytest.raises(KeyError, match="'zebra'"):
+        with raises(KeyError, "'zebra'"):
             tokenizer.token_to_id("zebra")
         for bad in (-1, len(SMALL)):
-            with pytest.raises(ValueError, match=f"id={bad}"):
+            with raises(ValueError, received=f"id={bad}"):
                 tokenizer.id_to_token(bad)
 
     def test_tfhub_strips_accents_as_it_lowercases(self) -> None:
-        with pytest.raises(ValueError, match="lowercase=True, strip_accents=False"):
+        with raises(ValueError, "lowercase=True", "strip_accents=False"):
             WordPieceTokenizer(
                 SMALL, lowercase=True, strip_accents=False, compat="tfhub"
             )
@@ -520,7 +524,7 @@ class TestVocabulary:
     def test_save_keeps_the_old_file_when_it_fails(self, tmp_path: Path) -> None:
         path = tmp_path / "vocab.txt"
         save_vocabulary(SMALL, path)
-        with pytest.raises(ValueError, match="token 1, 'a\\\\nb'"):
+        with raises(ValueError, 1, "'a\\nb'"):
             save_vocabulary(["x", "a\nb"], path)
         with pytest.raises(UnicodeEncodeError):
             save_vocabulary(["x", "\ud800"], path)
@@ -573,7 +577,7 @@ class TestDetokenize:
 
     @pytest.mark.parametrize("ids", [[[len(SMALL)]], [[-1]], [[[1]]], [[0.5]], 3])
     def test_bad_ids(self, ids: object) -> None:
-        with pytest.raises((ValueError, TypeError), match=r"(?i)ids|float|integer"):
+        with pytest.raises((ValueError, TypeError)):
             WordPieceTokenizer(SMALL).detokenize(ids)
 
 
@@ -805,25 +809,25 @@ class TestLearnVocabulary:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"size": 104}, "size=104"),
-            ({"smoothing": 1.5}, "smoothing=1.5"),
-            ({"character_coverage": 0.0}, "character_coverage=0.0"),
-            ({"min_frequency": 0}, "min_frequency=0"),
-            ({"languages": ["qq"]}, "in qq"),
-            ({"files": "xa.txt"}, "list of paths"),
+            ({"size": 104}, Fields("size=104")),
+            ({"smoothing": 1.5}, Fields("smoothing=1.5")),
+            ({"character_coverage": 0.0}, Fields("character_coverage=0.0")),
+            ({"min_frequency": 0}, Fields("min_frequency=0")),
+            ({"languages": ["qq"]}, Fields("qq")),
+            ({"files": "xa.txt"}, Fields(argument="files", received="'xa.txt'")),
         ],
     )
     def test_bad_arguments(
         self, files: list[Path], options: dict, message: str
     ) -> None:
-        with pytest.raises(ValueError, match=message):
+        with raises(ValueError, message):
             learn_vocabulary(
                 **{"files": files, "size": 300, "progress": False, **options}
             )
 
     def test_empty_and_missing_files(self, tmp_path: Path) -> None:
         (tmp_path / "en.txt").write_text("\n \n")
-        with pytest.raises(ValueError, match="must hold text"):
+        with raises(ValueError, argument="files"):
             learn_vocabulary([tmp_path / "en.txt"], 300, progress=False)
         with pytest.raises(FileNotFoundError):
             learn_vocabulary([tmp_path / "no.txt"], 300, progress=False)
