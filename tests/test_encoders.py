@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.errors import raises
 from helpers.models import make_model, sentences
 from labse_tf.encoders import load_saved_model, open_encoder
 from labse_tf.export import export_saved_model
@@ -47,7 +48,7 @@ def test_a_compute_type(preset, saved) -> None:
     exact = open_encoder(preset)(sentences(9))
     cosines = (encoder(sentences(9)) * exact).sum(axis=1)
     assert 0.99 < cosines.min() < 1
-    with pytest.raises(ValueError, match=r"`dtype`.*bfloat16"):
+    with raises(ValueError, argument="dtype", received="bfloat16"):
         open_encoder(saved, "bfloat16")
 
 
@@ -58,15 +59,14 @@ def test_what_is_no_saved_model(saved, tmp_path) -> None:
     broken = shutil.copytree(saved, tmp_path / "broken")
     (broken / "saved_model.pb").write_bytes(b"\xff" * 40)
     for path, received in (
-        (tmp_path / "missing", "no such directory"),
-        (tmp_path / "file", "a file"),
-        (tmp_path / "foreign", r"\['words'\]"),
-        (saved.parent, r"did you mean '1' in it\?"),
-        (broken, "TensorFlow can load"),
+        (tmp_path / "missing", True),
+        (tmp_path / "file", True),
+        (tmp_path / "foreign", "['words']"),
+        (saved.parent, "'1'"),
+        (broken, True),
     ):
-        with pytest.raises(ValueError, match=received) as caught:
+        with raises(ValueError, path=path, received=received) as caught:
             load_saved_model(path)
-        assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="^the model: expected"):
+    with raises(ValueError, "the model:"):
         load_saved_model(tmp_path / "missing", name="the model")
