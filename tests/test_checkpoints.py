@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from helpers import foreign, peers
-from helpers.errors import Fields, raises
+from helpers.errors import Fields, check_message, raises
 from helpers.models import make_model, sentences
 from labse_tf import checkpoints, cli, encoders, presets
 from labse_tf.layers import POOLINGS
@@ -1123,16 +1123,14 @@ def test_convert_and_use_a_hugging_face_directory(tmp_path, capsys) -> None:
     preset, back = tmp_path / "preset", tmp_path / "back"
     assert run("convert", folder, "-o", preset, "--storage", "float16") == 0
     said = capsys.readouterr().out
-    assert re.search(
-        r"float16: [\d.]+ -> [\d.]+ MB; cosine .* lowest (1\.0|0\.999)", said
-    )
+    assert re.search(r"float16: .*[\d.]+ MB.*cosine.* (1\.0|0\.999)", said)
     text, vectors = tmp_path / "text.txt", tmp_path / "vectors.npy"
     text.write_text("".join(f"{line}\n" for line in TEXTS), encoding="utf-8")
     assert run("embed", text, "--model", folder, "--output", vectors) == 0
     expected = checkpoints.from_huggingface(folder).encode(TEXTS)
     np.testing.assert_allclose(np.load(vectors), expected, atol=1e-6)
     assert run("convert", folder, "-o", back, "--to", "huggingface") == 0
-    assert "cosine of new and old" in capsys.readouterr().out
+    assert "cosine" in capsys.readouterr().out
     again = checkpoints.from_huggingface(back)
     np.testing.assert_allclose(again.encode(TEXTS), expected, atol=1e-6)
     source = presets.read_config(preset)["source"]
@@ -1204,35 +1202,36 @@ def test_bad_input_of_convert(tmp_path, labse, vocabulary, capsys) -> None:
         tmp_path / "x.npy",
         command="embed",
     )
-    assert "convert needs MODEL" in fails()
-    assert "convert needs MODEL" in fails(plain)
+    assert "MODEL" in fails() and "MODEL" in fails(plain)
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "expected a preset" in fails(empty, "-o", output)
+    assert str(empty) in fails(empty, "-o", output)
     assert "labse-nano" in fails(tmp_path / "nowhere", "-o", output)
-    assert "new or empty" in fails(plain, "-o", plain)
-    assert "new or empty" in fails(plain, "-o", plain / "vocab.txt")
-    assert "--storage is for presets" in fails(
+    for target in (plain, plain / "vocab.txt"):
+        check_message(fails(plain, "-o", target), path=target)
+    assert "--storage" in fails(
         plain, "-o", output, "--to", "huggingface", "--storage", "int8"
     )
-    assert "--hub is for labse" in fails(plain, "-o", output, "--hub", "kaggle")
-    assert "`vocabulary` is for" in fails(plain, "-o", output, "--vocabulary", plain)
-    assert "expected a vocabulary among the assets" in fails(labse, "-o", output)
+    assert "--hub" in fails(plain, "-o", output, "--hub", "kaggle")
+    assert "`vocabulary`" in fails(plain, "-o", output, "--vocabulary", plain)
+    check_message(fails(labse, "-o", output), path=labse, received=True)
     nowhere = tmp_path / "none.txt"
     assert f"Received: {nowhere}" in fails(labse, "-o", output, "--vocabulary", nowhere)
     # A target that nothing can be written to.
-    assert "vocab.txt: File exists" in fails(plain, "-o", plain / "vocab.txt" / "out")
+    target = plain / "vocab.txt"
+    check_message(fails(plain, "-o", target / "out"), path=target)
     if os.geteuid():  # root may write anywhere
         empty.chmod(0o500)
-        assert "Permission denied" in fails(plain, "-o", empty / "out")
+        assert str(empty) in fails(plain, "-o", empty / "out")
 
     weights = plain / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-5])
-    assert "model.safetensors: expected a whole" in fails(plain, "-o", output)
+    check_message(fails(plain, "-o", output), path=weights, received=True)
     weights.write_bytes(data)
     (plain / "vocab.txt").write_text("\n".join(foreign.TOKENS[:99]), encoding="utf-8")
-    assert "vocab.txt: expected 120 tokens" in fails(plain, "-o", output)
+    message = fails(plain, "-o", output)
+    check_message(message, 120, path=plain / "vocab.txt", received=99)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys) -> None:
@@ -1246,7 +1245,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(presets, name, full)
             assert run("convert", plain, "-o", tmp_path / "out") == 2
-        assert "No space left on device" in capsys.readouterr().err
+        assert os.strerror(28) in capsys.readouterr().err
         assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.errors import Fields, raises
+from helpers.errors import Fields, check_message, raises
 from labse_tf import cli, data
 from labse_tf.cli.arguments import CLEANING_NUMBERS
 from labse_tf.data import CleaningRules, HeldOut, SentencePair, clean_pairs
@@ -442,15 +442,15 @@ def test_the_command_cleans_and_tells(corpus, tmp_path, capsys) -> None:
     arguments += ["--held-out", str(held_out), "--json", str(tmp_path / "report.json")]
     assert cli.main([*arguments, "--without", "markup", "length_ratio"]) == 0
     output = capsys.readouterr()
-    assert "exam.txt: 1 sentences held out" in output.err
-    assert "3 of 9 pairs in 2 languages kept" in output.out
+    check_message(output.err, 1, path="exam.txt")
+    check_message(output.out, 3, 9, 2)
     assert "wrong_script" in output.out and "fail ek bar phir kholen" in output.out
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))
     assert report["removed"]["exam.txt"] == 1 and report["removed"]["markup"] == 0
     assert cli.main(arguments) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite", "--min-letters", "2"]) == 2
-    assert "`min_letters` must lie in 0 to 1" in capsys.readouterr().err
+    check_message(capsys.readouterr().err, argument="min_letters")
 
 
 def test_the_help_tells_the_defaults_of_the_rules(capsys) -> None:
@@ -476,7 +476,9 @@ def test_balance_is_told_and_drawn(corpus, tmp_path, capsys) -> None:
     assert shares["hi"]["pairs"] == 8 and shares["hi"]["before"] == round(8 / 9, 6)
     assert shares["hi"]["after"] == round(8**0.5 / (8**0.5 + 1), 6)
     assert shares["mr"]["passes"] == round(90 * (1 - 8**0.5 / (8**0.5 + 1)), 4)
-    assert "times each" in capsys.readouterr().out
+    assert re.search(
+        rf"hi .*\b8\b.*{shares['hi']['after']:.2%}", capsys.readouterr().out
+    )
 
 
 def test_balance_adds_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -348,8 +349,8 @@ def test_means_over_groups():
 def test_table():
     lines = some_result(TATOEBA_GROUPS["36"]).table().splitlines()
     assert len(lines) == 1 + 1 + 36 + 1 + 4
-    assert "LaBSE in the paper: 95.3" in lines[-3]
-    assert "LaBSE in the paper: 95.0" in lines[-2]
+    assert re.search(r"LaBSE\D+95\.3", lines[-3])
+    assert re.search(r"LaBSE\D+95\.0", lines[-2])
     assert "36 of the paper's 112" in lines[-1] and "paper: " not in lines[-1]
     # Every number of a column ends at the same place; best language first.
     means = [float(line.split()[-1]) for line in lines[2:38]]
@@ -358,7 +359,7 @@ def test_table():
     one = TatoebaResult({"hi": 1.0}, {"hi": 0.5}, {"hi": 7}).table()
     row = next(line for line in one.splitlines() if line.startswith("hi"))
     assert row.split() == ["hi", "Hindi", "7", "100.0", "50.0", "75.0"]
-    assert "mean of 1 language " in one
+    assert re.search(r"\b1 language\b", one)
 
 
 def test_plot_is_a_png_that_grows_with_the_languages(tmp_path):
@@ -419,8 +420,8 @@ def test_tatoeba_takes_what_was_trained(folder):
 def test_published_means_stand_beside_a_whole_group_only():
     table = some_result(TATOEBA_GROUPS["112"]).table()
     lines = table.splitlines()[-5:]
-    assert "112 languages of the paper" in lines[0]
-    assert lines[0].endswith("(LaBSE in the paper: 83.7)")
+    assert re.search(r"\b112 languages\b", lines[0])
+    assert re.search(r"LaBSE\D+83\.7\)$", lines[0])
     assert [line.split()[1:] for line in lines[1:]] == [
         ["LEALLA-large", "83.5"],
         ["LEALLA-base", "82.4"],

@@ -218,7 +218,7 @@ def test_all_trained_or_nobody_knows():
     assert "trained" not in result.table() and "trained" not in result.to_dict()
     trained = dataclasses.replace(result, trained=("hi", "ta", "te"))
     assert list(trained.training_means) == ["trained"]
-    assert "mean of 2 trained languages" in trained.table()
+    assert re.search(r"\b2 trained\b", trained.table())
     assert len(trained.table().splitlines()) == len(result.table().splitlines())
     none = dataclasses.replace(result, trained=())
     assert list(none.training_means) == ["zero-shot"]
@@ -337,7 +337,7 @@ def test_xsim_by_text():
     # Both sources of "abc" find the first copy.
     assert by_row.forward == {"de": pytest.approx(2 / 3)}
     assert by_text.forward == {"de": 1.0}
-    assert "same text counts" in by_text.table()
+    assert by_text.table() != by_row.table()
 
 
 def test_xsim_results():
@@ -406,7 +406,7 @@ def test_command_with_pools(run, pair_files, tmp_path, capsys):
     scores = tmp_path / "scores.json"
     common = (pair_files, "--languages", "de", "--json", scores)
     assert run("retrieval", *common, "--pool", english, german) == 0
-    assert "in en" in capsys.readouterr().out
+    assert re.search(r"\ben\b", capsys.readouterr().out)
     row = json.loads(scores.read_text())["languages"]["de"]
     # "abcd" finds "dcba", which is nearer than "abc"; "xyz" finds "zyx".
     assert (row["forward"], row["backward"]) == (0.5, 0.5)
@@ -428,14 +428,13 @@ def test_commands_know_what_was_trained(run, pair_files, tmp_path, capsys):
 
     assert "zero-shot" not in said("retrieval", pair_files)
     table = said("retrieval", pair_files, "--trained", "de")
-    assert "mean of 1 zero-shot language" in table
+    assert re.search(r"\b1 zero-shot\b", table)
     assert table.index("de ") < table.index("fr ")
     # Of a model with a card, without a flag.
     card = tmp_path / "README.md"
     card.write_text("---\nlanguage:\n- fr\n- en\n---\n# Model\n", encoding="utf-8")
-    assert "mean of 1 trained language" in said(
-        "xsim", pair_files, "--model", tmp_path, "--margin", "distance"
-    )
+    table = said("xsim", pair_files, "--model", tmp_path, "--margin", "distance")
+    assert re.search(r"\b1 trained\b", table)
     assert "trained" not in said("xsim", pair_files, "--model", tmp_path, "--trained")
     card.write_text("---\nlanguage: multilingual\n---\n", encoding="utf-8")
     assert "trained" not in said("xsim", pair_files, "--model", tmp_path)
@@ -500,9 +499,9 @@ def test_two_files_of_vectors_or_both_kinds(run, pair_files, tmp_path, capsys):
         np.save(path, letters(["abc"]))
     text.write_text("abc\n")
     assert run("retrieval", pair_files, "--pool", first, second) == 2
-    assert "one file of vectors a language" in capsys.readouterr().err
+    check_message(capsys.readouterr().err, received=second.name)
     assert run("retrieval", pair_files, "--pool", first, text) == 2
-    assert "text or vectors" in capsys.readouterr().err
+    check_message(capsys.readouterr().err, "en", received=True)
     np.save(first, np.ones(3))
     assert run("retrieval", pair_files, "--pool", first) == 2
-    assert "expected a matrix" in capsys.readouterr().err
+    check_message(capsys.readouterr().err, path=first, received="(3,)")

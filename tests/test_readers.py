@@ -436,7 +436,7 @@ def test_moses_files_of_unequal_length(tmp_path):
     for path in (english, hindi):
         error = error_of(path)
         assert (error.path, error.line) == (hindi, 2)
-        assert "as many lines as x.en has" in str(error)
+        assert "x.en" in error.expected
         assert skipping(path)[0] == [("a", "क")]
     write(hindi, "क\n")
     write(english, "".join("a\n" * 9))
@@ -454,7 +454,7 @@ def test_moses_files_of_unequal_length(tmp_path):
     assert {line for _, line in report.entries.values()} == {2, 4}
     english.unlink()
     lonely = hindi.rename(tmp_path / "x.en-hi.hi")
-    assert "the other language" in str(error_of(lonely))
+    assert error_of(lonely).path == lonely
 
 
 # === TMX ===
@@ -617,7 +617,7 @@ def test_xliff(tmp_path):
     path = write(tmp_path / "messages.kn.xlf", content)
     assert [code for _, _, code in triples(path)] == ["kn", "kn", "kn", "ta"]
     path = path.rename(tmp_path / "messages.xlf")
-    assert "a language" in error_of(path).expected
+    assert "language" in error_of(path).expected
     assert triples(f"ml={path}")[0][2] == "ml"
     cut = write(tmp_path / "cut.xlf", XLIFF_2[:-40])
     assert error_of(cut).line == XLIFF_2[:-40].count("\n") + 1
@@ -662,7 +662,7 @@ def test_json_lines(tmp_path):
         assert (error.line, expected in error.expected) == (2, True), error
         assert skipping(path)[0] == [("x", "y"), ("a", "b")]
     write(path, '{"src": "a", "tgt": "b"}')
-    assert "a language" in error_of(path).expected
+    assert "language" in error_of(path).expected
     assert triples(path, language="hi") == [("a", "b", "hi")]
 
 
@@ -713,7 +713,7 @@ def test_tfrecord(tmp_path):
     write(path, whole[:-1])
     assert error_of(path).line == len(rows)
     unnamed = write(tmp_path / "train.tfrecord", whole)
-    assert "a language" in error_of(unnamed).expected
+    assert "language" in error_of(unnamed).expected
     assert pairs_of(f"hi={unnamed}") == rows
 
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import labse_tf
-from helpers.errors import Fields, raises
+from helpers.errors import Fields, check_message, raises
 from labse_tf import cli, data, presets
 from labse_tf.data.shards import layout, writing
 from labse_tf.preprocessing import SentencePreprocessor
@@ -490,7 +490,7 @@ def test_prepare_and_train_from_the_shell(tmp_path, capsys) -> None:
     arguments += ["--output", str(folder), "--sequence-length", "16"]
     assert cli.main(arguments) == 0
     output = capsys.readouterr().out
-    assert "280 pairs in 2 languages, 2 shards of arrays and tfrecord" in output
+    check_message(output, 280, 2, "arrays", "tfrecord")
     assert cli.main(["balance", str(folder)]) == 0
     assert "82.14%" in capsys.readouterr().out
     flags = "--num-layers 0 --hidden-dim 8 --num-heads 2 --intermediate-dim 8"

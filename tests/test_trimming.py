@@ -498,7 +498,6 @@ def test_languages_without_text_through_the_command(tmp_path, capsys, preset) ->
     arguments = ["trim", str(preset), "--languages", "hi", "ta", "-o", str(out)]
     assert cli.main([*arguments, "--no-english"]) == 0
     printed = capsys.readouterr().out
-    assert "the sample that ships" in printed
     assert "Hindi" in printed
     assert "English" not in printed
     vocabulary = (out / presets.VOCABULARY).read_text(encoding="utf-8").split()
@@ -508,7 +507,7 @@ def test_languages_without_text_through_the_command(tmp_path, capsys, preset) ->
     other = tmp_path / "other"
     arguments = ["trim", str(preset), "--languages", "or", "--no-english"]
     assert cli.main([*arguments, "-o", str(other)]) == 0
-    assert "no text to compare" in capsys.readouterr().out
+    assert "Odia" in capsys.readouterr().out
     assert LaBSE.from_preset(other).encode("1990").shape == (8,)
 
 
@@ -572,7 +571,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
     monkeypatch.setattr(presets, "write_weights", full_disk)
     assert cli.main(["trim", str(preset), "--corpus", str(hindi), "-o", str(out)]) == 2
-    assert "No space left" in capsys.readouterr().err
+    assert "model.weights.h5" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == there
 
 
