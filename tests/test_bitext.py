@@ -183,7 +183,7 @@ def test_quality_threshold_equals_a_try_of_every_score(share):
         if fitting:
             assert mining.quality_threshold(scores, good, share) == min(fitting)
         else:
-            with raises(ValueError, f"{share:.1%}"):
+            with raises(ValueError, f"{share:.0%}"):
                 mining.quality_threshold(scores, good, share)
 
 

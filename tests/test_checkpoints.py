@@ -424,7 +424,7 @@ REFUSED = {
     ),
     "no vocabulary": (
         remove("vocab.txt"),
-        Fields("tokenizer.json", path="vocab.txt", received="n"),
+        Fields("tokenizer.json", path="vocab.txt", received=True),
     ),
     "roberta": (
         with_json("config.json", model_type="roberta"),

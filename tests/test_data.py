@@ -177,21 +177,20 @@ def test_gzip_is_known_by_its_content(tmp_path):
 
 
 BAD_TSV = {
-    "no tab": (b"a\tb\nno tab here\nc\td\n", 2, "a tab", "'no tab here'"),
-    "blank": (b"a\tb\n\n", 2, "a tab", "''"),
-    "no target": (b"a\tb\nc\t \t x\n", 2, "both sides", r"'c\\t"),
-    "no source": (b"\tb\n", 1, "both sides", r"'\\tb'"),
-    "not UTF-8": (b"a\tb\nc\td\ne\t\xff\xfe\n", 3, "UTF-8", r"b'\\xff"),
-    "empty": (b"", 1, "text", "an empty file"),
+    "no tab": (b"a\tb\nno tab here\nc\td\n", 2, "'no tab here'"),
+    "blank": (b"a\tb\n\n", 2, "''"),
+    "no target": (b"a\tb\nc\t \t x\n", 2, r"'c\t \t x'"),
+    "no source": (b"\tb\n", 1, r"'\tb'"),
+    "not UTF-8": (b"a\tb\nc\td\ne\t\xff\xfe\n", 3, r"b'\xff\xfe'"),
+    "empty": (b"", 1, True),
 }
 
 
 @pytest.mark.parametrize("name", BAD_TSV)
 def test_bad_rows_are_named_or_counted(tmp_path, name):
-    content, line, expected, received = BAD_TSV[name]
+    content, line, received = BAD_TSV[name]
     path = write(tmp_path / "en-hi.tsv", content)
-    message = rf"en-hi\.tsv:{line}: expected .*{expected}.*\. Received: .*{received}"
-    with raises(data.DataError, message) as caught:
+    with raises(data.DataError, path=path, line=line, received=received) as caught:
         list(data.read_pairs(path))
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert (caught.value.path, caught.value.line) == (path, line)
@@ -276,7 +275,7 @@ def test_damaged_gzip(tmp_path):
     whole = gzip.compress("\n".join(rows).encode())
     cut = tmp_path / "en-hi.tsv.gz"
     cut.write_bytes(whole[: len(whole) // 2])
-    with raises(data.DataError, 4):
+    with raises(data.DataError, path=cut, received=True):
         pairs_of(cut)
     report = data.SkipReport()
     read = pairs_of(cut, on_error="skip", skipped=report)

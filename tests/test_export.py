@@ -715,7 +715,7 @@ def test_segments_are_dealt_their_tokens_in_turn(halves) -> None:
             check_packed(packed, sides[:count], length)
     # Left out, it is the model's.
     assert pack(ragged)["input_word_ids"].shape == (81, 16)
-    with raises(tf.errors.InvalidArgumentError, 2, argument="seq_length"):
+    with raises(tf.errors.InvalidArgumentError, 2, "`seq_length`"):
         pack(ragged, seq_length=tf.constant(2))
     empty = pack([part[:0] for part in ragged], seq_length=tf.constant(6))
     assert empty["input_mask"].shape == (0, 6)

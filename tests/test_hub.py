@@ -732,7 +732,7 @@ def test_bad_paths_are_named(folder, tmp_path, monkeypatch) -> None:
             HubEncoder(path)
         assert path.name in str(caught.value) and "\n" not in str(caught.value)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with raises(ValueError, "TensorFlow", "BACKEND=jax"):
+    with raises(ValueError, "TensorFlow", "KERAS_BACKEND=jax"):
         HubEncoder(folder / "text")
 
 

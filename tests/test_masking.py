@@ -531,11 +531,11 @@ def test_given_rows_in_any_order(tokenizer):
 @pytest.mark.parametrize(
     ("rows", "num_rows", "message"),
     [
-        ([0, 0, 0], 2, Fields(argument="sequence_length")),
-        ([0, 1, 2], 2, Fields(argument="num_rows")),
-        ([0, -1, 1], 2, Fields(argument="rows")),
-        ([0, 1], 2, Fields(argument="rows")),
-        (None, 1, Fields(argument="num_rows")),
+        ([0, 0, 0], 2, "`sequence_length`"),
+        ([0, 1, 2], 2, "`num_rows`"),
+        ([0, -1, 1], 2, "`rows`"),
+        ([0, 1], 2, "`rows`"),
+        (None, 1, "`num_rows`"),
     ],
 )
 def test_nothing_is_lost_in_silence(tokenizer, rows, num_rows, message):

@@ -274,7 +274,7 @@ def test_faiss_finds_the_share_that_was_asked_for_and_cosines_are_exact(
         found = rows == exact_rows
         np.testing.assert_array_equal(cosines[found], exact_cosines[found])
         assert done[-1] == (2000, 2000)
-        assert "lists a query, recall" in caplog.messages[0]
+        assert "recall" in caplog.messages[0]
     assert shares[0] < shares[2]
 
 

@@ -316,7 +316,7 @@ def test_the_comparison_by_hand() -> None:
     changed = trimming.compare(model, trimmed, {"en": texts}, progress=False)["en"]
     assert changed.same == 1 / 4
     assert changed.same_difference > 1e-3
-    with raises(ValueError, "'.unused1.'", 3, argument="model"):
+    with raises(ValueError, "'[unused1]'", 3, argument="model"):
         trimming.compare(trimmed, model, {"en": texts}, progress=False)
     none = trimming.compare(model, model, {"en": texts}, progress=False)["en"]
     assert none.same == 1
@@ -413,7 +413,7 @@ def test_languages_of_a_corpus(tmp_path, options, kept) -> None:
     trimming.trim_preset(source, tmp_path / "out", files=folder, **needed)
     tokens = (tmp_path / "out" / presets.VOCABULARY).read_text().split()
     assert set(tokens) - set(SPECIAL) == kept
-    with raises(ValueError, argument="held_out"):
+    with raises(ValueError, "Tamil", received=2):
         trimming.trim_preset(
             source,
             tmp_path / "no",

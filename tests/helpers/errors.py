@@ -47,6 +47,7 @@ def check_message(
         received: What must be in the part after the last "Received: ", True for
             anything.
     """
+    message = re.sub(r"\x1b\[[\d;]*m", "", message)  # Keras's colours
     wanted = []
     for name in names:
         if isinstance(name, Fields):
