@@ -423,17 +423,21 @@ def test_names_of_signatures_are_matched() -> None:
 @pytest.mark.parametrize(
     ("fault", "expected", "said"),
     [
-        ({"dtype": tf.int64}, {"outputs": "fail", "subobjects": "fail"}, r"is int64"),
-        ({"fixed": 12}, {"padding": "warn"}, r"always to 12 tokens"),
-        ({"leak": True}, {"batch mates": "fail"}, r"`input_word_ids` of row 2 is"),
-        ({"parts": False}, {"subobjects": "warn"}, r"no `tokenize` and no `bert_p"),
-        ({"special": False}, {"subobjects": "warn"}, r"no .*get_special_tokens_dict"),
+        ({"dtype": tf.int64}, {"outputs": "fail", "subobjects": "fail"}, "int64"),
+        ({"fixed": 12}, {"padding": "warn"}, 12),
+        ({"leak": True}, {"batch mates": "fail"}, Fields("`input_word_ids`", 2)),
+        (
+            {"parts": False},
+            {"subobjects": "warn"},
+            Fields("`tokenize`", "`bert_pack_inputs`"),
+        ),
+        ({"special": False}, {"subobjects": "warn"}, "get_special_tokens_dict"),
         (
             {"types": False},
             {"subobjects": "fail"},
-            r"2 segments gives type ids up to 0",
+            Fields(2, 0),
         ),
-        ({"length": False}, {"subobjects": "fail"}, r"to a length of 16 gives the sh"),
+        ({"length": False}, {"subobjects": "fail"}, 16),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -442,57 +446,61 @@ def test_each_fault_of_a_preprocessor_is_found(
 ) -> None:
     report = check_saved_model(save_preprocessor(tmp_path / "1", **fault), runs=1)
     assert found(report) == expected, str(report)
-    assert re.search(said, detail(report, next(iter(expected)))), str(report)
+    check_message(detail(report, next(iter(expected))), said)
 
 
 def test_outputs_that_are_no_vectors(quick, tmp_path) -> None:
     """Strings, and ragged tensors, are findings and no crash."""
     holder = tf.train.Checkpoint()
     for name, function, said in (
-        ("strings", tf.strings.lower, r"no matrix \(B, D\) of vectors"),
-        ("ragged", tf.strings.split, r"expected dense tensors.*RaggedTensor"),
+        ("strings", tf.strings.lower, "(B, D)"),
+        ("ragged", tf.strings.split, "RaggedTensor"),
         (
             "halves",
             lambda x: {"default": tf.ones([tf.size(x), 2], tf.bfloat16)},
-            r"`default` is bfloat16, expected float32",
+            Fields("`default`", "bfloat16", "float32"),
         ),
     ):
         holder.__call__ = tf.function(function, input_signature=[STRINGS])
         tf.saved_model.save(holder, str(tmp_path / name), signatures={})
         report = check_saved_model(tmp_path / name, runs=1)
         assert not report.passed
-        assert re.search(said, detail(report, "outputs")), str(report)
+        check_message(detail(report, "outputs"), said)
 
 
 @pytest.mark.parametrize(
     ("fault", "expected", "said"),
     [
-        ({"unit": False}, {"unit length": "warn"}, r"users must normalise"),
-        ({"dropout": "always"}, {"inference": "fail"}, r"is dropout on\?"),
-        ({"dropout": "none"}, {"training": "warn"}, r"no dropout"),
-        ({"dropout": "fixed seed"}, {"training": "fail"}, r"StatelessRandom.*fixed"),
+        ({"unit": False}, {"unit length": "warn"}, Fields()),
+        ({"dropout": "always"}, {"inference": "fail"}, "dropout"),
+        ({"dropout": "none"}, {"training": "warn"}, "dropout"),
+        (
+            {"dropout": "fixed seed"},
+            {"training": "fail"},
+            Fields("StatelessRandomUniformV2"),
+        ),
         (
             {"traces": (None,)},
             {"training argument": "warn", "training": "skip"},
-            r"takes no `training`",
+            "`training`",
         ),
         (
             {"traces": (False,)},
             {"training argument": "fail", "training": "skip"},
-            r"`training=True` fails",
+            "`training=True`",
         ),
-        ({"dead": "none"}, {"gradients": "fail"}, r"^none: unused:0; 2 of 3"),
-        ({"dead": "zero"}, {"gradients": "warn"}, r"^zero: unused:0; 2 of 3"),
-        ({"hidden": True}, {"variables": "fail"}, r"not in `variables`: table:0"),
-        ({"leak": True}, {"batch mates": "fail"}, r"\(row 5 alone\)"),
-        ({"signature": False}, {"signature": "fail"}, r"no `serving_default`"),
-        ({"signature_of": 2.0}, {"signature": "fail"}, r"equal to [1-9]\.\de-01"),
+        ({"dead": "none"}, {"gradients": "fail"}, Fields("unused:0", 2, 3)),
+        ({"dead": "zero"}, {"gradients": "warn"}, Fields("unused:0", 2, 3)),
+        ({"hidden": True}, {"variables": "fail"}, Fields("`variables`", "table:0")),
+        ({"leak": True}, {"batch mates": "fail"}, 5),
+        ({"signature": False}, {"signature": "fail"}, "`serving_default`"),
+        ({"signature_of": 2.0}, {"signature": "fail"}, Fields()),
         (
             {"losses": "a vector"},
             {"regularization losses": "fail"},
-            r"gives a scalar. Received: float32 \(8,\)",
+            Fields("float32", "(8,)"),
         ),
-        ({"rows": 8}, {"batch size": "fail"}, r"a batch of 1 fails"),
+        ({"rows": 8}, {"batch size": "fail"}, 1),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -506,7 +514,7 @@ def test_each_fault_is_found(quick, tmp_path, fault, expected, said) -> None:
         # Vectors that change by themselves differ in any comparison.
         got = {k: v for k, v in got.items() if k not in ("batch mates", "signature")}
     assert got == expected, str(report)
-    assert re.search(said, detail(report, next(iter(expected)))), str(report)
+    check_message(detail(report, next(iter(expected))), said)
 
 
 def test_an_encoder_that_reads_its_padding(quick, tmp_path) -> None:
@@ -694,14 +702,14 @@ def test_the_command_fails_in_one_line(quick, tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--check", "x", "--model", "y"], r"--check PATH writes no model"),
-        (["--check", "nowhere"], r"nowhere: expected the directory of a SavedModel"),
-        (["--model", "labse-nano"], r"export needs --model MODEL and --output DIR"),
+        (["--check", "x", "--model", "y"], Fields(argument="--check")),
+        (["--check", "nowhere"], Fields(path="nowhere", received=True)),
+        (["--model", "labse-nano"], Fields("--model", "--output")),
     ],
 )
 def test_the_command_names_bad_arguments(arguments, said, capsys) -> None:
     assert cli.main(["export", *arguments]) == 2
-    assert re.search(said, capsys.readouterr().err)
+    check_message(capsys.readouterr().err, said)
 
 
 def test_sentences_differ() -> None:

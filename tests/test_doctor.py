@@ -67,7 +67,7 @@ def changed(**changes: object) -> Facts:
 
 def test_nothing_is_wrong_with_a_healthy_environment() -> None:
     assert diagnose(HEALTHY) == []
-    assert report(HEALTHY, [])[-1] == "Nothing is wrong."
+    assert not [line for line in report(HEALTHY, []) if line.startswith(LEVELS)]
     # Linux on ARM, a Mac with Apple silicon, a GPU that is seen.
     arm = {"cpu_flags": frozenset({"asimd"})}
     assert diagnose(changed(machine="aarch64", **arm)) == []
@@ -86,7 +86,7 @@ CASES = {
             "modules": {"tensorflow": NOT_INSTALLED},
         },
         "error",
-        ["TensorFlow is not installed"],
+        ["TensorFlow"],
         ["pip install labse-tf"],
     ),
     "no TensorFlow on a TPU": (
@@ -96,13 +96,13 @@ CASES = {
             "variables": {"COLAB_TPU_1VM": "1"},
         },
         "error",
-        ["TensorFlow is not installed"],
+        ["TensorFlow"],
         ["tensorflow-tpu", "--find-links", "--no-deps 'tensorflow-text"],
     ),
     "CPU build over the TPU build": (
         {"packages": {"tensorflow-tpu": "2.20.0"}},
         "error",
-        ["tensorflow and tensorflow-tpu", "over each other", "ConfigureDistributedTPU"],
+        ["tensorflow-tpu", "ConfigureDistributedTPU"],
         ["pip uninstall -y", "--no-deps 'tensorflow-text"],
     ),
     "both, and the TPU build has won": (
@@ -111,26 +111,26 @@ CASES = {
             "modules": TPU_KERNELS,
         },
         "error",
-        ["tensorflow and tensorflow-tpu"],
+        ["tensorflow-tpu"],
         ["pip uninstall -y"],
     ),
     "TPU build with another's files": (
         {"packages": TPU_PACKAGES, "modules": {"tensorflow": Module(version="2.20.0")}},
         "error",
-        ["tensorflow-tpu is installed", "ConfigureDistributedTPU"],
+        ["tensorflow-tpu", "ConfigureDistributedTPU"],
         ["pip uninstall -y"],
     ),
     "CPU build on a TPU": (
         {"tpu_devices": ("/dev/vfio/0",), "packages": {"libtpu": "0.0.14"}},
         "error",
-        ["this machine has a TPU", "tensorflow is no build for it"],
+        ["TPU", "tensorflow"],
         ["tensorflow-tpu==2.20.*"],
     ),
-    "TPU at work": (TPU, "note", ["by the name local"], ['tpu="local"', 'tpu=""']),
+    "TPU at work": (TPU, "note", ["local"], ['tpu="local"', 'tpu=""']),
     "TPU of another name": (
         {**TPU, "variables": {"TPU_NAME": "my-tpu"}},
         "warning",
-        ["TPU_NAME is my-tpu"],
+        ["TPU_NAME", "my-tpu"],
         ["unset TPU_NAME"],
     ),
     "TPU over the network": (
@@ -142,7 +142,7 @@ CASES = {
     "two CPU builds": (
         {"packages": {"tensorflow-cpu": "2.21.0"}},
         "warning",
-        ["tensorflow and tensorflow-cpu"],
+        ["tensorflow", "tensorflow-cpu"],
         ["pip uninstall -y tensorflow tensorflow-cpu"],
     ),
     "an old TensorFlow": (
@@ -162,7 +162,7 @@ CASES = {
     "a missing library": (
         {"modules": {"tensorflow": BROKEN}},
         "error",
-        ["cannot be imported", "libx.so"],
+        ["tensorflow", "libx.so"],
         ["--force-reinstall"],
     ),
     "remains": (
@@ -176,8 +176,8 @@ CASES = {
             }
         },
         "error",
-        ["cannot be imported"],
-        ["remains", "/site/tensorflow,"],
+        ["tensorflow"],
+        ["/site/tensorflow"],
     ),
     "NumPy's ABI": (
         {
@@ -187,7 +187,7 @@ CASES = {
         },
         "error",
         ["multiarray"],
-        ["NumPy and TensorFlow do not fit"],
+        ["NumPy", "TensorFlow"],
     ),
     "Protobuf": (
         {
@@ -205,7 +205,7 @@ CASES = {
         {"modules": {"tensorflow": Module(error="no end after 180 s")}},
         "error",
         ["no end after 180 s"],
-        ["another process holds"],
+        ["process"],
     ),
     "no AVX, and TensorFlow dies": (
         {
@@ -213,7 +213,7 @@ CASES = {
             "modules": {"tensorflow": Module(error="status -4", signal="SIGILL")},
         },
         "error",
-        ["SIGILL", "A processor"],
+        ["SIGILL"],
         ["AVX"],
     ),
     "no AVX, and no TensorFlow yet": (
@@ -223,8 +223,8 @@ CASES = {
             "modules": {"tensorflow": NOT_INSTALLED, "tensorflow_text": None},
         },
         "error",
-        ["lacks AVX"],
-        ["another machine"],
+        ["AVX"],
+        ["machine"],
     ),
     "another signal": (
         {"modules": {"tensorflow": Module(error="status -11", signal="SIGSEGV")}},
@@ -236,13 +236,13 @@ CASES = {
     "no TF-Text": (
         {"packages": {"tensorflow-text": None}},
         "error",
-        ["TF-Text is not installed"],
+        ["TF-Text"],
         ["pip install 'tensorflow-text==2.21.*'"],
     ),
     "no TF-Text on a TPU": (
         {**TPU, "packages": {**TPU_PACKAGES, "tensorflow-text": None}},
         "error",
-        ["TF-Text is not installed"],
+        ["TF-Text"],
         ["pip install --no-deps 'tensorflow-text==2.20.*'"],
     ),
     "TF-Text of another version": (
@@ -258,7 +258,7 @@ CASES = {
             }
         },
         "error",
-        ["TF-Text cannot be imported", "undefined symbol"],
+        ["TF-Text", "undefined symbol"],
         ["--no-deps 'tensorflow-text==2.21.*'"],
     ),
     # --- Keras ---
@@ -268,13 +268,13 @@ CASES = {
             "modules": {"keras": Module(backend="jax")},
         },
         "warning",
-        ["KERAS_BACKEND is jax"],
+        ["KERAS_BACKEND", "jax"],
         ["KERAS_BACKEND=tensorflow"],
     ),
     "another backend in the file": (
         {"modules": {"keras": Module(backend="torch")}},
         "warning",
-        ["keras.json says torch"],
+        ["keras.json", "torch"],
         ["KERAS_BACKEND=tensorflow"],
     ),
     "legacy Keras": (
@@ -298,13 +298,13 @@ CASES = {
     "no KerasHub": (
         {"packages": {"keras-hub": None}},
         "error",
-        ["keras-hub is not installed"],
+        ["keras-hub"],
         ["pip install keras-hub"],
     ),
     "a broken KerasHub": (
         {"modules": {"keras_hub": BROKEN}},
         "error",
-        ["keras_hub cannot be imported"],
+        ["keras_hub"],
         ["keras-hub"],
     ),
     # --- others ---
@@ -317,13 +317,13 @@ CASES = {
     "no setuptools": (
         {"packages": {"setuptools": None}},
         "warning",
-        ["no setuptools"],
+        ["setuptools"],
         ["setuptools<81"],
     ),
     "a broken tensorflow-hub": (
         {"modules": {"tensorflow_hub": BROKEN}},
         "warning",
-        ["tensorflow_hub cannot be imported"],
+        ["tensorflow_hub"],
         ["labse-tf[quickstart]"],
     ),
     "tf-keras of another version": (
@@ -338,7 +338,7 @@ CASES = {
         ["numpy 1.25.2"],
         ["numpy>=1.26"],
     ),
-    "Python": ({"python": "3.13.1"}, "warning", ["3.13.1", "3.10"], ["no wheels"]),
+    "Python": ({"python": "3.13.1"}, "warning", ["3.13.1", "3.10"], ["wheel"]),
     "Windows": (
         {"system": "Windows", "packages": {"tensorflow-text": None}},
         "error",
@@ -350,8 +350,8 @@ CASES = {
     "a GPU without CUDA libraries": (
         {"nvidia_gpus": ("NVIDIA L4",), "nvidia_driver": "550.54"},
         "warning",
-        ["sees 0 of 1 GPUs", "NVIDIA L4"],
-        ["tensorflow[and-cuda]==2.21.0", "CUDA libraries"],
+        ["GPU", "0", "1", "NVIDIA L4"],
+        ["tensorflow[and-cuda]==2.21.0", "CUDA"],
     ),
     "one GPU of two": (
         {
@@ -360,8 +360,8 @@ CASES = {
             "modules": {"tensorflow": Module(version="2.21.0", cuda=True, gpus=("0",))},
         },
         "warning",
-        ["sees 1 of 2 GPUs"],
-        ["CUDA libraries"],
+        ["GPU", "1", "2"],
+        ["CUDA"],
     ),
     "a hidden GPU": (
         {
@@ -370,7 +370,7 @@ CASES = {
             "variables": {"CUDA_VISIBLE_DEVICES": "-1"},
         },
         "warning",
-        ["sees 0 of 1"],
+        ["GPU", "0", "1"],
         ["CUDA_VISIBLE_DEVICES=-1"],
     ),
     "a GPU and a build without CUDA": (
@@ -381,13 +381,13 @@ CASES = {
             "modules": {"tensorflow": Module(version="2.21.0")},
         },
         "warning",
-        ["sees 0 of 1"],
-        ["no CUDA in it", "pip uninstall -y tensorflow-cpu &&"],
+        ["GPU", "0", "1"],
+        ["CUDA", "pip uninstall -y tensorflow-cpu &&"],
     ),
     "a GPU without a driver": (
         {"nvidia_gpus": ("NVIDIA device 0000:01:00.0",)},
         "warning",
-        ["sees 0 of 1"],
+        ["GPU", "0", "1"],
         ["driver"],
     ),
     "no AVX2": (
@@ -399,7 +399,7 @@ CASES = {
     "oneDNN's message": (
         {"messages": "port.cc: oneDNN custom operations are on. You may see"},
         "note",
-        ["no fault"],
+        ["oneDNN"],
         ["TF_CPP_MIN_LOG_LEVEL"],
     ),
     "oneDNN off": (
