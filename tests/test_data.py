@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.errors import Fields, raises, warns
+from helpers.errors import Fields, check_message, raises, warns
 from labse_tf import data
 
 PO = r"""# A comment
@@ -202,7 +202,7 @@ def test_bad_rows_are_named_or_counted(tmp_path, name):
     rows = [row.split(b"\t") for row in content.splitlines()]
     assert len(good) == len(rows) - (line <= len(rows))
     assert report and report.total == 1
-    assert f"{path}:{line}: skipped 1" in str(report)
+    check_message(str(report), 1, path=path, line=line)
 
 
 def test_skipping_without_a_report_warns(tmp_path):
@@ -281,7 +281,8 @@ def test_damaged_gzip(tmp_path):
     read = pairs_of(cut, on_error="skip", skipped=report)
     assert 5000 < len(read) < 15000
     assert read == [tuple(row.split("\t")) for row in rows[: len(read)]]
-    assert report.total == 1 and f":{len(read) + 1}: skipped 1" in str(report)
+    assert report.total == 1
+    check_message(str(report), 1, path=cut, line=len(read) + 1)
     for place, value in ((-6, 7), (len(whole) // 2, 0)):  # check sum, content
         broken = bytearray(whole)
         broken[place] ^= 0xFF - value

@@ -461,7 +461,7 @@ class TestVocabulary:
     @pytest.mark.parametrize(
         ("tokens", "message"),
         [
-            ([], Fields()),
+            ([], Fields(received=True)),
             ([*SPECIALS, "a", "a"], Fields("'a'", 5, 6)),
             ([*SPECIALS, ""], Fields(5, "''")),
             ([*SPECIALS, 7], Fields(5, 7)),

@@ -38,8 +38,8 @@ def check_message(
     Args:
         message: Of an error, a warning or the command line.
         *names: What it must hold anywhere: names, numbers, terms. Letters and digits
-            must not go on before or after: 2 is not found in 12. `Fields` are
-            checked as such.
+            must not go on before or after: 2 is not found in 12. A pattern is
+            searched for, `Fields` are checked as such.
         argument: Name of an argument, which stands in backticks, or a flag such as
             `--size`. The message must end with what was received.
         path: Path of a file or its end; with `line`, both as `path:line:`.
@@ -58,13 +58,13 @@ def check_message(
         wanted.append(argument if argument.startswith("-") else f"`{argument}`")
     if path is not None:
         wanted.append(os.fspath(path) if line is None else f"{path}:{line}:")
-    missing = [str(name) for name in wanted if not _holds(message, str(name))]
+    missing = [str(name) for name in wanted if not _holds(message, name)]
     assert not missing, f"{missing} not in: {message}"
     if argument is not None or received is not None:
         _, found, last = message.rpartition("Received: ")
         assert found and last.strip(), f"no `Received: ...` at the end of: {message}"
         if received is not None and received is not True:
-            assert _holds(last, str(received)), f"{received} not in: {last}"
+            assert _holds(last, received), f"{received} not in: {last}"
 
 
 @contextlib.contextmanager
@@ -106,7 +106,10 @@ def refuses(
     check_message(fails(capsys, *arguments), *names, **fields)
 
 
-def _holds(text: str, part: str) -> bool:
+def _holds(text: str, part: object) -> bool:
+    if isinstance(part, re.Pattern):
+        return part.search(text) is not None
+    part = str(part)
     before = r"(?<!\w)" if re.match(r"\w", part) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", part) else ""
     return re.search(before + re.escape(part) + after, text) is not None
