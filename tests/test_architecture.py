@@ -488,3 +488,18 @@ def test_no_test_file_imports_another():
                 ):
                     wrong.append(f"{path.relative_to(folder)}:{node.lineno} {name}")
     assert wrong == []
+
+
+def test_no_test_compares_whole_sentences_of_errors():
+    """`helpers.errors` checks their fields; prose may be rewritten."""
+    wrong = []
+    for path in sorted((ROOT / "tests").glob("*.py")):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                *("pytest.raises", "pytest.warns"),
+            ):
+                for keyword in node.keywords:
+                    words = re.findall(r"[A-Za-z]{2,}", ast.unparse(keyword.value))
+                    if keyword.arg == "match" and len(words) > 3:
+                        wrong.append(f"{path.name}:{node.lineno} {words}")
+    assert wrong == []
