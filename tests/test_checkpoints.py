@@ -1050,7 +1050,7 @@ def test_a_file_that_is_not_the_published_one(
     )
     assert cli.main(["convert", "labse", "-o", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert f"{spoilt}: expected the file that the hub has" in said
+    check_message(said, path=spoilt, received=True)
     assert not (tmp_path / "out").exists()
 
 

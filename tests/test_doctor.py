@@ -435,9 +435,8 @@ def test_what_follows_from_a_broken_tensorflow_is_not_told_again() -> None:
     facts = changed(
         modules=dict.fromkeys(("tensorflow", "tensorflow_text", "keras_hub"), BROKEN)
     )
-    assert [finding.title[:31] for finding in diagnose(facts)] == [
-        "TensorFlow cannot be imported: "
-    ]
+    [finding] = diagnose(facts)
+    assert "TensorFlow" in finding.title and "libx.so" in finding.title
 
 
 def test_a_custom_build_without_avx_that_works_is_no_error() -> None:
@@ -525,8 +524,8 @@ def test_an_import_without_end(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(environment, "PROBE_SECONDS", 2)
     modules, _ = environment._probe(["json", "tensorflow", "keras"])
     assert modules["json"].error is None
-    assert modules["tensorflow"].error == "no end after 2 s"
-    assert modules["keras"].error == "not tried: tensorflow ended the process"
+    assert "2 s" in modules["tensorflow"].error
+    assert "tensorflow" in modules["keras"].error
 
 
 def test_both_builds_as_pip_leaves_them(tmp_path) -> None:

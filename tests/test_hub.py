@@ -712,20 +712,20 @@ def test_bad_paths_are_named(folder, tmp_path, monkeypatch) -> None:
         regularization_losses=[tf.Variable(1.0)],
     )
     for path, message in (
-        (tmp_path / "penalty", r"must be functions without arguments"),
-        (tmp_path / "missing", r"directory of a SavedModel.*no such directory"),
-        (tmp_path / "file", r"directory of a SavedModel.*Received: a file"),
-        (tmp_path / "empty", r"with saved_model.pb\. Received: .*\['words'\]"),
-        (tmp_path / "versions", r"did you mean '2' in it\?\)\. Received"),
-        (tmp_path / "served", r"can be called.*\['serving_default'\].*TFSMLayer"),
-        (tmp_path / "ragged", r"takes one argument, a tensor.*Received"),
+        (tmp_path / "penalty", "regularization_losses"),
+        (tmp_path / "missing", Fields(received=True)),
+        (tmp_path / "file", Fields(received=True)),
+        (tmp_path / "empty", Fields("saved_model.pb", received="['words']")),
+        (tmp_path / "versions", Fields("'2'", received=True)),
+        (tmp_path / "served", Fields("['serving_default']", "TFSMLayer")),
+        (tmp_path / "ragged", Fields(received=True)),
         (
             damage(moved(folder, "text", tmp_path), "*.pb", 0.5),
-            r"that TensorFlow can load",
+            Fields("TensorFlow", received=True),
         ),
         (
             damage(moved(folder, "dropout", tmp_path), "variables/*.data*", 0.5),
-            r"that TensorFlow can load",
+            Fields("TensorFlow", received=True),
         ),
     ):
         with raises(ValueError, message) as caught:
