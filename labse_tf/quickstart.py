@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -188,6 +188,10 @@ def quickstart(
         ValueError: If there is no text, or `output` holds something else.
         ImportError: If the extra `quickstart` is not installed.
     """
+    from labse_tf.export import export_saved_model
+    from labse_tf.tokenizers import load_vocabulary
+    from labse_tf.training import untrained_encoder
+
     started = time.perf_counter()
     folder = Path(output)
     if pairs is None and languages is None:
@@ -201,15 +205,12 @@ def quickstart(
         "pretraining": pretraining and dataclasses.asdict(pretraining),
         "vocabulary_size": vocabulary_size,
     }
-    # As it reads when it comes back from the file: tuples are lists there.
-    wanted = json.loads(json.dumps(wanted))
     _take_folder(folder, wanted, fresh=fresh)
+    text, vocabulary = folder / "text", folder / "vocab.txt"
+    saved_model = folder / "saved_model" / "1"
 
     with _stage(1, "Text") as say:
-        text = folder / "text"
-        if text.is_dir():
-            say(f"reused, {text}")
-        else:
+        if not _reused(text.is_dir(), text, say):
             _collect(text, pairs, languages, on_error)
         train = data.load_pairs(text / "train", progress=progress)
         held_out = data.load_pairs(text / "held_out", progress=progress)
@@ -217,66 +218,28 @@ def quickstart(
             f"{len(train):,} pairs in {len(train.languages)} languages to train on, "
             f"{len(held_out):,} held out"
         )
-
     with _stage(2, "Vocabulary") as say:
-        vocabulary = folder / "vocab.txt"
-        if vocabulary.is_file():
-            say(f"reused, {vocabulary}")
-        else:
+        if not _reused(vocabulary.is_file(), vocabulary, say):
             _learn(text / "train", vocabulary, vocabulary_size, progress)
-        from labse_tf.tokenizers import load_vocabulary
-
         say(f"{len(load_vocabulary(vocabulary)):,} tokens")
-
     with _stage(3, "Pre-training") as say:
-        start: dict[str, Any] = {"vocabulary": vocabulary}
+        start = {"vocabulary": vocabulary}
         if pretraining is None:
             say("left out")
         else:
             start = {"model": _pretrain(pretraining, train, folder, say, progress)}
-
     with _stage(4, "Training") as say:
-        from labse_tf.training import train_dual_encoder, untrained_encoder
-
         before = _measure(untrained_encoder(recipe, vocabulary), held_out)
-        target = folder / "model"
-        if presets.is_preset(target):
-            say(f"reused, {target}")
-        else:
-            say(
-                f"{recipe.train_steps} steps of {recipe.batch_size} pairs, "
-                f"{recipe.num_layers} layers of {recipe.hidden_dim}"
-            )
-        model = train_dual_encoder(
-            recipe,
-            train,
-            target,
-            **start,
-            options=RunOptions(checkpoint_every=100, log_every=10, progress=progress),
-        )
-
+        model = _train(recipe, train, folder, start, say, progress)
     with _stage(5, "Accuracy") as say:
-        after = _measure(model, held_out)
-        accuracy = {
-            code: Accuracy(held_out.counts[code], before[code], after[code])
-            for code in held_out.languages
-        }
-        write_text(
-            folder / "accuracy.json",
-            json.dumps({c: a._asdict() for c, a in accuracy.items()}, indent=2),
-        )
-        say("nearest translation among the held-out ones of a language, both ways")
-
+        accuracy = _compare(before, _measure(model, held_out), held_out)
+        found = {code: row._asdict() for code, row in accuracy.items()}
+        write_text(folder / "accuracy.json", json.dumps(found, indent=2))
+        say("nearest translation among the held-out pairs per language, both ways")
     with _stage(6, "Export") as say:
-        saved_model = folder / "saved_model" / "1"
-        if saved_model.is_dir():
-            say(f"reused, {saved_model}")
-        else:
-            from labse_tf.export import export_saved_model
-
+        if not _reused(saved_model.is_dir(), saved_model, say):
             export_saved_model(model, saved_model)
             say(f"{saved_model}")
-
     with _stage(7, "Serving") as say:
         say("hub.KerasLayer in a new process")
         neighbours = _neighbours(saved_model, held_out)
@@ -340,13 +303,20 @@ def print_result(result: QuickstartResult) -> None:
 
 
 @contextmanager
-def _stage(number: int, name: str) -> Iterator[Any]:
+def _stage(number: int, name: str) -> Iterator[Callable[[str], None]]:
     """Announces a stage and the time it took, on standard error."""
     started = time.perf_counter()
     print(f"[{number}/7] {name}", file=sys.stderr, flush=True)
     yield lambda text: print(f"      {text}", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - started
     print(f"      done in {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def _reused(made: bool, path: Path, say: Callable[[str], None]) -> bool:
+    """Reports a result that an earlier call has made, and returns whether it has."""
+    if made:
+        say(f"reused, {path}")
+    return made
 
 
 def _need_hub() -> None:
@@ -360,6 +330,8 @@ def _need_hub() -> None:
 
 def _take_folder(folder: Path, wanted: dict[str, Any], *, fresh: bool) -> None:
     """Makes the folder ours, or refuses one that holds something else."""
+    # As it reads when it comes back from the file: tuples are lists there.
+    wanted = json.loads(json.dumps(wanted))
     state = folder / _STATE
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: expected a directory. Received: a file")
@@ -491,16 +463,14 @@ def _pretrain(
     recipe: PretrainingRecipe,
     train: data.ParallelCorpus,
     folder: Path,
-    say: Any,
+    say: Callable[[str], None],
     progress: Progress,
 ) -> Path:
     """Trains the masked language model and returns its preset's directory."""
     from labse_tf.training.masked_lm import pretrain
 
     target = folder / "pretrained"
-    if presets.is_preset(target):
-        say(f"reused, {target}")
-    else:
+    if not _reused(presets.is_preset(target), target, say):
         layers = " -> ".join(str(stage.num_layers) for stage in recipe.stage_plan())
         say(
             f"MLM and TLM, {recipe.train_steps} steps of {recipe.batch_size} rows of "
@@ -515,6 +485,45 @@ def _pretrain(
         options=RunOptions(checkpoint_every=50, log_every=10, progress=progress),
     )
     return target
+
+
+def _train(
+    recipe: Recipe,
+    train: data.ParallelCorpus,
+    folder: Path,
+    start: Mapping[str, Path],
+    say: Callable[[str], None],
+    progress: Progress,
+) -> LaBSE:
+    """Trains the dual encoder and returns its encoder."""
+    from labse_tf.training import train_dual_encoder
+
+    target = folder / "model"
+    if not _reused(presets.is_preset(target), target, say):
+        say(
+            f"{recipe.train_steps} steps of {recipe.batch_size} pairs, "
+            f"{recipe.num_layers} layers of {recipe.hidden_dim}"
+        )
+    return train_dual_encoder(
+        recipe,
+        train,
+        target,
+        model=start.get("model"),
+        vocabulary=start.get("vocabulary"),
+        options=RunOptions(checkpoint_every=100, log_every=10, progress=progress),
+    )
+
+
+def _compare(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    held_out: data.ParallelCorpus,
+) -> dict[str, Accuracy]:
+    """Returns the accuracy before and after training for each language."""
+    return {
+        code: Accuracy(held_out.counts[code], before[code], after[code])
+        for code in held_out.languages
+    }
 
 
 def _measure(model: LaBSE, held_out: data.ParallelCorpus) -> dict[str, float]:

@@ -14,9 +14,7 @@ from labse_tf.cli.arguments import (
 )
 from labse_tf.cli.output import write_json
 from labse_tf.cli.runs import until_signal, with_steps
-from labse_tf.recipes import (
-    PretrainingRecipe,
-)
+from labse_tf.recipes import PretrainingRecipe
 
 
 def add_command(commands: Any) -> None:

@@ -272,27 +272,6 @@ class Run:
             return Checkpoint(path, step, arrays)
         return None
 
-    def restore(self, model: keras.Model) -> int:
-        """Puts the newest readable checkpoint into a model.
-
-        Args:
-            model: As it was saved: compiled and built.
-
-        Returns:
-            The step; 0 if there is no checkpoint.
-
-        Warns:
-            UserWarning: If a newer checkpoint is damaged, and is passed over.
-
-        Raises:
-            ValueError: If a checkpoint is whole and fits another model.
-        """
-        checkpoint = self.newest_checkpoint()
-        if checkpoint is None:
-            return 0
-        self.assign(model, checkpoint)
-        return checkpoint.step
-
     def assign(self, model: keras.Model, checkpoint: Checkpoint) -> None:
         """Gives a model the state that a checkpoint holds, all of it or nothing.
 
