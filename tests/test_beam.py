@@ -27,7 +27,7 @@ from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 
 import labse_tf.beam as pipelines  # noqa: E402
 from labse_tf import cli, data, tokenizers  # noqa: E402
-from labse_tf.beam import cleaning, commands, ordering  # noqa: E402
+from labse_tf.beam import cleaning, commands, embedding, ordering  # noqa: E402
 from labse_tf.beam.files import find_files  # noqa: E402
 from labse_tf.data import CleaningReport, CleaningRules, HeldOut, SentencePair  # noqa: E402
 from labse_tf.data.cleaning import new_report  # noqa: E402
@@ -565,6 +565,23 @@ def test_embed_writes_the_vectors_of_the_local_command(saved_model, tmp_path):
     expected = open_encoder(saved_model)([*lines, *ENGLISH])
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert np.ptp(vectors, axis=0).max() > 0.1  # they do differ
+
+
+def test_embed_computes_in_the_type_that_was_asked_for(monkeypatch, tmp_path):
+    opened = []
+
+    def open_model(name, dtype):
+        opened.append((name, dtype))
+        return lambda texts: np.zeros((len(texts), 2))
+
+    monkeypatch.setattr(embedding, "open_encoder", open_model)
+    handler = embedding.SavedModelHandler("my-model", dtype="bfloat16")
+    handler.load_model()
+    assert opened == [("my-model", "bfloat16")]
+    options = commands.build_parser().parse_args(
+        ["embed", "a.txt", "--dtype", "auto", "-o", "vectors"]
+    )
+    assert (options.model, options.dtype) == ("labse-mini", "auto")
 
 
 def test_far_files_are_read_and_written(

@@ -18,9 +18,8 @@ from labse_tf.beam import cleaning, embedding, preparing, words
 from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences
 from labse_tf.cli import run_command
 from labse_tf.cli.arguments import (
-    DEFAULT_MODEL,
     add_case,
-    add_model,
+    add_encoder,
     add_output,
     add_rules,
     add_shards,
@@ -266,7 +265,7 @@ def _add_embed(commands: Any) -> None:
         metavar="FILE",
         help="one sentence a line, UTF-8, plain or .gz",
     )
-    add_model(parser, "encoder", default=DEFAULT_MODEL)
+    add_encoder(parser)
     _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt of n lines")
     _add_shard_size(parser, embedding.SHARD_SIZE, "lines")
     _add_pipeline(parser)
@@ -278,7 +277,10 @@ def _embed(options: argparse.Namespace) -> None:
             pipeline
             | ReadLines(options.files)
             | embedding.EmbedLines(
-                options.model, options.output, shard_size=options.shard_size
+                options.model,
+                options.output,
+                shard_size=options.shard_size,
+                dtype=options.dtype,
             )
         )
     print(f"vectors: {join(options.output, 'vectors-*.npy')}")

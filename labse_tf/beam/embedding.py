@@ -29,22 +29,26 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, Encode]):
     Args:
         model: directory of an exported SavedModel, local or remote; locally also what
             else `--model` of the commands takes.
+        dtype: compute type, as in `labse_tf.encoders.open_encoder`.
         max_batch_size: texts of a batch.
     """
 
-    def __init__(self, model: str, *, max_batch_size: int = 2048) -> None:
+    def __init__(
+        self, model: str, *, dtype: str = "float32", max_batch_size: int = 2048
+    ) -> None:
         super().__init__()
-        self._model, self._max_batch_size = model, max_batch_size
+        self._model, self._dtype = model, dtype
+        self._max_batch_size = max_batch_size
 
     def load_model(self) -> Encode:
         """Loads it; a remote one is copied first."""
         if not is_remote(self._model):
-            return open_encoder(self._model)
+            return open_encoder(self._model, self._dtype)
         root = self._model.rstrip("/") + "/"
         with tempfile.TemporaryDirectory() as folder:
             for file in FileSystems.match([root + "**"])[0].metadata_list:
                 download(file.path, Path(folder, file.path.removeprefix(root)))
-            return open_encoder(folder)
+            return open_encoder(folder, self._dtype)
 
     def run_inference(
         self,
@@ -68,12 +72,12 @@ class EmbedTexts(beam.PTransform):
 
     Args:
         model: as in `SavedModelHandler`.
-        max_batch_size: texts of a batch.
+        **options: as in `SavedModelHandler`.
     """
 
-    def __init__(self, model: str, *, max_batch_size: int = 2048) -> None:
+    def __init__(self, model: str, **options: Any) -> None:
         super().__init__()
-        self._handler = SavedModelHandler(model, max_batch_size=max_batch_size)
+        self._handler = SavedModelHandler(model, **options)
 
     def expand(self, texts: Any) -> Any:
         """Applies it."""
@@ -97,7 +101,7 @@ class EmbedLines(beam.PTransform):
         model: as in `SavedModelHandler`.
         output: a directory, local or remote.
         shard_size: texts of a shard.
-        max_batch_size: texts of a batch.
+        **options: as in `SavedModelHandler`.
     """
 
     def __init__(
@@ -106,13 +110,13 @@ class EmbedLines(beam.PTransform):
         output: PathLike,
         *,
         shard_size: int = SHARD_SIZE,
-        max_batch_size: int = 2048,
+        **options: Any,
     ) -> None:
         """Checks the size."""
         super().__init__()
         self._output = output
         self._assign = AssignShards(shard_size, POSITION_PREFIX)
-        self._embed = EmbedTexts(model, max_batch_size=max_batch_size)
+        self._embed = EmbedTexts(model, **options)
 
     def expand(self, lines: Any) -> Any:
         """Applies it."""
