@@ -1135,22 +1135,10 @@ def test_languages(corpus, tmp_path):
             {"batch_size": 8, "smoothing": -1},
             Fields(argument="smoothing", received="-1"),
         ),
-        ({"batch_size": 591, "shuffle": False}, "at most 590"),
-        ({"batch_size": 0}, "`batch_size`.*Received: 0"),
-        ({"batch_size": 8, "seed": -1}, "`seed`.*Received: -1"),
-        ({"batch_size": 8, "start_step": -1}, "`start_step`.*Received: -1"),
-        ({"batch_size": 8, "steps": 3, "start_step": 4}, "`steps`.*Received: steps=3"),
-        ({"batch_size": 8, "steps": -2}, "`steps`.*Received: steps=-2"),
-        ({"batch_size": 8, "length_buckets": "words"}, "`length_buckets`.*: words"),
-        ({"batch_size": 8, "batches": "all"}, "`batches`.*Received: all"),
-        ({"batch_size": 8, "drop_remainder": False}, "`drop_remainder=False`"),
-        ({"batch_size": 8, "language": "hi"}, "`language`.*Received: hi"),
-        ({"batch_size": 8, "languages": ["xx"]}, "`languages`.*Received: "),
-        ({"batch_size": 8, "smoothing": -1}, "`smoothing`.*Received: -1"),
     ],
 )
 def test_wrong_arguments(corpus, options, message):
-    with pytest.raises(ValueError, match=message):
+    with raises(ValueError, message):
         planned(corpus, strings, **options)
 
 

@@ -198,16 +198,16 @@ def test_a_resumed_dataset_goes_on(corpus, vectors) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batches": "mixed"}, "`vectors` .*Received: .*mixed"),
-        ({"group_size": 7}, "`group_size` must divide .*16.*Received: 7"),
-        ({"group_size": 0}, "`group_size` must divide .*Received: 0"),
-        ({"vectors": np.zeros((3, 4))}, r"`vectors` .* 423 pairs.*\(3, 4\)"),
-        ({"vectors": np.zeros(423)}, r"`vectors` .* 423 pairs.*\(423,\)"),
+        ({"batches": "mixed"}, Fields(argument="vectors", received="mixed")),
+        ({"group_size": 7}, Fields(16, argument="group_size", received=7)),
+        ({"group_size": 0}, Fields(argument="group_size", received=0)),
+        ({"vectors": np.zeros((3, 4))}, Fields(423, "(3, 4)", argument="vectors")),
+        ({"vectors": np.zeros(423)}, Fields(423, "(423,)", argument="vectors")),
     ],
 )
 def test_wrong_arguments(corpus, vectors, options, message) -> None:
     whole = {"batches": "one_language", "vectors": vectors, "batch_size": 16, **options}
-    with pytest.raises(ValueError, match=message):
+    with raises(ValueError, message):
         plan = data.SamplingPlan(**whole)
         data.sentence_pairs(corpus, lambda texts: {"text": texts}, plan)
 
