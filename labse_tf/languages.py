@@ -31,7 +31,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+_Value = TypeVar("_Value")
 
 
 class Language(NamedTuple):
@@ -189,7 +191,11 @@ def _parse(code: str) -> tuple[str, str]:
     An alias of several parts is matched before a shorter one: `zh-min-nan` is not
     Chinese.
     """
-    text = code.strip().lower()
+    # "Chinese (Hant)", as `language_name` writes it
+    text = re.sub(r" \((\w{4})\)$", r"-\1", code.strip().lower())
+    name, _, ending = text.rpartition("-")
+    if name in _BY_NAME:
+        text = f"{_BY_NAME[name]}-{ending}"
     known = _CANONICAL.get(text) or _BY_NAME.get(text)
     if known:
         return known, ""
@@ -232,6 +238,33 @@ def is_language_code(text: str, *, known: bool = False) -> bool:
     """
     form = _FORM.fullmatch(text.lower())
     return form is not None and (not known or _parse(text)[0] in LANGUAGES)
+
+
+def canonical_keys(values: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Keys what is given per language by the canonical codes.
+
+    Args:
+        values: Any code or English name -> anything.
+
+    Returns:
+        Canonical code -> the same, in the same order. Where several keys are of one
+        language, the first one has the code and the rest keep their spelling: test
+        sets such as `ti`, `ti_ER` and `ti_ET` stay apart.
+
+    Raises:
+        ValueError: If a key does not have the form of a code.
+
+    Example:
+        >>> canonical_keys({"pt-BR": 1, "hin": 2, "ti": 3, "ti_ER": 4})
+        {'pt': 1, 'hi': 2, 'ti': 3, 'ti_ER': 4}
+    """
+    taken = {code for code in values if language_code(code) == code}
+    keyed = {}
+    for spelling, value in values.items():
+        code = language_code(spelling)
+        keyed[spelling if code in taken else code] = value
+        taken.add(code)
+    return keyed
 
 
 def without_script(code: str) -> str:

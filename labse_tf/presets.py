@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from labse_tf.files import directory_beside, write_text
+from labse_tf.languages import LABSE_LANGUAGES, language_code
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
@@ -143,14 +144,6 @@ def _shape(width: int, layers: int, heads: int, vocabulary: int) -> dict[str, An
 
 
 _LABSE_TOKENS = 501_153
-# The 109 languages of the paper's appendix.
-_LABSE_LANGUAGES = tuple(
-    "af am ar as az be bg bn bo bs ca ceb co cs cy da de el en eo es et eu fa fi fr "
-    "fy ga gd gl gu ha haw he hi hmn hr ht hu hy id ig is it ja jv ka kk km kn ko ku "
-    "ky la lb lo lt lv mg mi mk ml mn mr ms mt my ne nl no ny or pa pl pt ro ru rw si "
-    "sk sl sm sn so sq sr st su sv sw ta te tg th tk tl tr tt ug uk ur uz vi wo xh yi "
-    "yo zh zu".split()
-)
 _LABSE_PAPER = "https://arxiv.org/abs/2007.01852"
 
 
@@ -159,7 +152,7 @@ def _lealla(size: str, width: int, heads: int) -> PublishedModel:
     return PublishedModel(
         backbone=_shape(width, 24, heads, _LABSE_TOKENS),
         sequence_length=128,
-        languages=_LABSE_LANGUAGES,
+        languages=LABSE_LANGUAGES,
         licence="Apache-2.0",
         origins=(
             Origin("kaggle", f"google/lealla/tensorFlow2/lealla-{size}"),
@@ -173,7 +166,7 @@ FAMILY = {
     "labse": PublishedModel(
         backbone=_shape(768, 12, 12, _LABSE_TOKENS),
         sequence_length=256,
-        languages=_LABSE_LANGUAGES,
+        languages=LABSE_LANGUAGES,
         licence="Apache-2.0",
         origins=(
             Origin("huggingface", "sentence-transformers/LaBSE"),
@@ -273,10 +266,10 @@ def stated_languages(directory: str | Path) -> tuple[str, ...] | None:
         directory: A preset, or a Hugging Face directory.
 
     Returns:
-        Codes or English names, as they are written: in the front matter of its card
-        (`language:`, as on Hugging Face), else in the row `| languages | ... |` of the
-        card, else those of the model in `FAMILY` that it was converted from; None
-        where nothing says it.
+        Canonical codes, from the front matter of its card (`language:`, as on Hugging
+        Face), else from the row `| languages | ... |` of the card, else those of the
+        model in `FAMILY` that it was converted from. None if nothing specifies them,
+        or the card has anything but languages there, such as "multilingual".
 
     Raises:
         OSError: If a file cannot be read.
@@ -284,7 +277,7 @@ def stated_languages(directory: str | Path) -> tuple[str, ...] | None:
     Example:
         >>> from labse_tf import presets
         >>> presets.stated_languages(presets.find("labse-nano"))[:3]
-        ('English', 'Hindi', 'Bengali')
+        ('en', 'hi', 'bn')
     """
     card, config = Path(directory, CARD), Path(directory, CONFIG)
     if card.is_file():
@@ -294,7 +287,10 @@ def stated_languages(directory: str | Path) -> tuple[str, ...] | None:
         if not languages and row:
             languages = [name.strip() for name in re.split("[;,]", row[1])]
         if languages:
-            return tuple(languages)
+            try:
+                return tuple(dict.fromkeys(map(language_code, languages)))
+            except ValueError:
+                return None
     try:
         source = json.loads(config.read_text(encoding="utf-8"))["source"]["name"]
         return FAMILY[source].languages

@@ -99,9 +99,9 @@ def test_every_number_is_that_of_the_measure_alone(data, tmp_path):
     assert results["tatoeba"]["accuracy"] == tatoeba(letters, data / "tatoeba")
     pairs = {
         "fr": read_pairs(data / "dev/news/en-fr.tsv"),
-        "pt-BR": read_pairs(data / "dev/news/en-pt-BR.tsv.gz"),
+        "pt": read_pairs(data / "dev/news/en-pt-BR.tsv.gz"),
     }
-    assert pairs["pt-BR"][1][0] == f"{pairs['pt-BR'][0][0]} !"
+    assert pairs["pt"][1][0] == f"{pairs['pt'][0][0]} !"
     assert results["dev/news"] == {
         "accuracy": retrieval(letters, pairs),
         "xsim": xsim(letters, pairs),
@@ -309,8 +309,11 @@ def test_languages_of_a_card(tmp_path):
         ("---\nlanguage:\n  - hi\n  - 'no'\ntags:\n  - bert\n---\n", ("hi", "no")),
         (
             "---\ntags:\n- bert\n---\n| languages | Hindi; Tamil, French |\n",
-            ("Hindi", "Tamil", "French"),
+            ("hi", "ta", "fr"),
         ),
+        ("---\nlanguage: [hin, hi-IN, zh_TW]\n---\n", ("hi", "zh-Hant")),
+        ("---\nlanguage: multilingual\n---\n", None),
+        ("| languages | Chinese (Hant), Serbian (Latn) |\n", ("zh-Hant", "sr-Latn")),
         ("# x\n\n| layers | 2 |\n", None),
     ):
         card.write_text(text, encoding="utf-8")

@@ -69,10 +69,7 @@ def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
     folder = Path(options.model)
     if not folder.is_dir():
         folder = presets.shipped_directory() / options.model
-    try:
-        return evaluation.trained_codes(presets.stated_languages(folder))
-    except ValueError:
-        return None  # A card may say "multilingual".
+    return presets.stated_languages(folder)
 
 
 def _show(options: argparse.Namespace, measure: Callable[[Encoder], Result]) -> None:
@@ -187,7 +184,7 @@ def _pairs(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]
 
 def _pool(options: argparse.Namespace, pairs: Mapping[str, Any]) -> dict[str, Pool]:
     """Streams and vectors, by language."""
-    from labse_tf import data, evaluation
+    from labse_tf import data
 
     streams: dict[str, list[Path]] = {}
     vectors: dict[str, np.ndarray] = {}
@@ -197,8 +194,6 @@ def _pool(options: argparse.Namespace, pairs: Mapping[str, Any]) -> dict[str, Po
         if kind is not None:
             codes = ["en", *pairs] if kind.several else [*codes, "en"]
         for code in codes:
-            if code and evaluation.language_code(code) == "en":
-                code = "en"
             if code not in ("en", *pairs):
                 raise ValueError(
                     f"{path}: expected a name with a language of the pairs "
@@ -248,13 +243,12 @@ class _Sentences:
 
     def __iter__(self) -> Iterator[str]:
         from labse_tf import data
-        from labse_tf.evaluation import language_code
 
         for path in self._paths:
             for code, sentence in data.read_sentences(
                 path, side=self._side, on_error=self._on_error, skipped=self._skipped
             ):
-                if language_code(code) == language_code(self._code):
+                if code == self._code:
                     yield sentence
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from labse_tf.evaluation.nearest import Encoder, encoded
+from labse_tf.languages import canonical_keys
 from labse_tf.mining import BothWays, check_finite, nearest_neighbors
 
 Pool = Iterable[str] | np.ndarray
@@ -90,12 +91,12 @@ def checked_pools(
         codes: the languages of the test, without English.
 
     Returns:
-        The pools.
+        The pools by canonical code.
 
     Raises:
         ValueError: a pool of another language, one that is a string or no matrix.
     """
-    pools = dict(pool or {})
+    pools = canonical_keys(pool or {})
     known = ["en", *codes]
     for code, sentences in pools.items():
         if code not in known:

@@ -17,7 +17,12 @@ import numpy as np
 from labse_tf.evaluation.nearest import DistinctRows, Encoder, first_shares
 from labse_tf.evaluation.pool import Pool, Queries, checked_pools, stream
 from labse_tf.evaluation.result import Score
-from labse_tf.languages import language_code, language_name
+from labse_tf.languages import (
+    canonical_keys,
+    language_code,
+    language_name,
+    without_script,
+)
 from labse_tf.mining import BothWays, neighbors_both_ways
 from labse_tf.plots import plot_bars
 from labse_tf.progress import Progress, progress_bar
@@ -102,8 +107,9 @@ class RetrievalResult:
         """
         if self.trained is None:
             return ()
-        trained = {_without_script(code) for code in self.trained}
-        return tuple(c for c in self.forward if _without_script(c) not in trained)
+        # A model that knows zh knows zh-Hant.
+        trained = {without_script(code) for code in self.trained}
+        return tuple(c for c in self.forward if without_script(c) not in trained)
 
     @property
     def training_means(self) -> dict[str, float]:
@@ -330,7 +336,7 @@ def retrieval(
         >>> retrieval(encode, pairs, pool={"en": ["four", "one"]}).forward
         {'de': 0.5}
     """
-    check_pairs(pairs)
+    pairs = checked_pairs(pairs)
     pools = checked_pools(pool, pairs)
     known = trained_codes(trained)
     looking: dict[str, tuple[Queries, Queries]] = {}
@@ -416,11 +422,14 @@ def count_sentences(pairs: Pairs) -> int:
     return sum(2 * len(english) for english, _ in pairs.values())
 
 
-def check_pairs(pairs: Pairs) -> None:
+def checked_pairs(pairs: Pairs) -> Pairs:
     """Refuses pairs that cannot be measured.
 
     Args:
         pairs: language -> (English sentences, their translations).
+
+    Returns:
+        The pairs by canonical code, see `labse_tf.languages.canonical_keys`.
 
     Raises:
         ValueError: there is no language, or one without pairs or with sides of
@@ -435,6 +444,7 @@ def check_pairs(pairs: Pairs) -> None:
                 f"pairs[{code!r}] must be two lists of the same length, with one "
                 f"sentence at least. Received: lengths {sizes}"
             )
+    return canonical_keys(pairs)
 
 
 def trained_codes(trained: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -453,11 +463,6 @@ def trained_codes(trained: Iterable[str] | None) -> tuple[str, ...] | None:
         return None
     named = [trained] if isinstance(trained, str) else trained
     return tuple(dict.fromkeys(language_code(code) for code in named))
-
-
-def _without_script(code: str) -> str:
-    """The language of a code: a model that knows zh is no stranger to zh-Hant."""
-    return language_code(language_code(code).partition("-")[0])
 
 
 def _best_first(accuracy: Mapping[str, float]) -> list[str]:

@@ -36,7 +36,7 @@ from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
 from labse_tf.evaluation.tatoeba import TatoebaResult, tatoeba_pairs
 from labse_tf.evaluation.xsim import XsimResult, xsim_shares
 from labse_tf.files import atomic_directory
-from labse_tf.languages import language_code
+from labse_tf.languages import canonical_keys, language_code
 from labse_tf.plots import new_figure
 from labse_tf.progress import Progress, progress_bar
 
@@ -417,7 +417,7 @@ def _ranking(part: Part, pairs: Mapping[str, tuple[list[str], list[str]]]) -> Me
 
 
 def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
-    """Reads `en-XX.tsv[.gz]`, by XX."""
+    """Reads `en-XX.tsv[.gz]`, by the canonical code of XX."""
     pairs: dict[str, tuple[list[str], list[str]]] = {}
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -438,7 +438,7 @@ def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
             )
         files[code] = path
         pairs[code] = read_pairs(path)
-    return pairs
+    return canonical_keys(pairs)
 
 
 def _mining(part: Part) -> Measure:

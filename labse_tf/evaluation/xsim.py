@@ -18,7 +18,7 @@ from labse_tf.evaluation.nearest import Encoder
 from labse_tf.evaluation.ranking import (
     Pairs,
     RetrievalResult,
-    check_pairs,
+    checked_pairs,
     count_sentences,
     searched,
     trained_codes,
@@ -155,7 +155,7 @@ def xsim(
             raise ValueError(f"{name} must be one of {names}. Received: {value!r}")
     if k < 1:
         raise ValueError(f"k must be positive. Received: {k}")
-    check_pairs(pairs)
+    pairs = checked_pairs(pairs)
     known = trained_codes(trained)
     near, total = 1 if margin == "cosine" else k, count_sentences(pairs)
     with progress_bar("xSIM", total, "sentences", show=progress) as advance:
