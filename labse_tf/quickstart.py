@@ -414,9 +414,13 @@ def _rows(corpus: data.ParallelCorpus, code: str) -> list[tuple[str, str]]:
 
 
 def _catalogues(languages: Iterable[str]) -> list[Path]:
-    """The gettext catalogues of the installed packages in some languages."""
+    """The gettext catalogues of the installed packages in some languages.
+
+    Beside the catalogue of a language those of its regions are not read: most of their
+    messages are the same.
+    """
     wanted = {language_code(code) for code in languages}
-    found: list[Path] = []
+    found: dict[tuple[Path, str, str | None], Path] = {}
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
@@ -425,12 +429,11 @@ def _catalogues(languages: Iterable[str]) -> list[Path]:
                 "pip install 'labse-tf[quickstart]', or give --pairs"
             )
         for place in spec.submodule_search_locations:
-            found.extend(
-                path
-                for path in data.find_pair_files(place)
-                if path.suffix in (".po", ".mo") and data.file_language(path) in wanted
-            )
-    return found
+            for path in data.find_pair_files(place):
+                code = data.file_language(path)
+                if path.suffix in (".po", ".mo") and code in wanted:
+                    found.setdefault((path.parents[2], path.name, code), path)
+    return list(found.values())
 
 
 def _learn(text: Path, target: Path, size: int, progress: Progress) -> None:

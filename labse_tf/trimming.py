@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,13 @@ from labse_tf.data import (
     has_one_language,
     load_sentences,
 )
+from labse_tf.data.cleaning.characters import (
+    SCRIPTS,
+    character_scripts,
+    code_points,
+)
 from labse_tf.files import atomic_directory, check_vacant, write_text
-from labse_tf.languages import LANGUAGES, language_code, language_name
+from labse_tf.languages import language_code, language_name, scripts_of
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.progress import Progress, announce, progress_bar
@@ -58,48 +63,6 @@ HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 1000
 _SCRIPT_SHARE = 0.01
 _UNUSED = re.compile(r"\[unused\d+\]").fullmatch
 _BLOCK = 8192  # sentences that are tokenized at once
-
-# One letter of each script that the table of languages names, by its ISO 15924 code:
-# TensorFlow's op gives ICU's numbers of scripts, which have no official list in Python.
-_LETTERS = {
-    "Arab": "ا",
-    "Armn": "ա",
-    "Avst": "\U00010b00",
-    "Beng": "অ",
-    "Cans": "ᐁ",
-    "Cyrl": "а",
-    "Deva": "अ",
-    "Ethi": "አ",
-    "Geor": "ა",
-    "Grek": "α",
-    "Gujr": "અ",
-    "Guru": "ਅ",
-    "Hans": "漢",
-    "Hant": "漢",
-    "Hebr": "א",
-    "Jpan": "漢ひカ",
-    "Khmr": "ក",
-    "Knda": "ಅ",
-    "Kore": "한漢",
-    "Laoo": "ກ",
-    "Latn": "a",
-    "Mlym": "അ",
-    "Mtei": "ꯀ",
-    "Mymr": "က",
-    "Nkoo": "ߊ",
-    "Olck": "ᱚ",
-    "Orya": "ଅ",
-    "Sinh": "අ",
-    "Tale": "ᥐ",
-    "Taml": "அ",
-    "Telu": "అ",
-    "Thaa": "ހ",
-    "Thai": "ก",
-    "Tibt": "ཀ",
-    "Yiii": "ꀀ",
-}
-# Digits, punctuation and symbols; marks that take the script of what they stand on.
-_EVERYWHERE = "1\u0301"
 
 
 # === Which tokens to keep ===
@@ -166,12 +129,12 @@ def choose_tokens(
             )
         keep = sum(counts.values()) >= min_count
         if keep_characters:
-            scripts = _script_numbers("a" + _EVERYWHERE)
+            scripts = {"Latn"}
             for code, count in counts.items():
                 scripts |= _language_scripts(code) | characters.scripts_of(count)
             keep |= characters.single & characters.within(scripts)
     else:
-        scripts = _script_numbers(_EVERYWHERE)
+        scripts = set()
         codes = [languages] if isinstance(languages, str) else list(languages or ())
         if not codes:
             raise ValueError("`languages` must name a language. Received: none")
@@ -179,8 +142,7 @@ def choose_tokens(
             scripts |= _language_scripts(language_code(code, strict=True))
         keep = characters.within(scripts)
         if keep_characters:
-            latin = _script_numbers("a" + _EVERYWHERE)
-            keep |= characters.single & characters.within(latin)
+            keep |= characters.single & characters.within({"Latn"})
     keep &= ~np.fromiter(map(bool, map(_UNUSED, tokenizer.vocabulary)), bool)
     special = list(tokenizer.special_token_ids.values())
     keep[special] = False
@@ -224,48 +186,31 @@ def _blocks(sentences: Iterable[str | bytes]) -> Iterator[list[str | bytes]]:
 
 
 class _Characters:
-    """The characters of all tokens, `##` left out, by script."""
+    """The characters of all tokens, without `##`, by script."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        import tensorflow as tf
-
         words = [t[2:] if len(t) > 2 and t.startswith("##") else t for t in tokens]
-        with tf.device("cpu:0"):
-            codes = tf.strings.unicode_decode(words, "UTF-8")
-            self._scripts = tf.strings.unicode_script(codes.values).numpy()
-        self._lengths = codes.row_lengths().numpy()
-        self._starts = codes.row_starts().numpy()
+        codes, bounds = code_points(words)
+        self._scripts = character_scripts()[codes]
+        self._lengths, self._starts = np.diff(bounds), bounds[:-1]
         self.single = self._lengths == 1
 
-    def within(self, scripts: set[int]) -> NDArray[np.bool_]:
-        """Which tokens are written in these scripts alone."""
-        inside = np.isin(self._scripts, list(scripts))
-        return np.logical_and.reduceat(inside, self._starts)
+    def within(self, scripts: Set[str]) -> NDArray[np.bool_]:
+        """Which tokens have only characters of these scripts or of no script."""
+        allowed = np.array([True, *(script in scripts for script in SCRIPTS)])
+        return np.logical_and.reduceat(allowed[self._scripts], self._starts)
 
-    def scripts_of(self, counts: NDArray[np.int64]) -> set[int]:
+    def scripts_of(self, counts: NDArray[np.int64]) -> set[str]:
         """The scripts that tokens with these counts are written in."""
         weights = np.repeat(counts, self._lengths)
-        shares = np.bincount(self._scripts, weights=weights)
-        shares[list(_script_numbers(_EVERYWHERE))] = 0
-        return set(np.flatnonzero(shares > _SCRIPT_SHARE * shares.sum()).tolist())
+        shares = np.bincount(self._scripts, weights, len(SCRIPTS) + 1)[1:]
+        own = np.flatnonzero(shares > _SCRIPT_SHARE * shares.sum())
+        return {SCRIPTS[i] for i in own}
 
 
-def _script_numbers(letters: str) -> set[int]:
-    """ICU's numbers of the scripts of some letters."""
-    import tensorflow as tf
-
-    with tf.device("cpu:0"):
-        return set(
-            tf.strings.unicode_script([ord(x) for x in letters]).numpy().tolist()
-        )
-
-
-def _language_scripts(code: str) -> set[int]:
-    """The scripts of a language by the table; none for one that it does not have."""
-    canonical = language_code(code)
-    known = LANGUAGES.get(canonical)
-    script = known.script if known else canonical.rpartition("-")[2]
-    return _script_numbers(_LETTERS.get(script, ""))
+def _language_scripts(code: str) -> frozenset[str]:
+    """The usual scripts of a language by the table; none if the table lacks it."""
+    return scripts_of(code, usual=True) or frozenset()
 
 
 # === The smaller model ===
@@ -744,10 +689,9 @@ def _load(
     """The sentences of the languages, each of which must be there, and English."""
 
     def wanted(code: str) -> bool:
-        canonical = language_code(code)
-        if canonical == "en":
+        if code == "en":
             return english or "en" in (languages or ())
-        return languages is None or canonical in languages
+        return languages is None or code in languages
 
     paths = find_sentence_files(files)
     if language is None:
@@ -763,7 +707,7 @@ def _load(
         progress=announce("Reading", len(paths), "files", show=progress),
     )
     found = [code for code in corpus.languages if wanted(code)]
-    missing = set(languages or ()) - set(map(language_code, found))
+    missing = set(languages or ()) - set(found)
     if missing or not found:
         raise ValueError(
             "The files must hold sentences in "
@@ -779,7 +723,7 @@ def _sample(codes: Sequence[str]) -> dict[str, list[bytes]]:
     paths = [
         path
         for path in sorted(folder.glob("en-*.tsv"))
-        if "en" in codes or language_code(file_language(path) or "en") in codes
+        if "en" in codes or file_language(path) in codes
     ]
     if not paths:
         return {}
@@ -787,7 +731,7 @@ def _sample(codes: Sequence[str]) -> dict[str, list[bytes]]:
     return {
         code: list(_Sentences(corpus, code))
         for code in corpus.languages
-        if language_code(code) in codes
+        if code in codes
     }
 
 

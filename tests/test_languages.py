@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from helpers.errors import raises
-from labse_tf import data
+from labse_tf import cli, data
+from labse_tf.evaluation import retrieval, xsim
 from labse_tf.languages import (
     INDIAN_LANGUAGES,
     LABSE_LANGUAGES,
     LANGUAGES,
     SCRIPTS,
+    canonical_keys,
     is_english,
     is_language_code,
     language_code,
@@ -208,3 +212,45 @@ def test_duplicates_are_found_across_spellings_of_a_language():
     report = data.cleaning.new_report()
     assert list(data.clean_pairs(pairs, report=report)) == pairs[:1]
     assert report.kept == {"hi": 1} and report.by_rule()["duplicate"] == 2
+
+
+def test_the_commands_see_one_language(tmp_path, capsys):
+    files = pair_files(tmp_path, hi="a b", hin="c")
+    paths = [str(path) for path in sorted(files.iterdir())]
+    assert cli.main(["balance", *paths, "--json", str(tmp_path / "shares.json")]) == 0
+    shares = json.loads((tmp_path / "shares.json").read_text())["languages"]
+    assert list(shares) == ["hi"] and shares["hi"]["pairs"] == 3
+    assert cli.main(["balance", *paths, "--languages", "hin"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert sum(row.split()[:2] == ["hi", "3"] for row in rows) == 2
+    # A translation that stands in two files of the language is a duplicate.
+    text = "Open the file once more\tफ़ाइल एक बार फिर खोलें\n"
+    for name in ("en-hi.tsv", "en-hi-IN.tsv"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    paths = [str(tmp_path / name) for name in ("en-hi.tsv", "en-hi-IN.tsv")]
+    assert cli.main(["clean", *paths, "--output", str(tmp_path / "clean")]) == 0
+    assert [p.name for p in (tmp_path / "clean").glob("en-*")] == ["en-hi.tsv"]
+    assert (tmp_path / "clean" / "en-hi.tsv").read_text(encoding="utf-8") == text
+
+
+def test_keys_become_canonical_and_none_is_lost():
+    values = {"pt-BR": 1, "hin": 2, "ti_ER": 3, "ti": 4, "Hindi": 5}
+    assert canonical_keys(values) == {
+        **{"pt": 1, "hi": 2, "ti_ER": 3, "ti": 4},
+        "Hindi": 5,
+    }
+
+
+def test_results_of_evaluation_have_canonical_codes():
+    def encode(sentences):
+        return [[len(text), 1.0] for text in sentences]
+
+    pairs = {"hin": (["a", "bb"], ["c", "dd"]), "pt-BR": (["a"], ["c"])}
+    result = retrieval(encode, pairs, pool={"eng": ["x"], "hi-IN": ["y"]}, trained="hi")
+    assert list(result.accuracy) == ["hi", "pt"] and result.zero_shot == ("pt",)
+    assert list(xsim(encode, pairs, margin="cosine").accuracy) == ["hi", "pt"]
+
+
+def test_names_with_a_script_are_read_back():
+    for code in ("zh-Hant", "sr-Latn", "mni-Beng", "hi"):
+        assert language_code(language_name(code)) == code

@@ -511,3 +511,28 @@ def test_prepare_and_train_from_the_shell(tmp_path, capsys) -> None:
         assert message in capsys.readouterr().err
     # What was refused before its first step leaves the directory to what is right.
     assert cli.main(wrong) == 0
+
+
+def test_a_directory_of_an_earlier_version(corpus, preprocessor, prepared, tmp_path):
+    """Its shards are named by other codes of the languages; two are of one language."""
+    folder = Path(shutil.copytree(prepared, tmp_path / "old"))
+    labels = {"hi": "hi-IN", "mr": "hin", "ta": "ta"}
+    for path in [*folder.glob("*/*")]:
+        code, number = path.name.split("-", 1)
+        path.rename(path.with_name(f"{labels[code]}-{number}"))
+    description = json.loads((folder / "dataset.json").read_text())
+    counts = {labels[code]: n for code, n in description["counts"].items()}
+    (folder / "dataset.json").write_text(json.dumps({**description, "counts": counts}))
+    assert data.prepared_counts(folder) == {"hi": 280, "ta": 7}
+    assert data.prepared_counts(folder, ["hin"]) == {"hi": 280}
+    tokens = data.open_prepared(folder, languages=["hi_IN", "tam"])
+    assert tokens.counts == {"hi": 280, "ta": 7}
+    sides = tokens.pairs("hi", range(280))
+    found = [tuple(map(tuple, pair)) for pair in zip(*sides, strict=True)]
+    expected = [token_pairs(corpus, preprocessor, code) for code in ("hi", "mr")]
+    assert sorted(found) == sorted(itertools.chain(*expected))
+    stream = data.PairStream(folder)
+    assert stream.counts == {"hi": 280, "ta": 7}
+    batches = data.stream_pairs(stream, preprocessor, batch_size=20, smoothing=1.0)
+    marks = {row[1][1] for batch in batches for row in rows_of(batch)}
+    assert marks == {preprocessor.tokenizer.vocabulary.index(m) for m in MARKS.values()}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from helpers.errors import Fields, raises
 from labse_tf import cli, presets, trimming
-from labse_tf.languages import LANGUAGES
+from labse_tf.data.cleaning.characters import SCRIPTS, character_scripts
 from labse_tf.layers import POOLINGS
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
@@ -234,23 +234,22 @@ def test_tokens_of_scripts(tokenizer) -> None:
     assert not any("unused" in token for token in kept_tokens(ids))
 
 
-def test_every_script_of_the_table_of_languages_is_known() -> None:
-    scripts = {language.script for language in LANGUAGES.values()}
-    assert scripts <= set(trimming._LETTERS)
-    everywhere = trimming._script_numbers(trimming._EVERYWHERE)
-    assert len(everywhere) == 2
-    owners: dict[int, set[str]] = {}
-    for script, letters in trimming._LETTERS.items():
-        numbers = trimming._script_numbers(letters)
-        assert len(numbers) == len(letters), script
-        assert not numbers & everywhere, script
-        for number in numbers:
-            owners.setdefault(number, set()).add(script)
-    shared = [names for names in owners.values() if len(names) > 1]
-    # Han characters have one script in Unicode.
-    assert shared == [{"Hans", "Hant", "Jpan", "Kore"}]
-    for code in LANGUAGES:
-        assert trimming._language_scripts(code)
+def test_characters_have_scripts() -> None:
+    scripts = character_scripts()
+    for text, script in (
+        ("aéªﬁＡ", "Latn"),
+        ("हि०ॐ", "Deva"),
+        ("漢〇", "Hani"),
+        ("ひ", "Hira"),
+        ("アｱ", "Kana"),
+        ("한", "Hang"),
+        ("ا٣۳", "Arab"),
+        ("𐬀", "Avst"),
+    ):
+        found = {SCRIPTS[scripts[ord(c)] - 1] for c in text if scripts[ord(c)]}
+        assert found == {script}, text
+    # Digits, punctuation, symbols and marks that every script uses.
+    assert not scripts[[ord(c) for c in "1 .!।€+\u0301\u200d漢"[:-1]]].any()
 
 
 def test_arguments_are_checked(tokenizer) -> None:

@@ -30,6 +30,7 @@ from labse_tf.data import (
     read_sentences,
 )
 from labse_tf.data.shards.layout import is_remote
+from labse_tf.languages import language_code
 from labse_tf.text.distinct_lines import decode_line, open_text
 
 POSITION_PREFIX = 10  # bytes that up to 65,536 neighbours share
@@ -273,7 +274,9 @@ class ReadSentences(beam.PTransform):
         """Lists the files."""
         super().__init__()
         paths = find_files(files, find_pair_files)
-        self._languages = None if languages is None else frozenset(languages)
+        self._languages = (
+            None if languages is None else frozenset(map(language_code, languages))
+        )
         read = functools.partial(read_sentences, language=language, on_error=on_error)
         self._read = _ReadFiles(paths, read)
 

@@ -63,7 +63,12 @@ def add_languages(parser: argparse.ArgumentParser) -> None:
         help="of all files that are not given as XX=FILE; of several languages in a "
         "file it chooses",
     )
-    parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these")
+    parser.add_argument(
+        "--languages",
+        nargs="+",
+        metavar="CODE",
+        help="only these, in any spelling (hi, hin, hi-IN, Hindi)",
+    )
     add_on_error(parser)
 
 

@@ -28,6 +28,30 @@ CLASSES = FIRST_SCRIPT + len(SCRIPTS)
 _DENSE = ("Hang", "Hani", "Hira", "Kana", "Yiii")
 
 
+# Nothing is assigned between these.
+_ASSIGNED = (range(0x40000), range(0xE0000, 0xE0200))
+
+
+@functools.cache
+def character_scripts() -> NDArray[np.uint8]:
+    """The script of every letter, mark and digit, by its Unicode name.
+
+    Returns:
+        `(0x110000,)`: 1 + the index in `SCRIPTS`; 0 for what belongs to no script of
+        the table, such as spaces, punctuation, symbols and European digits.
+    """
+    scripts = np.zeros(sys.maxunicode + 1, np.uint8)
+    indices = {ALL_SCRIPTS[code].unicode_name: i for i, code in enumerate(SCRIPTS, 1)}
+    indices["IDEOGRAPHIC"] = indices["CJK"]
+    names = "|".join(indices)
+    begins = re.compile(f"(?:(?:FULL|HALF)WIDTH |EXTENDED )?({names})[ -]")
+    for code in itertools.chain(*_ASSIGNED):
+        if unicodedata.category(chr(code))[0] in "LMN":
+            found = begins.match(unicodedata.name(chr(code), ""))
+            scripts[code] = indices[found[1]] if found else 0
+    return scripts
+
+
 @functools.cache
 def character_classes() -> NDArray[np.uint8]:
     """The class of every code point.
@@ -37,22 +61,14 @@ def character_classes() -> NDArray[np.uint8]:
         `SCRIPTS` for letters and marks of a script (a vowel sign is one), or `LETTER`
         and `MARK` for those of no script that is known here.
     """
-    classes = np.zeros(sys.maxunicode + 1, np.uint8)
-    scripts = {ALL_SCRIPTS[code].unicode_name: i for i, code in enumerate(SCRIPTS)}
-    scripts["IDEOGRAPHIC"] = scripts["CJK"]
-    names = "|".join(scripts)
-    begins = re.compile(f"(?:FULLWIDTH |HALFWIDTH )?({names})[ -]")
     groups = {"Z": SPACE, "N": DIGIT, "M": MARK, "L": LETTER}
-    # Nothing is assigned between.
-    for code in itertools.chain(range(0x40000), range(0xE0000, 0xE0200)):
-        character = chr(code)
-        group = unicodedata.category(character)[0]
-        classes[code] = groups.get(group, OTHER)
-        if group in "LM":
-            found = begins.match(unicodedata.name(character, ""))
-            if found:
-                classes[code] = FIRST_SCRIPT + scripts[found[1]]
+    classes = np.zeros(sys.maxunicode + 1, np.uint8)
+    for code in itertools.chain(*_ASSIGNED):
+        classes[code] = groups.get(unicodedata.category(chr(code))[0], OTHER)
     classes[[ord(c) for c in "\t\n\r\v\f"]] = SPACE
+    scripts = character_scripts()
+    own = (scripts > 0) & ((classes == LETTER) | (classes == MARK))
+    classes[own] = FIRST_SCRIPT + scripts[own] - 1
     return classes
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.files import atomic_file
+from labse_tf.languages import language_code
 from labse_tf.text import PathLike
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Description:
         sequence_length: tokens of a sentence at most, [CLS] and [SEP] among them.
         shard_size: pairs of a shard; a language's last one may have fewer.
         seed: of the order of the pairs.
-        counts: language -> pairs, sorted.
+        counts: language -> pairs, sorted, as the shards are named; a directory of an
+            earlier version may have `hin` or `hi-IN`.
         tokenizer: as `describe_tokenizer` has it.
         text: a digest of the pairs.
     """
@@ -62,20 +64,21 @@ class Description:
         """The shards of a language: their names, without suffix, and their rows.
 
         Args:
-            language: one of `counts`.
+            language: A canonical code.
 
         Returns:
             (such as `hi-00000-of-00003`, rows in the language's random order).
         """
-        count, size = self.counts[language], self.shard_size
-        total = -(-count // size)
-        return [
-            (
-                f"{language}-{i:05d}-of-{total:05d}",
-                range(i * size, min((i + 1) * size, count)),
-            )
-            for i in range(total)
-        ]
+        found, first, size = [], 0, self.shard_size
+        for label, count in self.counts.items():
+            if language_code(label) != language:
+                continue
+            total = -(-count // size)
+            for i in range(total):
+                rows = range(first + i * size, first + min((i + 1) * size, count))
+                found.append((f"{label}-{i:05d}-of-{total:05d}", rows))
+            first += count
+        return found
 
     def to_json(self) -> str:
         """As it stands in `dataset.json`."""

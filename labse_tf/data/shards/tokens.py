@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -269,20 +270,23 @@ def chosen_counts(
         languages: codes; None for all.
 
     Returns:
-        Language -> pairs, sorted.
+        Canonical code -> pairs, sorted.
 
     Raises:
         ValueError: there is no such language.
     """
+    counts = Counter[str]()
+    for label, count in description.counts.items():
+        counts[language_code(label)] += count
     if languages is None:
-        return dict(description.counts)
+        return dict(sorted(counts.items()))
     wanted = {language_code(code) for code in languages}
-    if not wanted or not wanted <= description.counts.keys():
+    if not wanted or not wanted <= counts.keys():
         raise ValueError(
-            f"`languages` must be some of {', '.join(description.counts)}. "
+            f"`languages` must be some of {', '.join(sorted(counts))}. "
             f"Received: {sorted(wanted)}"
         )
-    return {code: description.counts[code] for code in sorted(wanted)}
+    return {code: counts[code] for code in sorted(wanted)}
 
 
 def _read_shard(path: str, count: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
