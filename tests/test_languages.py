@@ -221,16 +221,14 @@ def test_the_commands_see_one_language(tmp_path, capsys):
     shares = json.loads((tmp_path / "shares.json").read_text())["languages"]
     assert list(shares) == ["hi"] and shares["hi"]["pairs"] == 3
     assert cli.main(["balance", *paths, "--languages", "hin"]) == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert sum(row.split()[:2] == ["hi", "3"] for row in rows) == 2
+    assert "hin" not in capsys.readouterr().out
     # A translation that stands in two files of the language is a duplicate.
     text = "Open the file once more\tफ़ाइल एक बार फिर खोलें\n"
     for name in ("en-hi.tsv", "en-hi-IN.tsv"):
         (tmp_path / name).write_text(text, encoding="utf-8")
     paths = [str(tmp_path / name) for name in ("en-hi.tsv", "en-hi-IN.tsv")]
     assert cli.main(["clean", *paths, "--output", str(tmp_path / "clean")]) == 0
-    assert [p.name for p in (tmp_path / "clean").glob("en-*")] == ["en-hi.tsv"]
-    assert (tmp_path / "clean" / "en-hi.tsv").read_text(encoding="utf-8") == text
+    assert data.load_pairs(tmp_path / "clean").counts == {"hi": 1}
 
 
 def test_keys_become_canonical_and_none_is_lost():

@@ -33,7 +33,7 @@ from labse_tf.evaluation.ranking import (
 from labse_tf.evaluation.reading import read_pairs
 from labse_tf.evaluation.result import Result
 from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
-from labse_tf.evaluation.tatoeba import TatoebaResult, tatoeba_pairs
+from labse_tf.evaluation.tatoeba import TATOEBA_FILE, TatoebaResult, tatoeba_pairs
 from labse_tf.evaluation.xsim import XsimResult, xsim_shares
 from labse_tf.files import atomic_directory
 from labse_tf.languages import canonical_keys, language_code
@@ -52,7 +52,7 @@ KINDS = {
 TRAINING_FOLDERS = ("corpus", "train", "training")
 
 _NAMES = {
-    "tatoeba": re.compile(r"tatoeba\.[a-z]{2,3}-eng\.[a-z]{2,3}"),
+    "tatoeba": TATOEBA_FILE,
     "pairs": re.compile(r"en-(?P<code>.+)\.tsv(\.gz)?"),
     "bucc": re.compile(r"(?P<pair>.+-en)\.(training|sample|test)\.gold(\.gz)?"),
     "sts": re.compile(r"stsb-.+-(train|dev|test)\.csv(\.gz)?"),

@@ -24,14 +24,14 @@ import numpy as np
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
 from labse_tf.evaluation.reading import read_csv, shorten
 from labse_tf.evaluation.result import Score
-from labse_tf.languages import language_code, language_name
+from labse_tf.languages import CODE_PATTERN, language_code, language_name
 from labse_tf.mining import unit_rows
 from labse_tf.plots import plot_bars
 from labse_tf.progress import Progress, progress_bar
 
 SPLITS = ("train", "dev", "test")
 _HEADER = ["sentence1", "sentence2"]
-_FILE = re.compile(r"stsb-([A-Za-z]{2,3}(?:-[A-Za-z]+)?)-(train|dev|test)\.csv(\.gz)?")
+_FILE = re.compile(rf"stsb-({CODE_PATTERN})-(train|dev|test)\.csv(\.gz)?")
 _MOST = 5.0  # Two sentences that mean the same.
 
 ScoredPairs = tuple[Sequence[str], Sequence[str], Sequence[float]]

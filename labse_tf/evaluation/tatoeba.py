@@ -61,7 +61,7 @@ TATOEBA_PUBLISHED: Mapping[str, Mapping[str, float]] = MappingProxyType(
     }
 )
 
-_TATOEBA_FILE = re.compile(r"tatoeba\.([a-z]{2,3})-eng\.([a-z]{2,3})")
+TATOEBA_FILE = re.compile(r"tatoeba\.([a-z]{2,3})-eng\.([a-z]{2,3})")
 
 
 class GroupMean(NamedTuple):
@@ -251,7 +251,7 @@ def _tatoeba_files(folder: Path) -> dict[str, tuple[Path, Path]]:
     sides: dict[str, dict[str, Path]] = {}
     # os.listdir names the folder in the error where there is none.
     for name in sorted(os.listdir(folder)):
-        match = _TATOEBA_FILE.fullmatch(name)
+        match = TATOEBA_FILE.fullmatch(name)
         if match and match[2] in (match[1], "eng"):
             side = "eng" if match[2] == "eng" else "other"
             sides.setdefault(match[1], {})[side] = folder / name
