@@ -1,0 +1,127 @@
+"""Parity: old model against new on text that had no part in the choice of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labse_tf.models import LaBSE
+from labse_tf.progress import Progress, announce, progress_bar
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageParity:
+    """Old model against new on held-out sentences of a language.
+
+    Attributes:
+        sentences: How many.
+        tokens_per_word: Tokens a word (between blanks), before and after.
+        unk_rate: Share of [UNK] among the tokens, before and after.
+        same: Share of sentences that have the same tokens.
+        same_difference: Largest difference of two numbers in the vectors of those;
+            `None` where there are none.
+        rest_mean_cosine: Mean cosine of old and new vectors of the others; `None`
+            where there are none.
+        rest_lowest_cosine: The lowest of them.
+        mean_cosine: Of all sentences.
+    """
+
+    sentences: int
+    tokens_per_word: tuple[float, float]
+    unk_rate: tuple[float, float]
+    same: float
+    same_difference: float | None
+    rest_mean_cosine: float | None
+    rest_lowest_cosine: float | None
+    mean_cosine: float
+
+
+def compare(
+    model: LaBSE,
+    trimmed: LaBSE,
+    texts: Mapping[str, Sequence[str | bytes]],
+    *,
+    progress: Progress = None,
+) -> dict[str, LanguageParity]:
+    """Compares a model with the one that was made of it.
+
+    Args:
+        model: Before.
+        trimmed: After, with tokens that `model` has too.
+        texts: Language -> sentences that had no part in the choice of tokens.
+        progress: See `labse_tf.progress`; counts sentences. `None` prints one line
+            where there is no terminal.
+
+    Returns:
+        Language -> what was found; languages without sentences are not in it.
+
+    Raises:
+        ValueError: If a model has no preprocessor, or `trimmed` has other tokens.
+    """
+    old, new = (m.text_preprocessor().tokenizer for m in (model, trimmed))
+    index = {token: row for row, token in enumerate(new.vocabulary)}
+    renumbered = np.array([index.pop(token, -1) for token in old.vocabulary])
+    if index:
+        raise ValueError(
+            "`trimmed` must have tokens of `model` alone. "
+            f"Received: {next(iter(index))!r} and {len(index) - 1} more"
+        )
+    total = sum(map(len, texts.values()))
+    shown = announce("Comparing old and new", total, "sentences", show=progress)
+    found = {}
+    with progress_bar(
+        "Comparing old and new", total, "sentences", show=shown
+    ) as advance:
+        for code, sentences in texts.items():
+            if sentences:
+                found[code] = _compare_language(
+                    model, trimmed, list(sentences), renumbered, advance
+                )
+    return found
+
+
+def _compare_language(
+    model: LaBSE,
+    trimmed: LaBSE,
+    sentences: list[str | bytes],
+    renumbered: NDArray[np.int64],
+    advance: Callable[[int], None],
+) -> LanguageParity:
+    words = sum(len(text.split()) for text in sentences)
+    per_word, unk_rates, rows = [], [], []
+    for each in (model, trimmed):
+        preprocessor = each.text_preprocessor()
+        ids = preprocessor.tokenizer(sentences).values.numpy()
+        unk = preprocessor.tokenizer.unk_token_id
+        per_word.append(len(ids) / max(words, 1))
+        unk_rates.append(float((ids == unk).mean()) if len(ids) else 0.0)
+        ragged = preprocessor.token_rows(sentences)
+        rows.append(np.split(ragged.values.numpy(), ragged.row_splits.numpy()[1:-1]))
+    same = np.array(
+        [np.array_equal(renumbered[a], b) for a, b in zip(*rows, strict=True)]
+    )
+    cosines, differences = [], []
+    for start in range(0, len(sentences), 512):
+        block = [
+            text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+            for text in sentences[start : start + 512]
+        ]
+        before, after = (m.encode(block, progress=False) for m in (model, trimmed))
+        cosines.append((before * after).sum(axis=1))
+        differences.append(np.abs(before - after).max(axis=1))
+        advance(len(block))
+    cosine, difference = np.concatenate(cosines), np.concatenate(differences)
+    some, rest = bool(same.any()), cosine[~same]
+    return LanguageParity(
+        sentences=len(sentences),
+        tokens_per_word=(per_word[0], per_word[1]),
+        unk_rate=(unk_rates[0], unk_rates[1]),
+        same=float(same.mean()),
+        same_difference=float(difference[same].max()) if some else None,
+        rest_mean_cosine=float(rest.mean()) if len(rest) else None,
+        rest_lowest_cosine=float(rest.min()) if len(rest) else None,
+        mean_cosine=float(cosine.mean()),
+    )

@@ -1,0 +1,132 @@
+"""The smaller model: the same weights with rows for some of the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from labse_tf.models import LaBSE, LaBSEBackbone
+from labse_tf.preprocessing import SentencePreprocessor
+from labse_tf.progress import Progress
+from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
+from labse_tf.trimming.tokens import Texts, choose_tokens
+
+
+def trim(
+    model: LaBSE,
+    texts: Texts | None = None,
+    *,
+    languages: Iterable[str] | None = None,
+    min_count: int = 1,
+    keep_characters: bool = True,
+    progress: Progress = None,
+) -> LaBSE:
+    """Makes a model with the tokens that some languages need.
+
+    Args:
+        model: Any `LaBSE` with a preprocessor.
+        texts: As in `choose_tokens`.
+        languages: As in `choose_tokens`.
+        min_count: As in `choose_tokens`.
+        keep_characters: As in `choose_tokens`.
+        progress: As in `choose_tokens`.
+
+    Returns:
+        A new model; see `keep_tokens`.
+
+    Raises:
+        ValueError: As in `choose_tokens`, or if the model has no preprocessor.
+
+    Example:
+        >>> from labse_tf.models import LaBSE, LaBSEBackbone
+        >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sun", "lune"]
+        >>> preprocessor = SentencePreprocessor(WordPieceTokenizer(tokens))
+        >>> model = LaBSE(LaBSEBackbone(7, 1, 2, 8, 16), preprocessor)
+        >>> small = trim(model, {"en": ["sun sun"]})
+        >>> small.backbone.vocabulary_size
+        6
+        >>> bool(abs(small.encode("sun") - model.encode("sun")).max() < 1e-6)
+        True
+    """
+    kept = choose_tokens(
+        model.text_preprocessor().tokenizer,
+        texts,
+        languages=languages,
+        min_count=min_count,
+        keep_characters=keep_characters,
+        progress=progress,
+    )
+    return keep_tokens(model, kept)
+
+
+def keep_tokens(model: LaBSE, ids: Any) -> LaBSE:
+    """Makes a model with some of the tokens.
+
+    What has a row a token (the token table, and the token weights of
+    `pooling="weighted_mean"`) keeps the rows of these tokens; everything else is
+    copied. Beside the model, memory for the smaller one is needed twice.
+
+    Args:
+        model: A `LaBSE` with a preprocessor.
+        ids: Ids of the tokens to keep, `(n,)`, in ascending order; the special tokens
+            among them.
+
+    Returns:
+        A new model in which token `ids[i]` has the id i.
+
+    Raises:
+        ValueError: If the model has no preprocessor, or the ids are not as described.
+    """
+    preprocessor = model.text_preprocessor()
+    tokenizer = preprocessor.tokenizer
+    size = tokenizer.vocabulary_size
+    kept = np.asarray(ids)
+    if (
+        kept.ndim != 1
+        or not np.issubdtype(kept.dtype, np.integer)
+        or not kept.size
+        or not (0 <= kept[0] and kept[-1] < size and (np.diff(kept) > 0).all())
+    ):
+        raise ValueError(
+            f"`ids` must be integers from 0 to {size - 1} in ascending order. "
+            f"Received: {ids!r:.80}"
+        )
+    missing = [t for t, i in tokenizer.special_token_ids.items() if i not in kept]
+    if missing:
+        raise ValueError(
+            f"`ids` must hold those of {', '.join(SPECIAL_TOKENS)}. "
+            f"Received: none for {', '.join(missing)}"
+        )
+    tokens = tokenizer.vocabulary
+    smaller = SentencePreprocessor(
+        WordPieceTokenizer(
+            [tokens[i] for i in kept],
+            lowercase=tokenizer.lowercase,
+            strip_accents=tokenizer.strip_accents,
+            compat=tokenizer.compat,
+        ),
+        preprocessor.sequence_length,
+        pad=preprocessor.pad,
+    )
+    config = model.backbone.get_config() | {"vocabulary_size": len(kept)}
+    config["dtype"] = model.backbone.dtype_policy
+    trimmed = LaBSE(
+        LaBSEBackbone(**config), smaller, pooling=model.pooling, name=model.name
+    )
+    old, new = ({w.path: w for w in m.weights} for m in (model, trimmed))
+    if old.keys() != new.keys():
+        raise ValueError(
+            "The model must have the weights that its configuration describes. "
+            f"Received: also or not {', '.join(sorted(old.keys() ^ new.keys()))}"
+        )
+    for path, weight in new.items():
+        value = old[path]
+        if tuple(weight.shape) != tuple(value.shape):
+            # A gather from the variable: the whole table is never copied.
+            value = keras.ops.take(value, kept, axis=0)
+        weight.assign(value)
+    return trimmed
