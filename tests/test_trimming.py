@@ -380,7 +380,7 @@ def test_held_out_text_chooses_no_tokens(tmp_path) -> None:
 
 
 def test_at_most_a_thousand_sentences_are_held_out(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trimming, "HELD_OUT_MOST", 7)
+    monkeypatch.setattr(trimming.preset, "HELD_OUT_MOST", 7)
     source = numbers_preset(tmp_path / "source", 200)
     path = tmp_path / "hi.txt"
     path.write_text("".join(f"t{i}\n" for i in range(200)))
