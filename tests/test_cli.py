@@ -361,7 +361,7 @@ def test_bad_searches(tmp_path, preset, capsys) -> None:
     assert "QUERY" in fails(capsys, "search", " ", text, *common)
     refuses(capsys, ("search", "one", text, *common), path=text, received=True)
     line = fails(capsys, "search", "one", text, "--model", "no-model")
-    check_message(line, argument="--model", received="'no-model'")
+    check_message(line, "labse-mini", received="'no-model'")
 
 
 def test_our_fault_is_not_the_users(monkeypatch, preset, tmp_path) -> None:

@@ -162,7 +162,7 @@ CASES = {
     "a missing library": (
         {"modules": {"tensorflow": BROKEN}},
         "error",
-        ["tensorflow", "libx.so"],
+        ["TensorFlow", "libx.so"],
         ["--force-reinstall"],
     ),
     "remains": (
@@ -176,7 +176,7 @@ CASES = {
             }
         },
         "error",
-        ["tensorflow"],
+        ["TensorFlow", "__version__"],
         ["/site/tensorflow"],
     ),
     "NumPy's ABI": (

@@ -500,7 +500,7 @@ def test_two_files_of_vectors_or_both_kinds(run, pair_files, tmp_path, capsys):
         np.save(path, letters(["abc"]))
     text.write_text("abc\n")
     assert run("retrieval", pair_files, "--pool", first, second) == 2
-    check_message(capsys.readouterr().err, received=second.name)
+    check_message(capsys.readouterr().err, received="'en'")
     assert run("retrieval", pair_files, "--pool", first, text) == 2
     check_message(capsys.readouterr().err, "en", received=True)
     np.save(first, np.ones(3))
