@@ -353,7 +353,7 @@ def test_word_counts_add_up_and_bad_ones_are_named(tmp_path):
         "hi": {"न": 5},
     }
     bad.write_text("hi\tन\t2\nhi\tन\n", encoding="utf-8")
-    with raises(ValueError, path="bad.tsv", line=2):
+    with raises(data.DataError, path=bad, line=2):
         tokenizers.read_word_counts([bad])
     with raises(ValueError, argument="counts"):
         tokenizers.learn_vocabulary_from_counts({"hi": {}}, 200)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import gzip
 import json
+import lzma
 import math
 import re
 import struct
@@ -27,6 +29,7 @@ from labse_tf.evaluation import (
     bucc_report,
 )
 from labse_tf.evaluation.bucc_files import find_bucc_files, pair_name, read_bucc
+from labse_tf.text import DataError
 
 # === The threshold ===
 
@@ -635,39 +638,47 @@ def no_encoding(sentences):
 
 
 @pytest.mark.parametrize(
-    ("end", "content", "message"),
+    ("end", "content", "line", "word"),
     [
-        ("hi", b"hi-0\ta\nno tab\n", Fields("TAB", "'no tab'", path="hi", line=2)),
-        ("hi", b"hi-0\ta\n\nhi-1\tb\n", Fields("TAB", "''", path="hi", line=2)),
-        ("hi", b"\ta\n", Fields("TAB", path="hi", line=1)),
-        ("en", b"en-0\ta\nen-1\tb\nen-0\tc\n", Fields("'en-0'", 1, path="en", line=3)),
-        ("hi", b"hi-0\ta\nhi-1\t\xff\n", Fields("UTF-8", path="hi", line=2)),
-        ("hi", b"", Fields(path="hi-en.training.hi")),
-        ("gold", b"", Fields(path="hi-en.training.gold")),
-        (
-            "gold",
-            b"hi-000\ten-000\nhi-9\ten-0\n",
-            Fields(path="gold", line=2, received="'hi-9'"),
-        ),
-        ("gold", b"hi-000\ten-9\n", Fields(path="gold", line=1, received="'en-9'")),
-        ("gold", b"en-000\thi-000\n", Fields(path="gold", line=1, received="'en-000'")),
-        ("gold", b"hi-000 en-000\n", Fields(path="gold", line=1)),
-        ("gold", b"hi-000\ten-000\t1\n", Fields(path="gold", line=1)),
-        (
-            "en",
-            b"\x1f\x8b\x08\x00broken",
-            Fields(path="hi-en.training.en"),
-        ),
+        ("hi", b"hi-0\ta\nno tab\n", 2, "'no tab'"),
+        ("hi", b"hi-0\ta\n\nhi-1\tb\n", 2, "''"),
+        ("hi", b"\ta\n", 1, "id<TAB>sentence"),
+        ("en", b"en-0\ta\nen-1\tb\nen-0\tc\n", 3, "'en-0', which line 1 has"),
+        ("hi", b"hi-0\ta\nhi-1\t\xff\n", 2, "UTF-8"),
+        ("hi", b"", 1, "empty"),
+        ("gold", b"", 1, "empty"),
+        ("gold", b"hi-000\ten-000\nhi-9\ten-0\n", 2, ".hi. Received: 'hi-9'"),
+        ("gold", b"hi-000\ten-9\n", 1, ".en. Received: 'en-9'"),
+        ("gold", b"en-000\thi-000\n", 1, ".hi. Received: 'en-000'"),
+        ("gold", b"hi-000 en-000\n", 1, "two ids"),
+        ("gold", b"hi-000\ten-000\t1\n", 1, "two ids"),
+        ("en", b"\x1f\x8b\x08\x00broken", 1, "gzip"),
     ],
 )
-def test_bad_lines(tmp_path, capsys, monkeypatch, end, content, message):
+def test_bad_lines(tmp_path, capsys, monkeypatch, end, content, line, word):
     plant(tmp_path)
-    (tmp_path / f"hi-en.training.{end}").write_bytes(content)
-    with raises(ValueError, message):
-        bucc(no_encoding, tmp_path, "hi-en")
-    with raises(ValueError, message):
-        bucc_report(no_encoding, tmp_path)
+    path = tmp_path / f"hi-en.training.{end}"
+    path.write_bytes(content)
+    for measure in (bucc, bucc_report):
+        with pytest.raises(DataError) as caught:
+            measure(no_encoding, tmp_path, *["hi-en"][: measure is bucc])
+        assert (caught.value.path, caught.value.line) == (path, line)
+        assert word in str(caught.value)
+    message = Fields(path=path, line=line)
     assert_one_line(capsys, monkeypatch, ("evaluate", "bucc", tmp_path), message)
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+def test_files_in_every_compression(tmp_path, ending):
+    encode = plant(tmp_path)
+    expected = bucc(encode, tmp_path, "hi-en")
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    for path in list(tmp_path.iterdir()):
+        path.with_name(path.name + ending).write_bytes(
+            compress[ending](path.read_bytes())
+        )
+        path.unlink()
+    assert bucc(encode, tmp_path, "hi-en") == expected
 
 
 def assert_one_line(capsys, monkeypatch, arguments, message):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
 import collections
-import gzip
 import itertools
 import json
 import random
@@ -280,23 +280,27 @@ def test_held_out_sentences_go_on_either_side_in_any_language(tmp_path) -> None:
     (tmp_path / "set" / "en-hi.tsv").write_text(
         "The minister arrived on Monday\tमंत्री सोमवार को पहुँचे\n", encoding="utf-8"
     )
-    with gzip.open(tmp_path / "set" / "sts.csv.gz", "wt", encoding="utf-8") as file:
+    with bz2.open(tmp_path / "set" / "sts.csv.bz2", "wt", encoding="utf-8") as file:
         file.write('"A man, a plan, a canal",Ein Mann und sein Plan,3.2\n')
     (tmp_path / "set" / "hi-en.hi.txt").write_text(
         "hi-000000001\tपेड़ पर एक चिड़िया बैठी है\n", encoding="utf-8"
     )
+    (tmp_path / "set" / "talk.jsonl").write_text(
+        '{"en": "A bird sits in the tree", "te": "short"}\n'
+    )
     (tmp_path / "set" / "README.md").write_text("Open the file once more\n")
     held_out = [HeldOut.parse(f"exam={tmp_path / 'set'}")]
-    assert len(held_out[0]) == 5
+    assert len(held_out[0]) == 6
     given = [
         SentencePair("the minister arrived on monday.", "மந்திரி திங்கள் வந்தார்", "ta"),
         SentencePair("The minister came on a Monday", "मंत्री सोमवार को पहुँचे।", "hi"),
         SentencePair("A man, a plan — a canal!", "un homme et son plan", "fr"),
-        SentencePair("A bird sits in the tree", "पेड़ पर एक चिड़िया बैठी है", "hi"),
+        SentencePair("A bird sat in the tree", "पेड़ पर एक चिड़िया बैठी है", "hi"),
+        SentencePair("A bird sits in the tree", "un oiseau dans cet arbre", "fr"),
         GOOD,
     ]
     kept, gone = cleaned(*given, held_out=held_out)
-    assert kept == [GOOD] and gone == {"exam": 4}
+    assert kept == [GOOD] and gone == {"exam": 5}
     # A sentence's number is none.
     keys = characters.letter_keys(["hi-000000001", "पेड़ पर एक चिड़िया बैठी है"])
     assert held_out[0].holds(keys).tolist() == [False, True]
@@ -314,9 +318,9 @@ def test_held_out_sets_that_hold_nothing_are_refused(tmp_path) -> None:
     with raises(ValueError, 12, received=True):
         HeldOut("a", tmp_path / "a.txt")
     (tmp_path / "a.txt").write_bytes(b"A sentence \xff of the set\n")
-    with raises(ValueError, "UTF-8", path="a.txt", line=1):
+    with raises(data.DataError, "UTF-8", path="a.txt", line=1):
         HeldOut("a", tmp_path / "a.txt")
-    with pytest.raises(OSError):
+    with pytest.raises(data.DataError):
         HeldOut("a", tmp_path / "b.txt")
     (tmp_path / "a.txt").write_text("A sentence of the set\n")
     held_out = [HeldOut("a", tmp_path / "a.txt")] * 2

@@ -20,9 +20,9 @@ from helpers.command_line import fails, run
 from helpers.errors import check_message, refuses
 from helpers.models import make_model, sentences
 from labse_tf import cli, presets
-from labse_tf.cli import convert, embed, search
-from labse_tf.cli.embed import line_blocks
+from labse_tf.cli import convert, embed
 from labse_tf.models import LaBSE
+from labse_tf.text import reading
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +138,7 @@ def test_embedding_a_larger_file_by_blocks(tmp_path, preset, monkeypatch) -> Non
     texts = sentences(300)
     path = tmp_path / "text.txt"
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    blocks = list(line_blocks(path, size=128))
-    assert [len(block) for block in blocks] == [128, 128, 44]
-    assert [line for block in blocks for line in block] == texts
+    monkeypatch.setattr(reading, "BLOCK", 128)
     output = tmp_path / "vectors.npy"
     assert run("embed", path, "--model", preset, "--output", output) == 0
     np.testing.assert_allclose(
@@ -171,7 +169,7 @@ def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypat
     first.write_text("".join(f"{t}\n\n" for t in texts[:20]), encoding="utf-8")
     second.write_text("\n".join(texts[20:]), encoding="utf-8")
     # Blocks smaller than a file: rows are counted through files and blank lines.
-    monkeypatch.setattr(search, "line_blocks", lambda path: line_blocks(path, size=7))
+    monkeypatch.setattr(reading, "BLOCK", 7)
     report = tmp_path / "found.json"
     query = texts[25]
     arguments = ("search", query, first, second, "--model", preset)
@@ -186,6 +184,47 @@ def test_search_finds_lines_of_several_files(tmp_path, preset, capsys, monkeypat
     assert found["query"] == query
     assert [line["text"] for line in found["lines"]] == [texts[i] for i in order]
     assert found["lines"][0]["cosine"] == 1.0
+
+
+def test_embed_and_search_read_pairs_and_every_compression(
+    tmp_path, preset, capsys
+) -> None:
+    texts = ["one two", "three", "four", "five six"]
+    tsv, plain = tmp_path / "en-hi.tsv.xz", tmp_path / "hi.txt.bz2"
+    tsv.write_bytes(lzma.compress(b"one two\tthree\nfour\tfive six\n"))
+    plain.write_bytes(bz2.compress(b"one two\n\nfour\n"))
+    output = tmp_path / "vectors.npy"
+    expected = LaBSE.from_preset(preset).encode([*texts, ""])
+    for path, side, rows in (
+        (tsv, "both", [0, 1, 2, 3]),
+        (tsv, "source", [0, 2]),
+        (f"hi={tsv}", "target", [1, 3]),
+        (plain, "target", [0, 4, 2]),  # a text has one side and blank lines
+    ):
+        options = ("--model", preset, "--output", output, "--side", side)
+        assert run("embed", path, *options) == 0
+        np.testing.assert_allclose(np.load(output), expected[rows], atol=1e-6)
+    memory = tmp_path / "memory.tmx"
+    memory.write_text(
+        '<tmx><body>\n<tu><tuv xml:lang="en"><seg>one two</seg></tuv>'
+        '<tuv xml:lang="hi"><seg>three</seg></tuv></tu>\n'
+        '<tu><tuv xml:lang="en"><seg>four</seg></tuv>'
+        '<tuv xml:lang="ta"><seg>five\nsix</seg></tuv></tu>\n</body></tmx>'
+    )
+    capsys.readouterr()
+    files = (tsv, f"ta={memory}")
+    search = ("search", "five six", *files, "--model", preset, "--side", "target")
+    assert run(*search) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert sorted(line.split("  ")[1:] for line in found) == [
+        [f"{tsv}:1", "three"],
+        [f"{tsv}:2", "five six"],
+        [f"{memory}:3", "five six"],
+    ]
+    tsv.write_bytes(lzma.compress(b"no tab\nfour\tfive six\n"))
+    assert "en-hi.tsv.xz:1: " in fails(capsys, *search)
+    assert run(*search, "--on-error", "skip") == 0
+    assert f"{tsv}:1: skipped 1" in capsys.readouterr().err
 
 
 def test_files_of_all_kinds_train_together(tmp_path, preset, capsys) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import re
 import sys
 
@@ -20,8 +22,8 @@ from labse_tf.evaluation import (
     tatoeba,
     translation_accuracy,
 )
-from labse_tf.evaluation.reading import read_lines
 from labse_tf.evaluation.tatoeba import _tatoeba_files
+from labse_tf.text import DataError
 
 # === Groups ===
 
@@ -270,33 +272,45 @@ def test_files_of_other_names_are_left_alone(folder):
 
 def test_files_of_different_length(folder):
     write_pair(folder, "hin", ["1 a", "2 a"], ["1", "2", "3"])
-    with raises(ValueError, 2, 3, received=True):
+    with pytest.raises(DataError) as caught:
         tatoeba(no_encoding, folder)
+    assert caught.value.path == folder / "tatoeba.hin-eng.hin"
+    assert caught.value.line == 3  # the first that is missing
 
 
 def test_invalid_utf8_names_file_and_line(folder):
     path = folder / "tatoeba.hin-eng.hin"
     path.write_bytes("नमस्ते\n".encode() + b"\xff\xfe\nx\ny\n")
-    with raises(ValueError, "UTF-8", path="tatoeba.hin-eng.hin", line=2):
+    with pytest.raises(DataError) as caught:
         tatoeba(no_encoding, folder)
+    assert (caught.value.path, caught.value.line) == (path, 2)
+    assert "UTF-8" in caught.value.expected
 
 
 def test_empty_file(folder):
     (folder / "tatoeba.hin-eng.hin").write_bytes(b"")
-    with raises(ValueError, "tatoeba.hin-eng.hin"):
+    with pytest.raises(DataError, match="empty") as caught:
         tatoeba(no_encoding, folder)
+    assert caught.value.path == folder / "tatoeba.hin-eng.hin"
+
+
+def test_files_in_every_compression(folder):
+    expected = tatoeba(PlantedEncoder(), folder)
+    for number, path in enumerate(sorted(folder.glob("tatoeba.*"))):
+        ending, compress = ((".gz", gzip.compress), (".xz", lzma.compress))[number % 2]
+        content = compress(path.read_bytes())
+        path.with_name(path.name + ending).write_bytes(content)
+        if number == 0:
+            with pytest.raises(ValueError, match=f"{path.name} and {path.name}.gz"):
+                tatoeba(no_encoding, folder)
+        path.unlink()
+    assert tatoeba(PlantedEncoder(), folder) == expected
 
 
 def test_two_spellings_of_one_language(folder):
     write_pair(folder, "zho", ["1"], ["1"])
     with raises(ValueError, "cmn-eng.cmn", "zho-eng.zho", "'zh'"):
         tatoeba(no_encoding, folder)
-
-
-def test_lines_end_at_newlines_only(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes("\ufeffa\u2028b\r\nc\x85\x0bd\n\ne".encode())
-    assert read_lines(path) == ["a\u2028b", "c\x85\x0bd", "", "e"]
 
 
 @pytest.mark.parametrize(

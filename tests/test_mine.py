@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from helpers.errors import check_message, refuses
 from labse_tf import mining
 from labse_tf.cli import filter, mine
 from labse_tf.mining import DistinctLines, embed_to_disk, neighbors
-from labse_tf.text import distinct_lines
+from labse_tf.text import reading
 
 # "Translations" are the same words in capitals.
 WORDS = [f"word{i}" for i in range(200)]
@@ -110,6 +112,50 @@ def test_a_text_that_repeats_is_mined_once_at_its_first_line(tmp_path):
     ]
 
 
+def test_mine_reads_pairs_and_every_compression(tmp_path):
+    left, right = tmp_path / "a.jsonl.bz2", tmp_path / "b.po.xz"
+    objects = [{"en": "x1", "hi": "word1\tword2\nword3"}, {"en": "x2", "hi": "word4"}]
+    lines = "".join(json.dumps(entry) + "\n" for entry in objects)
+    left.write_bytes(bz2.compress(lines.encode()))
+    po = (
+        'msgid "WORD4"\nmsgstr "y1"\n\nmsgid "WORD1 WORD2\\n"\n"WORD3"\n'
+        'msgstr "word4"\n'
+    )
+    right.write_bytes(lzma.compress(po.encode()))
+    output = tmp_path / "pairs.tsv"
+    options = ("--margin", "cosine", "-o", output)
+    sides = ("--source-side", "target", "--target-side", "source")
+    assert run("mine", left, right, *sides, *options) == 0
+    assert sorted(r[1:] for r in rows(output)) == [
+        ["1", "4", "word1 word2 word3", "WORD1 WORD2 WORD3"],
+        ["2", "1", "word4", "WORD4"],
+    ]
+    assert run("mine", left, right, "--top", 1, *options) == 0
+    assert [r[1:] for r in rows(output)] == [["2", "4", "word4", "word4"]]
+
+
+def test_sentences_of_one_line_are_apart(tmp_path, monkeypatch):
+    path = tmp_path / "memory.tmx"
+    units = "".join(
+        f'<tu><tuv xml:lang="en"><seg>{a}</seg></tuv>'
+        f'<tuv xml:lang="hi"><seg>{b}</seg></tuv></tu>'
+        for a, b in (("one", "ek"), ("two", "ek"), ("one", "do"))
+    )
+    path.write_text(f"<tmx><body>{units}</body></tmx>")
+    monkeypatch.setattr(reading, "BLOCK", 2)
+    texts = DistinctLines(path)
+    assert texts.lines.tolist() == [1, 1, 1, 1] and texts.total == 6
+    assert list(texts.blocks()) == [["one", "ek"], ["two", "do"]]
+    assert list(texts.blocks(3)) == [["do"]]
+    assert texts.texts(np.array([3, 1, 1])) == {1: "ek", 3: "do"}
+    target = DistinctLines(path, side="target")
+    assert list(target.blocks()) == [["ek", "do"]]
+    assert target.digest != texts.digest
+    plain = tmp_path / "plain.txt"
+    plain.write_text("\n ek\ndo\n")
+    assert DistinctLines(plain).digest == target.digest
+
+
 def test_many_to_many_and_directions(tmp_path):
     left, right = tmp_path / "left.txt", tmp_path / "right.txt"
     left.write_text("word1 word2\nword1 word2 word3\n")
@@ -130,7 +176,7 @@ def test_a_stopped_mine_goes_on_and_ends_as_one_undisturbed(tmp_path, monkeypatc
     left, right, _ = two_files(tmp_path)
     whole, output = tmp_path / "whole.tsv", tmp_path / "pairs.tsv"
     assert run("mine", left, right, "-o", whole) == 0
-    monkeypatch.setattr(distinct_lines, "_BLOCK", 8)
+    monkeypatch.setattr(reading, "BLOCK", 8)
     encoded: list[int] = []
 
     def stops(sentences: list[str]) -> np.ndarray:
@@ -222,7 +268,10 @@ def test_bad_input_of_mine(tmp_path, capsys):
     assert "no-file" in fails(capsys, "mine", left, tmp_path / "no-file", *output)
     refuses(capsys, ("mine", left, empty, *output), path=empty, received=True)
     line = fails(capsys, "mine", bad, right, *output)
-    check_message(line, "UTF-8", "0xff", 5, path=bad, line=2, received=True)
+    check_message(line, "UTF-8", path=bad, line=2, received=True)
+    assert run("mine", bad, right, "--on-error", "skip", *output) == 0
+    check_message(capsys.readouterr().err, "skipped", path=bad, line=2)
+    (tmp_path / "pairs.tsv").unlink()
     for flag, value in (("--k", 0), ("--top", 0), ("--recall", 2)):
         line = fails(capsys, "mine", left, right, flag, value, *output)
         check_message(line, argument=flag[2:], received=value)
@@ -260,6 +309,23 @@ def test_filter_keeps_lines_as_they_are(tmp_path, capsys):
     assert again.read_text() == output.read_text()
 
 
+def test_filter_reads_every_format_and_compression(tmp_path):
+    path, lines = pair_file(tmp_path)
+    output = tmp_path / "kept.tsv"
+    pairs = [line.split("\t") for line in lines]
+    objects = "".join(json.dumps({"en": a, "hi": b}) + "\n" for a, b in pairs)
+    po = "".join(f'msgid "{a}\\n"\nmsgstr "{b}"\n\n' for a, b in pairs)
+    texts = zip(*pairs, strict=True)
+    for side, name in zip(texts, ("x.en-hi.en", "x.en-hi.hi"), strict=True):
+        (tmp_path / name).write_text("".join(f"{text}\n" for text in side))
+    (tmp_path / "a.tsv.bz2").write_bytes(bz2.compress(path.read_bytes()))
+    (tmp_path / "pairs.jsonl.xz").write_bytes(lzma.compress(objects.encode()))
+    (tmp_path / "any.po").write_text(po)
+    for name in ("a.tsv.bz2", "pairs.jsonl.xz", "any.po", "x.en-hi.hi"):
+        assert run("filter", tmp_path / name, "--threshold", 0.9, "-o", output) == 0
+        assert output.read_text().splitlines() == lines[:20]
+
+
 def test_filter_learns_the_threshold_from_marked_pairs(tmp_path, capsys):
     path, lines = pair_file(tmp_path)
     marked, output = tmp_path / "marked.tsv", tmp_path / "kept.tsv"
@@ -295,6 +361,10 @@ def test_bad_input_of_filter(tmp_path, capsys):
     check_message(line, path=bad, line=3, received="'only one column'")
     arguments = ("filter", empty, "--threshold", 0, *output)
     refuses(capsys, arguments, path=empty, received=True)
+    skip = ("--threshold", 0, "--on-error", "skip", "-o", tmp_path / "skipped.tsv")
+    assert run("filter", bad, *skip) == 0
+    assert (tmp_path / "skipped.tsv").read_text() == f"{lines[0]}\n"
+    check_message(capsys.readouterr().err, "skipped", path=bad, line=3)
     bad.write_text(f"{lines[0]}\tgood\n{lines[1]}\tperhaps\n")
     line = fails(capsys, "filter", path, "--marked", bad, *output)
     check_message(line, path=bad, line=2, received="'perhaps'")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import math
 import re
 
@@ -15,6 +17,7 @@ from helpers.evaluation import no_encoding, png_size
 from labse_tf import cli
 from labse_tf.cli import evaluate
 from labse_tf.evaluation import StsResult, StsScores, read_sts, sts
+from labse_tf.text import DataError
 
 
 def letters(sentences):
@@ -223,29 +226,44 @@ def test_files_are_read_as_csv(folder):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "line", "word"),
     [
-        (b"", Fields(received=True)),
-        (b"a,b,1\n\xff,b,1\n", Fields("UTF-8", path="csv", line=2, received="0xff")),
-        (b"a,b,1\na,b\n", Fields(3, "'a,b'", path="csv", line=2, received=2)),
-        (b"a,b,1\na,b,c,2\n", Fields(3, path="csv", line=2, received=4)),
-        (b"a,b,1\n\na,b,2\n", Fields(3, path="csv", line=2, received=0)),
-        (b'"a\nb",c,1\nd,e,x\n', Fields(0, 5, path="csv", line=3, received="'x'")),
-        (b"a,b,1\na,b,nan\n", Fields(path="csv", line=2, received="'nan'")),
-        (b"a,b,1\na,b,5.5\n", Fields(path="csv", line=2, received="'5.5'")),
-        (b"a,b,1\na,b,-1\n", Fields(path="csv", line=2, received="'-1'")),
-        (b"a,b,1\na, ,2\n", Fields(path="csv", line=2)),
-        (b'a,b,1\n"a"x,b,2\n', Fields(path="csv", line=2)),
-        (b'a,b,1\n"a,b,2\n', Fields(path="csv", line=2)),
-        (b"sentence1,sentence2,score\n", Fields(path="csv", received=True)),
-        (b"a,b,1\nc,d,1\n", Fields(2, received="[1.0]")),
-        (b"\x1f\x8b\x08cut", Fields(path="csv", received=True)),
+        (b"", 1, "empty"),
+        (b"a,b,1\n\xff,b,1\n", 2, "UTF-8"),
+        (b"a,b,1\na,b\n", 2, "3 fields with commas between them. Received: 2"),
+        (b"a,b,1\na,b,c,2\n", 2, "Received: 4"),
+        (b"a,b,1\n\na,b,2\n", 2, "Received: 0"),
+        (b'"a\nb",c,1\nd,e,x\n', 3, "'x'"),
+        (b"a,b,1\na,b,nan\n", 2, "'nan'"),
+        (b"a,b,1\na,b,5.5\n", 2, "'5.5'"),
+        (b"a,b,1\na,b,-1\n", 2, "'-1'"),
+        (b"a,b,1\na, ,2\n", 2, "two sentences"),
+        (b'a,b,1\n"a"x,b,2\n', 2, "CSV"),
+        (b'a,b,1\n"a,b,2\n', 2, "CSV"),
+        (b"sentence1,sentence2,score\n", 1, "different scores"),
+        (b"a,b,1\nc,d,1\n", 1, "2 rows, scores [1.0]"),
+        (b"\x1f\x8b\x08cut", 1, "gzip"),
     ],
 )
-def test_bad_files_are_named_with_the_line(tmp_path, content, message):
-    (tmp_path / "stsb-de-test.csv").write_bytes(content)
-    with raises(ValueError, message, path=tmp_path):
+def test_bad_files_are_named_with_the_line(tmp_path, content, line, word):
+    path = tmp_path / "stsb-de-test.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
         sts(no_encoding, tmp_path)
+    assert (caught.value.path, caught.value.line) == (path, line)
+    assert word in str(caught.value)
+
+
+def test_a_file_of_every_compression(folder):
+    plain = folder / "stsb-de-test.csv.gz"
+    found = read_sts(folder)["de"]
+    content = gzip.decompress(plain.read_bytes())
+    plain.unlink()
+    for ending, compress in ((".bz2", bz2.compress), (".xz", lzma.compress)):
+        path = folder / f"stsb-de-test.csv{ending}"
+        path.write_bytes(compress(content))
+        assert read_sts(folder)["de"] == found
+        path.unlink()
 
 
 def test_bad_folders(folder, tmp_path):

@@ -18,12 +18,13 @@ import pytest
 import tensorflow as tf
 
 from helpers.errors import Fields, raises
+from labse_tf.languages import language_code
+from labse_tf.text import DataError
 from labse_tf.tokenizers import (
     WordPieceTokenizer,
     learn_vocabulary,
     learning,
     load_vocabulary,
-    read_lines,
     save_vocabulary,
     unk_rate,
 )
@@ -581,28 +582,6 @@ class TestDetokenize:
             WordPieceTokenizer(SMALL).detokenize(ids)
 
 
-class TestReadLines:
-    @pytest.mark.parametrize(
-        ("name", "language"),
-        [
-            ("hi.txt", "hi"),
-            ("news.hi.txt.gz", "hi"),
-            ("tatoeba.hin-eng.hin", "hin"),
-            ("wiki_zh-Hant.txt", "zh-Hant"),
-            ("sentences.txt", "sentences"),
-        ],
-    )
-    def test_language_and_lines(self, tmp_path: Path, name: str, language: str) -> None:
-        data = "one\r\n\n  \ntwo \u2028 three\n".encode() + b"f\xff\n"
-        path = tmp_path / name
-        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-        assert list(read_lines(path)) == [
-            (language, "one"),
-            (language, "two \u2028 three"),
-            (language, "f\ufffd"),
-        ]
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A large made-up language and a small one, in different letters."""
@@ -825,12 +804,45 @@ class TestLearnVocabulary:
                 **{"files": files, "size": 300, "progress": False, **options}
             )
 
+    def test_files_of_pairs_and_of_text_give_their_language(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "en-hi.tsv").write_text("one two\tएक दो\n" * 3, encoding="utf-8")
+        lines = "एक दो\n" * 3
+        packed = gzip.compress(lines.encode())
+        (tmp_path / "news.hi.txt.gz").write_bytes(packed)
+        (tmp_path / "hi.txt").write_text(lines, encoding="utf-8")
+        (tmp_path / "tatoeba.hin-eng.hin").write_text(lines, encoding="utf-8")
+        tokenizer = WordPieceTokenizer(SMALL)
+        for name, languages in (
+            ("en-hi.tsv", {"en", "hi"}),
+            ("news.hi.txt.gz", {"hi"}),
+            ("hi.txt", {"hi"}),
+            ("tatoeba.hin-eng.hin", {"hi"}),
+        ):
+            rates = unk_rate([tmp_path / name], tokenizer)
+            assert {language_code(code) for code in rates} == languages
+        vocabulary = learn_vocabulary(
+            [tmp_path / "en-hi.tsv"], 200, languages=["hi"], progress=False
+        )
+        assert {"एक", "दो"} <= set(vocabulary) and "one" not in vocabulary
+        (tmp_path / "any.txt").write_text(lines, encoding="utf-8")
+        with pytest.raises(DataError, match="language"):
+            learn_vocabulary([tmp_path / "any.txt"], 200, progress=False)
+        assert set(unk_rate([f"hi={tmp_path / 'any.txt'}"], tokenizer)) == {"hi"}
+
+    def test_the_two_files_of_moses_count_once(self, tmp_path: Path) -> None:
+        names = ("x.en-hi.en", "x.en-hi.hi")
+        files = [write(tmp_path / name, ["abc abc xyz"]) for name in names]
+        vocabulary = learn_vocabulary(files, 200, languages=["en"], progress=False)
+        assert "abc" in vocabulary and "xyz" not in vocabulary
+
     def test_empty_and_missing_files(self, tmp_path: Path) -> None:
         (tmp_path / "en.txt").write_text("\n \n")
         with raises(ValueError, argument="files"):
             learn_vocabulary([tmp_path / "en.txt"], 300, progress=False)
-        with pytest.raises(FileNotFoundError):
-            learn_vocabulary([tmp_path / "no.txt"], 300, progress=False)
+        with pytest.raises(DataError):
+            learn_vocabulary([tmp_path / "hi.txt"], 300, progress=False)
 
     def test_progress(
         self, files: list[Path], capsys: pytest.CaptureFixture[str]

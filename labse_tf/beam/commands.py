@@ -18,6 +18,7 @@ from labse_tf.beam import cleaning, embedding, preparing, words
 from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences
 from labse_tf.cli import run_command
 from labse_tf.cli.arguments import (
+    TEXT_HELP,
     add_case,
     add_encoder,
     add_output,
@@ -256,14 +257,14 @@ def _add_embed(commands: Any) -> None:
         commands,
         "embed",
         _embed,
-        "turn the lines of files into vectors",
+        "turn the sentences of files into vectors",
         f"{_PROGRAM} embed news/*.txt.gz --model hub_model/1 --output vectors",
     )
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="one sentence a line, UTF-8, plain or .gz",
+        help=TEXT_HELP,
     )
     add_encoder(parser)
     _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt of n lines")

@@ -156,8 +156,9 @@ def _write_vectors(
     with tempfile.TemporaryDirectory() as folder:
         array = np.frombuffer(b"".join(vectors), np.float32)
         np.save(Path(folder, "vectors.npy"), array.reshape(len(texts), -1))
-        # Bytes, because a text may have carriage returns inside.
-        text = "".join(f"{text}\n" for text in texts)
+        # Bytes, because a text may have carriage returns inside; that of a pair may
+        # have line feeds too.
+        text = "".join(text.replace("\n", " ") + "\n" for text in texts)
         Path(folder, "texts.txt").write_bytes(text.encode())
         publish(Path(folder, "vectors.npy"), join(output, f"vectors-{name}.npy"))
         publish(Path(folder, "texts.txt"), join(output, f"texts-{name}.txt"))

@@ -31,7 +31,7 @@ from labse_tf.data import (
 )
 from labse_tf.data.shards.layout import is_remote
 from labse_tf.languages import language_code
-from labse_tf.text.distinct_lines import decode_line, open_text
+from labse_tf.text import read_numbered
 
 POSITION_PREFIX = 10  # bytes that up to 65,536 neighbours share
 
@@ -292,21 +292,22 @@ class ReadSentences(beam.PTransform):
 
 
 class ReadLines(beam.PTransform):
-    """Reads texts line by line, as `labse-tf embed` does: blank lines are texts too.
+    """Reads single sentences as `labse-tf embed` does: blank lines of a text count.
 
-    Gives (position, line).
+    Gives (position, sentence).
 
     Args:
-        files: paths, near and far, UTF-8, plain or `.gz`.
+        files: Local and remote paths of text, one sentence per line, or of pair files.
 
     Raises:
-        ValueError: there are no such files, or (in the pipeline) a line is no UTF-8.
+        ValueError: If there are no such files.
+        DataError: (in the pipeline) As in `labse_tf.text.read_numbered`.
     """
 
     def __init__(self, files: Files) -> None:
         """Lists the files."""
         super().__init__()
-        self._read = _ReadFiles(find_files(files, _as_given), _lines)
+        self._read = _ReadFiles(find_files(files, _as_given), _texts)
 
     def expand(self, begin: Any) -> Any:
         """Applies it."""
@@ -317,11 +318,10 @@ def _as_given(files: Files) -> list[Path]:
     return [Path(path) for path in files]  # type: ignore[union-attr]
 
 
-def _lines(path: str, *, skipped: SkipReport) -> Iterator[str]:
-    """The lines of a file; none are skipped."""
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            yield decode_line(path, number, line)
+def _texts(path: str, *, skipped: SkipReport) -> Iterator[str]:
+    """The sentences of a file."""
+    found = read_numbered(path, blank_lines=True, skipped=skipped)
+    return (text for _, text in found)
 
 
 def as_pair(pair: Pair) -> SentencePair:

@@ -55,6 +55,24 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     add_languages(parser)
 
 
+TEXT_HELP = (
+    "text, one sentence per line, or the sentences of pairs in a file that is named as "
+    "those of train (.tsv, .po, .tmx, .jsonl, ...); UTF-8; plain, .gz, .bz2, .xz or "
+    ".zst; XX=FILE selects the pairs of one language"
+)
+
+
+def add_side(parser: argparse.ArgumentParser, flag: str = "--side") -> None:
+    """Which sentences of pairs a command reads."""
+    parser.add_argument(
+        flag,
+        default="both",
+        choices=("both", "source", "target"),
+        help="which sentences of pairs: English (source), its translations (target) or "
+        "both, in the order of the file (default: both)",
+    )
+
+
 def add_languages(parser: argparse.ArgumentParser) -> None:
     """Arguments that say the language of files, or choose some."""
     parser.add_argument(

@@ -322,7 +322,7 @@ def _add_sts(tests: Any) -> None:
         "labse-tf evaluate sts stsb --model my-model --languages de fr",
     )
     parser.add_argument(
-        "folder", metavar="DIR", help="with stsb-XX-{dev,test}.csv, plain or .gz"
+        "folder", metavar="DIR", help="with stsb-XX-{dev,test}.csv, plain or compressed"
     )
     add_encoder(parser)
     parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these")
@@ -408,7 +408,7 @@ def _add_bucc(tests: Any) -> None:
     parser.add_argument(
         "folder",
         metavar="DIR",
-        help="with XX-en.training.{XX,en,gold}, plain or .gz, or its folders XX-en",
+        help="with XX-en.training.{XX,en,gold}, plain or compressed, or folders XX-en",
     )
     add_encoder(parser)
     parser.add_argument(

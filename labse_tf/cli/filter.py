@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labse_tf.cli.arguments import (
     add_encoder,
     add_json,
+    add_on_error,
     add_output,
     add_plot,
     command,
 )
 from labse_tf.cli.models import open_encoder
-from labse_tf.cli.output import write_json
+from labse_tf.cli.output import ON_ONE_LINE, say_skipped, write_json
 from labse_tf.encoders import Encode
 from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from labse_tf.text import OnError, SkipReport
 
 _MARKS = {"good": True, "bad": False, "1": True, "0": False}
 
@@ -38,12 +41,14 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "file",
-        metavar="PAIRS.tsv",
-        help="the last two columns are the sentences, as en-XX.tsv and the output of "
-        "mine; UTF-8, plain or .gz",
+        metavar="PAIRS",
+        help="a table whose last two columns are the sentences, as en-XX.tsv and the "
+        "output of mine, or any other format that train reads, written as "
+        "source<TAB>target; UTF-8; plain, .gz, .bz2, .xz or .zst",
     )
+    add_on_error(parser)
     add_encoder(parser)
-    add_output(parser, "FILE.tsv", "the lines that are kept, as they are")
+    add_output(parser, "FILE.tsv", "the lines that are kept, unchanged")
     rule = parser.add_mutually_exclusive_group(required=True)
     rule.add_argument(
         "--threshold", type=float, metavar="COSINE", help="lowest cosine that is kept"
@@ -71,22 +76,24 @@ def add_command(commands: Any) -> None:
 
 
 class _Pair(NamedTuple):
-    """A line of a pair file."""
+    """A pair, and the line that is written where it is kept."""
 
-    number: int
     whole: str
     texts: tuple[str, str]
 
 
 def _filter(options: argparse.Namespace) -> None:
     from labse_tf import mining
+    from labse_tf.text import SkipReport
 
     if not 0 < options.good_share <= 1:
         raise ValueError(
             f"--good-share must be above 0, at most 1. Received: {options.good_share}"
         )
     marked = list(_marked(options.marked)) if options.marked else []
-    total = sum(len(block) for block in _pair_blocks(options.file))
+    skipped = SkipReport()
+    total = sum(1 for _ in _pairs(options, skipped))
+    say_skipped(skipped)
     if not total:
         raise ValueError(f"{options.file}: expected pairs. Received: no line with text")
     encode = open_encoder(options.model, options.dtype)
@@ -121,6 +128,7 @@ def _write_kept(
     import numpy as np
 
     from labse_tf.progress import progress_bar
+    from labse_tf.text import SkipReport, blocks_of
 
     histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
     kept = 0
@@ -129,7 +137,7 @@ def _write_kept(
         temporary.open("w", encoding="utf-8", newline="\n") as file,
         progress_bar("Scoring", total, "pairs") as advance,
     ):
-        for block in _pair_blocks(options.file):
+        for block in blocks_of(_pairs(options, SkipReport())):
             cosines = _cosines(encode, [line.texts for line in block])
             histogram += np.histogram(cosines.clip(-1, 1), _EDGES)[0]
             for line, cosine in zip(block, cosines.tolist(), strict=True):
@@ -157,39 +165,52 @@ def _cosines(encode: Encode, pairs: list[tuple[str, str]]) -> np.ndarray:
 
 def _marked(path: str) -> Iterator[tuple[_Pair, bool]]:
     """Pairs and what a person says of them."""
-    for block in _pair_blocks(path, marked=True):
-        for pair in block:
-            mark = pair.whole.rpartition("\t")[2].strip().lower()
-            if mark not in _MARKS:
-                raise ValueError(
-                    f"{path}:{pair.number}: expected a last column with "
-                    f"{' or '.join(sorted(_MARKS))}. Received: {mark!r}"
-                )
-            yield pair, _MARKS[mark]
+    from labse_tf.text import DataError
+
+    expected = f"a last column with {' or '.join(sorted(_MARKS))}"
+    for number, pair in _table(Path(path), slice(-3, -1)):
+        mark = pair.whole.rpartition("\t")[2].strip().lower()
+        if mark not in _MARKS:
+            raise DataError(path, number, expected, repr(mark))
+        yield pair, _MARKS[mark]
 
 
-def _pair_blocks(
-    path: str, *, marked: bool = False, size: int = 8192
-) -> Iterator[list[_Pair]]:
-    """The pairs of a file, some thousands at a time; blank lines are left out."""
-    from labse_tf.text.distinct_lines import decode_line, open_text
+def _pairs(options: argparse.Namespace, skipped: SkipReport) -> Iterator[_Pair]:
+    """The pairs of the file, which is a table or has another format."""
+    from labse_tf.text import FORMATS, format_of, read_pairs, split_language
 
-    block = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            whole = decode_line(path, number, line)
-            if not whole.strip():
-                continue
-            columns = whole.split("\t")
-            sentences = columns[-3:-1] if marked else columns[-2:]
-            if len(sentences) < 2 or not all(text.strip() for text in sentences):
-                raise ValueError(
-                    f"{path}:{number}: expected two sentences with a tab between"
-                    f"{', and a mark' if marked else ''}. Received: {whole[:80]!r}"
-                )
-            block.append(_Pair(number, whole, (sentences[0], sentences[1])))
-            if len(block) == size:
-                yield block
-                block = []
-    if block:
-        yield block
+    if format_of(options.file) in (None, FORMATS[".tsv"]):
+        path = split_language(options.file)[1]
+        table = _table(path, slice(-2, None), options.on_error, skipped)
+        yield from (pair for _, pair in table)
+        return
+    for pair in read_pairs(
+        options.file, language="und", on_error=options.on_error, skipped=skipped
+    ):
+        texts = pair.source.translate(ON_ONE_LINE), pair.target.translate(ON_ONE_LINE)
+        yield _Pair("\t".join(texts), texts)
+
+
+def _table(
+    path: Path,
+    columns: slice,
+    on_error: OnError = "raise",
+    skipped: SkipReport | None = None,
+) -> Iterator[tuple[int, _Pair]]:
+    """Line number and pair of each line that is not blank."""
+    from labse_tf.text import DataError, SkipReport, read_lines, shorten
+
+    report = SkipReport() if skipped is None else skipped
+    expected = "two sentences with a tab between them"
+    expected += "" if columns.stop is None else ", and a mark"
+    for number, whole in read_lines(path, on_error=on_error, skipped=report):
+        if not whole.strip():
+            continue
+        texts = whole.split("\t")[columns]
+        if len(texts) == 2 and all(text.strip() for text in texts):
+            yield number, _Pair(whole, (texts[0], texts[1]))
+            continue
+        error = DataError(path, number, expected, shorten(whole))
+        if on_error == "raise":
+            raise error
+        report.add(error)

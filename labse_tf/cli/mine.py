@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import (
+    TEXT_HELP,
     add_encoder,
     add_json,
     add_margin,
+    add_on_error,
     add_output,
+    add_side,
     command,
 )
 from labse_tf.cli.models import open_encoder
-from labse_tf.cli.output import logged_to_stderr, write_json
+from labse_tf.cli.output import (
+    ON_ONE_LINE,
+    logged_to_stderr,
+    say_skipped,
+    write_json,
+)
 from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
@@ -36,9 +44,12 @@ def add_command(commands: Any) -> None:
     for name in ("source", "target"):
         parser.add_argument(
             name,
-            metavar=f"{name.upper()}.txt",
-            help="one sentence a line, UTF-8, plain or .gz; each text counts once",
+            metavar=name.upper(),
+            help=f"{TEXT_HELP}; each text counts once",
         )
+    for name in ("source", "target"):
+        add_side(parser, f"--{name}-side")
+    add_on_error(parser)
     add_encoder(parser)
     add_output(
         parser,
@@ -90,6 +101,7 @@ def add_command(commands: Any) -> None:
 
 def _mine(options: argparse.Namespace) -> None:
     from labse_tf import mining
+    from labse_tf.text import SkipReport
 
     output = Path(options.output)
     # Before hours of embedding.
@@ -101,7 +113,17 @@ def _mine(options: argparse.Namespace) -> None:
         index=options.index,
         recall=options.recall,
     )
-    sides = [mining.DistinctLines(path) for path in (options.source, options.target)]
+    skipped = SkipReport()
+    sides = [
+        mining.DistinctLines(
+            path, side=side, on_error=options.on_error, skipped=skipped
+        )
+        for path, side in (
+            (options.source, options.source_side),
+            (options.target, options.target_side),
+        )
+    ]
+    say_skipped(skipped)
     work = Path(options.work or f"{output}.work")
     work.mkdir(parents=True, exist_ok=True)
     vectors = _embedded(options, sides, work)
@@ -119,7 +141,7 @@ def _mine(options: argparse.Namespace) -> None:
         ):
             lines = f"{sides[0].lines[source]}\t{sides[1].lines[target]}"
             pair = "\t".join(
-                text[row].replace("\t", " ")
+                text[row].translate(ON_ONE_LINE)
                 for text, row in zip(texts, (source, target), strict=True)
             )
             file.write(f"{score:.6f}\t{lines}\t{pair}\n")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from labse_tf.data import SkipReport
 
 
+# For `str.translate`: a text becomes one column of a table.
+ON_ONE_LINE = str.maketrans("\t\n", "  ")
+
+
 def say_skipped(report: SkipReport) -> None:
     """Tells on standard error what could not be read."""
     if report:

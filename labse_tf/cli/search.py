@@ -7,13 +7,21 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import add_encoder, add_json, command
-from labse_tf.cli.embed import _filled_lines
+from labse_tf.cli.arguments import (
+    TEXT_HELP,
+    add_encoder,
+    add_json,
+    add_on_error,
+    add_side,
+    command,
+)
 from labse_tf.cli.models import open_encoder
-from labse_tf.cli.output import write_json
+from labse_tf.cli.output import say_skipped, write_json
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from labse_tf.text import SkipReport
 
 
 def add_command(commands: Any) -> None:
@@ -22,7 +30,7 @@ def add_command(commands: Any) -> None:
         commands,
         "search",
         _search,
-        "print the lines of files that are nearest in meaning, in any language",
+        "print the sentences of files that are nearest in meaning, in any language",
         'labse-tf search "where is the station?" phrases.hi.txt phrases.ta.txt',
     )
     parser.add_argument("query", metavar="QUERY", help="a sentence in any language")
@@ -30,11 +38,13 @@ def add_command(commands: Any) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="one sentence a line, UTF-8, plain or .gz",
+        help=TEXT_HELP,
     )
+    add_side(parser)
+    add_on_error(parser)
     add_encoder(parser)
     parser.add_argument(
-        "--top", type=int, default=5, metavar="N", help="lines to print (default 5)"
+        "--top", type=int, default=5, metavar="N", help="sentences to print (default 5)"
     )
     add_json(parser)
 
@@ -42,31 +52,33 @@ def add_command(commands: Any) -> None:
 def _search(options: argparse.Namespace) -> None:
     from labse_tf.mining import nearest_neighbors
     from labse_tf.progress import progress_bar
+    from labse_tf.text import SkipReport, blocks_of
 
     if options.top < 1:
         raise ValueError(f"--top must be positive. Received: {options.top}")
     if not options.query.strip():
         raise ValueError(f"QUERY must be a sentence. Received: {options.query!r}")
-    for file in options.files:
-        with open(file, "rb"):
-            pass  # before the model is loaded
+    skipped = SkipReport()
+    for file in options.files:  # before the model is loaded
+        next(_sentences(options, [file], skipped), None)
     encode = open_encoder(options.model, options.dtype)
 
     def vectors(advance: Callable[[int], None]) -> Iterator[np.ndarray]:
-        for block in _filled_lines(options.files):
+        for block in blocks_of(_sentences(options, options.files, skipped)):
             yield encode([text for _, _, text in block])
             advance(len(block))
 
-    with progress_bar("Searching", None, "lines") as advance:
+    with progress_bar("Searching", None, "sentences") as advance:
         cosines, rows = nearest_neighbors(
             encode([options.query]), vectors(advance), options.top
         )
-    # Read again: to keep all lines would take memory that grows with the files.
+    say_skipped(skipped)
+    # Read again: to keep all sentences would take memory that grows with the files.
     wanted = set(rows[0].tolist())
-    every = (line for block in _filled_lines(options.files) for line in block)
+    every = _sentences(options, options.files, skipped)
     read = itertools.islice(every, max(wanted, default=-1) + 1)
     lines = {row: line for row, line in enumerate(read) if row in wanted}
-    found = [
+    found: list[dict[str, Any]] = [
         {"cosine": round(float(cosine), 4), "file": file, "line": number, "text": text}
         for cosine, row in zip(cosines[0], rows[0].tolist(), strict=True)
         for file, number, text in (lines[row],)
@@ -74,5 +86,21 @@ def _search(options: argparse.Namespace) -> None:
     if not found:
         raise ValueError(f"expected lines with text. Received: {options.files}, empty")
     for line in found:
-        print(f"{line['cosine']:.3f}  {line['file']}:{line['line']}  {line['text']}")
+        text = line["text"].replace("\n", " ")
+        print(f"{line['cosine']:.3f}  {line['file']}:{line['line']}  {text}")
     write_json(options.json, {"query": options.query, "lines": found})
+
+
+def _sentences(
+    options: argparse.Namespace, files: list[str], skipped: SkipReport
+) -> Iterator[tuple[str, int, str]]:
+    """Sentences with their file and line."""
+    from labse_tf.text import read_numbered, split_language
+
+    for path in files:
+        language, place = split_language(path)
+        file = path if language is None else str(place)
+        for line, text in read_numbered(
+            path, side=options.side, on_error=options.on_error, skipped=skipped
+        ):
+            yield file, line, text

@@ -1,7 +1,7 @@
 """The files of BUCC: two piles of sentences of a language and English, and the pairs.
 
-A pair of languages has three files a split, plain or gzipped, in a folder or in its
-sub-folder `XX-en`:
+A pair of languages has three files per split, plain or compressed, in a folder or in
+its sub-folder `XX-en`:
 
     XX-en.training.XX      id<TAB>sentence
     XX-en.training.en      id<TAB>sentence
@@ -26,15 +26,16 @@ from pathlib import Path
 
 import numpy as np
 
-from labse_tf.evaluation.reading import read_lines, shorten
 from labse_tf.languages import CODE_PATTERN, language_code
+from labse_tf.text import COMPRESSED, DataError, read_lines, shorten
 
 SPLITS = ("training", "sample", "test")
 
 _FOLDER = re.compile(rf"{CODE_PATTERN}-en")
 _FILE = re.compile(
     rf"(?P<code>{CODE_PATTERN})-en\.(?P<split>{'|'.join(SPLITS)})"
-    r"\.(?P<side>gold|en|(?P=code))(?:\.gz)?"
+    r"\.(?P<side>gold|en|(?P=code))"
+    rf"{COMPRESSED}"
 )
 
 # split -> "source", "target" or "gold" -> file
@@ -135,8 +136,8 @@ def find_bucc_files(folder: str | os.PathLike[str]) -> dict[str, PairFiles]:
     if not found:
         raise ValueError(
             "folder must have files named XX-en.training.XX, XX-en.training.en and "
-            "XX-en.training.gold (or .sample., .test.), plain or .gz, in it or in its "
-            f"folders XX-en. Received: {folder}"
+            "XX-en.training.gold (or .sample., .test.), plain or compressed, in it or "
+            f"in its folders XX-en. Received: {folder}"
         )
     return dict(sorted(found.items()))
 
@@ -159,10 +160,9 @@ def read_bucc(
         The sentences and the gold pairs.
 
     Raises:
-        OSError: a file cannot be read.
-        ValueError: a file is not there, is empty, no UTF-8 or a damaged archive, a
-            line is not of the form, an id is there twice, or a gold id is in no file;
-            the message has file and line.
+        ValueError: a file is missing.
+        DataError: a file cannot be read, a line does not have the form, an id occurs
+            twice, or a gold id is in neither file.
     """
     sides = files.get(split, {})
     ends = {"source": pair.removesuffix("-en"), "target": "en", "gold": "gold"}
@@ -171,7 +171,7 @@ def read_bucc(
         there = " ".join(path.name for path in sides.values())
         raise ValueError(
             f"{folder}: expected {pair}.{split}.{{{','.join(ends.values())}}}, plain "
-            f"or .gz; there is no {' and no '.join(missing)}. Received: "
+            f"or compressed; there is no {' and no '.join(missing)}. Received: "
             f"{there or f'no file of {pair} {split}'}"
         )
     sources, source_rows = _read_sentences(sides["source"])
@@ -189,19 +189,15 @@ def _read_sentences(path: Path) -> tuple[list[str], dict[str, int]]:
     """Different texts, and the row among them that belongs to each id."""
     rows: dict[str, int] = {}
     texts: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in read_lines(path):
         name, tab, text = line.partition("\t")
         if not tab or not name:
-            raise ValueError(
-                f"{path}:{number}: expected id<TAB>sentence. Received: {shorten(line)}"
-            )
+            raise DataError(path, number, "id<TAB>sentence", shorten(line))
         if name in rows:
             # Ids are in the order of the lines.
             first = list(rows).index(name) + 1
-            raise ValueError(
-                f"{path}:{number}: expected an id that no other line has. Received: "
-                f"{shorten(name)}, which line {first} has"
-            )
+            received = f"{shorten(name)}, which line {first} has"
+            raise DataError(path, number, "an id that no other line has", received)
         rows[name] = texts.setdefault(text.strip(), len(texts))
     return list(texts), rows
 
@@ -212,19 +208,14 @@ def _read_gold(
     """Different pairs of rows, `(g, 2)`, and the number of lines."""
     pairs: dict[tuple[int, ...], None] = {}
     count = 0
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in read_lines(path):
         names = line.rstrip().split("\t")
         if len(names) != 2:
-            raise ValueError(
-                f"{path}:{number}: expected two ids with a tab between them. "
-                f"Received: {shorten(line)}"
-            )
+            expected = "two ids with a tab between them"
+            raise DataError(path, number, expected, shorten(line))
         for name, (sentences, rows) in zip(names, sides, strict=True):
             if name not in rows:
-                raise ValueError(
-                    f"{path}:{number}: expected an id of {sentences}. "
-                    f"Received: {shorten(name)}"
-                )
+                raise DataError(path, number, f"an id of {sentences}", shorten(name))
         pairs[tuple(rows[n] for n, (_, rows) in zip(names, sides, strict=True))] = None
         count += 1
     return np.array(list(pairs), dtype=np.int64), count

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from labse_tf.evaluation.reading import shorten
 from labse_tf.mining import BothWays, check_finite, neighbors_both_ways
+from labse_tf.text import shorten
 
 Encoder = Callable[[list[str]], Any]
 

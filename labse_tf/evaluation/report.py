@@ -30,7 +30,6 @@ from labse_tf.evaluation.ranking import (
     searched,
     trained_codes,
 )
-from labse_tf.evaluation.reading import read_pairs
 from labse_tf.evaluation.result import Result
 from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
 from labse_tf.evaluation.tatoeba import TATOEBA_FILE, TatoebaResult, tatoeba_pairs
@@ -39,6 +38,7 @@ from labse_tf.files import atomic_directory
 from labse_tf.languages import canonical_keys, language_code
 from labse_tf.plots import new_figure
 from labse_tf.progress import Progress, progress_bar
+from labse_tf.text import COMPRESSED, read_pairs
 
 KINDS = {
     "tatoeba": "Tatoeba (tatoeba.XXX-eng.XXX)",
@@ -53,9 +53,9 @@ TRAINING_FOLDERS = ("corpus", "train", "training")
 
 _NAMES = {
     "tatoeba": TATOEBA_FILE,
-    "pairs": re.compile(r"en-(?P<code>.+)\.tsv(\.gz)?"),
-    "bucc": re.compile(r"(?P<pair>.+-en)\.(training|sample|test)\.gold(\.gz)?"),
-    "sts": re.compile(r"stsb-.+-(train|dev|test)\.csv(\.gz)?"),
+    "pairs": re.compile(rf"en-(?P<code>.+)\.tsv{COMPRESSED}"),
+    "bucc": re.compile(rf"(?P<pair>.+-en)\.(training|sample|test)\.gold{COMPRESSED}"),
+    "sts": re.compile(rf"stsb-.+-(train|dev|test)\.csv{COMPRESSED}"),
 }
 _NEIGHBORS = 4  # of xSIM's margin, as in LASER
 
@@ -238,10 +238,10 @@ def evaluate_all(
     """Measures all that a folder has data for and writes one report.
 
     Looked for in the folder and all below it: Tatoeba's files and pair files
-    (`en-XX.tsv[.gz]`), for nearest-translation accuracy and xSIM error rates; BUCC's
-    files, for mining; those of STS, the test set where there is one, else the
-    development set. Folders named `corpus`, `train` or `training` hold text to train
-    on: they are left out unless `only` asks for one.
+    (`en-XX.tsv`), for nearest-translation accuracy and xSIM error rates; BUCC's files,
+    for mining; those of STS, the test set where there is one, else the development
+    set; all plain or compressed. Folders named `corpus`, `train` or `training` hold
+    text to train on: they are left out unless `only` asks for one.
 
     Args:
         encode: from a list of strings to `(n, D)`.
@@ -417,7 +417,7 @@ def _ranking(part: Part, pairs: Mapping[str, tuple[list[str], list[str]]]) -> Me
 
 
 def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
-    """Reads `en-XX.tsv[.gz]`, by the canonical code of XX."""
+    """Reads `en-XX.tsv`, plain or compressed, by the canonical code of XX."""
     pairs: dict[str, tuple[list[str], list[str]]] = {}
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -437,7 +437,10 @@ def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
                 "too"
             )
         files[code] = path
-        pairs[code] = read_pairs(path)
+        found = [
+            (pair.source, pair.target) for pair in read_pairs(path, language="und")
+        ]
+        pairs[code] = [source for source, _ in found], [target for _, target in found]
     return canonical_keys(pairs)
 
 

@@ -22,16 +22,16 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
-from labse_tf.evaluation.reading import read_csv, shorten
 from labse_tf.evaluation.result import Score
 from labse_tf.languages import CODE_PATTERN, language_code, language_name
 from labse_tf.mining import unit_rows
 from labse_tf.plots import plot_bars
 from labse_tf.progress import Progress, progress_bar
+from labse_tf.text import COMPRESSED, DataError, read_csv, shorten
 
 SPLITS = ("train", "dev", "test")
 _HEADER = ["sentence1", "sentence2"]
-_FILE = re.compile(rf"stsb-({CODE_PATTERN})-(train|dev|test)\.csv(\.gz)?")
+_FILE = re.compile(rf"stsb-({CODE_PATTERN})-(train|dev|test)\.csv{COMPRESSED}")
 _MOST = 5.0  # Two sentences that mean the same.
 
 ScoredPairs = tuple[Sequence[str], Sequence[str], Sequence[float]]
@@ -228,7 +228,7 @@ def read_sts(
     languages: str | Iterable[str] | None = None,
     split: str = "test",
 ) -> dict[str, ScoredPairs]:
-    """Reads `stsb-XX-SPLIT.csv[.gz]`.
+    """Reads `stsb-XX-SPLIT.csv`, plain or compressed.
 
     Args:
         folder: where the files are.
@@ -239,8 +239,9 @@ def read_sts(
         Language -> sentences, sentences, scores.
 
     Raises:
-        OSError: the folder or a file cannot be read.
-        ValueError: there are no such files, a language has none, or a row is wrong.
+        OSError: the folder cannot be read.
+        ValueError: there are no such files, or a language has none.
+        DataError: a file cannot be read, or a row is wrong.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}. Received: {split!r}")
@@ -258,7 +259,7 @@ def read_sts(
             files[code] = path
     if not files:
         raise ValueError(
-            f"folder must have files named stsb-XX-{split}.csv or .csv.gz. "
+            f"folder must have files named stsb-XX-{split}.csv, plain or compressed. "
             f"Received: {folder}"
         )
     chosen = _chosen(files, languages, str(folder))
@@ -268,32 +269,25 @@ def read_sts(
 def _read_scored(path: Path) -> ScoredPairs:
     """Reads sentences and scores of a file."""
     first, second, people = [], [], []
-    rows = read_csv(path, 3)
-    if rows[0][1][:2] == _HEADER:
-        del rows[0]
-    for line, (one, other, score) in rows:
+    for line, (one, other, score) in read_csv(path, 3):
+        if line == 1 and [one, other] == _HEADER:
+            continue
         try:
             value = float(score)
         except ValueError:
             value = math.nan
         if not 0 <= value <= _MOST:
-            raise ValueError(
-                f"{path}:{line}: expected a score from 0 to 5 in the third field. "
-                f"Received: {shorten(score)}"
-            )
+            expected = "a score from 0 to 5 in the third field"
+            raise DataError(path, line, expected, shorten(score))
         if not one.strip() or not other.strip():
-            raise ValueError(
-                f"{path}:{line}: expected two sentences and a score. "
-                f"Received: {shorten(','.join((one, other, score)))}"
-            )
+            received = shorten(",".join((one, other, score)))
+            raise DataError(path, line, "two sentences and a score", received)
         first.append(one)
         second.append(other)
         people.append(value)
     if len(set(people)) < 2:
-        raise ValueError(
-            f"{path}: expected rows with different scores. Received: {len(people)} "
-            f"rows, scores {sorted(set(people))}"
-        )
+        received = f"{len(people)} rows, scores {sorted(set(people))}"
+        raise DataError(path, 1, "rows with different scores", received)
     return first, second, people
 
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from labse_tf.evaluation.nearest import Encoder
 from labse_tf.evaluation.ranking import RetrievalResult, retrieval
-from labse_tf.evaluation.reading import read_lines
 from labse_tf.languages import language_code
 from labse_tf.progress import Progress
+from labse_tf.text import COMPRESSED, DataError, read_lines
 
 # 14: the languages of XNLI without English. 36: those of XTREME's Tatoeba task.
 # 112: all files of LASER's release. The paper's group of 82 is left out on purpose:
@@ -61,7 +61,7 @@ TATOEBA_PUBLISHED: Mapping[str, Mapping[str, float]] = MappingProxyType(
     }
 )
 
-TATOEBA_FILE = re.compile(r"tatoeba\.([a-z]{2,3})-eng\.([a-z]{2,3})")
+TATOEBA_FILE = re.compile(rf"tatoeba\.([a-z]{{2,3}})-eng\.([a-z]{{2,3}}){COMPRESSED}")
 
 
 class GroupMean(NamedTuple):
@@ -254,7 +254,13 @@ def _tatoeba_files(folder: Path) -> dict[str, tuple[Path, Path]]:
         match = TATOEBA_FILE.fullmatch(name)
         if match and match[2] in (match[1], "eng"):
             side = "eng" if match[2] == "eng" else "other"
-            sides.setdefault(match[1], {})[side] = folder / name
+            found = sides.setdefault(match[1], {})
+            if side in found:
+                raise ValueError(
+                    f"{folder}: expected one file per language. "
+                    f"Received: {found[side].name} and {name}"
+                )
+            found[side] = folder / name
     if not sides:
         raise ValueError(
             "folder must have files named tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng. "
@@ -280,10 +286,10 @@ def _tatoeba_files(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 def _read_translations(source: Path, target: Path) -> tuple[list[str], list[str]]:
     """Reads two files whose lines are translations of each other."""
-    source_lines, target_lines = read_lines(source), read_lines(target)
-    if len(source_lines) != len(target_lines):
-        raise ValueError(
-            f"{source} and {target} must have the same number of lines. Received: "
-            f"{len(source_lines)} and {len(target_lines)}"
-        )
-    return source_lines, target_lines
+    sources, targets = [[line for _, line in read_lines(p)] for p in (source, target)]
+    if len(sources) != len(targets):
+        sides = sorted([(len(sources), source), (len(targets), target)])
+        (fewer, short), (more, full) = sides
+        expected = f"{more} lines, as in {full.name}"
+        raise DataError(short, fewer + 1, expected, f"{fewer} lines")
+    return sources, targets

@@ -35,7 +35,7 @@ from labse_tf.mining.neighbors import (
     unit_rows,
 )
 from labse_tf.mining.quality import quality_threshold
-from labse_tf.text.distinct_lines import DistinctLines
+from labse_tf.text import DistinctLines
 
 __all__ = [
     "INDEXES",

@@ -13,7 +13,7 @@ import numpy as np
 
 from labse_tf.files import write_text
 from labse_tf.progress import Progress, progress_bar
-from labse_tf.text.distinct_lines import DistinctLines
+from labse_tf.text import DistinctLines
 
 _SAVE_SECONDS = 30.0
 

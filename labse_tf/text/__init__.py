@@ -13,6 +13,7 @@ out and counted in a `SkipReport` (`problems`).
 from __future__ import annotations
 
 from labse_tf.text.csv_tables import read_csv
+from labse_tf.text.distinct_lines import DistinctLines
 from labse_tf.text.formats import (
     FORMATS,
     Format,
@@ -37,6 +38,7 @@ from labse_tf.text.problems import (
 )
 from labse_tf.text.reading import (
     Side,
+    blocks_of,
     read_lines,
     read_numbered,
     read_pairs,
@@ -48,12 +50,14 @@ __all__ = [
     "COMPRESSED",
     "FORMATS",
     "DataError",
+    "DistinctLines",
     "Format",
     "OnError",
     "PathLike",
     "SentencePair",
     "Side",
     "SkipReport",
+    "blocks_of",
     "clean_interface_text",
     "distinct_files",
     "file_language",

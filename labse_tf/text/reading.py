@@ -6,8 +6,9 @@ One policy holds for everything that cannot be read, such as invalid UTF-8: it i
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, TypeVar
 
 from labse_tf.languages import language_code
@@ -26,6 +27,9 @@ from labse_tf.text.problems import (
 from labse_tf.text.streams import text_lines
 
 Side = Literal["both", "source", "target"]
+
+BLOCK = 8192
+"""The default size of `blocks_of`, `ours`: some megabytes of text."""
 
 _Item = TypeVar("_Item")
 
@@ -185,6 +189,22 @@ def read_numbered(
     else:
         numbered = ((line, text) for line, _, text in _sentences(file, found, side))
     return _warned(numbered, file, skipped)
+
+
+def blocks_of(items: Iterable[_Item], size: int | None = None) -> Iterator[list[_Item]]:
+    """Groups items, such as lines, into lists.
+
+    Args:
+        items: What to group.
+        size: The length of all lists but the last, which may be shorter; None for
+            some thousands.
+
+    Yields:
+        Lists with at least one item.
+    """
+    iterator = iter(items)
+    while block := list(itertools.islice(iterator, size or BLOCK)):
+        yield block
 
 
 def _input_file(

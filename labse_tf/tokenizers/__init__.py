@@ -20,7 +20,6 @@ from labse_tf.tokenizers.learning import (
     WordCounter,
     learn_vocabulary,
     learn_vocabulary_from_counts,
-    read_lines,
     read_word_counts,
     unk_rate,
 )
@@ -48,7 +47,6 @@ __all__ = [
     "learn_vocabulary",
     "learn_vocabulary_from_counts",
     "load_vocabulary",
-    "read_lines",
     "read_word_counts",
     "save_vocabulary",
     "unk_rate",

@@ -10,11 +10,9 @@ References:
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import os
-import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import (
@@ -31,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labse_tf.progress import Progress, announce, progress_bar
+from labse_tf.text import DataError, distinct_files, read_lines, read_sentences, shorten
 from labse_tf.tokenizers.vocabulary import LAYOUT, MAX_BYTES_PER_TOKEN, UNK_TOKEN
 from labse_tf.tokenizers.wordpiece import (
     MAX_BYTES_PER_WORD,
@@ -58,36 +57,11 @@ _MOST_WORDS = 30_000_000
 _FIRST_LETTER = 0x10000
 
 
-def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """Reads plain text, one sentence a line; `.gz` is unpacked.
-
-    The language is the code that ends the file's name, before `.txt` and `.gz`:
-    `hi.txt`, `news.hi.txt.gz`, `tatoeba.hin-eng.hin`. A name that ends in no code of
-    two or three letters is taken as a language of its own.
-
-    Args:
-        path: the file; bytes that are no UTF-8 are replaced.
-
-    Yields:
-        `(language, sentence)`, blank lines left out.
-    """
-    path = os.fspath(path)
-    name = os.path.basename(path).removesuffix(".gz").removesuffix(".txt")
-    code = re.search(r"(?:^|[._-])([a-z]{2,3}(?:[-_][A-Z][a-z]{3})?)$", name)
-    language = code.group(1) if code else name
-    opener = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
-        for line in file:
-            sentence = line.strip()
-            if sentence:
-                yield language, sentence
-
-
 def learn_vocabulary(
     files: Sequence[str | os.PathLike[str]],
     size: int,
     *,
-    reader: Callable[[Any], Iterable[tuple[str, str]]] = read_lines,
+    reader: Callable[[Any], Iterable[tuple[str, str]]] = read_sentences,
     smoothing: float = 0.3,
     lowercase: bool = False,
     strip_accents: bool | None = None,
@@ -114,11 +88,13 @@ def learn_vocabulary(
     whatever the order of the files and the number of workers.
 
     Args:
-        files: what `reader` takes, paths as a rule.
+        files: What `reader` takes. The default takes files of pairs and of text in any
+            format and compression, whose name or content gives the language
+            (`en-hi.tsv`, `memory.tmx`, `news.hi.txt.gz`), or `hi=any.txt`.
         size: number of tokens, the 104 fixed ones included. A text too small for so
             many gives fewer.
-        reader: called with one of `files`, gives `(language, sentence)` pairs; runs
-            in a thread. The default reads plain text, one sentence a line.
+        reader: Called with one of `files`, gives `(language, sentence)` pairs; runs
+            in a thread. The default is `labse_tf.text.read_sentences`.
         smoothing: exponent of the languages' sizes, from 0 (all alike) to 1 (as they
             come). 0.3 as in section 3.1 of the paper.
         lowercase: as in `WordPieceTokenizer`.
@@ -138,11 +114,12 @@ def learn_vocabulary(
 
     Raises:
         ValueError: if an argument is out of range or there is no text.
+        DataError: If the default reader cannot read a file or tell its language.
         ImportError: if Hugging Face tokenizers is not installed.
 
     Example:
         ```python
-        vocabulary = learn_vocabulary(["en.txt", "hi.txt.gz"], 8000)
+        vocabulary = learn_vocabulary(["en-hi.tsv", "news.hi.txt.gz"], 8000)
         tokenizer = WordPieceTokenizer(vocabulary)
         tokenizer.save_vocabulary("vocab.txt")
         ```
@@ -150,7 +127,7 @@ def learn_vocabulary(
     References:
         - Section 3.1 of https://arxiv.org/abs/2007.01852 for the smoothing.
     """
-    files = _list_files(files)
+    files = _list_files(files, reader)
     _check_learning(size, smoothing, min_frequency, character_coverage)
     splitter = _WordSplitter(lowercase, strip_accents)
     counts = _count_words(files, reader, splitter, languages, num_workers, progress)
@@ -256,7 +233,7 @@ def unk_rate(
     files: Sequence[str | os.PathLike[str]],
     tokenizer: WordPieceTokenizer,
     *,
-    reader: Callable[[Any], Iterable[tuple[str, str]]] = read_lines,
+    reader: Callable[[Any], Iterable[tuple[str, str]]] = read_sentences,
     languages: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Measures the share of `[UNK]` among the tokens of each language.
@@ -273,7 +250,7 @@ def unk_rate(
     """
     tokens: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
-    for file in _list_files(files):
+    for file in _list_files(files, reader):
         for language, sentences in _batches(reader(file), languages):
             ids = tokenizer(sentences).flat_values.numpy()
             tokens[language] += len(ids)
@@ -285,11 +262,11 @@ def unk_rate(
     }
 
 
-def _list_files(files: Any) -> list[Any]:
+def _list_files(files: Any, reader: Callable[..., Any] | None = None) -> list[Any]:
     """Refuses the single path that would be read letter by letter."""
     if isinstance(files, (str, bytes, os.PathLike)):
         raise ValueError(f"`files` must be a list of paths. Received: {files!r}")
-    return list(files)
+    return distinct_files(files) if reader is read_sentences else list(files)
 
 
 def _batches(
@@ -339,28 +316,23 @@ def read_word_counts(
     """Reads counted words; what stands in several lines or files is added up.
 
     Args:
-        files: TSV of language, word, count, in UTF-8, plain or `.gz`.
+        files: TSV of language, word, count, in UTF-8, plain or compressed.
 
     Returns:
         Language -> word -> count, sorted by language.
 
     Raises:
-        ValueError: a line is something else, or no UTF-8.
-        OSError: a file cannot be read.
+        DataError: If a file cannot be read, or a line is something else.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for path in _list_files(files):
-        opener = gzip.open if os.fspath(path).endswith(".gz") else open
-        with opener(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    language, word, count = line.decode("utf-8").split("\t")
-                    counts[language][word] += int(count)
-                except ValueError:
-                    raise ValueError(
-                        f"{path}:{number}: expected language, word and count with tabs "
-                        f"between, in UTF-8. Received: {line[:80]!r}"
-                    ) from None
+        for number, line in read_lines(path):
+            try:
+                language, word, count = line.split("\t")
+                counts[language][word] += int(count)
+            except ValueError:
+                expected = "language, word and count with tabs between them"
+                raise DataError(path, number, expected, shorten(line)) from None
     return {language: counts[language] for language in sorted(counts)}
 
 

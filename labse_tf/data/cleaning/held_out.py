@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from labse_tf.data.cleaning.characters import count_characters, letter_keys
 from labse_tf.data.cleaning.report import DUPLICATES, RULES
-from labse_tf.evaluation.reading import read_text
+from labse_tf.text import FORMATS, read_csv, read_lines, read_numbered, stem_and_kind
 
 _BLOCK = 1 << 14
 _NO_TEXT = {".md", ".json", ".gold", ""}
@@ -22,13 +20,14 @@ _NO_TEXT = {".md", ".json", ".gold", ""}
 class HeldOut:
     """The sentences of a test set, as keys that ignore case, digits and punctuation.
 
-    Every column of every line is taken for a sentence: one text a line, TSV, CSV,
-    BUCC's `ID<TAB>text`. 8 bytes of each are kept.
+    Every column of every line is a sentence: one text per line, TSV, CSV, BUCC's
+    `ID<TAB>text`. Other formats of pairs have the sentences that `read_sentences`
+    gives. 8 bytes of each are kept.
 
     Args:
         name: what a report calls it.
-        path: a file, plain or gzipped, or a directory, of which all files are read but
-            `.md`, `.json`, `.gold` and those without a suffix.
+        path: a file, plain or compressed, or a directory, in which all files are read
+            but `.md`, `.json`, `.gold` and those without a suffix.
         min_letters: a text with fewer letters could be anybody's: 12 leave the key of
             "Thank you." alone.
 
@@ -37,8 +36,8 @@ class HeldOut:
         keys: sorted, each once.
 
     Raises:
-        ValueError: the name is a rule's, a file is no UTF-8, or there are no sentences.
-        OSError: it cannot be read.
+        ValueError: the name is a rule's, or there are no sentences.
+        DataError: a file cannot be read.
     """
 
     def __init__(self, name: str, path: str | Path, *, min_letters: int = 12) -> None:
@@ -97,14 +96,15 @@ def _texts(path: Path) -> Iterator[str]:
     """The sentences of a file or folder."""
     if path.is_dir():
         for inside in sorted(path.rglob("*")):
-            kind = Path(inside.name.removesuffix(".gz")).suffix
-            if inside.is_file() and kind not in _NO_TEXT:
+            if inside.is_file() and stem_and_kind(inside)[1] not in _NO_TEXT:
                 yield from _texts(inside)
         return
-    text = read_text(path)
-    if path.name.removesuffix(".gz").endswith(".csv"):
-        rows = csv.reader(io.StringIO(text, newline=""))
-        yield from itertools.chain.from_iterable(rows)
+    kind = stem_and_kind(path)[1]
+    if kind == ".csv":
+        for _, fields in read_csv(path):
+            yield from fields
+    elif kind in FORMATS and kind != ".tsv":
+        yield from (text for _, text in read_numbered(path))
     else:
-        for line in text.split("\n"):
+        for _, line in read_lines(path):
             yield from line.split("\t")
