@@ -22,6 +22,7 @@ from labse_tf.languages import (
     scripts_of,
     without_script,
 )
+from labse_tf.tokenizers import learn_vocabulary
 
 # === Codes ===
 
@@ -252,3 +253,15 @@ def test_results_of_evaluation_have_canonical_codes():
 def test_names_with_a_script_are_read_back():
     for code in ("zh-Hant", "sr-Latn", "mni-Beng", "hi"):
         assert language_code(language_name(code)) == code
+
+
+def test_a_vocabulary_of_chosen_languages(tmp_path):
+    files = sorted(pair_files(tmp_path, hi="sun", hin="moon", ta="rain").iterdir())
+    tokens = learn_vocabulary(
+        *(files, 200),
+        reader=data.read_sentences,
+        languages=["hin_Deva"],
+        min_frequency=1,
+        progress=False,
+    )
+    assert {"s", "m"} <= set(tokens) and "r" not in tokens

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labse_tf.languages import language_code
 from labse_tf.progress import Progress, announce, progress_bar
 from labse_tf.text import DataError, distinct_files, read_lines, read_sentences, shorten
 from labse_tf.tokenizers.vocabulary import LAYOUT, MAX_BYTES_PER_TOKEN, UNK_TOKEN
@@ -274,8 +275,9 @@ def _batches(
 ) -> Iterator[tuple[str, list[str]]]:
     """Groups sentences by language, at most `_BATCH_SIZE` at once."""
     waiting: dict[str, list[str]] = defaultdict(list)
+    wanted = None if languages is None else set(map(language_code, languages))
     for language, sentence in pairs:
-        if languages is not None and language not in languages:
+        if wanted is not None and language_code(language) not in wanted:
             continue
         batch = waiting[language]
         batch.append(sentence)
