@@ -13,10 +13,10 @@ step k sees exactly what an uninterrupted run sees from step k on.
 
 `labse_tf.text` turns one file of any format into pairs or sentences. Here `corpus`
 packs them in memory and `loading` fills a corpus from many files; `cleaning` leaves out
-pairs that are not good for training; `neighbors` groups pairs that are alike,
-`sampling` plans the rows of each batch; `batches` makes the dataset of a plan of pairs,
-`masked` that of masked rows of pairs and sentences; `shards` writes and reads token
-ids.
+pairs that are not good for training; `mixture` gives each language its share,
+`neighbors` groups pairs that are alike, `sampling` plans the rows of each batch;
+`batches` makes the dataset of a plan of pairs, `masked` that of masked rows of pairs
+and sentences; `shards` writes and reads token ids.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from labse_tf.data.cleaning import (
     clean_files,
     clean_pairs,
 )
-from labse_tf.data.corpus import MonolingualCorpus, ParallelCorpus
+from labse_tf.data.corpus import Corpus, MonolingualCorpus, ParallelCorpus
 from labse_tf.data.loading import (
     Files,
     find_pair_files,
@@ -39,15 +39,9 @@ from labse_tf.data.loading import (
     read_files,
 )
 from labse_tf.data.masked import MaskedPlan, masked_rows
+from labse_tf.data.mixture import Share, balance, mixture
 from labse_tf.data.neighbors import neighbor_groups, principal_axes
-from labse_tf.data.sampling import (
-    DEAL,
-    WINDOW,
-    SamplingPlan,
-    Share,
-    balance,
-    mixture,
-)
+from labse_tf.data.sampling import DEAL, WINDOW, SamplingPlan
 from labse_tf.data.shards.stream import PairStream, stream_pairs
 from labse_tf.data.shards.tokens import (
     TokenCorpus,
@@ -77,6 +71,7 @@ __all__ = [
     "WINDOW",
     "CleaningReport",
     "CleaningRules",
+    "Corpus",
     "DataError",
     "Files",
     "HeldOut",

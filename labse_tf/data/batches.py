@@ -5,7 +5,7 @@ Shapes: N pairs of a corpus, B pairs of a batch, T places of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +74,8 @@ def sentence_pairs(
         ValueError: If an argument is out of range, or a batch is larger than the
             corpus.
     """
+    import tensorflow as tf
+
     plan = given_plan(plan, batch_size)
     corpus = _corpus(files_or_corpus, languages, language, on_error)
     lengths = None
@@ -88,13 +90,10 @@ def sentence_pairs(
         signature, features = _of_tokens(preprocessor, static)
     else:
         signature, features = _of_text(preprocessor, static)
-    return generate(
-        lambda: map(corpus.take, batches),
-        signature,
-        features,
-        cardinality=batches.count,
-        prefetch=prefetch,
+    dataset = tf.data.Dataset.from_generator(
+        lambda: map(corpus.take, batches), output_signature=signature
     )
+    return finish(dataset, features, cardinality=batches.count, prefetch=prefetch)
 
 
 def _corpus(
@@ -165,32 +164,6 @@ def _of_tokens(
 
     side = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.int64)
     return (side, side), features
-
-
-def generate(
-    items: Callable[[], Iterator[Any]],
-    signature: Any,
-    features: Callable[..., dict[str, Any]],
-    *,
-    cardinality: int | None,
-    prefetch: int | None,
-) -> tf.data.Dataset:
-    """Makes a dataset of the features of what a generator gives.
-
-    Args:
-        items: Called for each iteration; returns batches that are not features yet.
-        signature: Of a batch, as in `tf.data.Dataset.from_generator`.
-        features: As in `finish`.
-        cardinality: As in `finish`.
-        prefetch: As in `finish`.
-
-    Returns:
-        The dataset of features.
-    """
-    import tensorflow as tf
-
-    dataset = tf.data.Dataset.from_generator(items, output_signature=signature)
-    return finish(dataset, features, cardinality=cardinality, prefetch=prefetch)
 
 
 def finish(

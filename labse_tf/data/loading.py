@@ -241,9 +241,7 @@ def load_pairs(
         skipped=report,
     )
     corpus = ParallelCorpus(pairs, skipped=report)
-    if skipped is None and report:
-        warnings.warn(str(report), stacklevel=2)
-    _check_loaded(corpus, wanted, paths, "pairs")
+    _check_loaded(corpus, wanted, paths, "pairs", warn=skipped is None)
     return corpus
 
 
@@ -309,16 +307,21 @@ def load_sentences(
                     distinct.add(code, text.encode())
             advance(1)
     corpus = MonolingualCorpus(distinct, skipped=report)
-    if skipped is None and report:
-        warnings.warn(str(report), stacklevel=2)
-    _check_loaded(corpus, wanted, paths, "sentences")
+    _check_loaded(corpus, wanted, paths, "sentences", warn=skipped is None)
     return corpus
 
 
 def _check_loaded(
-    corpus: Corpus, wanted: set[str] | None, paths: list[Path], what: str
+    corpus: Corpus,
+    wanted: set[str] | None,
+    paths: list[Path],
+    what: str,
+    *,
+    warn: bool,
 ) -> None:
-    """Refuses a corpus that is empty or lacks a language that was asked for."""
+    """Warns of what was skipped, and refuses a corpus without a wanted language."""
+    if warn and corpus.skipped:
+        warnings.warn(str(corpus.skipped), stacklevel=3)
     missing = sorted((wanted or set()) - corpus.counts.keys())
     if missing or not len(corpus):
         named = f"any {what}" if not missing else f"{what} in {', '.join(missing)}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.batches import generate
+from labse_tf.data.batches import finish
 from labse_tf.data.corpus import Corpus, MonolingualCorpus, ParallelCorpus
 from labse_tf.data.sampling import BatchPlan, Draws, EndlessOrder, in_turns
 from labse_tf.progress import Progress, progress_bar
@@ -48,12 +48,11 @@ class MaskedPlan(BatchPlan):
 
     Args:
         batch_size: R, rows of the global batch.
-        steps: Number of the batch to stop before, counted from 0 and not from
-            `start_step`; -1 for no end.
-        start_step: Number of the first batch.
-        seed: Not negative.
+        steps: As in `SamplingPlan`, but a number.
+        start_step: As in `SamplingPlan`.
+        seed: As in `SamplingPlan`.
         smoothing: See `mixture`; the share is one of the stream's sequences.
-        cap: See `mixture`; all sequences of the language still have their turn.
+        cap: As in `SamplingPlan`.
         tlm_share: Share of the rows that hold pairs, 0 to 1; ours: the paper does not
             give it.
 
@@ -151,7 +150,36 @@ def masked_rows(
         ValueError: If an argument is out of range, there is no text, or one of the two
             texts would get no row.
     """
+    import tensorflow as tf
+
     remaining = plan.remaining(plan.steps)
+    streams = _streams(plan, pairs, sentences, preprocessor, progress)
+
+    def items() -> Iterator[tuple[Any, ...]]:
+        planned = [stream.batches(plan.start_step) for stream in streams]
+        steps = itertools.islice(itertools.count(plan.start_step), remaining)
+        for step, *parts in zip(steps, *planned, strict=False):
+            yield (
+                step,
+                *(
+                    (*stream.corpus.take(sequences), rows)
+                    for stream, (sequences, rows) in zip(streams, parts, strict=True)
+                ),
+            )
+
+    signature, features = _features(streams, preprocessor, plan.seed)
+    dataset = tf.data.Dataset.from_generator(items, output_signature=signature)
+    return finish(dataset, features, cardinality=remaining, prefetch=prefetch)
+
+
+def _streams(
+    plan: MaskedPlan,
+    pairs: ParallelCorpus | None,
+    sentences: MonolingualCorpus | None,
+    preprocessor: MaskedLMPreprocessor,
+    progress: Progress,
+) -> list[_Stream]:
+    """The streams that have rows, that of pairs first."""
     pair_rows = plan.pair_rows(pairs, sentences)
     chosen: list[tuple[int, int, Corpus]] = []
     if pairs is not None and pair_rows:
@@ -168,7 +196,7 @@ def masked_rows(
             lengths = [
                 _token_counts(corpus, preprocessor, advance) for _, _, corpus in chosen
             ]
-    streams = [
+    return [
         _Stream(
             corpus,
             share,
@@ -182,25 +210,6 @@ def masked_rows(
             chosen, shares, lengths, strict=True
         )
     ]
-
-    def items() -> Iterator[tuple[Any, ...]]:
-        planned = [stream.batches(plan.start_step) for stream in streams]
-        steps = itertools.islice(itertools.count(plan.start_step), remaining)
-        for step, *parts in zip(steps, *planned, strict=False):
-            yield (
-                step,
-                *(
-                    (*stream.corpus.take(sequences), rows)
-                    for stream, (sequences, rows) in zip(streams, parts, strict=True)
-                ),
-            )
-
-    return generate(
-        items,
-        *_features(streams, preprocessor, plan.seed),
-        cardinality=remaining,
-        prefetch=prefetch,
-    )
 
 
 def _features(

@@ -5,5 +5,5 @@
     DIR -PairStream-> (on disk) -stream_pairs-> tf.data.Dataset
 
 `layout` has the files, `writing` makes them, `tokens` reads the arrays without
-TensorFlow, `stream` the TFRecords. `pipeline` stands between the last two.
+TensorFlow, `stream` the TFRecords.
 """
