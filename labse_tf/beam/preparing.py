@@ -7,6 +7,7 @@ well, but known for each pair alone.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,13 +26,13 @@ from labse_tf.data.shards.layout import (
     VOCABULARY,
     Description,
     PathLike,
-    describe_tokenizer,
     join,
 )
 from labse_tf.data.shards.writing import (
     SHARD_SIZE,
     batch_tokenizer,
-    check_options,
+    describe,
+    vocabulary_text,
     write_shard,
 )
 
@@ -75,17 +76,10 @@ class PreparePairs(beam.PTransform):
     ) -> None:
         """Checks the arguments and keeps what they say."""
         super().__init__()
-        check_options(formats, sequence_length, shard_size, seed)
         self._output = output
-        self._vocabulary = "".join(token + "\n" for token in tokenizer.vocabulary)
-        self._description = Description(
-            formats=tuple(name for name in FORMATS if name in formats),
-            sequence_length=sequence_length,
-            shard_size=shard_size,
-            seed=seed,
-            counts={},
-            tokenizer=describe_tokenizer(tokenizer),
-            text="",
+        self._vocabulary = vocabulary_text(tokenizer)
+        self._description = describe(
+            tokenizer, formats, sequence_length, shard_size, seed
         )
 
     def expand(self, pairs: Any) -> Any:
@@ -178,6 +172,7 @@ def _write_description(
 ) -> None:
     if not counts:
         raise ValueError("`pairs` must not be empty. Received: no pairs")
-    values = {**vars(description), "text": digest.hex()}
-    values["counts"] = {language: counts[language] for language in sorted(counts)}
-    publish_text(join(output, DATASET), Description(**values).to_json())
+    described = dataclasses.replace(
+        description, counts=dict(sorted(counts.items())), text=digest.hex()
+    )
+    publish_text(join(output, DATASET), described.to_json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import zlib
@@ -76,20 +77,14 @@ def prepare_pairs(
         ValueError: an argument is wrong, or the directory holds something else.
         OSError: it cannot be written.
     """
-    check_options(formats, sequence_length, shard_size, seed)
-    description = Description(
-        formats=tuple(name for name in FORMATS if name in formats),
-        sequence_length=sequence_length,
-        shard_size=shard_size,
-        seed=seed,
+    description = dataclasses.replace(
+        describe(tokenizer, formats, sequence_length, shard_size, seed),
         counts=dict(pairs.counts),
-        tokenizer=describe_tokenizer(tokenizer),
         text=pairs.digest(),
     )
     if _begin(description, output):
         return description
-    vocabulary = "".join(token + "\n" for token in tokenizer.vocabulary)
-    write_bytes(join(output, VOCABULARY), vocabulary.encode())
+    write_bytes(join(output, VOCABULARY), vocabulary_text(tokenizer).encode())
     there = {
         f"{name}/{file}"
         for name in description.formats
@@ -108,18 +103,11 @@ def prepare_pairs(
                 write_shard(path, kind, sides, description, language)
         return len(rows)
 
-    def shards() -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-        for language, count in description.counts.items():
-            seeds = seed, zlib.crc32(language.encode())
-            order = np.random.default_rng(seeds).permutation(count)
-            for name, span in description.shards(language):
-                yield language, name, order[span.start : span.stop]
-
     # TensorFlow tokenizes on one core a call, and lets others run meanwhile.
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         with progress_bar("Preparing", len(pairs), "pairs", show=progress) as advance:
-            for done in pool.map(lambda shard: make(*shard), shards()):
+            for done in pool.map(lambda shard: make(*shard), _shards(description)):
                 advance(done)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -128,19 +116,27 @@ def prepare_pairs(
     return description
 
 
-def check_options(
-    formats: Sequence[str], sequence_length: int, shard_size: int, seed: int
-) -> None:
-    """Refuses arguments of `prepare_pairs` that make no sense.
+def describe(
+    tokenizer: WordPieceTokenizer,
+    formats: Sequence[str],
+    sequence_length: int,
+    shard_size: int,
+    seed: int,
+) -> Description:
+    """Describes a directory of shards before its pairs are known.
 
     Args:
-        formats: as there.
-        sequence_length: as there.
-        shard_size: as there.
-        seed: as there.
+        tokenizer: As in `prepare_pairs`.
+        formats: As in `prepare_pairs`.
+        sequence_length: As in `prepare_pairs`.
+        shard_size: As in `prepare_pairs`.
+        seed: As in `prepare_pairs`.
+
+    Returns:
+        A `Description` without `counts` and `text`.
 
     Raises:
-        ValueError: one is wrong.
+        ValueError: If an argument is out of range.
     """
     if not formats or not set(formats) <= set(FORMATS):
         raise ValueError(
@@ -151,6 +147,29 @@ def check_options(
             "`sequence_length` must be 3 to 65,536, `shard_size` positive and `seed` "
             f"not negative. Received: {sequence_length}, {shard_size}, {seed}"
         )
+    return Description(
+        formats=tuple(name for name in FORMATS if name in formats),
+        sequence_length=sequence_length,
+        shard_size=shard_size,
+        seed=seed,
+        counts={},
+        tokenizer=describe_tokenizer(tokenizer),
+        text="",
+    )
+
+
+def vocabulary_text(tokenizer: WordPieceTokenizer) -> str:
+    """Returns the content of `vocab.txt`, one token per line."""
+    return "".join(token + "\n" for token in tokenizer.vocabulary)
+
+
+def _shards(description: Description) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
+    """Language, name and rows of each shard."""
+    for language, count in description.counts.items():
+        seeds = description.seed, zlib.crc32(language.encode())
+        order = np.random.default_rng(seeds).permutation(count)
+        for name, span in description.shards(language):
+            yield language, name, order[span.start : span.stop]
 
 
 def _begin(description: Description, output: PathLike) -> bool:
