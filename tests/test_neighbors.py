@@ -206,7 +206,8 @@ def test_a_resumed_dataset_goes_on(corpus, vectors) -> None:
     ],
 )
 def test_wrong_arguments(corpus, vectors, options, message) -> None:
-    whole = {"batches": "one_language", "vectors": vectors, "batch_size": 16, **options}
+    whole = {"batches": "one_language", "vectors": vectors, "batch_size": 16}
+    whole = {**whole, "group_size": 8, **options}
     with raises(ValueError, message):
         plan = data.SamplingPlan(**whole)
         data.sentence_pairs(corpus, lambda texts: {"text": texts}, plan)
