@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import tokenize
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -38,9 +37,6 @@ FLOORS = [
     {"__main__", "__init__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-
-# Found when the checks were written; the list shrinks to nothing.
-KNOWN: set[str] = {}
 
 # Private names that a class has from its base in Keras or KerasHub, whose versions
 # setup.py bounds for their sake.
@@ -155,11 +151,6 @@ def find_circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return sorted(map(list, groups))
 
 
-def unknown(wrong: Iterable[str]) -> list[str]:
-    """What is wrong and not in the list of what is still to be mended."""
-    return [line for line in wrong if re.sub(r":\d+ ", " ", line) not in KNOWN]
-
-
 def is_private(name: str) -> bool:
     return name.startswith("_") and name != "_" and not name.endswith("__")
 
@@ -233,7 +224,7 @@ def test_imports_point_down():
     wrong = []
     for module, path in MODULES.items():
         wrong += upward_imports(module, parse(path))
-    assert unknown(wrong) == []
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
@@ -288,7 +279,7 @@ def test_no_file_leads_back_to_itself():
         module: {other for _, other in own_imports(module, parse(path))} - {"__init__"}
         for module, path in MODULES.items()
     }
-    assert unknown(" <-> ".join(group) for group in find_circles(graph)) == []
+    assert find_circles(graph) == []
 
 
 def test_the_circle_check_sees_what_it_should():
@@ -302,7 +293,7 @@ def test_no_private_name_crosses_files():
     wrong = []
     for module, path in MODULES.items():
         wrong += private_names(module, parse(path))
-    assert unknown(wrong) == []
+    assert wrong == []
 
 
 @pytest.mark.parametrize(

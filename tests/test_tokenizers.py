@@ -827,7 +827,7 @@ class TestLearnVocabulary:
         )
         assert {"एक", "दो"} <= set(vocabulary) and "one" not in vocabulary
         (tmp_path / "any.txt").write_text(lines, encoding="utf-8")
-        with pytest.raises(DataError, match="language"):
+        with raises(DataError, "language"):
             learn_vocabulary([tmp_path / "any.txt"], 200, progress=False)
         assert set(unk_rate([f"hi={tmp_path / 'any.txt'}"], tokenizer)) == {"hi"}
 
