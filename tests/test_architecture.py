@@ -338,7 +338,13 @@ def test_the_tensorflow_check_sees_what_it_should():
     assert module_level_imports(ast.parse(guarded)) == {"tensorflow"}
 
 
-@pytest.mark.parametrize("module", ["labse_tf", "labse_tf.cli", "labse_tf.evaluation"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "labse_tf",
+        *(f"labse_tf.{name}" for name in ("cli", "evaluation", "languages", "text")),
+    ],
+)
 def test_light_modules_import_nothing_heavy(module, run_python):
     heavy = run_python(
         f"""
