@@ -122,14 +122,12 @@ _CANONICAL = {
 # "mon" is Mongolian, although a language is called Mon: codes are looked up first.
 _BY_NAME = {language.name.lower(): language.code for language in LANGUAGES.values()}
 
-CODE_PATTERN = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*(?:@[A-Za-z0-9]+)?"
+_TAG = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*"
+CODE_PATTERN = rf"{_TAG}(?:@[A-Za-z0-9]+)?"
 """A regular expression for what may be a code, for those that find it in names."""
 
 # With the encoding of POSIX locale names: de_DE.UTF-8@euro.
-_FORM = re.compile(
-    r"(?P<tag>[a-z]{2,3}(?:[-_][a-z0-9]{2,8})*)"
-    r"(?:\.[a-z0-9-]+)?(?:@(?P<modifier>[a-z0-9]+))?"
-)
+_FORM = re.compile(rf"(?P<tag>{_TAG})(?:\.[a-z0-9-]+)?(?:@(?P<modifier>[a-z0-9]+))?")
 # A script that is not the usual one can be implied by a region or, in gettext's locale
 # names (sr@latin, uz@Cyrl, tt@iqtelif), by a modifier.
 _SCRIPT_OF_REGION = {
