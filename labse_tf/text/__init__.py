@@ -5,9 +5,10 @@
             -reading-> lines, sentences, pairs
 
 One module per format: `tsv`, `catalogues` (gettext), `moses`, `tmx`, `xliff`, `jsonl`,
-`tfrecord`, `tfds`, `plain`, `csv_tables`. Each is a function from an `InputFile` to
-rows that reports what is wrong in the file and where: that is a `DataError`, or is left
-out and counted in a `SkipReport` (`problems`).
+`tfrecord`, `tfds`, `plain`. Each is a function from an `InputFile` to rows that reports
+what is wrong in the file and where: that is a `DataError`, or is left out and counted
+in a `SkipReport` (`problems`). `csv_tables` reads CSV, `distinct_lines` the sentences
+of a file that is too large for memory, each once.
 """
 
 from __future__ import annotations

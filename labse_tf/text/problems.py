@@ -23,7 +23,7 @@ class SentencePair(NamedTuple):
 
 
 class DataError(ValueError):
-    """A file that cannot be read as pairs, with its `path` and `line`.
+    """Something in a file that cannot be read, with its `path` and `line`.
 
     Line 1 stands for the file as a whole; in an MO file it is the message's number, in
     TFRecord files and data sets of TFDS the record's.
