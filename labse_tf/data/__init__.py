@@ -41,7 +41,7 @@ from labse_tf.data.loading import (
 from labse_tf.data.masked import MaskedPlan, masked_rows
 from labse_tf.data.mixture import Share, balance, mixture
 from labse_tf.data.neighbors import neighbor_groups, principal_axes
-from labse_tf.data.sampling import DEAL, WINDOW, SamplingPlan
+from labse_tf.data.sampling import SamplingPlan
 from labse_tf.data.shards.stream import PairStream, stream_pairs
 from labse_tf.data.shards.tokens import (
     TokenCorpus,
@@ -67,8 +67,6 @@ from labse_tf.text import (
 )
 
 __all__ = [
-    "DEAL",
-    "WINDOW",
     "CleaningReport",
     "CleaningRules",
     "Corpus",

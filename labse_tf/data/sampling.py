@@ -74,37 +74,20 @@ class BatchPlan:
         check_mixture(self.smoothing, self.cap)
 
     def shares(self, counts: Mapping[str, int]) -> list[float]:
-        """Computes the mixture.
-
-        Args:
-            counts: Language -> number of pairs or sentences.
-
-        Returns:
-            Probability of each language, sorted by language.
-        """
+        """Returns the probability of each language, sorted by language."""
         found = mixture(counts, smoothing=self.smoothing, cap=self.cap)
         return list(found.values())
 
     def one_pass(self, counts: Mapping[str, int]) -> int:
-        """Counts the batches of one pass's worth of pairs.
-
-        Args:
-            counts: Language -> number of pairs, of which at most `cap` count.
-
-        Returns:
-            At least 1.
-        """
+        """Returns the number of batches of one pass over at most `cap` pairs each."""
         pairs = sum(min(count, self.cap or count) for count in counts.values())
         return max(1, pairs // self.batch_size)
 
     def remaining(self, one_pass: int) -> int | None:
-        """Counts the batches from `start_step` on.
+        """Returns the number of batches from `start_step` on, `None` for no end.
 
         Args:
-            one_pass: Number of batches where `steps` is `None`.
-
-        Returns:
-            Number of batches; `None` for no end.
+            one_pass: Number of the batch to stop before where `steps` is `None`.
 
         Raises:
             ValueError: If the end lies before the start.
