@@ -416,7 +416,7 @@ def test_large_languages_are_written_in_parts(tmp_path, monkeypatch) -> None:
         assert list(data.read_pairs(tmp_path / f"en-{code}.tsv.gz")) == [
             p for p in given if p.language == code
         ]
-    with raises(ValueError, received="a\tb"):
+    with raises(ValueError, received=r"'a\tb\tc\n'"):
         pairs.write_pairs([SentencePair("a\tb", "c", "hi")], tmp_path)
 
 
