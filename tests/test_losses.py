@@ -216,6 +216,7 @@ def plain() -> tuple[tf.Tensor, ...]:
         (600, False, False),
         (600, True, True),
         (256, True, False),
+        (5000, True, False),
     ],
 )
 def test_blocks_equal_the_whole_at_4096(
