@@ -826,10 +826,10 @@ class TestLearnVocabulary:
             [tmp_path / "en-hi.tsv"], 200, languages=["hi"], progress=False
         )
         assert {"एक", "दो"} <= set(vocabulary) and "one" not in vocabulary
-        (tmp_path / "any.txt").write_text(lines, encoding="utf-8")
+        (tmp_path / "notes.txt").write_text(lines, encoding="utf-8")
         with raises(DataError, "language"):
-            learn_vocabulary([tmp_path / "any.txt"], 200, progress=False)
-        assert set(unk_rate([f"hi={tmp_path / 'any.txt'}"], tokenizer)) == {"hi"}
+            learn_vocabulary([tmp_path / "notes.txt"], 200, progress=False)
+        assert set(unk_rate([f"hi={tmp_path / 'notes.txt'}"], tokenizer)) == {"hi"}
 
     def test_the_two_files_of_moses_count_once(self, tmp_path: Path) -> None:
         names = ("x.en-hi.en", "x.en-hi.hi")
