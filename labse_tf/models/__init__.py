@@ -1,10 +1,7 @@
-"""The encoder, and the two models that train it.
+"""Models: the encoder and the two models that train it.
 
-`LaBSEBackbone` (BERT of `TransformerBlock`s) -> `LaBSE` (pooling, L2; text in,
-vectors out) -> `DualEncoder` (one encoder, two sides, a loss over the batch);
-`MaskedLM` pre-trains a backbone.
-
-Shapes: B = batch, T = length in tokens, D = hidden dimension, n = sentences.
+`LaBSEBackbone` (BERT) -> `LaBSE` (pooling and L2 normalization, text -> vectors)
+-> `DualEncoder` (trains on translation pairs). `MaskedLM` pre-trains a backbone.
 """
 
 from __future__ import annotations

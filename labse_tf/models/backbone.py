@@ -1,4 +1,4 @@
-"""The encoder: BERT, from token ids to one vector per token."""
+"""Backbone: BERT, from token ids to one vector per token."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ PACKED_FEATURES = ("position_ids", "sequence_ids")
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class LaBSEBackbone(keras_hub.models.Backbone):
-    """A BERT encoder: one set of weights for all languages and both sides.
+    """BERT encoder with one set of weights for all languages and both sides.
+
+    Shapes: B = batch, T = length in tokens, D = hidden dimension.
 
     Args:
         vocabulary_size: Rows of the token table.
-        num_layers: Transformer blocks; 0 leaves the embeddings alone.
-        num_heads: Attention heads a block; must divide `hidden_dim`.
+        num_layers: Transformer blocks; 0 for embeddings without attention.
+        num_heads: Attention heads per block; must divide `hidden_dim`.
         hidden_dim: D.
         intermediate_dim: Width of the feed-forward layer.
-        activation: Of the feed-forward layer; `"gelu"` is the exact one,
-            `"gelu_approximate"` the tanh approximation of the official code.
-        dropout: Rate after embeddings, attention and feed-forward.
+        activation: Activation of the feed-forward layer; see
+            `labse_tf.layers.get_activation`.
+        dropout: Rate after embeddings, attention and feed-forward layer.
         max_sequence_length: Rows of the position table.
         num_segments: Rows of the segment table.
-        layer_norm_epsilon: Of all layer normalisations.
-        initializer_range: Standard deviation of the truncated normal
-            initialiser.
-        dtype: Compute type; variables are float32 always.
+        layer_norm_epsilon: Epsilon of all layer normalizations.
+        initializer_range: Standard deviation of the truncated normal initializer.
+        dtype: Compute type; see `labse_tf.precision.compute_policy`.
         **kwargs: `name`, `trainable`.
 
     Call arguments:
-        inputs: Dict of int32 `(B, T)`: `token_ids`, `segment_ids`,
-            `padding_mask` and, for rows that hold several sentences,
-            `position_ids` and `sequence_ids` (both may be left out).
+        inputs: Dict of int32 `(B, T)`: `token_ids`, `segment_ids`, `padding_mask`
+            and, for rows with several sentences, the optional `position_ids` and
+            `sequence_ids`.
 
     Returns:
-        Dict: `sequence_output` `(B, T, D)`, `pooled_output` `(B, D)` (dense +
-        tanh on the first token).
+        Dict of the compute type: `sequence_output` `(B, T, D)` and `pooled_output`
+        `(B, D)` (dense + tanh on the first token).
 
     Raises:
         ValueError: If `num_heads` does not divide `hidden_dim`, a size is not a
@@ -74,7 +75,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         dtype: str | keras.DTypePolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        # Keras would accept and ignore them.
+        # Keras would accept unknown arguments and ignore them.
         if unknown := sorted(set(kwargs) - {"name", "trainable"}):
             raise ValueError(
                 "Unknown arguments: expected `name`, `trainable` or a documented "
@@ -157,7 +158,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             for name in FEATURES + PACKED_FEATURES
         }
         if not num_layers:
-            # Nothing attends, and Keras refuses inputs that no output depends on.
+            # Keras raises an error for inputs that no output depends on.
             del inputs["padding_mask"], inputs["sequence_ids"]
         features = dict(inputs)
         tokens = self.token_embedding(features.pop("token_ids"))
@@ -180,7 +181,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         self._config = config
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Runs the encoder; `position_ids` and `sequence_ids` may be left out."""
+        """Encode features; `position_ids` and `sequence_ids` are optional."""
         if isinstance(inputs, Mapping):
             inputs = {name: inputs.get(name) for name in self.input}
         return super().__call__(inputs, *args, **kwargs)
@@ -195,21 +196,21 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         sequence_ids: Any | None = None,
         training: bool | None = None,
     ) -> dict[str, Any]:
-        """Encodes token embeddings that the caller has looked up.
+        """Encode token embeddings that the caller has looked up.
 
-        The backbone is this function of `token_embedding(token_ids)`. An export calls
-        it with the embeddings of a quantized table instead.
+        The backbone applies this function to `token_embedding(token_ids)`. An export
+        applies it to the embeddings of a quantized table.
 
         Args:
-            token_embeddings: float `(B, T, D)`.
-            segment_ids: int `(B, T)`.
-            padding_mask: int `(B, T)`. Only a backbone without blocks needs none.
-            position_ids: int `(B, T)`, for packed rows.
-            sequence_ids: int `(B, T)`, for packed rows.
-            training: Whether dropout is applied.
+            token_embeddings: Float `(B, T, D)`.
+            segment_ids: Int `(B, T)`.
+            padding_mask: Int `(B, T)`; optional only if the backbone has no blocks.
+            position_ids: Int `(B, T)`, for packed rows.
+            sequence_ids: Int `(B, T)`, for packed rows.
+            training: Whether dropout is active.
 
         Returns:
-            The backbone's outputs and `encoder_outputs`, a list with the output
+            The outputs of the backbone and `encoder_outputs`, a list with the output
             `(B, T, D)` of each block.
         """
         positions = self.position_embedding(token_embeddings, positions=position_ids)
@@ -217,7 +218,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         x = self.embeddings_add((token_embeddings, positions, segments))
         x = self.embeddings_layer_norm(x)
         x = self.embeddings_dropout(x, training=training)
-        visible = None  # (B, T, T), or None where a row holds one sequence
+        visible = None  # (B, T, T), or None if each row is one sequence
         if self.transformer_layers:
             visible = self.attention_mask(padding_mask, sequence_ids)
         blocks = []
@@ -238,7 +239,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
     def compute_output_spec(
         self, inputs: Any, training: Any = None, mask: Any = None
     ) -> dict[str, keras.KerasTensor]:
-        """Shapes of the outputs, also where the packing inputs are left out."""
+        """Return the output shapes, with or without the packing inputs."""
         batch, length = inputs["token_ids"].shape
         dtype = self.compute_dtype
         return {
@@ -249,12 +250,12 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), **self._config}
 
 
 def _check_config(config: dict[str, Any]) -> None:
-    """Raises a `ValueError` that names the first argument out of its range."""
+    """Raise a `ValueError` for the first argument that is out of range."""
     for name in (
         "vocabulary_size",
         "num_heads",
@@ -280,10 +281,10 @@ def _check_config(config: dict[str, Any]) -> None:
 
 
 def _check_integer(name: str, value: Any, *, smallest: int) -> None:
-    """Accepts integers of Python and NumPy, but not `True`."""
+    """Raise an error unless the value is an integer of Python or NumPy, not a bool."""
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or int(value) < smallest:
-        least = "positive" if smallest else "0 or more"
+        least = "positive" if smallest else "non-negative"
         raise ValueError(
-            f"`{name}` must be {least}, an integer. Received: {name}={value!r}"
+            f"`{name}` must be a {least} integer. Received: {name}={value!r}"
         )

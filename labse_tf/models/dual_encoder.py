@@ -1,4 +1,4 @@
-"""The dual encoder: one sentence encoder, two sides, a loss over the batch."""
+"""Dual encoder: one sentence encoder, two sides, a loss over the batch."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from labse_tf.models.replicated_model import ReplicatedModel, resolve_jit_compil
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class DualEncoder(ReplicatedModel):
-    """Trains a sentence encoder on translation pairs: one encoder, two sides.
+    """Model that trains one sentence encoder on both sides of translation pairs.
 
-    `fit` takes `{"source": features, "target": features}`, as
-    `labse_tf.data.sentence_pairs` gives them; the loss ranks each pair against the
-    global batch. Sentences that occur twice in a batch are found by hashing their
-    token ids, so that the loss does not take copies for negatives.
+    `fit` takes dicts `{"source": features, "target": features}`, such as those from
+    `labse_tf.data.sentence_pairs`. The loss ranks each pair against the global batch.
+    Copies of a sentence in a batch are found by hashes of their token ids, so that
+    the loss does not use copies as negatives.
 
     Args:
         encoder: A `LaBSE` model, or any Keras model from features to unit vectors.
-        chunk_size: Gradient caching: pairs that are encoded at a time, each twice. The
-            loss and the gradients are those of the whole batch; memory holds the
-            activations of one chunk, so that a small device can have thousands of
-            negatives. `None` encodes the batch at once. TensorFlow only.
-        length_groups: Each side is encoded in that many groups of sentences of like
-            length, each cut to its own longest. Vectors and gradients are those of
-            one group; where a batch has long and short sentences, little time goes
-            into padding. With `chunk_size` any number above 1 puts sentences of like
-            length into a chunk. TensorFlow without XLA only, where shapes may vary.
+        chunk_size: Number of pairs encoded at a time (gradient caching). Each pair is
+            encoded twice, and memory holds the activations of one chunk only. Loss
+            and gradients equal those of the whole batch. `None` encodes the batch at
+            once. TensorFlow only.
+        length_groups: Number of groups of similar length in which each side is
+            encoded, each group cut to its longest sentence. This saves padding and
+            does not change vectors and gradients. With `chunk_size`, any number above
+            1 sorts the sentences by length before they are cut into chunks.
+            TensorFlow without XLA only, because shapes vary.
         **kwargs: `name`, `trainable`.
-
-    Raises:
-        ValueError: If `chunk_size` or `length_groups` is not positive, or on another
-            backend than TensorFlow.
 
     Call arguments:
         inputs: Dict with `source` and `target`, each a feature dict of int32
-            `(B, T)`; the two T may differ.
+            `(B, T)`; T may differ between the sides.
 
     Returns:
         Dict with `source` and `target`, float32 `(B, D)` each.
+
+    Raises:
+        ValueError: If `chunk_size` or `length_groups` is not positive, or is set on a
+            backend other than TensorFlow.
 
     References:
         - Feng et al., 2022, section 2.1 (https://arxiv.org/abs/2007.01852)
@@ -88,7 +88,7 @@ class DualEncoder(ReplicatedModel):
         self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
-        """See the class."""
+        """Encode both sides; see the class."""
         encode = self._encode(training)
         if self._is_chunked(inputs):
             return encode_chunks(encode, self._chunks(inputs), [])[0]
@@ -106,26 +106,27 @@ class DualEncoder(ReplicatedModel):
         return Chunks(inputs, self.chunk_size or 1, self.length_groups > 1)
 
     def _is_chunked(self, inputs: dict[str, Any]) -> bool:
-        """Whether there is, or may be, more than one chunk."""
+        """Return whether there are, or may be, several chunks."""
         if self.chunk_size is None:
             return False
         batch = inputs["source"]["padding_mask"].shape[0]
         return batch is None or batch > self.chunk_size
 
     def _has_xla(self) -> bool:
-        """Whether the step is compiled, as on a TPU it always is."""
+        """Return whether XLA compiles the step, which a TPU always does."""
         import tensorflow as tf
 
         return bool(self.jit_compile) or is_tpu(tf.distribute.get_strategy())
 
     def train_step(self, *arguments: Any) -> Any:
-        """One step of the optimiser; by gradient caching where there are chunks.
+        """Run one optimizer step, with gradient caching if there are several chunks.
 
         Args:
-            *arguments: What the backend's trainer gives: TensorFlow's the batch alone.
+            *arguments: Arguments from the trainer of the backend; only the batch on
+                TensorFlow.
 
         Returns:
-            What it expects: with TensorFlow the logs.
+            The result that this trainer expects; the logs on TensorFlow.
         """
         if self.chunk_size is None:
             return super().train_step(*arguments)
@@ -136,7 +137,7 @@ class DualEncoder(ReplicatedModel):
             return self._chunked_train_step(x, y, sample_weight)
 
     def _chunked_train_step(self, x: Any, y: Any, sample_weight: Any) -> Any:
-        """Gradient caching."""
+        """Run one optimizer step with gradient caching."""
         import tensorflow as tf
 
         encode, chunks = self._encode(True), self._chunks(x)
@@ -144,7 +145,7 @@ class DualEncoder(ReplicatedModel):
         y_pred, states = encode_chunks(encode, chunks, random)
         with tf.GradientTape() as tape:
             tape.watch(y_pred)
-            # Here replicas gather each other's vectors, once.
+            # The loss gathers the vectors of all replicas, once per step.
             loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         cached = tape.gradient(scaled, y_pred)
@@ -154,7 +155,7 @@ class DualEncoder(ReplicatedModel):
         )
         self.optimizer.apply_gradients(zip(grads, weights, strict=True))
         (tracker,) = (metric for metric in self.metrics if metric.name == "loss")
-        # As Keras: a replica's loss is its share of the global one.
+        # As in Keras, log the global loss: the loss of a replica is only its share.
         tracker.update_state(loss * replica_count(), sample_weight=chunks.batch)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -167,31 +168,31 @@ class DualEncoder(ReplicatedModel):
         jit_compile: bool | str = "auto",
         **kwargs: Any,
     ) -> None:
-        """Sets optimiser and loss.
+        """Set optimizer, loss and metrics.
 
         Args:
-            optimizer: A Keras optimiser or its name.
-            loss: Called as `loss(source, target, source_ids=, target_ids=)`, such
-                as `labse_tf.losses.AdditiveMarginSoftmax`.
-            metrics: Called the same way; the ranking accuracy over the global
-                batch where left out, in blocks where the loss has a `block_size`.
-            jit_compile: `"auto"` leaves XLA to the backend, and off on TensorFlow,
-                where it is slower on the CPU and fails with collectives outside
-                a TPU (which compiles always).
+            optimizer: A Keras optimizer or its name.
+            loss: Loss such as `labse_tf.losses.AdditiveMarginSoftmax`, called as
+                `loss(source, target, source_ids=, target_ids=)`.
+            metrics: Metrics whose `update_state` takes the same arguments (default:
+                the ranking accuracy over the global batch, with the `block_size` of
+                the loss).
+            jit_compile: Whether to compile with XLA; see
+                `labse_tf.models.replicated_model.resolve_jit_compile`.
             **kwargs: Other arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: If there is no loss.
+            ValueError: If `loss` is missing, or `length_groups` is above 1 with XLA.
         """
         if loss is None:
             raise ValueError(
-                "`loss` is needed, such as "
+                "`loss` must be a loss such as "
                 "labse_tf.losses.AdditiveMarginSoftmax(). Received: loss=None"
             )
         jit_compile = resolve_jit_compile(jit_compile)
         if jit_compile and self.length_groups > 1:
             raise ValueError(
-                "`length_groups` above 1 needs shapes that vary, which XLA has not. "
+                "`length_groups` must be 1 with XLA, which needs static shapes. "
                 f"Received: jit_compile={jit_compile}, "
                 f"length_groups={self.length_groups}"
             )
@@ -212,7 +213,7 @@ class DualEncoder(ReplicatedModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The loss of a batch, with duplicates marked."""
+        """Return the loss of a batch, with its duplicate sentences marked."""
         if self.pair_loss is None:
             raise ValueError("Call `compile` with a `loss` first. Received: loss=None")
         loss = self.pair_loss(
@@ -225,7 +226,7 @@ class DualEncoder(ReplicatedModel):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """Adds a batch to the metrics and returns all their values."""
+        """Add a batch to the metrics and return the values of all metrics."""
         for metric in self.pair_metrics:
             metric.update_state(
                 y_pred["source"], y_pred["target"], **pair_fingerprints(x)
@@ -233,7 +234,7 @@ class DualEncoder(ReplicatedModel):
         return self.get_metrics_result()
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -244,13 +245,13 @@ class DualEncoder(ReplicatedModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DualEncoder:
-        """Makes the model again from `get_config`."""
+        """Create the model from the result of `get_config`."""
         config = dict(config)
         config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
         return cls(**config)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """What `compile` was given, for `keras.saving`."""
+        """Return the arguments of `compile`, for `keras.saving`."""
         serialize = keras.saving.serialize_keras_object
         return {
             "optimizer": serialize(self.optimizer),
@@ -259,7 +260,7 @@ class DualEncoder(ReplicatedModel):
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as `get_compile_config` says."""
+        """Compile with the result of `get_compile_config`."""
         deserialize = keras.saving.deserialize_keras_object
         self.compile(
             optimizer=deserialize(config["optimizer"]),

@@ -1,13 +1,12 @@
-"""Gradient caching: batches whose activations do not fit into memory.
+"""Gradient caching: training on batches whose activations do not fit into memory.
 
-The loss needs the vectors
-of a batch, not its activations. So a batch is encoded chunk by chunk and the
-activations are dropped; loss and gradient with respect to the vectors are made for the
-whole batch; then each chunk is encoded again, with its activations and the same
-dropout, and its part of that gradient goes back into the weights. The price is a second
-forward pass, and memory holds the activations of one chunk.
+1. `encode_chunks` encodes the batch chunk by chunk and drops the activations.
+2. The caller computes the loss of the whole batch and its gradient with respect to the
+   vectors. Vectors of several replicas are gathered here.
+3. `chunk_gradients` encodes each chunk again, with the same dropout, and
+   backpropagates its part of that gradient to the weights.
 
-What replicas share is gathered inside the loss, between both loops.
+Memory holds the activations of one chunk. The cost is a second forward pass.
 
 Shapes: B = pairs of a replica, C = pairs of a chunk, D = hidden dimension.
 
@@ -30,13 +29,13 @@ SIDES = ("source", "target")
 
 
 class Chunks:
-    """The two sides of a batch, cut into chunks of pairs.
+    """The two sides of a batch, cut into chunks.
 
     Args:
         inputs: Dict with `source` and `target`, feature dicts of int32 `(B, T)`.
         size: C; the last chunk may be smaller.
-        by_length: Whether each side's sentences are sorted by length first, and each
-            chunk cut to its own longest. Shapes then vary from chunk to chunk.
+        by_length: Whether to sort the sentences of each side by length first, and to
+            cut each chunk to its longest sentence. T then varies between chunks.
     """
 
     def __init__(self, inputs: Mapping[str, Any], size: int, by_length: bool) -> None:
@@ -56,11 +55,11 @@ class Chunks:
 
     @property
     def count(self) -> Any:
-        """How many there are, at least 1."""
+        """Number of chunks, an integer or an int32 scalar."""
         return -(-self.batch // self._size)
 
     def features(self, side: str, number: Any) -> dict[str, Any]:
-        """The sentences of a chunk, `(C, T)`."""
+        """Return the features of a chunk, `(C, T)`, given its index."""
         import tensorflow as tf
 
         features = self._inputs[side]
@@ -71,7 +70,7 @@ class Chunks:
         return {k: tf.gather(x[:, :longest], rows) for k, x in features.items()}
 
     def rows(self, side: str, matrix: Any, number: Any) -> Any:
-        """The rows of a matrix `(B, D)` that belong to a chunk, `(C, D)`."""
+        """Return the rows of a matrix `(B, D)` that belong to a chunk, `(C, D)`."""
         import tensorflow as tf
 
         if not self._by_length:
@@ -79,21 +78,21 @@ class Chunks:
         return tf.gather(matrix, self._cut(self._orders[side], number))
 
     def joined(self, side: str, vectors: Any) -> Any:
-        """Vectors of all chunks in the order of the batch, `(B, D)`."""
+        """Return the vectors of all chunks in the order of the batch, `(B, D)`."""
         import tensorflow as tf
 
         if self._by_length:
             vectors = tf.gather(vectors, tf.argsort(self._orders[side]))
-        # Reshaped and not ensured, which for XLA would leave the shape dynamic.
+        # With `tf.ensure_shape` instead, the shape would stay dynamic for XLA.
         return tf.reshape(vectors, (self.static_batch or -1, vectors.shape[1]))
 
     def _cut(self, values: Any, number: Any) -> Any:
-        """A chunk of rows; of a static size where the batch has a multiple of it."""
+        """Return a chunk of rows, of static size if that divides a static batch."""
         import tensorflow as tf
 
         start = number * self._size
         if self.static_batch is not None and self.static_batch % self._size == 0:
-            # Sizes as numbers, not as "the rest": XLA knows them then.
+            # XLA needs static sizes, so -1 ("the rest") is used only for unknown sizes.
             rest = [-1 if size is None else size for size in values.shape[1:]]
             return tf.slice(values, [start] + [0] * len(rest), [self._size, *rest])
         return values[start : start + self._size]
@@ -102,15 +101,16 @@ class Chunks:
 def encode_chunks(
     encode: Encode, chunks: Chunks, random_states: list[Any]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Encodes a batch, a chunk at a time.
+    """Encode a batch chunk by chunk.
 
     Args:
-        encode: From features `(C, T)` to vectors `(C, D)`.
+        encode: Function from features `(C, T)` to vectors `(C, D)`.
         chunks: The batch.
-        random_states: The variables that dropout draws from.
+        random_states: Seed variables of the random layers; see `random_states`.
 
     Returns:
-        Vectors `(B, D)` by side, and what each random state was before each chunk.
+        Dict of float32 `(B, D)` per side; and one `tf.TensorArray` per random state,
+        with its value before each chunk.
     """
     import tensorflow as tf
 
@@ -160,21 +160,21 @@ def chunk_gradients(
     *,
     sparse: bool = True,
 ) -> list[Any]:
-    """Takes the gradient of a batch's vectors back to the weights.
+    """Backpropagate the gradient of the vectors of a batch to the weights.
 
     Args:
-        encode: As in `encode_chunks`.
+        encode: See `encode_chunks`.
         chunks: The batch.
-        cached: Gradient with respect to the vectors, `(B, D)` by side.
-        variables: Of the gradients.
-        random_states: As in `encode_chunks`.
-        states: From `encode_chunks`.
-        sparse: Whether a gradient that is sparse in a chunk stays so. XLA cannot tell
-            how many rows that will be: there, it is made dense.
+        cached: Gradient with respect to the vectors, `(B, D)` per side.
+        variables: Variables to compute the gradients of.
+        random_states: See `encode_chunks`.
+        states: Random states before each chunk, from `encode_chunks`.
+        sparse: Whether sparse gradients stay sparse. XLA needs `False`, because the
+            number of rows of a sparse gradient is not static.
 
     Returns:
-        A gradient a variable: a tensor, `tf.IndexedSlices` of rows that are all
-        different, or `None` where the vectors do not depend on the variable.
+        One gradient per variable: a tensor, `tf.IndexedSlices` with distinct indices,
+        or `None` if the vectors do not depend on the variable.
     """
     import tensorflow as tf
 
@@ -192,7 +192,7 @@ def chunk_gradients(
             return [sum_repeated_rows(gradient) for gradient in grads]
         return [None if g is None else tf.convert_to_tensor(g) for g in grads]
 
-    # The first says which gradients there are, and of which kind.
+    # The first chunk shows which gradients exist and which of them are sparse.
     total = of_chunk(_number_after(0, cached))
     there = [place for place, gradient in enumerate(total) if gradient is not None]
 
@@ -217,23 +217,19 @@ def chunk_gradients(
 
 
 def random_states(model: keras.Model) -> list[Any]:
-    """The variables that a model's random layers draw their seeds from.
+    """Return the seed variables of the random layers of a Keras model.
 
-    Args:
-        model: Any Keras model.
-
-    Returns:
-        Keras variables, each once: all state that is no weight.
+    These are all distinct variables of the model that are not weights.
     """
     weights = {id(weight) for weight in model.weights}
     return [v for v in model.variables if id(v) not in weights]
 
 
 def _number_after(number: int, values: Any) -> Any:
-    """A chunk's number, there when some values are.
+    """Return the index of a chunk, available only after `values` are computed.
 
-    In a graph a chunk is begun when its number is known, and its activations would be
-    in memory beside those of the chunk before.
+    Otherwise a graph could start the chunk early and hold the activations of two
+    chunks in memory.
     """
     import tensorflow as tf
 
@@ -242,7 +238,7 @@ def _number_after(number: int, values: Any) -> Any:
 
 
 def _added(total: Any, more: Any) -> Any:
-    """The sum of two gradients of one kind; sparse ones stay so."""
+    """Return the sum of two gradients, both dense or both sparse."""
     import tensorflow as tf
 
     if not isinstance(total, tf.IndexedSlices):
@@ -257,7 +253,7 @@ def _added(total: Any, more: Any) -> Any:
 
 
 def _invariant(gradient: Any) -> Any:
-    """The shape that a sum has in every round: the rows of a sparse one grow."""
+    """Return the loop invariant of a sum; a sparse sum may gain rows."""
     import tensorflow as tf
 
     if not isinstance(gradient, tf.IndexedSlices):

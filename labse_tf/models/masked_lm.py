@@ -1,4 +1,4 @@
-"""The masked language model: a backbone, the head over its table, a loss."""
+"""Masked language model: a backbone with a head over its token table, and the loss."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from labse_tf.models.replicated_model import ReplicatedModel, resolve_jit_compil
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class MaskedLM(ReplicatedModel):
-    """A backbone that learns to restore masked tokens: MLM, and TLM over pairs.
+    """Model that predicts masked tokens in sentences (MLM) and pairs (TLM).
 
-    `fit` takes the feature dicts of `MaskedLMPreprocessor`; a batch may hold rows of
+    `fit` takes the feature dicts of `MaskedLMPreprocessor`; a batch may mix rows of
     sentences and rows of pairs. The loss is the mean over the masked tokens of the
-    global batch; loss and accuracy of both tasks are also logged apart. The softmax
-    over the vocabulary is tied to the token table and computed in chunks.
+    global batch. Loss and accuracy of MLM and TLM are also logged separately. The
+    softmax is tied to the token table and computed in chunks of the vocabulary.
+
+    Shapes: R = packed rows, T = length in tokens, P = predictions per row.
 
     Args:
-        backbone: A `LaBSEBackbone`; its pooler gets no gradient from this task.
-        head: A `MaskedLMHead`, from an earlier stage; made anew where left out.
-        chunk_size: Vocabulary entries at a time, of a new head.
+        backbone: A `LaBSEBackbone`. Its pooler gets no gradient from this task.
+        head: A `MaskedLMHead` from an earlier stage (default: a new head).
+        chunk_size: Number of vocabulary entries at a time, for a new head.
         **kwargs: `name`, `trainable`.
 
     Call arguments:
-        inputs: Dict of int32 `(R, T)` features, and `mask_positions`, `mask_ids`
-            int32 `(R, P)`, `mask_weights` float32 `(R, P)`.
+        inputs: Dict of int32 `(R, T)` features; `mask_positions` and `mask_ids`,
+            int32 `(R, P)`; and `mask_weights`, float32 `(R, P)`.
 
     Returns:
-        Dict of float32 `(R, P)`: `loss` and `correct`, 0 where there is no
-        prediction.
+        Dict of float32 `(R, P)`: `loss` and `correct`; 0 where `mask_weights` is 0.
 
     References:
         Devlin et al., 2019 (https://arxiv.org/abs/1810.04805); Conneau and Lample,
@@ -74,19 +75,19 @@ class MaskedLM(ReplicatedModel):
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
-        """All but the pooler's, which no masked token depends on."""
+        """Trainable weights except those of the pooler, which get no gradient."""
         idle = {id(weight) for weight in self.backbone.pooler.weights}
         return [w for w in super().trainable_weights if id(w) not in idle]
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The same; Keras asks for both names."""
+        """Same as `trainable_weights`; Keras uses both names."""
         return self.trainable_weights
 
     def call(
         self, inputs: dict[str, Any], training: bool | None = None
     ) -> dict[str, Any]:
-        """See the class."""
+        """Predict the masked tokens; see the class."""
         states = self.backbone(inputs, training=training)["sequence_output"]
         return self.head(
             states,
@@ -103,11 +104,12 @@ class MaskedLM(ReplicatedModel):
         jit_compile: bool | str = "auto",
         **kwargs: Any,
     ) -> None:
-        """Sets the optimiser; the loss is the model's own.
+        """Set the optimizer; the loss is built in.
 
         Args:
-            optimizer: A Keras optimiser or its name.
-            jit_compile: `"auto"` is off on TensorFlow (a TPU compiles always).
+            optimizer: A Keras optimizer or its name.
+            jit_compile: Whether to compile with XLA; see
+                `labse_tf.models.replicated_model.resolve_jit_compile`.
             **kwargs: Other arguments of `keras.Model.compile`.
         """
         super().compile(
@@ -125,7 +127,7 @@ class MaskedLM(ReplicatedModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Mean over the global batch's masked tokens; this replica's share of it."""
+        """Return this replica's share of the mean over the global batch's masks."""
         count = sum_over_replicas(ops.sum(ops.cast(x["mask_weights"], "float32")))
         loss = ops.sum(y_pred["loss"]) / ops.maximum(count, 1.0)
         if training:
@@ -135,7 +137,7 @@ class MaskedLM(ReplicatedModel):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """Adds a batch to the metrics and returns all their values."""
+        """Add a batch to the metrics and return the values of all metrics."""
         # Only pairs have a second segment.
         pairs = ops.cast(ops.any(x["segment_ids"] > 0, axis=1), "float32")[:, None]
         weights = ops.cast(x["mask_weights"], "float32")  # (R, P)
@@ -147,20 +149,19 @@ class MaskedLM(ReplicatedModel):
         return self.get_metrics_result()
 
     def start_from_frequencies(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Sets the head's bias to the logarithm of how often each token occurs.
+        """Set the bias of the head to the log frequencies of the masked tokens.
 
-        For a new model, before its first step. A softmax that knows nothing gives all
-        tokens the same share, and to correct this is the first thing it learns: the
-        rows of all rare tokens move the same way, which Adam, blind to how small their
-        gradients are, makes into as long a way as any. So sentences begin to look
-        alike. Here the bias has the answer beforehand (ours, not the paper's).
+        For a new model, before its first step (ours, not in the paper). Without this,
+        training first learns that most tokens are rare: it moves the rows of all rare
+        tokens in the same direction. Their gradients are small, but Adam rescales them
+        to full steps, and the vectors of all sentences become similar.
 
         Args:
-            batches: Features as `fit` takes them; as many of the first ones are read
-                as make 32 predictions an entry of the vocabulary, and 256 at most.
+            batches: Features for `fit`. Reading stops after 256 batches, or after 32
+                predictions per vocabulary entry.
         """
         size = self.backbone.vocabulary_size
-        counts = np.ones(size)  # What does not occur is rare, not impossible.
+        counts = np.ones(size)  # Unseen tokens are rare, not impossible.
         for batch in itertools.islice(batches, 256):
             real = np.asarray(batch["mask_weights"]) > 0
             counts += np.bincount(np.asarray(batch["mask_ids"])[real], minlength=size)
@@ -169,7 +170,7 @@ class MaskedLM(ReplicatedModel):
         self.head.output_bias.assign(np.log(counts / counts.sum()))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -180,7 +181,7 @@ class MaskedLM(ReplicatedModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MaskedLM:
-        """Makes the model again from `get_config`."""
+        """Create the model from the result of `get_config`."""
         config = dict(config)
         for name in ("backbone", "head"):
             config[name] = keras.saving.deserialize_keras_object(config[name])

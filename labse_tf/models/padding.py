@@ -1,4 +1,4 @@
-"""Less padding: sentences of like length are computed together.
+"""Less padding: batches and groups of sentences with similar lengths.
 
 Shapes: n and B = sentences, T = length in tokens, D = hidden dimension.
 """
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-# From features `(n, T)` to vectors `(n, D)`.
+# Function from features `(n, T)` to vectors `(n, D)`.
 Encode = Callable[[dict[str, Any]], Any]
-# Measured with `benchmarks/encode.py`: tokens per batch, and the padding that an
-# additional batch is worth.
+# Measured with `benchmarks/encode.py`: tokens per batch, and the number of padding
+# tokens whose computation takes as long as an additional batch.
 BATCH_TOKENS = 4096
 _BATCH_PADDING = 64
 
@@ -21,24 +21,24 @@ _BATCH_PADDING = 64
 def batches_by_length(
     lengths: np.ndarray, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[np.ndarray]:
-    """Cuts sentences into batches of like length and about as many tokens.
+    """Cut sentences into batches of similar lengths.
 
     Args:
-        lengths: Tokens of each sentence, int `(n,)`.
-        batch_tokens: Most tokens a batch, padding included; a longer sentence is a
-            batch of its own.
+        lengths: Number of tokens of each sentence, int `(n,)`.
+        batch_tokens: Maximum number of tokens per batch, including padding. A longer
+            sentence becomes a separate batch.
 
     Yields:
-        Which sentences go together, int `(rows,)`, the longest first, in the batch and
-        of the batches.
+        Indices of the sentences of one batch, int `(rows,)`. Sentences are in
+        descending order of length, within and across batches.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        # Longest first, so the first row is as long as the batch is padded to.
+        # The first row is the longest: the batch is padded to its length.
         count = max(1, batch_tokens // max(1, int(lengths[order[start]])))
         batch = order[start : start + count]
-        # Where sentences soon become shorter, a new batch costs less than padding.
+        # If the next sentences are much shorter, a new batch costs less than padding.
         padding = np.cumsum(lengths[batch[0]] - lengths[batch])
         batch = batch[: np.searchsorted(padding, _BATCH_PADDING, side="right")]
         yield batch
@@ -46,15 +46,15 @@ def batches_by_length(
 
 
 def encode_by_length(encode: Encode, features: Mapping[str, Any], groups: int) -> Any:
-    """Encodes sentences in groups of like length, each cut to its own longest.
+    """Encode sentences in groups of similar length, each cut to its longest sentence.
 
     Args:
-        encode: From features `(n, T)` to vectors `(n, D)`.
+        encode: Function from features `(n, T)` to vectors `(n, D)`.
         features: A feature dict of `(B, T)`.
-        groups: How many.
+        groups: Number of groups.
 
     Returns:
-        Vectors `(B, D)`.
+        Vectors `(B, D)`, in the order of the features.
     """
     import tensorflow as tf
 
@@ -64,8 +64,8 @@ def encode_by_length(encode: Encode, features: Mapping[str, Any], groups: int) -
     vectors = []
     for group in range(groups):
         start, stop = count * group // groups, count * (group + 1) // groups
-        # A group without sentences, where groups are more than those, encodes one for
-        # nothing: not all kernels take an empty batch.
+        # With fewer sentences than groups, an empty group encodes one sentence whose
+        # vector is dropped, because not all kernels accept an empty batch.
         first = tf.minimum(start, count - 1)
         rows = order[first : tf.maximum(stop, first + 1)]
         longest = tf.reduce_max(tf.gather(lengths, rows))
@@ -77,13 +77,10 @@ def encode_by_length(encode: Encode, features: Mapping[str, Any], groups: int) -
 
 
 def token_lengths(features: Mapping[str, Any]) -> Any:
-    """Returns how many places each row needs, up to its last token.
+    """Return the length of each row up to its last token, int32 `(B,)`.
 
     Args:
-        features: A feature dict of `(B, T)`, whose mask may have zeros anywhere.
-
-    Returns:
-        int32 `(B,)`.
+        features: A feature dict of `(B, T)`; the mask may have zeros anywhere.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""What `fit` needs on several replicas and hosts, and a look at each step's loss."""
+"""Base class of the models: `fit` on several replicas and hosts, and a loss check."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from labse_tf.distribute import is_multi_worker, is_tpu, sum_over_replicas
 
 
 class ReplicatedModel(keras.Model):
-    """A `keras.Model` whose `fit` works on several hosts too.
+    """`keras.Model` whose `fit` also works on several hosts.
 
-    Keras 3 reduces the logs of a step in ways that MultiWorkerMirroredStrategy does
-    not know, and several steps an execution lose the static batch that gathering needs.
-    Here, where a strategy has several replicas, an execution is `strategy.run` as often
-    as `steps_per_execution` says, and the logs are the metrics of all replicas. On a
-    TPU that is a loop of the graph; elsewhere each step is called by itself, since in a
-    loop TensorFlow's collectives take the rows of a sparse gradient, which vary, to be
-    as many in every round.
-    Callbacks, `evaluate`, `validation_data` and `train_on_batch` stay as they are.
+    In Keras 3, `fit` reduces the logs of a step in ways that
+    MultiWorkerMirroredStrategy does not support. With several steps per execution it
+    also loses the static batch size that gathering needs. With several replicas, this
+    class therefore runs `strategy.run` once per step and logs the metrics of all
+    replicas. On a TPU the steps of an execution are a loop in the graph. Elsewhere each
+    step is a separate call: in a loop, TensorFlow's collectives expect a sparse
+    gradient to have the same number of rows in each iteration.
 
-    The model is built when it is made: all its weights are there.
+    Subclasses must create all weights in the constructor.
 
-    A loss that is not finite is noted in the graph with the number of its step, which
-    nobody waits for: see `first_nonfinite_step`.
+    The graph records the step of the first loss that is not finite, without a
+    synchronization per step; see `first_nonfinite_step`.
     """
 
     _watch: _Watch | None = None
@@ -36,7 +35,7 @@ class ReplicatedModel(keras.Model):
     test_function: Any
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.compile`."""
+        """Compile the model; see `keras.Model.compile`."""
         super().compile(*args, **kwargs)
         if keras.backend.backend() != "tensorflow":
             return
@@ -48,23 +47,23 @@ class ReplicatedModel(keras.Model):
         for name in ("_maybe_symbolic_build", "get_metrics_result"):
             if not hasattr(keras.Model, name):
                 raise RuntimeError(
-                    f"Several workers need `keras.Model.{name}`, which Keras 3.10 to "
-                    f"3.15 have. Received: Keras {keras.__version__}"
+                    f"Several workers need `keras.Model.{name}`: expected Keras 3.10 "
+                    f"to 3.15. Received: Keras {keras.__version__}"
                 )
-        # Batches are full, so that nothing needs to be filled up at the end, for which
-        # TensorFlow would forget their size.
+        # All batches are full. Support for partial batches would make TensorFlow lose
+        # the static batch size.
         strategy.extended.experimental_enable_get_next_as_optional = False
 
     def train_step(self, *arguments: Any) -> Any:
-        """As `keras.Model.train_step`, with the kernels of a CPU where it is one."""
+        """Run one step with the CPU kernels; see `keras.Model.train_step`."""
         with self.training_kernels():
             return super().train_step(*arguments)
 
     def training_kernels(self) -> AbstractContextManager[None]:
-        """The kernels for the steps of this model, see `labse_tf.cpu_kernels`.
+        """Return a context with the training kernels of `labse_tf.cpu_kernels`.
 
-        None where XLA compiles all of the step, or TensorFlow is to be deterministic,
-        which Keras takes to exclude XLA.
+        The context does nothing if XLA compiles the whole step, or if TensorFlow is set
+        to be deterministic, which for Keras excludes XLA.
         """
         if keras.backend.backend() != "tensorflow" or self.jit_compile:
             return nullcontext()
@@ -73,27 +72,26 @@ class ReplicatedModel(keras.Model):
         return nullcontext() if is_op_determinism_enabled() else cpu_kernels("training")
 
     def start_counting_at(self, step: int) -> None:
-        """Says how many steps are done, and forgets a loss that was not finite.
+        """Set the number of finished steps and clear the record of non-finite losses.
 
         Args:
-            step: The next one is one more.
+            step: Number of finished steps.
         """
         if self._watch is not None:
             self._watch.step.assign(step)
             self._watch.first.assign(0)
 
     def first_nonfinite_step(self) -> int:
-        """Tells at which step the loss first was not finite; waits for the steps.
+        """Return the first step whose loss was not finite, or 0; wait for all steps.
 
-        Returns:
-            The step, counted from `start_counting_at`; 0 if there was none.
+        Steps are counted from `start_counting_at`.
         """
         return (
             0 if self._watch is None else int(ops.convert_to_numpy(self._watch.first))
         )
 
     def note_loss(self, loss: Any) -> None:
-        """Counts a step and notes whether its loss is finite, in the graph.
+        """Count a step, and record it in the graph if its loss is not finite.
 
         Args:
             loss: Float scalar, this replica's share of the loss.
@@ -112,11 +110,11 @@ class ReplicatedModel(keras.Model):
         return self.distribute_strategy.num_replicas_in_sync > 1
 
     def _loops_in_graph(self) -> bool:
-        """Whether an execution is one call: where all shapes are static."""
+        """Return whether the steps of an execution are one loop in the graph."""
         return is_tpu(self.distribute_strategy)
 
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
-        """Only the optimiser has something to build."""
+        """Build the optimizer, the only unbuilt part if all layers are built."""
         if not (self._has_replicas() and all(layer.built for layer in self.layers)):
             super()._maybe_symbolic_build(*args, **kwargs)
         elif self.optimizer is not None and not self.optimizer.built:
@@ -124,7 +122,7 @@ class ReplicatedModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """As `keras.Model.make_train_function`."""
+        """Return the function for `fit`; see `keras.Model.make_train_function`."""
         if not self._has_replicas():
             return super().make_train_function(force)
         if self.train_function is None or force:
@@ -132,7 +130,7 @@ class ReplicatedModel(keras.Model):
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
-        """As `keras.Model.make_test_function`."""
+        """Return the function for `evaluate`; see `keras.Model.make_test_function`."""
         if not self._has_replicas():
             return super().make_test_function(force)
         if self.test_function is None or force:
@@ -140,7 +138,7 @@ class ReplicatedModel(keras.Model):
         return self.test_function
 
     def _on_replicas(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """A function of an iterator that does the steps of an execution."""
+        """Return a function that takes an iterator and runs one execution."""
         import tensorflow as tf
 
         strategy, count, calls = self.distribute_strategy, self.steps_per_execution, 1
@@ -182,14 +180,11 @@ class ReplicatedModel(keras.Model):
 
 
 def resolve_jit_compile(jit_compile: bool | str) -> bool | str:
-    """Decides what `"auto"` means.
+    """Resolve the argument `jit_compile` of `compile`.
 
-    Args:
-        jit_compile: As `compile` takes it.
-
-    Returns:
-        `False` for `"auto"` on TensorFlow, where XLA is slower on the CPU and fails
-        with collectives outside a TPU (which compiles always); else the argument.
+    `"auto"` becomes `False` on TensorFlow, where XLA is slower on the CPU and fails
+    with collectives outside a TPU. A TPU always compiles. Other values are returned
+    unchanged.
     """
     if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
         return False
@@ -197,7 +192,7 @@ def resolve_jit_compile(jit_compile: bool | str) -> bool | str:
 
 
 class _Watch:
-    """Variables that Keras does not see, so that they are no part of the model."""
+    """Step counters in a plain class, so that Keras does not track them as weights."""
 
     def __init__(self) -> None:
         self.step, self.first = (
