@@ -1,8 +1,8 @@
-"""Cleaning: which pairs of a corpus are left out, and what is said about them.
+"""Cleaning: rules that remove sentence pairs from a corpus, and a report of removals.
 
 `characters` counts characters and hashes letters, `report` names the rules and counts
-what they leave out, `held_out` reads test sets, `rules` judges pairs one by one,
-`pairs` puts them together; each imports only from the files named before it.
+the removed pairs, `held_out` reads test sets, `rules` judges single pairs, `pairs`
+combines all of them. Each module imports only from the modules named before it.
 """
 
 from __future__ import annotations

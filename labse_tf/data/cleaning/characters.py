@@ -1,6 +1,6 @@
-"""Characters: letters by script, marks, digits; how many of them texts have, and keys.
+"""Character classes: counts of letters, marks and digits in texts, and letter hashes.
 
-Everything is counted in arrays of code points, some thousand texts at a time.
+All texts of a block (some thousands) are processed as one array of code points.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from labse_tf.data.hashing import hash_bytes
 from labse_tf.languages import SCRIPTS as ALL_SCRIPTS
 from labse_tf.languages import scripts_of
 
-# Classes of characters; letters and vowel signs of script i are FIRST_SCRIPT + i.
+# Character classes. Letters and vowel signs of script i have class FIRST_SCRIPT + i.
 OTHER, SPACE, DIGIT, MARK, LETTER, FIRST_SCRIPT = range(6)
 SCRIPTS = tuple(s.code for s in ALL_SCRIPTS.values() if s.unicode_name)
 CLASSES = FIRST_SCRIPT + len(SCRIPTS)
-# Letters that say as much as about three of an alphabet.
+# Scripts in which one character carries about as much text as three letters.
 _DENSE = ("Hang", "Hani", "Hira", "Kana", "Yiii")
 
-
-# Nothing is assigned between these.
+# The ranges of code points that Unicode assigns.
 _ASSIGNED = (range(0x40000), range(0xE0000, 0xE0200))
 
 
 @functools.cache
 def character_scripts() -> NDArray[np.uint8]:
-    """The script of every letter, mark and digit, by its Unicode name.
+    """Return the script of every letter, mark and digit, by its Unicode name.
 
     Returns:
-        `(0x110000,)`: 1 + the index in `SCRIPTS`; 0 for what belongs to no script of
-        the table, such as spaces, punctuation, symbols and European digits.
+        uint8 array of shape `(0x110000,)`: 1 + the index in `SCRIPTS`. 0 means no
+        script of the table: spaces, punctuation, symbols, European digits.
     """
     scripts = np.zeros(sys.maxunicode + 1, np.uint8)
     indices = {ALL_SCRIPTS[code].unicode_name: i for i, code in enumerate(SCRIPTS, 1)}
@@ -54,12 +53,12 @@ def character_scripts() -> NDArray[np.uint8]:
 
 @functools.cache
 def character_classes() -> NDArray[np.uint8]:
-    """The class of every code point.
+    """Return the class of every code point.
 
     Returns:
-        `(0x110000,)`: `OTHER`, `SPACE`, `DIGIT`, `FIRST_SCRIPT` and the place in
-        `SCRIPTS` for letters and marks of a script (a vowel sign is one), or `LETTER`
-        and `MARK` for those of no script that is known here.
+        uint8 array of shape `(0x110000,)`: `OTHER`, `SPACE`, `DIGIT`, or
+        `FIRST_SCRIPT` + the index in `SCRIPTS` for letters and marks of a script (a
+        vowel sign is a mark), or `LETTER` and `MARK` for other scripts.
     """
     groups = {"Z": SPACE, "N": DIGIT, "M": MARK, "L": LETTER}
     classes = np.zeros(sys.maxunicode + 1, np.uint8)
@@ -74,13 +73,14 @@ def character_classes() -> NDArray[np.uint8]:
 
 @functools.cache
 def allowed_classes(language: str) -> NDArray[np.bool_]:
-    """Which classes are letters of a language's scripts.
+    """Return which classes are letters of a language's scripts.
 
     Args:
-        language: any code that `labse_tf.languages.language_code` accepts.
+        language: Any code that `labse_tf.languages.language_code` accepts.
 
     Returns:
-        `(CLASSES,)`; all letters where nobody knows the language.
+        bool array of shape `(CLASSES,)`. All letters if the language's scripts are
+        unknown.
     """
     scripts = scripts_of(language)
     allowed = np.zeros(CLASSES, bool)
@@ -90,15 +90,15 @@ def allowed_classes(language: str) -> NDArray[np.bool_]:
 
 
 class Counts(NamedTuple):
-    """What texts are made of, `(n,)` each.
+    """Character counts of n texts, one array of shape `(n,)` per field.
 
     Attributes:
-        characters: code points, of a dense script (Chinese, Japanese, Korean, Yi)
-            counted for three.
-        visible: code points that are no space.
-        words: letters and all marks.
-        letters: letters and the vowel signs of their scripts.
-        right: those of the scripts of the text's language.
+        characters: Code points. A character of a dense script (Chinese, Japanese,
+            Korean, Yi) counts as three.
+        visible: Code points other than spaces.
+        words: Letters and all marks.
+        letters: Letters and the vowel signs of their scripts.
+        right: Letters of the scripts of the text's language.
     """
 
     characters: NDArray[np.int64]
@@ -109,13 +109,13 @@ class Counts(NamedTuple):
 
 
 def code_points(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Texts as one array of code points.
+    """Return texts as one array of code points.
 
     Args:
         texts: n strings.
 
     Returns:
-        The code points end to end, and where the texts begin and end, `(n + 1,)`.
+        The concatenated code points, and the bounds of the texts, `(n + 1,)`.
     """
     joined = "".join(texts).encode("utf-32-le", "surrogatepass")
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -123,11 +123,11 @@ def code_points(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.in
 
 
 def count_characters(texts: Sequence[str], languages: Sequence[str]) -> Counts:
-    """Counts what texts are made of.
+    """Count the characters of each class in texts.
 
     Args:
         texts: n strings.
-        languages: the language of each.
+        languages: Language of each text.
 
     Returns:
         `Counts`.
@@ -139,7 +139,7 @@ def count_characters(texts: Sequence[str], languages: Sequence[str]) -> Counts:
     allowed = allowed.reshape(-1, CLASSES)
     own = np.repeat(places, np.diff(bounds))
     is_letter = classes >= LETTER
-    # A character's worth fits into a byte, a text's into 64 bits.
+    # The weight of a character fits into a byte, the sum over a text into 64 bits.
     weight = np.ones(CLASSES, np.uint8)
     weight[[FIRST_SCRIPT + SCRIPTS.index(name) for name in _DENSE]] = 3
 
@@ -158,16 +158,16 @@ def count_characters(texts: Sequence[str], languages: Sequence[str]) -> Counts:
 
 
 def letter_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """Hashes texts so that case, digits, punctuation and spaces make no difference.
+    """Hash the letters of texts, ignoring case, digits, punctuation and spaces.
 
-    Vowel signs and other marks count, as letters do. A text without letters is hashed
-    as it is.
+    Vowel signs and other marks count as letters. A text without letters is hashed
+    unchanged.
 
     Args:
         texts: n strings.
 
     Returns:
-        One 64-bit key per text, uint64 `(n,)`.
+        uint64 array of shape `(n,)`, one 64-bit key per text.
     """
     folded = [unicodedata.normalize("NFKC", text.casefold()) for text in texts]
     codes, bounds = code_points(folded)

@@ -1,4 +1,4 @@
-"""Held-out sets: the sentences that must not be among the training text."""
+"""Held-out sets: sentences of test sets that must not be in the training text."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _NO_TEXT = {".md", ".json", ".gold", ""}
 
 
 class HeldOut:
-    """The sentences of a test set, as keys that ignore case, digits and punctuation.
+    """Sentences of a test set, as keys that ignore case, digits and punctuation.
 
-    Every column of every line is a sentence: one text per line, TSV, CSV, BUCC's
-    `ID<TAB>text`. Other formats of pairs have the sentences that `read_sentences`
-    gives. 8 bytes of each are kept.
+    In text, TSV and CSV files every column of every line is a sentence (so BUCC's
+    `ID<TAB>text` works). Other pair formats are read as `read_numbered` reads them.
+    Memory holds 8 bytes per sentence.
 
     Args:
-        name: what a report calls it.
-        path: a file, plain or compressed, or a directory, in which all files are read
-            but `.md`, `.json`, `.gold` and those without a suffix.
-        min_letters: a text with fewer letters could be anybody's: 12 leave the key of
-            "Thank you." alone.
+        name: Name of the set in the report.
+        path: File, plain or compressed, or a directory. In a directory all files are
+            read except `.md`, `.json`, `.gold` and files without a suffix.
+        min_letters: Sentences with fewer letters are ignored; they can occur in any
+            corpus. The default of 12 ignores "Thank you.".
 
     Attributes:
-        name: see above.
-        keys: sorted, each once.
+        name: Name of the set in the report.
+        keys: Sorted unique keys, uint64.
 
     Raises:
-        ValueError: the name is a rule's, or there are no sentences.
-        DataError: a file cannot be read.
+        ValueError: If the name is the name of a rule, or there are no sentences.
+        DataError: If a file cannot be read.
     """
 
     def __init__(self, name: str, path: str | Path, *, min_letters: int = 12) -> None:
-        """Reads the set."""
+        """Read the set."""
         if not name or name in RULES or name in DUPLICATES:
             raise ValueError(
-                "`name` must be one of its own, not a rule's. "
+                "`name` must not be empty or the name of a rule. "
                 f"Received: {name!r} for {path}"
             )
         self.name = name
@@ -57,18 +57,18 @@ class HeldOut:
         if not len(self.keys):
             raise ValueError(
                 f"{path}: expected sentences of {min_letters} letters or more. "
-                "Received: none"
+                "Received: no such sentences"
             )
 
     @classmethod
     def parse(cls, text: str) -> HeldOut:
-        """Reads a set as the command line names it.
+        """Read a set given on the command line.
 
         Args:
             text: `"PATH"` or `"NAME=PATH"`.
 
         Returns:
-            The set; without a name it has that of the file or folder.
+            The set. Without a name it is named after the file or directory.
         """
         name, mark, path = text.partition("=")
         if not mark or "/" in name:
@@ -76,24 +76,24 @@ class HeldOut:
         return cls(name, path)
 
     def __len__(self) -> int:
-        """Different sentences."""
+        """Number of distinct sentences."""
         return len(self.keys)
 
     def holds(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Tells which texts are of the set.
+        """Return which texts are in the set.
 
         Args:
-            keys: of `letter_keys`, `(n,)`.
+            keys: Keys from `letter_keys`, `(n,)`.
 
         Returns:
-            `(n,)`.
+            bool array of shape `(n,)`.
         """
         places = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         return self.keys[places] == keys
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """The sentences of a file or folder."""
+    """Iterate over the sentences of a file or directory."""
     if path.is_dir():
         for inside in sorted(path.rglob("*")):
             if inside.is_file() and stem_and_kind(inside)[1] not in _NO_TEXT:

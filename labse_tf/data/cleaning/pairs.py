@@ -1,4 +1,4 @@
-"""Cleaning: pairs in, the pairs that are good for training out, one block at a time."""
+"""Cleaning of pairs: pairs -> pairs that the rules keep, and a report, in blocks."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from labse_tf.progress import Progress
 from labse_tf.text import OnError, SentencePair, SkipReport
 
 BLOCK = 1 << 13  # pairs judged together: some megabytes
-_BUFFER = 1 << 20  # bytes of a language that wait to be compressed
+_BUFFER = 1 << 20  # bytes of a language that are compressed together
 
 
 def new_report(held_out: Sequence[HeldOut] = ()) -> CleaningReport:
-    """Makes an empty report for `clean_pairs`.
+    """Create an empty report for `clean_pairs`.
 
     Args:
-        held_out: the sets that it will be given.
+        held_out: Sets that are passed to `clean_pairs`.
 
     Returns:
-        A `CleaningReport` of all rules in their order.
+        A `CleaningReport` with all rules, in their order.
 
     Raises:
-        ValueError: two sets have one name.
+        ValueError: If two sets have the same name.
     """
     names = [each.name for each in held_out]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"`held_out` must be sets of different names. Received: {names}"
+            f"`held_out` must be sets with different names. Received: {names}"
         )
     return CleaningReport([*RULES, *names, *DUPLICATES])
 
@@ -48,21 +48,21 @@ def clean_pairs(
     held_out: Sequence[HeldOut] = (),
     report: CleaningReport | None = None,
 ) -> Iterator[SentencePair]:
-    """Leaves out the pairs that would teach an encoder nothing, or something wrong.
+    """Remove pairs that would teach an encoder nothing, or something wrong.
 
-    White space is collapsed and text brought into NFC. Pairs stay in their order; of
-    duplicates inside a language the first one stays. Beside some thousand pairs,
-    memory holds two hashes of each pair that was kept (some 130 bytes).
+    White space is collapsed and text is normalized to NFC. The order of the pairs is
+    kept. Of duplicates in the same language the first pair is kept. Memory holds one
+    block of pairs and two hashes of each pair that was kept (some 130 bytes).
 
     Args:
-        pairs: of any languages, as `read_pairs` gives them.
-        rules: what to leave out; the usual ones where left out.
-        held_out: sets whose sentences must not be in the text, on either side, in any
-            language.
-        report: where to count, from `new_report`.
+        pairs: Pairs of any languages, such as `read_pairs` returns.
+        rules: Rules to apply; the defaults of `CleaningRules` if `None`.
+        held_out: Sets whose sentences must not be in the text, on either side and in
+            any language.
+        report: Report from `new_report` to which the counts are added.
 
     Returns:
-        An iterator of the pairs that stay.
+        An iterator over the pairs that are kept.
 
     Example:
         >>> from labse_tf.data import SentencePair, clean_pairs
@@ -76,7 +76,7 @@ def clean_pairs(
     """
     rules = CleaningRules() if rules is None else rules
     report = new_report(held_out) if report is None else report
-    # language -> the keys of its pairs so far
+    # Language -> keys of the pairs kept so far.
     seen: dict[str, tuple[set[int], set[int]]] = {}
     pairs = iter(pairs)
     while block := list(itertools.islice(pairs, BLOCK)):
@@ -115,29 +115,29 @@ def clean_files(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> CleaningReport:
-    """Cleans pair files into a directory of `en-XX.tsv.gz`, with a report beside them.
+    """Clean pair files into a directory of `en-XX.tsv.gz` files and a report.
 
-    Files are read sorted by path, in any format that `read_pairs` knows.
+    Files are read sorted by path, in any format that `read_pairs` accepts.
 
     Args:
-        files: as in `load_pairs`.
-        output: a new directory; it appears when all of it is there.
-        rules: as in `clean_pairs`.
-        held_out: as in `clean_pairs`.
-        language: as in `load_pairs`.
-        languages: keep only these.
-        on_error: as in `read_pairs`.
-        skipped: as in `read_pairs`.
-        overwrite: replace an output that is there.
-        progress: see `labse_tf.progress`; counts files.
+        files: See `load_pairs`.
+        output: New directory, created atomically.
+        rules: See `clean_pairs`.
+        held_out: See `clean_pairs`.
+        language: See `load_pairs`.
+        languages: Languages to keep; `None` for all.
+        on_error: See `read_pairs`.
+        skipped: See `read_pairs`.
+        overwrite: Whether to replace an existing output.
+        progress: See `labse_tf.progress`; counts files.
 
     Returns:
         The report, which is also in `cleaning.json` and `cleaning.md`.
 
     Raises:
-        DataError: as in `read_pairs`.
-        ValueError: nothing is left, or an argument is wrong.
-        OSError: the output cannot be written.
+        DataError: See `read_pairs`.
+        ValueError: If no pair is kept, or an argument is invalid.
+        OSError: If the output cannot be written.
     """
     report = new_report(held_out)
     pairs = read_files(
@@ -157,30 +157,16 @@ def clean_files(
 
 
 def check_kept(report: CleaningReport) -> None:
-    """Refuses a cleaning that leaves nothing.
-
-    Args:
-        report: what it counted.
-
-    Raises:
-        ValueError: no pair was kept.
-    """
+    """Raise `ValueError` if no pair was kept."""
     if not sum(report.kept.values()):
         raise ValueError(
             "`files` must hold pairs that the rules keep. Received: "
-            f"{sum(report.read.values())} pairs, of which went {report.by_rule()}"
+            f"{sum(report.read.values())} pairs, all removed: {report.by_rule()}"
         )
 
 
 def report_files(report: CleaningReport) -> dict[str, str]:
-    """A report as it stands beside the pairs.
-
-    Args:
-        report: the report.
-
-    Returns:
-        Names of files and their text.
-    """
+    """Return the names and contents of the report's files."""
     as_json = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
     return {
         "cleaning.json": as_json + "\n",
@@ -189,23 +175,23 @@ def report_files(report: CleaningReport) -> dict[str, str]:
 
 
 def write_pairs(pairs: Iterable[SentencePair], folder: str | os.PathLike[str]) -> None:
-    """Writes `en-XX.tsv.gz` of each language into a directory.
+    """Write the pairs of each language to `en-XX.tsv.gz` in a directory.
 
-    Languages may come in any order; no file is open while others are written.
+    Languages may come in any order. Only one file is open at a time.
 
     Args:
-        pairs: without tabs and line ends in their sentences.
-        folder: a directory that is there; pairs are added to the files in it.
+        pairs: Pairs without tabs and line ends in their sentences.
+        folder: Existing directory. Pairs are appended to the files in it.
 
     Raises:
-        ValueError: a sentence holds a tab or a line end.
+        ValueError: If a sentence contains a tab or a line end.
     """
     waiting: dict[str, bytearray] = {}
 
     def write(language: str) -> None:
         path = Path(folder) / f"en-{language}.tsv.gz"
-        # a gzip file is one or more of them; no time stamp, so that the same text
-        # gives the same bytes
+        # A gzip file may consist of several members. Without a time stamp the same
+        # text gives the same bytes.
         with path.open("ab") as file:
             file.write(gzip.compress(waiting.pop(language), 6, mtime=0))
 
@@ -213,7 +199,7 @@ def write_pairs(pairs: Iterable[SentencePair], folder: str | os.PathLike[str]) -
         line = f"{source}\t{target}\n"
         if line.count("\t") != 1 or line.count("\n") != 1:
             raise ValueError(
-                "`pairs` must hold no tabs and line ends inside a sentence. "
+                "`pairs` must not contain tabs or line ends inside a sentence. "
                 f"Received: {line!r}"
             )
         waiting.setdefault(language, bytearray()).extend(line.encode())

@@ -1,4 +1,4 @@
-"""Report: what each rule left out in each language, with examples."""
+"""Cleaning report: removed pairs per rule and language, with examples."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any, NamedTuple
 
 from labse_tf.text import SentencePair
 
-# Rule -> why a pair is left out. The first rule that a pair breaks counts, in this
-# order; held-out sets come between `RULES` and `DUPLICATES`.
+# Rule -> why a pair is removed. A pair counts for the first rule that it breaks, in
+# this order. Held-out sets come between `RULES` and `DUPLICATES`.
 RULES = {
     "too_short": "a side has fewer characters than `min_characters`",
     "too_long": "a side has more characters than `max_characters`",
-    "markup": "tags, entities or placeholders",
-    "few_letters": "a side has fewer letters than `min_letters` of what is visible",
-    "wrong_script": "a side has fewer letters than `min_script` in its own script",
+    "markup": "a side has tags, entities or placeholders",
+    "few_letters": "the share of letters in a side is below `min_letters`",
+    "wrong_script": "the share of letters in the right script is below `min_script`",
     "length_ratio": "one side is more than `max_length_ratio` times the other",
-    "identical": "both sides are the same, but for case, digits and punctuation",
+    "identical": "both sides are equal except for case, digits and punctuation",
 }
 DUPLICATES = {
-    "duplicate": "the same pair was there before",
-    "near_duplicate": "it was there before but for case, digits and punctuation",
+    "duplicate": "the same pair occurred before",
+    "near_duplicate": "it occurred before except for case, digits and punctuation",
 }
 
-EXAMPLES = 3  # of each rule and language
+EXAMPLES = 3  # per rule and language
 
 
 class Example(NamedTuple):
-    """A pair that was left out; those with the lowest hashes are shown.
+    """A removed pair.
 
-    So they are the same whatever the order of the text, and as good as drawn.
+    The pairs with the lowest hashes are shown: a random sample that does not depend on
+    the order of the text.
     """
 
     key: int
@@ -40,20 +41,20 @@ class Example(NamedTuple):
 
 
 class CleaningReport:
-    """Counts what `clean_pairs` reads and leaves out; two can be added up.
+    """Counts of the pairs that `clean_pairs` reads and removes. Reports can be added.
 
     Attributes:
-        rules: the rules in their order, held-out sets among them.
-        read: language -> pairs.
-        removed: (rule, language) -> pairs.
-        examples: (rule, language) -> at most three of them.
+        rules: Names of the rules in their order, including held-out sets.
+        read: Language -> number of pairs.
+        removed: (rule, language) -> number of pairs.
+        examples: (rule, language) -> at most three examples.
     """
 
     def __init__(self, rules: Sequence[str]) -> None:
-        """Starts empty.
+        """Create an empty report.
 
         Args:
-            rules: the names of all that may occur.
+            rules: Names of all rules that may occur.
         """
         self.rules = tuple(rules)
         self.read: Counter[str] = Counter()
@@ -61,23 +62,19 @@ class CleaningReport:
         self.examples: dict[tuple[str, str], list[Example]] = {}
 
     def add(self, rule: str, pair: SentencePair, key: int) -> None:
-        """Counts a pair that goes.
+        """Count a removed pair.
 
         Args:
-            rule: why.
-            pair: the pair.
-            key: a hash of its text.
+            rule: Name of the rule that removed it.
+            pair: The pair.
+            key: Hash of the pair's text.
         """
         where = rule, pair.language
         self.removed[where] += 1
         self._keep(where, [Example(key, pair.source, pair.target)])
 
     def update(self, other: CleaningReport) -> None:
-        """Adds up with what another has counted.
-
-        Args:
-            other: a report of the same rules.
-        """
+        """Add the counts of another report of the same rules."""
         self.read.update(other.read)
         self.removed.update(other.removed)
         for where, examples in other.examples.items():
@@ -90,34 +87,34 @@ class CleaningReport:
 
     @property
     def kept(self) -> dict[str, int]:
-        """Language -> pairs that stay, sorted."""
+        """Language -> number of pairs kept, sorted."""
         gone = Counter[str]()
         for (_, language), count in self.removed.items():
             gone[language] += count
         return {code: self.read[code] - gone[code] for code in sorted(self.read)}
 
     def by_rule(self) -> dict[str, int]:
-        """Rule -> pairs that it left out, in the order of the rules."""
+        """Return the number of pairs that each rule removed, in the order of rules."""
         totals = Counter[str]()
         for (rule, _), count in self.removed.items():
             totals[rule] += count
         return {rule: totals[rule] for rule in self.rules}
 
     def examples_of(self, rule: str) -> list[tuple[str, Example]]:
-        """Examples of a rule from different languages.
+        """Return examples of a rule from different languages.
 
         Args:
-            rule: one of `rules`.
+            rule: One of `rules`.
 
         Returns:
-            (language, example), at most three, of the languages that lost most.
+            At most three (language, example), of the languages with most removed pairs.
         """
         losses = [(n, code) for (name, code), n in self.removed.items() if name == rule]
         most = sorted(losses, key=lambda loss: (-loss[0], loss[1]))[:EXAMPLES]
         return [(code, self.examples[rule, code][0]) for _, code in most]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON's types."""
+        """Return the report in JSON's types."""
         languages: dict[str, Any] = {}
         for code, kept in self.kept.items():
             removed = {
@@ -141,18 +138,18 @@ class CleaningReport:
         }
 
     def to_markdown(self) -> str:
-        """Returns a page of Markdown: tables and lists of examples."""
+        """Return a page of Markdown: tables and lists of examples."""
         return "\n".join(self._page()) + "\n"
 
     def _page(self) -> Iterator[str]:
         read, kept = sum(self.read.values()), sum(self.kept.values())
         yield "# Cleaned pairs"
         yield f"\n{kept:,} of {read:,} pairs in {len(self.read)} languages were kept.\n"
-        yield "| rule | pairs | share | a pair goes because |"
+        yield "| rule | pairs | share | reason |"
         yield "|---|---:|---:|---|"
         for rule, count in self.by_rule().items():
             share = count / read if read else 0.0
-            held_out = f"a sentence of the held-out set {rule}"
+            held_out = f"a side is a sentence of the held-out set {rule}"
             meaning = {**RULES, **DUPLICATES}.get(rule, held_out)
             yield f"| {rule} | {count:,} | {share:.2%} | {meaning} |"
         used = [rule for rule, count in self.by_rule().items() if count]
@@ -172,6 +169,6 @@ class CleaningReport:
 
 
 def _shown(text: str, most: int = 120) -> str:
-    """A sentence for a line of Markdown."""
+    """Return a sentence as code for a line of Markdown, shortened."""
     text = text if len(text) <= most else text[: most - 1] + "…"
     return "`" + text.replace("`", "'") + "`" if text else "(empty)"

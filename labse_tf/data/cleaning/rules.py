@@ -1,7 +1,7 @@
-"""Rules: which pairs are left out, and the keys by which duplicates are found.
+"""Cleaning rules: which pairs are removed, and the keys that find duplicates.
 
-All of it looks at one pair at a time, some thousand pairs in a call, so that one
-machine and many give the same answers. Shapes: n pairs of a block.
+Each pair is judged on its own, in blocks of some thousand pairs, so that one machine
+and many machines give the same results. Shapes: n pairs of a block.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ _SPACES = re.compile(r"\s+")
 
 @dataclasses.dataclass(frozen=True)
 class CleaningRules:
-    """What `clean_pairs` leaves out; `None` or False switches a rule off.
+    """Rules of `clean_pairs`. `None` or `False` switches a rule off.
 
-    A character of Chinese, Japanese, Korean and Yi counts for three, in lengths and
-    their ratio: it says about as much.
+    A character of Chinese, Japanese, Korean or Yi counts as three in lengths and their
+    ratio, because it carries about as much text as three letters.
 
     Attributes:
-        min_characters: of each side.
-        max_characters: of each side.
-        markup: leave out pairs with tags, entities, placeholders.
-        min_letters: share of letters and their marks in what is visible.
-        min_script: share of the letters that are of the language's scripts: Latin
-            for English, see `labse_tf.languages.scripts_of` for the other side.
-        max_length_ratio: of the two sides, each taken 10 characters longer, so that
-            short ones may differ more.
-        identical: leave out pairs whose sides are the same.
-        duplicates: leave out all but the first of equal pairs of a language.
-        near_duplicates: the same where case, digits, punctuation and spaces do not
-            count.
-        interface: take tags, placeholders and accelerators out of the sentences first,
-            see `clean_interface_text`.
+        min_characters: Least length of each side.
+        max_characters: Greatest length of each side.
+        markup: Whether to remove pairs with tags, entities or placeholders.
+        min_letters: Least share of letters and their marks in the visible characters.
+        min_script: Least share of letters in the language's scripts: Latin for English,
+            see `labse_tf.languages.scripts_of` for the other side.
+        max_length_ratio: Greatest ratio of the two lengths, after adding 10 characters
+            to each, so that short sides may differ more.
+        identical: Whether to remove pairs whose sides are equal.
+        duplicates: Whether to keep only the first of equal pairs in a language.
+        near_duplicates: The same for pairs that are equal except for case, digits,
+            punctuation and spaces.
+        interface: Whether to first delete tags, placeholders and accelerators from the
+            sentences, see `clean_interface_text`.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: If a number is out of range.
 
     References:
         Feng et al., 2022, section 3.1, for 10 to 5000 characters
-        (https://arxiv.org/abs/2007.01852). The others are ours.
+        (https://arxiv.org/abs/2007.01852). The other defaults are ours.
     """
 
     min_characters: int | None = 10
@@ -76,38 +76,35 @@ class CleaningRules:
     interface: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses numbers that make no sense."""
+        """Check the ranges of the numbers."""
         least, most = self.min_characters or 1, self.max_characters
         if least < 1 or (most is not None and most < least):
             raise ValueError(
-                "`min_characters` must be positive and not be over `max_characters`. "
+                "`min_characters` must be positive and at most `max_characters`. "
                 f"Received: {self.min_characters}, {self.max_characters}"
             )
         for name in ("min_letters", "min_script"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
-                raise ValueError(f"`{name}` must lie in 0 to 1. Received: {share}")
+                raise ValueError(f"`{name}` must be from 0 to 1. Received: {share}")
         ratio = self.max_length_ratio
         if ratio is not None and not ratio >= 1:
             raise ValueError(f"`max_length_ratio` must be 1 or more. Received: {ratio}")
 
     def without(self, names: Sequence[str]) -> CleaningRules:
-        """Switches rules off.
+        """Return a copy with some rules switched off.
 
         Args:
-            names: of `RULES` and `DUPLICATES`.
-
-        Returns:
-            The other rules.
+            names: Names from `RULES` and `DUPLICATES`.
 
         Raises:
-            ValueError: there is no such rule.
+            ValueError: If a name does not exist.
         """
         off: dict[str, object] = {}
         for name in names:
             if name not in _FIELDS:
                 raise ValueError(
-                    f"`without` must name some of {', '.join(_FIELDS)}. "
+                    f"`without` must be names from {', '.join(_FIELDS)}. "
                     f"Received: {name!r}"
                 )
             field = _FIELDS[name]
@@ -115,7 +112,7 @@ class CleaningRules:
         return dataclasses.replace(self, **off)  # type: ignore[arg-type]
 
 
-# Rule -> the field that switches it.
+# Rule -> the field that switches it on or off.
 _FIELDS = {
     "too_short": "min_characters",
     "too_long": "max_characters",
@@ -130,13 +127,13 @@ _FIELDS = {
 
 
 class Judged(NamedTuple):
-    """Pairs of a block, tidied, and what is to become of them.
+    """Normalized pairs of a block and the result for each pair.
 
     Attributes:
-        pairs: with white space collapsed, in NFC.
-        reasons: the rule that each breaks, or "", `(n,)`.
-        exact: 64 bits of a hash of each pair's text, uint64 `(n,)`.
-        near: the same of its letters alone.
+        pairs: Pairs with collapsed white space, in NFC.
+        reasons: Name of the broken rule or "", `(n,)`.
+        exact: 64-bit hash of each pair's text, uint64 `(n,)`.
+        near: 64-bit hash of each pair's letters, uint64 `(n,)`.
     """
 
     pairs: list[SentencePair]
@@ -150,18 +147,18 @@ def judge(
     rules: CleaningRules,
     held_out: Sequence[HeldOut] = (),
 ) -> Judged:
-    """Judges pairs one by one; duplicates are for who sees them all.
+    """Judge single pairs. Duplicates are found by the caller, which sees all pairs.
 
     Args:
-        pairs: n pairs, of any languages.
-        rules: which to apply.
-        held_out: sets whose sentences must not be in the text, on either side.
+        pairs: n pairs of any languages.
+        rules: Rules to apply.
+        held_out: Sets whose sentences must not be in the text, on either side.
 
     Returns:
         `Judged`.
     """
     tidy = [_tidy(pair, rules.interface) for pair in pairs]
-    # English sides, then the others.
+    # All English sides, then all other sides.
     texts = [pair.source for pair in tidy] + [pair.target for pair in tidy]
     languages = ["en"] * len(tidy) + [pair.language for pair in tidy]
     counts = count_characters(texts, languages)
@@ -170,11 +167,11 @@ def judge(
     reasons = np.full(len(tidy), "", object)
 
     def leave_out(reason: str, wrong: NDArray[np.bool_]) -> None:
-        """Marks pairs, or sides of pairs."""
+        """Mark pairs, given one value per pair or per side."""
         pairs = wrong.reshape(-1, len(tidy)).any(axis=0)
         reasons[pairs & (reasons == "")] = reason
 
-    # A side may be empty once its placeholders are out.
+    # A side may be empty after its placeholders are deleted.
     leave_out("too_short", characters < (rules.min_characters or 1))
     if rules.max_characters is not None:
         leave_out("too_long", characters > rules.max_characters)
@@ -203,7 +200,7 @@ def judge(
 
 
 def _tidy(pair: SentencePair, interface: bool) -> SentencePair:
-    """A pair with one line per sentence and the canonical code of its language."""
+    """Return a pair with normalized text and the canonical code of its language."""
     source, target, language = pair
     if interface:
         source, target = clean_interface_text(source), clean_interface_text(target)
@@ -211,5 +208,5 @@ def _tidy(pair: SentencePair, interface: bool) -> SentencePair:
 
 
 def _line(text: str) -> str:
-    """NFC, with single spaces."""
+    """Return text in NFC with single spaces."""
     return unicodedata.normalize("NFC", _SPACES.sub(" ", text).strip())

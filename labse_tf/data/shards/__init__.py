@@ -4,6 +4,6 @@
     DIR -open_prepared-> TokenCorpus (in memory) -sentence_pairs-> tf.data.Dataset
     DIR -PairStream-> (on disk) -stream_pairs-> tf.data.Dataset
 
-`layout` has the files, `writing` makes them, `tokens` reads the arrays without
-TensorFlow, `stream` the TFRecords.
+`layout` defines the files, `writing` writes them, `tokens` reads the arrays without
+TensorFlow, `stream` reads the TFRecords.
 """

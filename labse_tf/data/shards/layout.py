@@ -1,17 +1,17 @@
-"""Layout of a prepared directory: its files, its description, where it may lie.
+"""Layout of a prepared directory: its files, their formats, local and remote paths.
 
-    dataset.json                     what is there, written last
-    preparing.json                   what is being made, until then
+    dataset.json                     the description, written last
+    preparing.json                   the description while shards are being written
     vocab.txt
-    arrays/hi-00000-of-00003.npz         lengths uint16 (n, 2), tokens of sources and
-    arrays/...                           targets end to end, uint16 or int32
-    tfrecord/hi-00000-of-00003.tfrecord  an Example a pair: int64 lists `source` and
+    arrays/hi-00000-of-00003.npz         lengths uint16 (n, 2); concatenated tokens of
+    arrays/...                           the sources, then targets: uint16 or int32
+    tfrecord/hi-00000-of-00003.tfrecord  one Example per pair: int64 lists `source` and
     tfrecord/...                         `target`, bytes `language`
 
-A language's pairs are in random order; shard i holds the same pairs in both formats.
-Token ids are without [CLS] and [SEP].
+The pairs of a language are in random order. Shard i holds the same pairs in both
+formats. Token ids do not include [CLS] and [SEP].
 
-Paths may be local, or anything that `tf.io.gfile` opens, as `gs://bucket/folder`.
+Paths may be local or anything that `tf.io.gfile` opens, such as `gs://bucket/folder`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a prepared directory holds.
+    """Description of a prepared directory.
 
     Attributes:
-        formats: of `FORMATS`.
-        sequence_length: tokens of a sentence at most, [CLS] and [SEP] among them.
-        shard_size: pairs of a shard; a language's last one may have fewer.
-        seed: of the order of the pairs.
-        counts: language -> pairs, sorted, as the shards are named; a directory of an
-            earlier version may have `hin` or `hi-IN`.
-        tokenizer: as `describe_tokenizer` has it.
-        text: a digest of the pairs.
+        formats: Names from `FORMATS`.
+        sequence_length: Greatest number of tokens per sentence, with [CLS] and [SEP].
+        shard_size: Number of pairs per shard. A language's last shard may have fewer.
+        seed: Seed of the order of the pairs.
+        counts: Language -> number of pairs, sorted. Codes are those of the shards'
+            names; directories of earlier versions may have `hin` or `hi-IN`.
+        tokenizer: See `describe_tokenizer`.
+        text: Digest of the pairs.
     """
 
     formats: tuple[str, ...]
@@ -61,13 +61,14 @@ class Description:
     text: str
 
     def shards(self, language: str) -> list[tuple[str, range]]:
-        """The shards of a language: their names, without suffix, and their rows.
+        """Return the names and rows of a language's shards.
 
         Args:
             language: A canonical code.
 
         Returns:
-            (such as `hi-00000-of-00003`, rows in the language's random order).
+            List of (name without suffix, such as `hi-00000-of-00003`; rows in the
+            language's random order).
         """
         found, first, size = [], 0, self.shard_size
         for label, count in self.counts.items():
@@ -81,42 +82,35 @@ class Description:
         return found
 
     def to_json(self) -> str:
-        """As it stands in `dataset.json`."""
+        """Return the content of `dataset.json`."""
         values = {"version": _VERSION, **dataclasses.asdict(self)}
         return json.dumps(values, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, path: str) -> Description:
-        """Reads `dataset.json`.
+        """Read `dataset.json`.
 
         Args:
-            text: its content.
-            path: where it is from, for the error.
+            text: Content of the file.
+            path: Path of the file, for the error.
 
         Raises:
-            ValueError: it is no such file.
+            ValueError: If the text is not a valid description.
         """
         try:
             values = json.loads(text)
             if values.pop("version") != _VERSION:
-                raise ValueError("another version")
+                raise ValueError("unsupported version")
             return cls(**{**values, "formats": tuple(values["formats"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{path}: expected the description of a directory that `labse-tf "
-                f"prepare` made, version {_VERSION}. Received: {error!r}"
+                f"prepare` wrote, version {_VERSION}. Received: {error!r}"
             ) from None
 
 
 def describe_tokenizer(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
-    """Tells tokenizers apart by what they do.
-
-    Args:
-        tokenizer: any.
-
-    Returns:
-        The options, and SHA-256 of the vocabulary.
-    """
+    """Return the options of a tokenizer and the SHA-256 of its vocabulary."""
     digest = hashlib.sha256()
     for token in tokenizer.vocabulary:
         digest.update(token.encode() + b"\n")
@@ -129,29 +123,29 @@ def describe_tokenizer(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
     }
 
 
-# === Files, near and far ===
+# === Local and remote files ===
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether a path is a URL such as `gs://bucket/folder`."""
+    """Return whether a path is a URL such as `gs://bucket/folder`."""
     return "://" in os.fspath(path)
 
 
 def join(path: PathLike, *parts: str) -> str:
-    """A path inside a directory, near or far."""
+    """Return a path inside a local or remote directory."""
     if is_remote(path):
         return "/".join([os.fspath(path).rstrip("/"), *parts])
     return str(Path(path, *parts))
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """A file's content.
+    """Return the content of a file.
 
     Args:
-        path: local or remote.
+        path: Local or remote path.
 
     Raises:
-        OSError: it is not there or cannot be read.
+        OSError: If the file does not exist or cannot be read.
     """
     if not is_remote(path):
         return Path(path).read_bytes()
@@ -161,11 +155,11 @@ def read_bytes(path: PathLike) -> bytes:
         with tf.io.gfile.GFile(os.fspath(path), "rb") as file:
             return file.read()
     except tf.errors.OpError as error:
-        raise OSError(f"{path}: expected a file that can be read. {error}") from error
+        raise OSError(f"{path}: expected a readable file. {error}") from error
 
 
 def names_in(path: PathLike) -> set[str]:
-    """Names of the files in a directory; none if it is not there."""
+    """Return the names of the files in a directory; none if it does not exist."""
     if not is_remote(path):
         return {p.name for p in Path(path).iterdir()} if Path(path).is_dir() else set()
     import tensorflow as tf
@@ -177,16 +171,16 @@ def names_in(path: PathLike) -> set[str]:
 
 @contextmanager
 def new_file(path: PathLike) -> Iterator[str]:
-    """Gives a temporary path whose file becomes `path` at the end.
+    """Create a file atomically.
 
     Args:
-        path: local or remote; its directory is made if needed.
+        path: Local or remote path. Its directory is created if needed.
 
     Yields:
-        A path to write to.
+        A temporary path to write to, which is renamed to `path` at the end.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the file cannot be written.
     """
     if not is_remote(path):
         with atomic_file(path) as temporary:
@@ -200,18 +194,18 @@ def new_file(path: PathLike) -> Iterator[str]:
         yield name + ".tmp"
         tf.io.gfile.rename(name + ".tmp", name, overwrite=True)
     except tf.errors.OpError as error:
-        raise OSError(f"{path}: expected a path to write to. {error}") from error
+        raise OSError(f"{path}: expected a writable path. {error}") from error
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
-    """Writes a file atomically.
+    """Write a file atomically.
 
     Args:
-        path: local or remote.
-        content: all of it.
+        path: Local or remote path.
+        content: Content of the file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the file cannot be written.
     """
     with new_file(path) as temporary:
         if not is_remote(path):
@@ -224,7 +218,7 @@ def write_bytes(path: PathLike, content: bytes) -> None:
 
 
 def remove(path: PathLike) -> None:
-    """Deletes a file, if it is there."""
+    """Delete a file if it exists."""
     if not is_remote(path):
         Path(path).unlink(missing_ok=True)
         return

@@ -1,4 +1,4 @@
-"""Stream: the TFRecords of a prepared directory -> batches, for text beyond memory.
+"""Stream: TFRecords of a prepared directory -> batches, for data larger than memory.
 
 Shapes: B pairs of a batch, W batches of a window.
 """
@@ -33,30 +33,30 @@ if TYPE_CHECKING:
 
 
 class PairStream:
-    """Prepared pairs that stay on disk, or in a bucket, and are read as they are used.
+    """Prepared pairs that stay on disk or in a bucket and are read during training.
 
     Args:
-        path: a directory of `prepare_pairs` with TFRecords, local or remote.
-        languages: only these.
+        path: Directory with TFRecords from `prepare_pairs`, local or remote.
+        languages: Languages to read; `None` for all.
 
     Attributes:
-        counts: language -> number of pairs.
-        languages: the languages, sorted.
-        description: what the directory holds.
+        counts: Language -> number of pairs.
+        languages: Languages, sorted.
+        description: Description of the directory.
 
     Raises:
-        ValueError: it is no prepared directory, or has no TFRecords or not the
-            languages.
+        ValueError: If the directory is not prepared, has no TFRecords or lacks one of
+            the languages.
     """
 
     def __init__(
         self, path: PathLike, *, languages: Iterable[str] | None = None
     ) -> None:
-        """Reads the description."""
+        """Read the description."""
         self.path, self.description = path, read_description(path)
         if "tfrecord" not in self.description.formats:
             raise ValueError(
-                f"{path}: expected TFRecords; arrays are read by `open_prepared`. "
+                f"{path}: expected TFRecords (`open_prepared` reads arrays). "
                 f"Received: a directory of {', '.join(self.description.formats)}"
             )
         self.counts = chosen_counts(self.description, languages)
@@ -67,7 +67,7 @@ class PairStream:
         return sum(self.counts.values())
 
     def digest(self) -> str:
-        """SHA-256 of what is there, 64 hexadecimal digits."""
+        """Return the SHA-256 of the description, 64 hexadecimal digits."""
         text = self.description.to_json() + str(self.languages)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -80,29 +80,28 @@ def stream_pairs(
     batch_size: int | None = None,
     prefetch: int | None = None,
 ) -> tf.data.Dataset:
-    """Makes batches of features for a `DualEncoder`, read from disk or bucket.
+    """Create batches of features for a `DualEncoder`, read from disk or bucket.
 
-    Batch k depends on the directory, the plan and k only, and starting at k opens the
-    shards where batch k begins: at most one shard per language is read in vain. The
-    languages' shares in a batch are those of `sentence_pairs`. Each language's shards
-    come in a new order in every epoch; inside a shard the pairs stay in the random
-    order in which they were prepared.
+    Batch k depends only on the directory, the plan and k. Starting at batch k opens the
+    shards in which batch k begins and skips at most one shard per language. The shares
+    of the languages are the same as in `sentence_pairs`. The shards of a language come
+    in a new order in every epoch; the order of the pairs in a shard is fixed.
 
     Args:
         stream: The pairs.
-        preprocessor: With the tokenizer that they were prepared with.
+        preprocessor: Preprocessor with the tokenizer that prepared the pairs.
         plan: Which pairs are in which batch. `length_buckets` sorts the pairs of W
             mixed batches by tokens; `vectors`, `shuffle` and `drop_remainder` must have
             their defaults.
-        batch_size: Pairs of the global batch, for a plan with all defaults.
-        prefetch: Batches made ahead; `None` lets tf.data choose.
+        batch_size: Number of pairs in the global batch, for a plan with all defaults.
+        prefetch: Number of batches to prefetch; `None` lets tf.data choose.
 
     Returns:
         A `tf.data.Dataset` of `{"source": features, "target": features}`, with a known
         cardinality and a static batch dimension.
 
     Raises:
-        ValueError: If an argument is out of range or does not fit.
+        ValueError: If an argument is out of range or does not fit the stream.
     """
     plan = given_plan(plan, batch_size)
     if plan.vectors is not None or not plan.shuffle or not plan.drop_remainder:
@@ -123,11 +122,11 @@ def stream_pairs(
 
 
 def _batches(stream: PairStream, plan: SamplingPlan) -> tf.data.Dataset:
-    """The records of batch `start_step`, `start_step` + 1, ... without end."""
+    """Return the records of batch `start_step`, `start_step` + 1, ... without end."""
     import tensorflow as tf
 
     size, window = plan.batch_size, plan.window(len(stream))
-    # Mixed batches draw pairs, batches of one language draw batches.
+    # Mixed batches draw pairs; batches of one language draw whole batches.
     unit, drawn = (size, 1) if plan.one_language else (1, size)
     turns = Draws(plan.shares(stream.counts), window * drawn, plan.seed)
     first, skip = divmod(plan.start_step, window)
@@ -160,7 +159,7 @@ def _batches(stream: PairStream, plan: SamplingPlan) -> tf.data.Dataset:
 
 
 def _turns(draws: Draws, seed: int, first: int) -> Iterator[NDArray[np.int64]]:
-    """Which language is drawn from next, by number, one window at a time."""
+    """Iterate over windows: the index of the language from which to draw each unit."""
     for window in itertools.count(first):
         counts = draws.of(range(window, window + 1))
         random = np.random.default_rng([seed, window])
@@ -170,14 +169,14 @@ def _turns(draws: Draws, seed: int, first: int) -> Iterator[NDArray[np.int64]]:
 def _records(
     stream: PairStream, language: str, position: int, seed: int
 ) -> tf.data.Dataset:
-    """A language's records from a position on, epoch after epoch, without end."""
+    """Return a language's records from a position on, epoch after epoch."""
     import tensorflow as tf
 
     shards = stream.description.shards(language)
     paths = [join(stream.path, "tfrecord", f"{name}.tfrecord") for name, _ in shards]
     epoch, skip = divmod(position, stream.counts[language])
     if len(paths) == 1:
-        # Small, and read in every epoch.
+        # A single shard is small and is read in every epoch.
         return tf.data.TFRecordDataset(paths).cache().repeat().skip(skip)
     names, own = tf.constant(paths), _seed(zlib.crc32(language.encode()))
 
@@ -201,7 +200,7 @@ def _records(
 
 
 def _parse(records: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-    """Token ids of the sides of serialized pairs, `(n,)`."""
+    """Return the token ids of both sides of serialized pairs, `(n,)`."""
     import tensorflow as tf
 
     ragged = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
@@ -212,10 +211,11 @@ def _parse(records: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
 def _by_length(
     records: tf.Tensor, number: tf.Tensor, *, shape: tuple[int, int], seed: int
 ) -> tf.Tensor:
-    """The pairs of a window as batches of like length in random order, `(W, B)`.
+    """Return the pairs of a window as batches of similar length, `(W, B)`.
 
-    As in `sentence_pairs` neighbours in length are dealt to several batches, and a pair
-    that was drawn twice lies beside itself, so that it does not meet itself.
+    The batches are in random order. As in `sentence_pairs`, pairs next to each other in
+    length are dealt to different batches. Two copies of a pair are next to each other,
+    so that no batch holds both.
     """
     import tensorflow as tf
 
@@ -232,5 +232,5 @@ def _by_length(
 
 
 def _seed(number: int) -> int:
-    """Half of the seed of TensorFlow's stateless functions."""
+    """Return a seed in the range of TensorFlow's stateless functions."""
     return number & 0x7FFFFFFF

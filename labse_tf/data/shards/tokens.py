@@ -1,4 +1,4 @@
-"""Tokens: the arrays of a prepared directory as a corpus in memory. No TensorFlow.
+"""Tokens: arrays of a prepared directory as a corpus in memory. No TensorFlow.
 
 Shapes: N pairs of the corpus.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class _Tokens(NamedTuple):
-    """Token ids end to end, of one side; the counterpart of a corpus's texts."""
+    """Concatenated token ids of one side; the counterpart of a corpus's texts."""
 
     values: NDArray[np.integer]
     offsets: NDArray[np.int64]  # (N + 1,)
@@ -43,7 +43,7 @@ class _Tokens(NamedTuple):
     def take(
         self, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Token ids of some rows, end to end, and how many each has."""
+        """Return the concatenated token ids of some rows and their lengths."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         ends = lengths.cumsum()
@@ -62,20 +62,20 @@ class _Tokens(NamedTuple):
 
 
 class TokenCorpus(Corpus):
-    """Pairs of many languages as token ids, in memory; for `sentence_pairs`.
+    """Pairs of many languages as token ids in memory, for `sentence_pairs`.
 
-    Holds 2 bytes a token (4 where the vocabulary is over 65,536) and 16 bytes a pair.
-    Made by `open_prepared`.
+    Created by `open_prepared`. Holds 2 bytes per token (4 for a vocabulary of more than
+    65,536 tokens) and 16 bytes per pair.
 
     Args:
         counts: Language -> number of pairs, sorted.
         sides: Token ids of the sources and of the targets.
-        description: What the directory holds.
+        description: Description of the directory.
 
     Attributes:
         counts: Language -> number of pairs.
-        languages: The languages, sorted.
-        description: What the directory holds.
+        languages: Languages, sorted.
+        description: Description of the directory.
     """
 
     def __init__(
@@ -84,26 +84,26 @@ class TokenCorpus(Corpus):
         sides: tuple[_Tokens, ...],
         description: Description,
     ) -> None:
-        """Keeps what is given."""
+        """Store the arguments."""
         super().__init__(counts, sides)
         self.description = description
 
     def digest(self) -> str:
-        """SHA-256 of the description and the counts, 64 hexadecimal digits."""
+        """Return the SHA-256 of the description and the counts, 64 hex digits."""
         text = self.description.to_json() + str(list(self.counts.items()))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def pairs(
         self, language: str, rows: ArrayLike
     ) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
-        """Token ids of some rows of a language, without [CLS] and [SEP].
+        """Return the token ids of some rows of a language, without [CLS] and [SEP].
 
         Args:
-            language: one of `languages`.
-            rows: integers below `counts[language]`, any order.
+            language: One of `languages`.
+            rows: Integers below `counts[language]`, in any order.
 
         Returns:
-            Sources and targets, an array each.
+            Sources and targets, one int32 array per sentence.
         """
         taken = self.take(self.rows(language, rows))
         sources, targets = (
@@ -113,16 +113,13 @@ class TokenCorpus(Corpus):
 
 
 def read_description(path: PathLike) -> Description:
-    """Reads what a prepared directory holds.
+    """Read the description of a prepared directory.
 
     Args:
-        path: local or remote.
-
-    Returns:
-        Its `Description`.
+        path: Local or remote path.
 
     Raises:
-        ValueError: it is no prepared directory, or one that is not finished.
+        ValueError: If the directory is not prepared or not finished.
     """
     names = names_in(path)
     if DATASET not in names:
@@ -135,24 +132,26 @@ def read_description(path: PathLike) -> Description:
 
 
 def is_prepared(path: PathLike) -> bool:
-    """Whether `labse-tf prepare` has finished a directory."""
+    """Return whether `labse-tf prepare` has finished a directory."""
     return DATASET in names_in(path)
 
 
 def prepared_counts(
     path: PathLike, languages: Iterable[str] | None = None
 ) -> dict[str, int]:
-    """Counts the pairs of a prepared directory, from its description alone.
+    """Return the number of pairs per language of a prepared directory.
+
+    Reads the description only.
 
     Args:
-        path: local or remote.
-        languages: only these.
+        path: Local or remote path.
+        languages: Languages to count; `None` for all.
 
     Returns:
-        Language -> pairs, sorted.
+        Language -> number of pairs, sorted.
 
     Raises:
-        ValueError: it is no prepared directory, or has not the languages.
+        ValueError: If the directory is not prepared or lacks one of the languages.
     """
     return chosen_counts(read_description(path), languages)
 
@@ -163,25 +162,25 @@ def open_prepared(
     languages: Iterable[str] | None = None,
     progress: Progress = None,
 ) -> TokenCorpus:
-    """Reads the arrays of a prepared directory into memory.
+    """Read the arrays of a prepared directory into memory.
 
     Args:
-        path: local, or what `tf.io.gfile` knows (`gs://...`).
-        languages: read only these.
-        progress: see `labse_tf.progress`; counts pairs.
+        path: Local or remote path (`gs://...`).
+        languages: Languages to read; `None` for all.
+        progress: See `labse_tf.progress`; counts pairs.
 
     Returns:
         A `TokenCorpus`.
 
     Raises:
-        ValueError: it is no prepared directory, has no arrays or not the languages, or
-            a file is damaged.
-        OSError: it cannot be read.
+        ValueError: If the directory is not prepared, has no arrays or lacks one of the
+            languages, or a file is damaged.
+        OSError: If a file cannot be read.
     """
     description = read_description(path)
     if "arrays" not in description.formats:
         raise ValueError(
-            f"{path}: expected arrays; TFRecords are streamed, by `PairStream`. "
+            f"{path}: expected arrays (`PairStream` reads TFRecords). "
             f"Received: a directory of {', '.join(description.formats)}"
         )
     counts = chosen_counts(description, languages)
@@ -206,15 +205,15 @@ def open_prepared(
 
 
 def check_tokenizer(description: Description, preprocessor: Any) -> None:
-    """Refuses a preprocessor that does not go with prepared token ids.
+    """Check that a preprocessor fits prepared token ids.
 
     Args:
-        description: what they were made with.
-        preprocessor: what makes features of them.
+        description: Description of the prepared directory.
+        preprocessor: Preprocessor that makes features of the token ids.
 
     Raises:
-        ValueError: it is no `SentencePreprocessor`, has another tokenizer or makes
-            longer rows.
+        ValueError: If it is not a `SentencePreprocessor`, has another tokenizer or
+            makes longer rows.
     """
     tokenizer = getattr(preprocessor, "tokenizer", None)
     now = {} if tokenizer is None else describe_tokenizer(tokenizer)
@@ -238,13 +237,13 @@ def token_features(
     target: tf.RaggedTensor,
     batch_size: int | None,
 ) -> dict[str, Any]:
-    """Makes features of the token ids of pairs.
+    """Return the features of the token ids of pairs.
 
     Args:
-        preprocessor: Adds [CLS] and [SEP], and pads.
+        preprocessor: Preprocessor that adds [CLS] and [SEP], and pads.
         source: RaggedTensor int32 `(B, None)`.
         target: RaggedTensor int32 `(B, None)`.
-        batch_size: B, where it is known.
+        batch_size: B, or `None` if it is not static.
 
     Returns:
         `{"source": features, "target": features}`.
@@ -263,17 +262,17 @@ def token_features(
 def chosen_counts(
     description: Description, languages: Iterable[str] | None
 ) -> dict[str, int]:
-    """The pairs of some languages of a prepared directory.
+    """Return the number of pairs of some languages of a prepared directory.
 
     Args:
-        description: what it holds.
-        languages: codes; None for all.
+        description: Description of the directory.
+        languages: Language codes; `None` for all.
 
     Returns:
-        Canonical code -> pairs, sorted.
+        Canonical code -> number of pairs, sorted.
 
     Raises:
-        ValueError: there is no such language.
+        ValueError: If the directory lacks one of the languages.
     """
     counts = Counter[str]()
     for label, count in description.counts.items():
@@ -290,7 +289,7 @@ def chosen_counts(
 
 
 def _read_shard(path: str, count: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Tokens and lengths of the sources, and of the targets."""
+    """Return (tokens, lengths) of the sources and of the targets."""
     try:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as file:
             lengths, tokens = file["lengths"], file["tokens"]

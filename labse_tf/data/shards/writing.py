@@ -1,4 +1,4 @@
-"""Writing: a corpus of pairs -> shards of token ids, shard by shard, resumable."""
+"""Writing: a corpus of pairs -> shards of token ids. Interrupted runs can resume."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from labse_tf.tokenizers import WordPieceTokenizer
 
 SHARD_SIZE = 1 << 16  # ours: some megabytes
-_BLOCK = 4096  # pairs tokenized in a call
+_BLOCK = 4096  # pairs tokenized per call
 
-# Token ids of some sentences: end to end, and how many each has.
+# Concatenated token ids of some sentences, and the length of each sentence.
 Tokens = tuple[NDArray[np.int32], NDArray[np.int64]]
 
 
@@ -52,30 +52,29 @@ def prepare_pairs(
     seed: int = 0,
     progress: Progress = None,
 ) -> Description:
-    """Writes pairs as token ids, in random order, in shards.
+    """Write pairs as token ids, in random order, in shards.
 
-    Each shard is a function of the text, the tokenizer and the arguments. Interrupted
-    and called again, it goes on with the shards that are missing; when all are there,
-    it does nothing.
+    Each shard is a function of the text, the tokenizer and the arguments. Call again
+    with the same arguments to resume: only missing shards are written.
 
     Args:
-        pairs: the text.
-        tokenizer: of the model that will be trained.
-        output: a new directory, local or on what `tf.io.gfile` knows (`gs://...`).
-        formats: `"arrays"`, which train at once and in any way but are read into
-            memory whole, and `"tfrecord"`, which are streamed. See `layout`.
-        sequence_length: tokens of a sentence at most, with [CLS] and [SEP]; the rest
-            is cut off. Training may use less.
-        shard_size: pairs of a shard.
-        seed: of the order.
-        progress: see `labse_tf.progress`; counts pairs.
+        pairs: The pairs.
+        tokenizer: Tokenizer of the model to train.
+        output: New directory, local or remote (`gs://...`).
+        formats: `"arrays"` for training from memory, with all options of a plan;
+            `"tfrecord"` for streaming from disk. See `layout`.
+        sequence_length: Greatest number of tokens per sentence, with [CLS] and [SEP];
+            longer sentences are truncated. Training may use a smaller value.
+        shard_size: Number of pairs per shard.
+        seed: Seed of the order.
+        progress: See `labse_tf.progress`; counts pairs.
 
     Returns:
-        What is there.
+        The `Description` of the directory.
 
     Raises:
-        ValueError: an argument is wrong, or the directory holds something else.
-        OSError: it cannot be written.
+        ValueError: If an argument is out of range, or the directory holds other data.
+        OSError: If the directory cannot be written.
     """
     description = dataclasses.replace(
         describe(tokenizer, formats, sequence_length, shard_size, seed),
@@ -93,7 +92,7 @@ def prepare_pairs(
     tokenize = batch_tokenizer(tokenizer, sequence_length - 2)
 
     def make(language: str, name: str, rows: NDArray[np.int64]) -> int:
-        """Writes a shard in the formats that it lacks."""
+        """Write a shard in the formats that are missing."""
         paths = {kind: f"{kind}/{name}{FORMATS[kind]}" for kind in description.formats}
         missing = [kind for kind, path in paths.items() if path not in there]
         if missing:
@@ -103,7 +102,7 @@ def prepare_pairs(
                 write_shard(path, kind, sides, description, language)
         return len(rows)
 
-    # TensorFlow tokenizes on one core a call, and lets others run meanwhile.
+    # TensorFlow tokenizes on one core per call and lets other threads run.
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         with progress_bar("Preparing", len(pairs), "pairs", show=progress) as advance:
@@ -123,14 +122,14 @@ def describe(
     shard_size: int,
     seed: int,
 ) -> Description:
-    """Describes a directory of shards before its pairs are known.
+    """Return the description of a directory of shards before its pairs are known.
 
     Args:
-        tokenizer: As in `prepare_pairs`.
-        formats: As in `prepare_pairs`.
-        sequence_length: As in `prepare_pairs`.
-        shard_size: As in `prepare_pairs`.
-        seed: As in `prepare_pairs`.
+        tokenizer: See `prepare_pairs`.
+        formats: See `prepare_pairs`.
+        sequence_length: See `prepare_pairs`.
+        shard_size: See `prepare_pairs`.
+        seed: See `prepare_pairs`.
 
     Returns:
         A `Description` without `counts` and `text`.
@@ -159,12 +158,12 @@ def describe(
 
 
 def vocabulary_text(tokenizer: WordPieceTokenizer) -> str:
-    """Returns the content of `vocab.txt`, one token per line."""
+    """Return the content of `vocab.txt`, one token per line."""
     return "".join(token + "\n" for token in tokenizer.vocabulary)
 
 
 def _shards(description: Description) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-    """Language, name and rows of each shard."""
+    """Iterate over the language, name and rows of each shard."""
     for language, count in description.counts.items():
         seeds = description.seed, zlib.crc32(language.encode())
         order = np.random.default_rng(seeds).permutation(count)
@@ -173,7 +172,7 @@ def _shards(description: Description) -> Iterator[tuple[str, str, NDArray[np.int
 
 
 def _begin(description: Description, output: PathLike) -> bool:
-    """Takes the directory, or goes on in it; whether all is there already."""
+    """Start or resume the directory. Return whether it is already finished."""
     names = names_in(output)
     known = next((name for name in (DATASET, UNFINISHED) if name in names), None)
     if known is None:
@@ -189,8 +188,8 @@ def _begin(description: Description, output: PathLike) -> bool:
     for field, value in vars(description).items():
         if getattr(before, field) != value:
             raise ValueError(
-                f"{output} was started with another {field}; the same command goes on "
-                "with it, another one needs another directory. Received: "
+                f"{output}: expected the {field} of the command that started this "
+                "directory; use a new directory for other arguments. Received: "
                 f"{str(value)[:60]} instead of {str(getattr(before, field))[:60]}"
             )
     return known == DATASET
@@ -199,15 +198,15 @@ def _begin(description: Description, output: PathLike) -> bool:
 def batch_tokenizer(
     tokenizer: WordPieceTokenizer, most: int
 ) -> Callable[[NDArray[np.object_]], Tokens]:
-    """Makes a function of texts to token ids, one graph for all threads.
+    """Return a function from texts to token ids, one graph for all threads.
 
     Args:
-        tokenizer: any.
-        most: tokens of a text that are kept.
+        tokenizer: The tokenizer.
+        most: Greatest number of tokens per text.
 
     Returns:
-        From an array of n UTF-8 `bytes` to the ids end to end and how many each has,
-        `(n,)`.
+        Function from an array of n UTF-8 `bytes` to the concatenated ids, int32, and
+        the number of ids of each text, int64 `(n,)`.
     """
     import tensorflow as tf
 
@@ -246,17 +245,17 @@ def write_shard(
     description: Description,
     language: str,
 ) -> None:
-    """Writes the pairs of a shard.
+    """Write the pairs of a shard.
 
     Args:
-        path: local or remote.
-        kind: of `FORMATS`.
-        sides: token ids of the sources and of the targets.
-        description: of the directory.
-        language: of the targets.
+        path: Local or remote path.
+        kind: One of `FORMATS`.
+        sides: Token ids of the sources and of the targets.
+        description: Description of the directory.
+        language: Language of the targets.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the file cannot be written.
     """
     _WRITERS[kind](path, sides, description, language)
 
