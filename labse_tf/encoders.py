@@ -48,7 +48,7 @@ class Encoder:
     model: LaBSE | None = None
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        """Embeds texts.
+        """Embed texts.
 
         Args:
             texts: `n` strings.
@@ -60,7 +60,7 @@ class Encoder:
 
 
 def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
-    """Opens an encoder by name or from a path of any kind.
+    """Open an encoder by name or from a path of any kind.
 
     Args:
         name: A shipped name; a preset or Hugging Face directory; a SavedModel that
@@ -94,7 +94,7 @@ def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
 
 
 def layout_of(path: str | Path) -> str | None:
-    """Determines what kind of model a path is.
+    """Determine what kind of model a path is.
 
     Args:
         path: A directory, or the path of a checkpoint, with or without `.index`.
@@ -132,7 +132,7 @@ def load_model(
     vocabulary: str | Path | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> LaBSE:
-    """Loads a model by name or from a path of any kind.
+    """Load a model by name or from a path of any kind.
 
     Args:
         name: A shipped name, a preset directory, a Hugging Face directory, a SavedModel
@@ -167,9 +167,9 @@ def load_model(
 
 @contextmanager
 def as_preset(name: str | None) -> Iterator[str | None]:
-    """Provides a preset for a model of any kind, converted for the time of the block.
+    """Provide a preset for a model of any kind, converted for the time of the block.
 
-    The conversion is deterministic, so that a resumed run recognises its initial model.
+    The conversion is deterministic, so that a resumed run recognizes its initial model.
 
     Args:
         name: As in `load_model`, or `None`.

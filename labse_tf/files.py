@@ -16,7 +16,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Writes a file atomically: yields a temporary path that replaces `path` at exit.
+    """Write a file atomically: yields a temporary path that replaces `path` at exit.
 
     Args:
         path: The target. Its directory is created if needed.
@@ -41,7 +41,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a UTF-8 text file atomically.
+    """Write a UTF-8 text file atomically.
 
     Args:
         path: The target.
@@ -55,7 +55,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def check_vacant(path: str | os.PathLike[str], name: str) -> None:
-    """Raises unless a path is free for a new directory.
+    """Raise unless a path is free for a new directory.
 
     Args:
         path: The target.
@@ -73,7 +73,7 @@ def check_vacant(path: str | os.PathLike[str], name: str) -> None:
 def atomic_directory(
     path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Iterator[Path]:
-    """Writes a directory atomically: yields a new one that becomes `path` at exit.
+    """Write a directory atomically: yields a new one that becomes `path` at exit.
 
     Args:
         path: The target.
@@ -107,7 +107,7 @@ def atomic_directory(
 
 @contextmanager
 def directory_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Provides a hidden temporary directory on the same file system as a target.
+    """Provide a hidden temporary directory on the same file system as a target.
 
     Args:
         path: The target. Its parent directory is created if needed.

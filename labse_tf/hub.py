@@ -160,7 +160,7 @@ class HubEncoder(keras.layers.Layer):
     # === The SavedModel and its variables ===
 
     def _track(self, module: Any, created: Sequence[tf.Variable]) -> None:
-        """Makes the variables of a loaded SavedModel weights of this layer."""
+        """Create the variables of a loaded SavedModel weights of this layer."""
         self._describe(module)
         order = {id(v): n for n, v in enumerate(created)}
         own = list(getattr(module, "variables", ()))
@@ -192,7 +192,7 @@ class HubEncoder(keras.layers.Layer):
         self._orders = tuple(order[id(v)] for v in own)
 
     def _expect(self, recorded: Mapping[str, Any]) -> None:
-        """Makes empty weights for a SavedModel that `load_assets` will bring."""
+        """Create empty weights for a SavedModel that `load_assets` will bring."""
         self._fingerprint = recorded["fingerprint"]
         self._traces = [
             Trace(decode_specs(t["inputs"]), decode_specs(t["outputs"]), t["training"])
@@ -214,7 +214,7 @@ class HubEncoder(keras.layers.Layer):
         return zip(self._orders, self.weights, strict=True)
 
     def _describe(self, module: Any) -> None:
-        """Reads how a loaded SavedModel is called, and checks the outputs."""
+        """Read how a loaded SavedModel is called, and checks the outputs."""
         traces = read_traces(module, self.source)
         for trace in traces:
             self._select(trace.outputs)
@@ -245,7 +245,7 @@ class HubEncoder(keras.layers.Layer):
     # === Calls ===
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Runs the SavedModel; see the class."""
+        """Run the SavedModel; see the class."""
         module = self._loaded()
         trace, tensors = self._fit(inputs, bool(training) and self.trainable)
         arguments = {} if trace.training is None else {"training": trace.training}
@@ -256,7 +256,7 @@ class HubEncoder(keras.layers.Layer):
         return self._select(outputs)
 
     def _select(self, outputs: Any) -> Any:
-        """Takes `output_key` from the outputs."""
+        """Take `output_key` from the outputs."""
         if self.output_key is None:
             return outputs
         if isinstance(outputs, Mapping):
@@ -274,7 +274,7 @@ class HubEncoder(keras.layers.Layer):
         return outputs
 
     def _fit(self, inputs: Any, training: bool = False) -> tuple[Trace, Any]:
-        """Finds the trace that takes the inputs, and the inputs as it takes them."""
+        """Find the trace that takes the inputs, and the inputs as it takes them."""
         # A SavedModel may have been traced for one value of `training` only.
         by_preference = sorted(
             self._traces, key=lambda trace: trace.training not in (None, training)
@@ -370,7 +370,7 @@ class HubEncoder(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> HubEncoder:
-        """Makes a layer from `get_config`'s dict.
+        """Create a layer from `get_config`'s dict.
 
         Args:
             config: The dict.
@@ -394,7 +394,7 @@ class HubEncoder(keras.layers.Layer):
         return cls(**config)
 
     def save_assets(self, dir_path: str) -> None:
-        """Writes the SavedModel, weights left out, into a folder of a `.keras` file.
+        """Write the SavedModel, weights left out, into a folder of a `.keras` file.
 
         Args:
             dir_path: The folder.
@@ -413,7 +413,7 @@ class HubEncoder(keras.layers.Layer):
         _pack(self._folder, Path(dir_path) / ARCHIVE, self._module, storage)
 
     def load_assets(self, dir_path: str | None) -> None:
-        """Takes the SavedModel from a folder of a `.keras` file, if it is not loaded.
+        """Take the SavedModel from a folder of a `.keras` file, if it is not loaded.
 
         Args:
             dir_path: The folder.
@@ -514,7 +514,7 @@ def _holds(folder: str, fingerprint: str) -> bool:
 def _load(
     folder: str, name: str, storage: Mapping[int, tf.Variable] | None = None
 ) -> tuple[Any, list[tf.Variable]]:
-    """Loads a SavedModel, its n-th variable into `storage[n]` where there is one.
+    """Load a SavedModel, its n-th variable into `storage[n]` where there is one.
 
     Returns:
         The module, and its variables in the order of their making, which a
@@ -542,7 +542,7 @@ def _load(
 
 
 def _pack(folder: str, archive: Path, module: Any, storage: set[int]) -> None:
-    """Zips a SavedModel with zeros for the variables that are stored elsewhere.
+    """Zip a SavedModel with zeros for the variables that are stored elsewhere.
 
     The loader insists on a value for every variable; zeros pack to nothing.
     """

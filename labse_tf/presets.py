@@ -114,7 +114,7 @@ class PublishedModel:
 
 
 def count_parameters(sizes: Mapping[str, Any]) -> int:
-    """Counts the numbers of an encoder of some shape, without making it.
+    """Count the numbers of an encoder of some shape, without making it.
 
     Args:
         sizes: Arguments of `labse_tf.LaBSEBackbone`.
@@ -199,7 +199,7 @@ FAMILY = {
 
 
 def shipped_directory() -> Path:
-    """Returns the folder of the models that come with the package.
+    """Return the folder of the models that come with the package.
 
     In a checkout it is `saved_models/` beside the package, in an installed wheel
     `labse_tf/saved_models/`.
@@ -210,7 +210,7 @@ def shipped_directory() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Returns the names of the models that come with the package, sorted."""
+    """Return the names of the models that come with the package, sorted."""
     folder = shipped_directory()
     if not folder.is_dir():
         return []
@@ -218,7 +218,7 @@ def shipped_names() -> list[str]:
 
 
 def find(preset: str | Path) -> Path:
-    """Finds a preset by name or path.
+    """Find a preset by name or path.
 
     Args:
         preset: A directory that holds `config.json`, or a name in
@@ -255,12 +255,12 @@ def find(preset: str | Path) -> Path:
 
 
 def is_preset(directory: str | Path) -> bool:
-    """Tells whether a directory holds a complete preset."""
+    """Return whether a directory holds a complete preset."""
     return (Path(directory) / CONFIG).is_file()
 
 
 def stated_languages(directory: str | Path) -> tuple[str, ...] | None:
-    """Looks up the languages that a model was trained on, where its files say it.
+    """Look up the languages that a model was trained on, where its files say it.
 
     Args:
         directory: A preset, or a Hugging Face directory.
@@ -311,7 +311,7 @@ def _front_matter_languages(card: str) -> list[str]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Reads a preset's configuration and checks its files against their hashes.
+    """Read a preset's configuration and checks its files against their hashes.
 
     Args:
         directory: As `find` returns it.
@@ -376,7 +376,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file as hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -387,7 +387,7 @@ def sha256(path: Path) -> str:
 def write_weights(
     path: Path, arrays: Mapping[str, np.ndarray], storage: str = "float32"
 ) -> None:
-    """Writes weights under their paths, such as `token_embedding/embeddings`.
+    """Write weights under their paths, such as `token_embedding/embeddings`.
 
     Keras's own `.weights.h5` numbers layers by class; paths say what a weight is, to
     people and to other versions of Keras.
@@ -423,7 +423,7 @@ def write_weights(
 
 
 def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds each row to 255 steps between its largest value and its negative.
+    """Round each row to 255 steps between its largest value and its negative.
 
     Args:
         table: float `(V, D)`.
@@ -466,7 +466,7 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
 def read_weights(
     path: Path, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Reads the weights that a model has room for, whatever their storage type.
+    """Read the weights that a model has room for, whatever their storage type.
 
     Args:
         path: As `write_weights` made it.
@@ -528,7 +528,7 @@ def _check_datasets(
     found: Mapping[str, tuple[int, ...]],
     integers: set[str],
 ) -> None:
-    """Refuses weights that are missing, surplus or of another shape."""
+    """Raise weights that are missing, surplus or of another shape."""
     weights = {name for name in expected if not name.endswith(f":{_SCALE}")}
     for problem, names in (
         ("no such weight", sorted(weights - set(found))),
@@ -556,7 +556,7 @@ def _check_datasets(
 
 @contextmanager
 def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """Writes a preset atomically.
+    """Write a preset atomically.
 
     The block fills an empty folder beside the target with the vocabulary and the
     weights. When it ends well, hashes, card and configuration are added and the
@@ -597,7 +597,7 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
 
 
 def record_source(directory: Path, source: Mapping[str, Any]) -> None:
-    """Writes into a preset where its weights are from.
+    """Write into a preset where its weights are from.
 
     Args:
         directory: A preset.

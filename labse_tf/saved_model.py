@@ -19,7 +19,7 @@ SAVED_MODEL = "saved_model.pb"
 def check_saved_model_directory(
     path: str | os.PathLike[str], *, name: str | None = None
 ) -> None:
-    """Raises unless a directory holds a SavedModel.
+    """Raise unless a directory holds a SavedModel.
 
     Args:
         path: The directory, local or remote.
@@ -56,7 +56,7 @@ def load_saved_model(
     name: str | None = None,
     tags: Sequence[str] | None = None,
 ) -> Any:
-    """Loads a SavedModel, with the operations of TF-Text where it is installed.
+    """Load a SavedModel, with the operations of TF-Text where it is installed.
 
     Args:
         path: The directory, local or remote.
@@ -89,7 +89,7 @@ def load_saved_model(
 
 
 def read_meta_graph(folder: Path) -> Any:
-    """Reads the graph that servers and `load_saved_model` load.
+    """Read the graph that servers and `load_saved_model` load.
 
     Args:
         folder: The directory of the SavedModel.
@@ -123,7 +123,7 @@ def read_meta_graph(folder: Path) -> Any:
 
 
 def graph_nodes(graph_def: Any) -> Iterator[Any]:
-    """Iterates over the nodes of a graph and of its function library.
+    """Iterate over the nodes of a graph and of its function library.
 
     Args:
         graph_def: A `tf.compat.v1.GraphDef`.
@@ -168,7 +168,7 @@ class Trace:
 
 
 def read_traces(module: Any, name: str) -> list[Trace]:
-    """Reads the ways to call a loaded SavedModel.
+    """Read the ways to call a loaded SavedModel.
 
     Args:
         module: The object that `load_saved_model` returned.
@@ -219,7 +219,7 @@ def _spec(leaf: Any) -> Spec:
 
 
 def map_nest(function: Any, nest: Any) -> Any:
-    """Applies a function to the leaves of dicts, lists and tuples."""
+    """Apply a function to the leaves of dicts, lists and tuples."""
     if isinstance(nest, Mapping):
         return {key: map_nest(function, value) for key, value in nest.items()}
     if isinstance(nest, (list, tuple)):
@@ -228,14 +228,14 @@ def map_nest(function: Any, nest: Any) -> Any:
 
 
 def leaves(nest: Any) -> list[Any]:
-    """Returns the leaves of dicts, lists and tuples."""
+    """Return the leaves of dicts, lists and tuples."""
     found: list[Any] = []
     map_nest(found.append, nest)
     return found
 
 
 def encode_specs(nest: Any) -> Any:
-    """Converts a nest of `Spec` to JSON values."""
+    """Convert a nest of `Spec` to JSON values."""
     if isinstance(nest, Mapping):
         return {"dict": {key: encode_specs(value) for key, value in nest.items()}}
     if isinstance(nest, (list, tuple)):
@@ -244,7 +244,7 @@ def encode_specs(nest: Any) -> Any:
 
 
 def decode_specs(record: Mapping[str, Any]) -> Any:
-    """Restores a nest of `Spec` from the JSON values of `encode_specs`."""
+    """Restore a nest of `Spec` from the JSON values of `encode_specs`."""
     if "dict" in record:
         return {key: decode_specs(value) for key, value in record["dict"].items()}
     for kind in (list, tuple):
@@ -254,7 +254,7 @@ def decode_specs(record: Mapping[str, Any]) -> Any:
 
 
 def symbolic_tensors(spec: Any, shape: Any) -> Any:
-    """Returns `keras.KerasTensor`s of the given shapes with the types of a spec."""
+    """Return `keras.KerasTensor`s of the given shapes with the types of a spec."""
     import keras
 
     if isinstance(shape, Mapping):
@@ -270,7 +270,7 @@ def _kind(dtype: str) -> str:
 
 
 def fit_to_spec(spec: Any, value: Any) -> Any:
-    """Converts a value to the structure, types and shapes of a spec.
+    """Convert a value to the structure, types and shapes of a spec.
 
     Args:
         spec: A nest of `Spec`.
@@ -307,7 +307,7 @@ def fit_to_spec(spec: Any, value: Any) -> Any:
 
 
 def describe_nest(nest: Any) -> str:
-    """Describes a nest of `Spec`, tensors or other values for a message."""
+    """Describe a nest of `Spec`, tensors or other values for a message."""
     if isinstance(nest, Mapping):
         parts = (
             f"{key!r}: {describe_nest(nest[key])}" for key in sorted(nest, key=str)

@@ -36,8 +36,8 @@ class Layout:
         table: What follows a table's name, where it is not the name itself.
         kernel: What follows the name of a dense layer, for its kernel.
         bias: The same for its bias.
-        scale: What follows the name of a normalisation's gamma.
-        shift: What follows the name of a normalisation's beta.
+        scale: What follows the name of a normalization's gamma.
+        shift: What follows the name of a normalization's beta.
         flat: Whether heads are one axis with their width.
         transposed: Whether kernels are output first, as in PyTorch.
     """
@@ -53,7 +53,7 @@ class Layout:
     transposed: bool = False
 
     def names(self, num_layers: int, *, pooler: bool = True) -> dict[str, str]:
-        """Names the weights of a BERT.
+        """Name the weights of a BERT.
 
         Args:
             num_layers: Blocks.
@@ -208,7 +208,7 @@ class Source:
 
 
 def check_names(source: Source, needed: Iterable[str], layout: Layout) -> None:
-    """Refuses a source that lacks weights or has some that nothing would take.
+    """Raise a source that lacks weights or has some that nothing would take.
 
     Args:
         source: What there is.
@@ -236,7 +236,7 @@ def check_names(source: Source, needed: Iterable[str], layout: Layout) -> None:
 def assign_weights(
     model: LaBSE, source: Source, names: Mapping[str, str], layout: Layout
 ) -> None:
-    """Puts foreign weights into a model.
+    """Put foreign weights into a model.
 
     Args:
         model: The model; only the weights in `names` change.
@@ -267,7 +267,7 @@ def assign_weights(
 
 
 def neutral_pooler(model: LaBSE) -> None:
-    """Gives the pooler, which a source without one leaves at random, the identity.
+    """Return the pooler, which a source without one leaves at random, the identity.
 
     Nothing of the model's vectors goes through it then; fixed values make converting
     repeatable.
@@ -287,7 +287,7 @@ def make_model(
     sequence_length: int,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> LaBSE:
-    """Makes a model whose weights come next.
+    """Create a model whose weights come next.
 
     Args:
         config: Of `LaBSEBackbone`.
@@ -314,7 +314,7 @@ def make_model(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Args:
         path: The file.
@@ -354,7 +354,7 @@ _ACTIVATIONS = {
 
 
 def backbone_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a `config.json` or `bert_config.json` into the arguments of our backbone.
+    """Turn a `config.json` or `bert_config.json` into the arguments of our backbone.
 
     Args:
         path: The file, for messages.
@@ -421,7 +421,7 @@ def activation_name(activation: str) -> str:
 
 
 def is_lowercase(vocabulary: Iterable[str]) -> bool:
-    """Tells whether a vocabulary was made of lower-cased text: it has no capitals.
+    """Return whether a vocabulary was made of lower-cased text: it has no capitals.
 
     Args:
         vocabulary: Tokens; those in brackets, as `[CLS]`, do not count.
@@ -459,7 +459,7 @@ def from_bert_checkpoint(
     pooling: str = "pooler",
     dtype: str | keras.DTypePolicy | None = None,
 ) -> LaBSE:
-    """Loads an official BERT checkpoint (TensorFlow 1) as a sentence encoder.
+    """Load an official BERT checkpoint (TensorFlow 1) as a sentence encoder.
 
     Args:
         path: The directory with `bert_config.json`, `vocab.txt` and
@@ -477,7 +477,7 @@ def from_bert_checkpoint(
 
     Raises:
         ValueError: If files are missing or damaged, weights are missing, surplus (the
-            pre-training heads and the optimiser's aside) or of another shape, or the
+            pre-training heads and the optimizer's aside) or of another shape, or the
             vocabulary has another size than the token table.
 
     References:

@@ -15,7 +15,7 @@ _READ = ("*.json", "*.txt", "*.safetensors", "pytorch_model.bin")
 
 
 def describe_source(path: str | Path, layout: str | None) -> dict[str, Any]:
-    """Describes the files that a conversion reads, for the preset that it makes.
+    """Describe the files that a conversion reads, for the preset that it makes.
 
     Args:
         path: A model, as `labse_tf.encoders.load_model` takes it.
@@ -54,7 +54,7 @@ def save_converted(
     *,
     storage: str = "float32",
 ) -> Path:
-    """Saves a preset that says where its weights are from.
+    """Save a preset that says where its weights are from.
 
     Args:
         model: With a preprocessor.

@@ -38,7 +38,7 @@ class Download:
 
 
 def download(name: str, *, hub: str | None = None) -> Download:
-    """Downloads a published model.
+    """Download a published model.
 
     Args:
         name: A name in `labse_tf.presets.FAMILY`.
@@ -106,7 +106,7 @@ def _by_hand(origin: presets.Origin) -> str:
 
 
 def _from_huggingface(origin: presets.Origin) -> Download:
-    """Downloads the files that converting needs, and compares their hashes."""
+    """Download the files that converting needs, and compares their hashes."""
     try:
         import huggingface_hub
     except ImportError as error:
@@ -144,7 +144,7 @@ def _from_huggingface(origin: presets.Origin) -> Download:
 
 
 def _compare(path: Path, received: str, published: Any) -> None:
-    """Refuses a file that is not the published one."""
+    """Raise a file that is not the published one."""
     large = getattr(published, "lfs", None)
     if large is not None:
         expected = large["sha256"] if isinstance(large, dict) else large.sha256
@@ -163,7 +163,7 @@ def _compare(path: Path, received: str, published: Any) -> None:
 
 
 def _from_kaggle(origin: presets.Origin) -> Download:
-    """Downloads a SavedModel, and the one that has its vocabulary."""
+    """Download a SavedModel, and the one that has its vocabulary."""
     try:
         import kagglehub
     except ImportError as error:

@@ -54,7 +54,7 @@ def from_huggingface(
     pooling: str | None = None,
     sequence_length: int | None = None,
 ) -> LaBSE:
-    """Loads a sentence encoder from a Hugging Face directory.
+    """Load a sentence encoder from a Hugging Face directory.
 
     Understood are BERTs with WordPiece vocabularies: directories of
     `sentence-transformers` with a Transformer, optional WordWeights, Pooling (`cls` or
@@ -155,7 +155,7 @@ class _Steps:
 
 
 def _read_steps(folder: Path) -> _Steps | None:
-    """Reads `modules.json`; None where there is none."""
+    """Read `modules.json`; None where there is none."""
     path = folder / MODULES
     if not path.is_file():
         return None
@@ -206,7 +206,7 @@ def _read_steps(folder: Path) -> _Steps | None:
 
 
 def _refuse_prompts(path: Path) -> None:
-    """Refuses a text that would be put before every sentence."""
+    """Raise a text that would be put before every sentence."""
     if not path.is_file():
         return
     config = read_json(path)
@@ -245,7 +245,7 @@ def _read_pooling(path: Path) -> str:
 
 
 def _read_config(transformer: Path) -> dict[str, Any]:
-    """Reads `config.json` and refuses what is no plain BERT."""
+    """Read `config.json` and refuses what is no plain BERT."""
     path = transformer / CONFIG
     config = read_json(path)
     for key, expected in (
@@ -310,7 +310,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_tokenizers(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuses what `tokenizer_config.json` asks for and we cannot do."""
+    """Raise what `tokenizer_config.json` asks for and we cannot do."""
     path = folder / "tokenizer_config.json"
 
     def refuse(key: str, expected: str) -> None:
@@ -544,7 +544,7 @@ def _without(source: Source, prefix: str) -> Source:
 
 
 def _assign_dense(model: LaBSE, folder: Path) -> None:
-    """Puts a Dense module into the pooler, which computes the same."""
+    """Put a Dense module into the pooler, which computes the same."""
     path = folder / CONFIG
     config = read_json(path)
     width = model.backbone.hidden_dim
@@ -566,7 +566,7 @@ def _assign_dense(model: LaBSE, folder: Path) -> None:
 
 
 def _assign_word_weights(model: LaBSE, folder: Path) -> None:
-    """Puts WordWeights, factors a token, into the pooling, which has logarithms."""
+    """Put WordWeights, factors a token, into the pooling, which has logarithms."""
     source = _weights(folder)
     name = "emb_layer.weight"
     check_names(source, [name], HUGGING_FACE)

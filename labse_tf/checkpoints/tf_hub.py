@@ -57,7 +57,7 @@ def from_tf_hub(
     sequence_length: int = _SEQUENCE_LENGTH,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> LaBSE:
-    """Loads LaBSE, LEALLA or another BERT from a SavedModel of TF Hub.
+    """Load LaBSE, LEALLA or another BERT from a SavedModel of TF Hub.
 
     Args:
         directory: The SavedModel, as `kagglehub` or a download of
@@ -75,7 +75,7 @@ def from_tf_hub(
 
     Returns:
         The model, whose vectors are those of the SavedModel to float32's rounding. They
-        have unit length; LaBSE/2's own are not normalised.
+        have unit length; LaBSE/2's own are not normalized.
 
     Raises:
         ValueError: If the directory holds no SavedModel, or one of another interface or
@@ -253,7 +253,7 @@ def _activation(folder: Path) -> str:
 
 
 def _compare(folder: Path, module: Any, model: LaBSE) -> None:
-    """Refuses a model whose vectors are others than the SavedModel's."""
+    """Raise a model whose vectors are others than the SavedModel's."""
     import tensorflow as tf
 
     preprocessor = model.text_preprocessor()

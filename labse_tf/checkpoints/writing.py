@@ -25,7 +25,7 @@ from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
 def to_huggingface(
     model: LaBSE, directory: str | Path, *, overwrite: bool = False
 ) -> Path:
-    """Writes a directory that `SentenceTransformer(directory)` loads.
+    """Write a directory that `SentenceTransformer(directory)` loads.
 
     All four poolings have a form there: the pooler is a Dense with tanh after `cls`, as
     in the released LaBSE; a weighted mean is WordWeights before `mean`. The BERT alone
@@ -135,7 +135,7 @@ def _modules(places: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _write_pooling(folder: Path, model: LaBSE) -> None:
-    """Writes the configuration of the module Pooling."""
+    """Write the configuration of the module Pooling."""
     pooling = {"pooler": "cls", "weighted_mean": "mean"}.get(
         model.pooling, model.pooling
     )
@@ -154,7 +154,7 @@ def _write_pooling(folder: Path, model: LaBSE) -> None:
 def _write_word_weights(
     folder: Path, tokenizer: WordPieceTokenizer, factors: np.ndarray
 ) -> None:
-    """Writes the configuration of the module WordWeights."""
+    """Write the configuration of the module WordWeights."""
     vocabulary = tokenizer.vocabulary
     weights = dict(zip(vocabulary, factors[:, 0].tolist(), strict=True))
     _write_json(
@@ -195,7 +195,7 @@ def _bert_config(model: LaBSE) -> dict[str, Any]:
 def _write_tokenizer(
     folder: Path, tokenizer: WordPieceTokenizer, sequence_length: int
 ) -> None:
-    """Writes the tokenizer in the forms of old and new versions."""
+    """Write the tokenizer in the forms of old and new versions."""
     import tokenizers
 
     tokenizer.save_vocabulary(folder / VOCABULARY)
@@ -236,7 +236,7 @@ def _write_tokenizer(
 
 
 def _write_json(path: Path, value: Any) -> None:
-    """Writes JSON."""
+    """Write JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
 

@@ -18,7 +18,7 @@ STORAGES = ("float32", "float16", "int8")  # of `presets`, which is slow to impo
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "convert",

@@ -20,7 +20,7 @@ _EXPORT_STORAGES = ("float32", "bfloat16", "float16", "int8")
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "export",

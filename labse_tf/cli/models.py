@@ -8,7 +8,7 @@ from labse_tf import encoders
 
 
 def open_encoder(name: str, dtype: str) -> encoders.Encoder:
-    """Opens an encoder and reports on standard error what a lower precision costs.
+    """Open an encoder and reports on standard error what a lower precision costs.
 
     Args:
         name: The value of `--model`.

@@ -1,13 +1,12 @@
-"""SavedModels by the TF Hub text contract: written, made ready for a server, checked.
+"""Export and check of SavedModels that follow the TF Hub text contract.
 
-The contract is that of reusable SavedModels
-(https://www.tensorflow.org/hub/reusable_saved_models) and of text embeddings
+The contract consists of reusable SavedModels
+(https://www.tensorflow.org/hub/reusable_saved_models) and the text embedding API
 (https://www.tensorflow.org/hub/common_saved_model_apis/text).
 
-`saved_model` writes them: `interfaces` has the objects, `storage` the types of their
-weights, `parity` what those cost, `serving` what TF Serving reads besides.
-
-`check` checks any SavedModel for text and reports what it found.
+`saved_model` writes a SavedModel. `interfaces` builds the exported objects, `storage`
+the weights in each storage type, `parity` measures the loss of precision, and `serving`
+writes the additional files of TF Serving. `check` checks any SavedModel for text.
 """
 
 from __future__ import annotations

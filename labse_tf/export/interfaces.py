@@ -1,16 +1,16 @@
-"""The objects that are saved: one a TF Hub interface, all functions on tensors.
+"""Exported objects: one per TF Hub interface.
 
     text          strings -> unit vectors
     preprocessor  strings -> the encoder's inputs; `tokenize`, `bert_pack_inputs`
     encoder       the encoder's inputs -> unit vectors and hidden states
 
-Each is a plain trackable (a Keras model would be saved with its layers, whose classes
-a loader outside this package lacks) with `__call__(inputs, training=False)` traced for
-both values and the endpoints `serve` and `serve_training` of one argument for
-`keras.layers.TFSMLayer`. With it comes the function that a server runs.
+Each object is a plain trackable, because loading a saved Keras model requires the
+classes of its layers. It has `__call__(inputs, training=False)`, traced for both values
+of `training`, and the one-argument endpoints `serve` and `serve_training` for
+`keras.layers.TFSMLayer`. Each builder also returns the function for `serving_default`.
 
-All ops are of TensorFlow's core and of the part of TF-Text that TF Serving links; so
-`labse_tf.preprocessing` truncates pairs of segments itself, without TF-Text's trimmer.
+All ops belong to core TensorFlow or to the part of TF-Text that TF Serving links. For
+this reason `labse_tf.preprocessing` truncates segments without TF-Text's trimmer.
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension.
 
@@ -34,7 +34,7 @@ INTERFACES = ("text", "preprocessor", "encoder")
 PADS = ("longest", "buckets")
 BUCKETS = (16, 32, 64, 128)
 
-# TF Hub's name of each feature.
+# Feature -> its name in TF Hub.
 HUB_NAMES = {
     "token_ids": "input_word_ids",
     "padding_mask": "input_mask",
@@ -47,7 +47,7 @@ def pack_texts(
     texts: tf.Tensor,
     buckets: Sequence[int] | None = None,
 ) -> dict[str, tf.Tensor]:
-    """Preprocesses strings, padded to the longest row or to the next bucket.
+    """Preprocess strings with padding to the longest row or to the next bucket.
 
     Args:
         preprocessor: The model's preprocessor. Its `pad` is not used.
@@ -55,7 +55,7 @@ def pack_texts(
         buckets: Lengths to pad to, ascending. The last is the maximum length of a row.
 
     Returns:
-        Features int32 `(B, T)`. T is at least 2, also for an empty batch, because the
+        Features, int32 `(B, T)`. T is at least 2, also for an empty batch, because the
         encoder reads the first token.
     """
     import tensorflow as tf
@@ -74,7 +74,7 @@ def text_module(
     buckets: Sequence[int] | None,
     vocabulary: Path,
 ) -> tuple[tf.train.Checkpoint, Any]:
-    """Strings `(B,)` to a dict whose `default` is unit vectors float32 `(B, D)`."""
+    """Create the text model: strings `(B,)` -> `default`, unit vectors `(B, D)`."""
     import tensorflow as tf
 
     strings = tf.TensorSpec([None], tf.string, name="inputs")
@@ -93,7 +93,7 @@ def preprocessor_module(
     buckets: Sequence[int] | None,
     vocabulary: Path,
 ) -> tuple[tf.train.Checkpoint, Any]:
-    """Strings `(B,)` to the encoder's inputs int32 `(B, T)`, by TF Hub's names."""
+    """Create the preprocessor: strings `(B,)` -> int32 `(B, T)` by TF Hub's names."""
     import tensorflow as tf
 
     tokenizer = preprocessor.tokenizer
@@ -152,9 +152,10 @@ def preprocessor_module(
 
 
 def encoder_module(encoder: StoredEncoder) -> tuple[tf.train.Checkpoint, Any]:
-    """The encoder's inputs to `default`, `pooled_output` and the hidden states.
+    """Create the encoder: its inputs -> `default`, `pooled_output`, hidden states.
 
-    A signature is flat, so the server's has no `encoder_outputs`.
+    Signatures do not allow nested outputs, so `serving_default` has no
+    `encoder_outputs`.
     """
     import tensorflow as tf
 
@@ -186,7 +187,7 @@ def encoder_module(encoder: StoredEncoder) -> tuple[tf.train.Checkpoint, Any]:
 
 
 def to_hub_names(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Features by TF Hub's names."""
+    """Rename features to TF Hub's names."""
     return {theirs: features[ours] for ours, theirs in HUB_NAMES.items()}
 
 
@@ -195,7 +196,7 @@ def _module(
     spec: Any,
     encoder: StoredEncoder | None,
 ) -> tf.train.Checkpoint:
-    """What all interfaces have."""
+    """Create an object with the attributes that all interfaces share."""
     import tensorflow as tf
 
     def __call__(inputs: Any, training: bool = False) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def _module(
     call = module.__call__ = tf.function(__call__, autograph=False)
     for training in (False, True):
         call.get_concrete_function(spec, training=training)
-    # They call the traces that are there already: the graph is not saved twice.
+    # The endpoints call the existing traces, so the graph is not saved twice.
     module.serve = tf.function(
         lambda inputs: call(inputs, training=False),
         input_signature=[spec],

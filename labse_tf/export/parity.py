@@ -1,7 +1,7 @@
-"""Parity: what a SavedModel's vectors have lost against the model's own.
+"""Parity: similarity of a SavedModel's vectors to those of the original model.
 
-It is measured with the files as they lie on the disk, on real text: sentences of one's
-own or, where there are none, the shipped sample in 25 languages.
+Parity is measured with the files on disk, on the user's sentences or on the shipped
+sample in 25 languages.
 
 Shapes: n = sentences, D = hidden dimension.
 """
@@ -24,13 +24,13 @@ _BATCH = 64
 
 
 class Parity(NamedTuple):
-    """How near a SavedModel's vectors are to the model's.
+    """Similarity of a SavedModel's vectors to the model's.
 
     Attributes:
-        sentences: How many were compared.
-        mean_cosine: Mean of the cosines of new and old vectors.
-        lowest_cosine: Their minimum.
-        largest_difference: Of any number in any vector.
+        sentences: Number of sentences compared.
+        mean_cosine: Mean cosine of new and old vectors.
+        lowest_cosine: Lowest cosine.
+        largest_difference: Largest absolute difference of any element.
     """
 
     sentences: int
@@ -39,7 +39,7 @@ class Parity(NamedTuple):
     largest_difference: float
 
     def in_words(self) -> str:
-        """A line that says it."""
+        """Describe the parity in one line."""
         return (
             f"cosine with the model's vectors of {self.sentences:,} sentences: "
             f"mean {self.mean_cosine:.6f}, lowest {self.lowest_cosine:.6f}"
@@ -47,13 +47,13 @@ class Parity(NamedTuple):
 
 
 def sample_texts(model: LaBSE) -> list[str]:
-    """Real sentences that every installation has.
+    """Return the sentences of the shipped sample.
 
     Args:
-        model: Where the shipped sample is missing, tokens of its vocabulary stand in.
+        model: If the sample is missing, tokens of this model's vocabulary are returned.
 
     Returns:
-        Distinct sentences, those of all languages mixed.
+        Distinct sentences in all languages of the sample.
     """
     texts: dict[str, None] = {}
     for file in sorted((presets.shipped_directory() / "sample").glob("*.tsv")):
@@ -66,20 +66,20 @@ def sample_texts(model: LaBSE) -> list[str]:
 def measure(
     path: str | Path, model: LaBSE, interface: str, texts: Sequence[str]
 ) -> Parity | None:
-    """Loads a SavedModel and compares what it gives with what the model gives.
+    """Compare the outputs of a SavedModel with those of its model.
 
     Args:
         path: The SavedModel.
-        model: What it was made of.
-        interface: `"text"`, `"encoder"`, or `"preprocessor"`, which must give the very
-            token ids.
+        model: The model that it was exported from.
+        interface: `"text"`, `"encoder"` or `"preprocessor"`. A preprocessor must return
+            exactly the model's token ids.
         texts: Sentences.
 
     Returns:
-        The parity of the vectors; `None` for a preprocessor, which has none.
+        The parity of the vectors, `None` for a preprocessor.
 
     Raises:
-        RuntimeError: If a preprocessor's ids are not the model's.
+        RuntimeError: If the features of a preprocessor differ from the model's.
     """
     import tensorflow as tf
 
@@ -88,7 +88,7 @@ def measure(
         _same_ids(loaded, model, texts)
         return None
     parts = []
-    # By length, so that a batch is not padded for one long sentence in it.
+    # Sorted by length to reduce padding.
     order = np.argsort([len(text) for text in texts], kind="stable")
     for start in range(0, len(order), _BATCH):
         inputs: Any = tf.constant([texts[i] for i in order[start : start + _BATCH]])
@@ -101,15 +101,14 @@ def measure(
 
 
 def compare(new: np.ndarray, old: np.ndarray) -> Parity:
-    """Compares two matrices of vectors, row by row.
+    """Compare two matrices of vectors row by row.
 
     Args:
-        new: float `(n, D)`; float32 is not the last word on a vector's length, so the
-            cosines are divided by it.
+        new: float `(n, D)`. Rows need not have unit length.
         old: float `(n, D)`.
 
     Returns:
-        Their parity.
+        The parity.
 
     Example:
         >>> import numpy as np
@@ -129,7 +128,7 @@ def compare(new: np.ndarray, old: np.ndarray) -> Parity:
 
 
 def _same_ids(loaded: Any, model: LaBSE, texts: Sequence[str]) -> None:
-    """Raises unless a loaded preprocessor gives the model's features."""
+    """Raise an error unless a loaded preprocessor returns the model's features."""
     import tensorflow as tf
 
     for start in range(0, len(texts), _BATCH):
@@ -137,10 +136,10 @@ def _same_ids(loaded: Any, model: LaBSE, texts: Sequence[str]) -> None:
         outputs = loaded(batch)
         for ours, expected in model.text_preprocessor()(batch).items():
             received = outputs[HUB_NAMES[ours]]
-            # Padded to different lengths, perhaps: the shorter has all tokens.
+            # The padding may differ, but the shorter output has all tokens.
             length = min(received.shape[1], expected.shape[1])
             if bool(tf.reduce_any(received[:, :length] != expected[:, :length])):
                 raise RuntimeError(
-                    f"The exported preprocessor gives other {HUB_NAMES[ours]} than "
-                    f"the model's. Received: texts {start} to {start + _BATCH}"
+                    f"The exported preprocessor's {HUB_NAMES[ours]} differ from the "
+                    f"model's. Received: texts {start} to {start + _BATCH}"
                 )

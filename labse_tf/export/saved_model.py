@@ -1,4 +1,4 @@
-"""SavedModels: written whole, measured, with a card; loaded without labse_tf."""
+"""Atomic export of a model as a SavedModel with a parity report and a card."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ _FORMAT = "labse_tf SavedModel"
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported, how large it is, and what it cost.
+    """Settings, size and parity of an exported SavedModel.
 
     Attributes:
         interface: One of `INTERFACES`.
         storage: One of `STORAGES`.
-        embedding_dim: D, the length of a vector.
-        pooling: Of the model.
-        sequence_length: Most tokens a row, [CLS] and [SEP] included.
+        embedding_dim: Dimension D of a vector.
+        pooling: Pooling of the model.
+        sequence_length: Maximum number of tokens per row, including [CLS] and [SEP].
         pad: One of `PADS`; `None` for an encoder.
-        buckets: Lengths that rows are padded to, where they are.
-        num_bytes: Of the graph, the weights and the vocabulary.
-        num_weights: Numbers in all weights, int8's scales among them.
-        num_trainable: Numbers in those that get gradients.
-        parity: With the model; `None` for a preprocessor, whose ids are the model's.
-        labse_tf_version: Of the exporter.
-        dtype: That it computes in.
+        buckets: Lengths that rows are padded to, if `pad` is `"buckets"`.
+        num_bytes: Size of the graph, the weights and the vocabulary.
+        num_weights: Number of elements in all weights, including the scales of int8.
+        num_trainable: Number of elements in the trainable weights.
+        parity: Parity with the model; `None` for a preprocessor.
+        labse_tf_version: Version of labse_tf that exported the model.
+        dtype: Compute type.
     """
 
     interface: str
@@ -64,7 +64,7 @@ class ExportReport:
     dtype: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON has them."""
+        """Return the fields as JSON values."""
         fields = asdict(self)
         if self.parity is not None:
             fields["parity"] = self.parity._asdict()
@@ -84,57 +84,58 @@ def export_saved_model(
     serving: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a reusable SavedModel by the TF Hub text contract.
+    """Write a reusable SavedModel that follows the TF Hub text contract.
 
-    `"text"`: `__call__(strings, training=False)` takes strings `(B,)` and gives a dict
-    whose `default` holds unit vectors float32 `(B, D)`.
+    `"text"`: `__call__(strings, training=False)` takes strings `(B,)` and returns a
+    dict whose `default` holds unit vectors, float32 `(B, D)`.
 
     `"preprocessor"`: strings to `input_word_ids`, `input_mask`, `input_type_ids`, int32
-    `(B, T)`. `tokenize(strings)` gives RaggedTensors of token ids,
-    `tokenize.get_special_tokens_dict()` the special ones, and
-    `bert_pack_inputs([ids], seq_length=64)`, of one or two segments a row, rows of
-    that length.
+    `(B, T)`. `tokenize(strings)` returns a RaggedTensor of token ids,
+    `tokenize.get_special_tokens_dict()` the special token ids, and
+    `bert_pack_inputs([ids], seq_length=64)` rows of that length from one or two
+    segments.
 
-    `"encoder"`: those three to `default` as above, `pooled_output` `(B, D)` (the same
-    before it is divided by its length), `sequence_output` `(B, T, D)` and
-    `encoder_outputs`, each block's. `encoder(preprocessor(strings))` is the text model.
+    `"encoder"`: these three features to `default` as above, `pooled_output` `(B, D)`
+    (before L2 normalization), `sequence_output` `(B, T, D)` and `encoder_outputs`, the
+    output of each block. `encoder(preprocessor(strings))` equals the text model.
 
-    All have `variables`, `trainable_variables` and `regularization_losses`, so that
-    `hub.KerasLayer(path, trainable=True)` fine-tunes them, the endpoints `serve` and
-    `serve_training` for `keras.layers.TFSMLayer`, and the signature
-    `serving_default`, which TF Serving runs. The vocabulary lies in `assets/`, a card
-    in `README.md`. The parity with the model, measured with the written files, stands
-    in the card and in what `read_report` returns.
+    All interfaces have `variables`, `trainable_variables` and `regularization_losses`,
+    so that `hub.KerasLayer(path, trainable=True)` can fine-tune them; the endpoints
+    `serve` and `serve_training` for `keras.layers.TFSMLayer`; and the signature
+    `serving_default` for TF Serving. The vocabulary is in `assets/`, the card in
+    `README.md`. The parity with the model is measured with the written files. The card
+    and `read_report` state it.
 
     Args:
-        model: With a preprocessor.
-        path: The SavedModel's directory; for TF Serving its name is the version, a
-            number. It is written atomically.
+        model: A model with a preprocessor.
+        path: Target directory, written atomically. For TF Serving its name must be a
+            version number.
         interface: `"text"`, `"preprocessor"` or `"encoder"`.
-        storage: Of the weights: `"float32"`, as trained; `"bfloat16"` or `"float16"`,
-            half the size, computed in float32, none trainable (a step of fine-tuning
-            is smaller than their rounding); `"int8"`, the token table at a quarter of
-            its size with a scale a row and frozen, the rest float32 and trainable.
-        dtype: Compute type, whatever the storage: `"float32"`, `"bfloat16"`, or
-            `"auto"` for bfloat16 where this machine has instructions for it; left out,
-            the model's. The parity is that with `model` as it is.
-        pad: What rows are padded to: `"longest"`, the longest of the batch, or
-            `"buckets"`, the next of `buckets`, for hardware that compiles each shape.
-        buckets: Lengths in tokens; the model's own greatest length is the last.
-        texts: Sentences to measure the parity on; left out, those of the shipped
-            sample in 25 languages.
-        serving: Whether to write what TF Serving reads too: warm-up requests inside,
-            and `batching_parameters.txt` beside the directory, unless there is one.
-        overwrite: Whether an existing directory is replaced.
+        storage: Storage type of the weights. `"float32"`: as trained. `"bfloat16"` or
+            `"float16"`: half the size, computed in float32, not trainable because a
+            fine-tuning step is smaller than their rounding. `"int8"`: the token table
+            at a quarter of its size with one scale per row, not trainable; all other
+            weights float32 and trainable.
+        dtype: Compute type, independent of `storage`: `"float32"`, `"bfloat16"`, or
+            `"auto"` for bfloat16 if this CPU has instructions for it. Default: the
+            model's. The parity is measured against `model` in its own compute type.
+        pad: Padding of rows: `"longest"` for the longest row of the batch, `"buckets"`
+            for the next of `buckets`, for hardware that compiles each shape.
+        buckets: Lengths in tokens. The model's maximum length is always the last.
+        texts: Sentences to measure the parity on. Default: the shipped sample in 25
+            languages.
+        serving: Whether to write files for TF Serving: warm-up requests inside the
+            SavedModel and, unless it exists, `batching_parameters.txt` next to it.
+        overwrite: Whether to replace an existing directory.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: If an argument is none of the above, the model has no preprocessor,
-            or the directory exists already.
-        ImportError: If `serving` needs `tensorflow-serving-api`, which is missing.
-        OSError: If it cannot be written.
+        ValueError: If an argument is invalid, the model has no preprocessor, or the
+            directory exists already.
+        ImportError: If `serving` is set and `tensorflow-serving-api` is missing.
+        OSError: If the directory cannot be written.
 
     References:
         https://www.tensorflow.org/hub/reusable_saved_models
@@ -184,7 +185,7 @@ def export_saved_model(
                     ),
                 )
     except tf.errors.OpError as error:
-        # TensorFlow's own file system says so of a full disk, too.
+        # TensorFlow's file system also reports a full disk as an OpError.
         raise OSError(f"{target}: cannot be written: {error.message}") from error
     batching = target.parent / tf_serving.BATCHING_PARAMETERS
     if serving and not batching.exists():
@@ -193,7 +194,7 @@ def export_saved_model(
 
 
 def read_report(path: str | Path) -> ExportReport:
-    """Reads what `export_saved_model` wrote down about a SavedModel.
+    """Read the report that `export_saved_model` wrote.
 
     Args:
         path: The SavedModel's directory.
@@ -202,7 +203,7 @@ def read_report(path: str | Path) -> ExportReport:
         The report.
 
     Raises:
-        ValueError: If the directory has none.
+        ValueError: If the directory has no valid report.
     """
     file = Path(path) / REPORT
     try:
@@ -215,8 +216,8 @@ def read_report(path: str | Path) -> ExportReport:
         return ExportReport(**fields)
     except FileNotFoundError:
         raise ValueError(
-            f"{path}: expected a SavedModel by labse_tf, which holds {REPORT}. "
-            "Received: a path without it"
+            f"{path}: expected a SavedModel exported by labse_tf, with {REPORT}. "
+            "Received: a path without this file"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -231,7 +232,7 @@ def _save(
     storage: str,
     buckets: Sequence[int] | None,
 ) -> tuple[int, int]:
-    """Writes the SavedModel; returns the numbers in all and in trainable weights."""
+    """Write the SavedModel; return the sizes of all and of the trainable weights."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as assets:
@@ -254,12 +255,12 @@ def _save(
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files."""
+    """Return the size of all files in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _check_arguments(interface: str, storage: str, dtype: str | None, pad: str) -> None:
-    """Refuses values, and combinations of them, that do not exist."""
+    """Raise an error for invalid values or combinations of values."""
     _check_choice("interface", interface, INTERFACES)
     _check_choice("storage", storage, STORAGES)
     _check_choice("pad", pad, PADS)
@@ -267,17 +268,18 @@ def _check_arguments(interface: str, storage: str, dtype: str | None, pad: str) 
         for name, value in (("storage", storage), ("dtype", dtype or "float32")):
             if value != "float32":
                 raise ValueError(
-                    f"`{name}` is of weights, and a preprocessor has none. "
+                    f"`{name}` must be left out: a preprocessor has no weights. "
                     f"Received: {name}={value!r}"
                 )
     if interface == "encoder" and pad != "longest":
         raise ValueError(
-            f"`pad` goes with text; an encoder takes padded rows. Received: pad={pad!r}"
+            "`pad` must be left out: an encoder takes padded rows. "
+            f"Received: pad={pad!r}"
         )
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises unless an argument is one of its values."""
+    """Raise an error unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(
             f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}"
@@ -285,60 +287,61 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _check_buckets(buckets: Sequence[int], model: LaBSE) -> tuple[int, ...]:
-    """Sorts lengths and ends them with the model's."""
+    """Return the lengths sorted, with the model's maximum length as the last."""
     most = model.text_preprocessor().sequence_length
     numbers = list(buckets)
     if not numbers or any(
         isinstance(b, bool) or not isinstance(b, int) or b < 2 for b in numbers
     ):
         raise ValueError(
-            "`buckets` must be numbers of tokens, 2 or more: [CLS], [SEP]. "
+            "`buckets` must be lengths of at least 2 tokens ([CLS] and [SEP]). "
             f"Received: {numbers}"
         )
     return (*sorted(b for b in set(numbers) if b < most), most)
 
 
 def _check_texts(texts: Iterable[str]) -> list[str]:
-    """Takes sentences from any iterable."""
+    """Return the sentences as a list."""
     found = list(texts) if not isinstance(texts, (str, bytes)) else None
     if not found:
-        raise ValueError(f"`texts` must hold a sentence or more. Received: {texts!r}")
+        raise ValueError(f"`texts` must be one or more sentences. Received: {texts!r}")
     return found
 
 
 def _card(target: Path, report: ExportReport) -> str:
-    """What the files are and how to use them."""
+    """Return the text of the card: a description of the files and their use."""
     d, name = report.embedding_dim, target.name
-    parity = "its ids are the model's"
+    parity = "token ids equal to the model's"
     if report.parity is not None:
         parity = report.parity.in_words()
     stored = report.storage
     if stored == "int8":
-        stored = "the token table as int8 with a scale a row, the rest float32"
+        stored = "token table in int8 with one scale per row, other weights in float32"
     trainable = {
         "float32": "as in the model",
-        "int8": "all but the token table, which is int8",
+        "int8": "all except the token table",
     }.get(report.storage, "none")
     rows = [
         ("interface", report.interface),
-        ("most tokens a row", report.sequence_length),
+        ("maximum tokens per row", report.sequence_length),
         ("padding", _padding(report)),
     ]
     if report.interface != "preprocessor":
         rows += [
-            ("vector", f"{d} numbers, **length 1**"),
+            ("vector", f"{d} dimensions, **length 1**"),
             ("pooling", report.pooling),
             ("weights", f"{report.num_weights:,}, {stored}"),
             ("trainable", f"{report.num_trainable:,}: {trainable}"),
-            ("computes in", report.dtype),
+            ("compute type", report.dtype),
         ]
     rows += [("size", f"{report.num_bytes / 1e6:.1f} MB"), ("parity", parity)]
     table = "\n".join(f"| {key} | {value} |" for key, value in rows)
     return f"""# {target.absolute().parent.name}/{name}
 
-A SavedModel by the TF Hub text contract, made with labse_tf {report.labse_tf_version}.
+A SavedModel that follows the TF Hub text contract, exported by labse_tf
+{report.labse_tf_version}.
 
-| | |
+| property | value |
 |---|---|
 {table}
 
@@ -349,12 +352,12 @@ A SavedModel by the TF Hub text contract, made with labse_tf {report.labse_tf_ve
 
 
 def _padding(report: ExportReport) -> str:
-    """How rows are padded, for the card."""
+    """Describe the padding for the card."""
     if report.pad is None:
-        return "the caller's"
+        return "by the caller"
     if report.buckets is None:
         return "to the longest row of the batch"
-    return "to the next of " + ", ".join(map(str, report.buckets))
+    return "to the next length of " + ", ".join(map(str, report.buckets))
 
 
 _HEAD = """import tensorflow as tf
@@ -364,19 +367,19 @@ _USES = {
     "text": _HEAD
     + """
 model = tf.saved_model.load("{path}")  # or hub.KerasLayer("{path}")
-# Unit vectors (2, {d}): their products are cosines, nothing is left to normalise.
+# Unit vectors (2, {d}): dot products are cosines, no normalization is needed.
 vectors = model(tf.constant(["Hello, world.", "नमस्ते दुनिया"]))["default"]""",
     "preprocessor": _HEAD
     + """
 preprocessor = tf.saved_model.load("{path}")
-inputs = preprocessor(tf.constant(["Hello, world."]))  # for the encoder
-# Two segments a row, of a fixed length:
+inputs = preprocessor(tf.constant(["Hello, world."]))  # inputs of the encoder
+# Two segments per row, with a fixed length:
 pairs = [preprocessor.tokenize(tf.constant([side])) for side in ("one", "other")]
 inputs = preprocessor.bert_pack_inputs(pairs, seq_length=tf.constant(32))""",
     "encoder": """import tensorflow as tf
 
 encoder = tf.saved_model.load("{path}")
 outputs = encoder(preprocessor(texts))  # a preprocessor of the same model
-# Unit vectors ({d},): their products are cosines, nothing is left to normalise.
+# Unit vectors (B, {d}): dot products are cosines, no normalization is needed.
 vectors = outputs["default"]""",
 }

@@ -1,13 +1,13 @@
-"""What TF Serving reads beside a SavedModel: warm-up requests, batching parameters.
+"""Additional files for TF Serving: warm-up requests and batching parameters.
 
-    labse/                       the model's base path, which the server watches
-      batching_parameters.txt    how requests are put together
+    labse/                       base path of the model, which the server watches
+      batching_parameters.txt    how requests are combined into batches
       1/                         a version; the highest number is served
         saved_model.pb ...
         assets.extra/tf_serving_warmup_requests
 
-A server replays the warm-up requests before it takes others, so the first user does not
-wait for memory to be allotted and graphs to be optimised.
+The server replays the warm-up requests before it accepts others, so the first request
+does not wait for memory allocation and graph optimization.
 
 References:
     https://www.tensorflow.org/tfx/serving/saved_model_warmup
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 BATCHING_PARAMETERS = "batching_parameters.txt"
 WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 
-# Sentences that a warm-up text is joined from, so that short and long rows are warm;
-# and texts a request.
+# The number of sentences joined into one text, so that requests have short and long
+# rows, and the number of texts per request.
 _JOINED = (1, 2, 4, 8, 16)
 _BATCH_SIZES = (1, 16)
 
 
 def check_version_directory(path: str | Path) -> None:
-    """Checks that a server would take a directory for a version of a model.
+    """Raise an error unless the name of a directory is a version number.
 
     Args:
-        path: The directory, which need not be there.
+        path: The directory, which need not exist.
 
     Raises:
-        ValueError: If its name is no number from 0 up, written without a sign or
-            leading zeros.
+        ValueError: If the name is not an integer, at least 0, without sign or leading
+            zeros.
 
     Example:
         >>> from labse_tf.export.serving import check_version_directory
@@ -49,8 +49,8 @@ def check_version_directory(path: str | Path) -> None:
     name = Path(path).name
     if not (name.isascii() and name.isdigit() and str(int(name)) == name):
         raise ValueError(
-            f"{path}: expected a directory named by its version, a number, such as "
-            f"labse/1: TF Serving loads no other. Received: {name!r}"
+            f"{path}: expected a directory with a version number as its name, as TF "
+            f"Serving requires, such as labse/1. Received: {name!r}"
         )
 
 
@@ -60,13 +60,13 @@ def warmup_requests(
     preprocessor: SentencePreprocessor,
     model_name: str,
 ) -> list[Any]:
-    """Makes requests of short and long sentences, alone and in batches.
+    """Create requests with short and long texts, alone and in batches.
 
     Args:
         interface: One of `labse_tf.export.INTERFACES`.
-        texts: Sentences to make them of, one at least.
-        preprocessor: The model's, for the inputs of an encoder.
-        model_name: As the server calls the model.
+        texts: One or more sentences.
+        preprocessor: The model's preprocessor, for the inputs of an encoder.
+        model_name: Name of the model in the server.
 
     Returns:
         `PredictionLog` messages.
@@ -100,11 +100,11 @@ def warmup_requests(
 
 
 def write_warmup(folder: Path, logs: Sequence[Any]) -> None:
-    """Writes warm-up requests where a server looks for them.
+    """Write warm-up requests into the `assets.extra` of a SavedModel.
 
     Args:
         folder: The SavedModel.
-        logs: As `warmup_requests` makes them.
+        logs: The result of `warmup_requests`.
 
     Raises:
         tf.errors.OpError: If the file cannot be written.
@@ -119,11 +119,11 @@ def write_warmup(folder: Path, logs: Sequence[Any]) -> None:
 
 
 def batching_parameters(interface: str) -> str:
-    """Batching for a server on a CPU: short waits, batches that stay small.
+    """Return batching parameters for a CPU server: short waits and small batches.
 
     Args:
-        interface: One of `labse_tf.export.INTERFACES`. An encoder's requests have
-            rows of different lengths, which a server must be told to pad.
+        interface: One of `labse_tf.export.INTERFACES`. For an encoder the server also
+            pads the rows of different requests to the same length.
 
     Returns:
         A `BatchingParameters` message as text.
@@ -134,24 +134,24 @@ def batching_parameters(interface: str) -> str:
         max_enqueued_batches { value: 1000 }
     """
     lines = [
-        "# Read by tensorflow_model_server --enable_batching",
-        "# --batching_parameters_file=...; num_batch_threads is the number of cores",
-        "# unless set here. ours: measure with your own traffic.",
+        "# Use with tensorflow_model_server --enable_batching",
+        "# --batching_parameters_file=... Default of num_batch_threads: number of",
+        "# cores. ours: start values, measure with your own traffic.",
         "max_batch_size { value: 64 }",
         "batch_timeout_micros { value: 2000 }",
         "max_enqueued_batches { value: 1000 }",
     ]
     if interface == "encoder":
-        # Zeros, which are no tokens in `input_mask`.
+        # The server pads with zeros, which `input_mask` marks as padding.
         lines.append("pad_variable_length_inputs: true")
     return "\n".join(lines) + "\n"
 
 
 def import_serving(module: str) -> Any:
-    """Imports a module of TF Serving's messages.
+    """Import a module with message types of TF Serving.
 
     Args:
-        module: Its name in `tensorflow_serving.apis`.
+        module: Name of the module in `tensorflow_serving.apis`.
 
     Returns:
         The module.
@@ -165,6 +165,6 @@ def import_serving(module: str) -> Any:
         return importlib.import_module(f"tensorflow_serving.apis.{module}")
     except ImportError as error:
         raise ImportError(
-            "Warm-up requests are messages of tensorflow-serving-api: "
+            "Warm-up requests need tensorflow-serving-api: "
             f"pip install 'labse-tf[serving]'. Received: {error}"
         ) from error

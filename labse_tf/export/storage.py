@@ -1,15 +1,15 @@
-"""Storage: the types that a SavedModel's weights have, and the encoder that reads them.
+"""Storage types of a SavedModel's weights, and the encoder that reads them.
 
-    float32            as the model has them, trainable as in the model
-    bfloat16, float16  every weight at half the size, cast to float32 where it is used;
-                       none is trainable
-    int8               the token table as int8 with a float32 scale a row, frozen; all
-                       other weights float32, trainable as in the model
+    float32            as in the model, trainable as in the model
+    bfloat16, float16  all weights at half the size, cast to float32 when used; not
+                       trainable
+    int8               the token table as int8 with one float32 scale per row, not
+                       trainable; other weights float32, trainable as in the model
 
-Half-precision weights are frozen because training them fails without a word: a step of
-fine-tuning changes a weight by about a ten-thousandth of its value, and the next number
-that bfloat16 has is one part in 128 to 256 away (float16: 1,024 to 2,048), so the step
-is rounded to nothing. Who wants to fine-tune a small file takes `int8`.
+Half-precision weights are not trainable because training would fail silently. A
+fine-tuning step changes a weight by about 1/10,000 of its value, but the next bfloat16
+number is 1/128 to 1/256 away (float16: 1/1,024 to 1/2,048), so the step is rounded to
+zero. To fine-tune a small file, use `int8`.
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension, V = vocabulary size.
 """
@@ -33,24 +33,24 @@ STORAGES = ("float32", "bfloat16", "float16", "int8")
 
 
 class StoredEncoder:
-    """A model's encoder over weights of a storage type.
+    """The encoder of a model with weights in a storage type.
 
-    The token table is never made float32 as a whole: rows are gathered as they are
-    stored, and only these are cast and scaled.
+    The token table is never cast to float32 as a whole. Only the gathered rows are cast
+    and scaled.
 
     Args:
-        model: Its layers do the computing; its weights stay as they are.
+        model: The model whose layers are called. Its weights do not change.
         storage: One of `STORAGES`.
 
     Attributes:
-        variables: All weights as `tf.Variable`s of the type they are stored in.
-        trainable_variables: Those that get gradients.
-        random_states: Of the dropout layers; no weights, yet the training trace reads
-            and moves them.
+        variables: All weights as `tf.Variable`s in their storage type.
+        trainable_variables: The trainable weights.
+        random_states: States of the dropout layers' random generators. They are not
+            weights, but the training trace reads and updates them.
 
     Raises:
-        ValueError: If a weight is beyond what float16 can hold, or the token table is
-            not finite where it must become int8.
+        ValueError: If a weight is too large for float16, or the token table is not
+            finite and `storage` is `"int8"`.
     """
 
     def __init__(self, model: LaBSE, storage: str = "float32") -> None:
@@ -75,23 +75,23 @@ class StoredEncoder:
     def __call__(
         self, features: dict[str, tf.Tensor], training: bool
     ) -> dict[str, Any]:
-        """Encodes features.
+        """Encode features.
 
         Args:
             features: int32 `(B, T)`: `token_ids`, `segment_ids`, `padding_mask`.
             training: Whether dropout is on.
 
         Returns:
-            Dict of float32: `default` `(B, D)` of length 1; `pooled_output` `(B, D)`,
-            the same before it is divided by its length; `sequence_output`
-            `(B, T, D)`; `encoder_outputs`, a list of `(B, T, D)`, one a block.
+            Dict of float32 tensors: `default` `(B, D)`, unit length; `pooled_output`
+            `(B, D)`, before L2 normalization; `sequence_output` `(B, T, D)`;
+            `encoder_outputs`, a list of `(B, T, D)`, one per block.
         """
         import tensorflow as tf
 
         if not self._stored:
             return self._encode(features, training)
-        # Layers read a weight from the scope where it maps one, and leave new states
-        # of random generators in it.
+        # Layers read the mapped weights from the scope and store new states of random
+        # generators in it.
         scope = keras.StatelessScope(
             state_mapping=[
                 (weight, tf.cast(stored, tf.float32))
@@ -107,7 +107,7 @@ class StoredEncoder:
         return outputs
 
     def _encode(self, features: dict[str, tf.Tensor], training: bool) -> dict[str, Any]:
-        """Calls the model's backbone and pooling with the stored token table."""
+        """Call the backbone and the pooling with the stored token table."""
         import tensorflow as tf
 
         ids, mask = features["token_ids"], features["padding_mask"]
@@ -127,12 +127,12 @@ class StoredEncoder:
         return {**outputs, "pooled_output": pooled, "default": l2_normalize(vectors)}
 
     def _keep(self, weights: list[Any]) -> None:
-        """Takes weights as the model has them."""
+        """Add weights of the model unchanged."""
         self.variables += [weight.value for weight in weights]
         self.trainable_variables += [w.value for w in weights if w.trainable]
 
     def _int8_table(self, table: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Makes the table's two variables; returns the function of token ids."""
+        """Create the two variables of the token table; return its lookup function."""
         import tensorflow as tf
 
         codes, scale = quantize_rows(np.asarray(table))
@@ -151,7 +151,7 @@ class StoredEncoder:
     def _half_table(
         self, weights: list[Any], table: Any, storage: str
     ) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Makes all weights' variables; returns the table's function of token ids."""
+        """Create the variables of all weights; return the token lookup function."""
         import tensorflow as tf
 
         for weight in weights:
@@ -166,22 +166,22 @@ class StoredEncoder:
 
 
 def _distinct(model: LaBSE) -> tuple[list[Any], list[Any]]:
-    """A model's weights, and its other variables: the states of random generators."""
+    """Return the weights of a model and its other variables, the random states."""
     weights = list(model.weights)
     known = {id(weight) for weight in weights}
     return weights, [v for v in model.variables if id(v) not in known]
 
 
 def _half(weight: Any, storage: str) -> tf.Tensor:
-    """A weight in two bytes a number, unless that makes an infinity of one."""
+    """Cast a weight to a half-precision type; raise an error if it overflows."""
     import tensorflow as tf
 
     array = np.asarray(weight)
     half = tf.cast(array, storage)
     if np.isfinite(array).all() and not np.isfinite(np.float32(half.numpy())).all():
         raise ValueError(
-            f"`storage` must be one whose numbers reach as far as the weights do; "
-            f"float16 ends at 65,504. Received: {np.abs(array).max():g} in "
+            "`storage` must be a type with the range of the weights; the maximum of "
+            f"float16 is 65,504. Received: {np.abs(array).max():g} in "
             f"{weight.path} and storage={storage!r}"
         )
     return half

@@ -1,17 +1,16 @@
-"""A conformance report for any SavedModel of TF Hub's text interfaces.
+"""Conformance check of any SavedModel with a TF Hub text interface.
 
-What is checked is measured: the model is loaded, called, differentiated, copied to
-another folder, loaded there in a new process and run in a session as a server does.
+The model is loaded, called and differentiated. A copy is loaded in a new process and
+run in a session as in a server.
 
-The interfaces (https://www.tensorflow.org/hub/common_saved_model_apis/text): `text`,
-strings to vectors; `preprocessor`, strings to token ids; `encoder`, token ids to
-vectors. All are reusable SavedModels
+The interfaces (https://www.tensorflow.org/hub/common_saved_model_apis/text) are `text`
+(strings to vectors), `preprocessor` (strings to token ids) and `encoder` (token ids to
+vectors). All are reusable SavedModels
 (https://www.tensorflow.org/hub/reusable_saved_models).
 
-`inputs` reads the interface and makes batches. `subject` is the model that is checked.
-The checks are in `calls`, `training`, `served` and `cost`.
-`elsewhere` runs in another process, `operations` lists what a server can run,
-`conformance` is the report.
+`inputs` reads the interface and creates batches. `subject` is the checked model. The
+checks are in `calls`, `training`, `served` and `cost`. `elsewhere` runs in another
+process, `operations` lists the operations of a server, `conformance` is the report.
 
 Shapes: B sentences, T tokens, D dimensions.
 """
@@ -30,7 +29,7 @@ from labse_tf.saved_model import read_meta_graph
 
 __all__ = ["SENTENCES", "ConformanceReport", "check_saved_model"]
 
-# Scripts, lengths, and a long one so that the others are padded in a batch.
+# Several scripts and lengths. The last sentence is long, so the others are padded.
 SENTENCES = (
     "Hello, world.",
     "नमस्ते दुनिया",
@@ -49,40 +48,39 @@ def check_saved_model(
     texts: Sequence[str] | None = None,
     runs: int = 10,
 ) -> ConformanceReport:
-    """Checks a SavedModel against the contract of TF Hub's text models.
+    """Check a SavedModel against the contract of TF Hub's text models.
 
-    Works on any text model: strings to vectors, strings to token ids, or token ids to
-    vectors; which of them is read from its traces. A new Python process does a part,
-    so it takes ten seconds and more, and the model lies in memory up to twice. A model
-    is a program: what its graph says is run.
+    The interface is read from the traces of the model. Some checks run in a new Python
+    process, so the check takes at least ten seconds and the model is in memory up to
+    twice. The check executes the graph, so use it only on models that you trust.
 
-    Failures are: no call, a missing trace, other keys, types or shapes, a fixed batch
-    size, vectors that padding or other rows of the batch change, dropout at inference,
-    variables that are not listed or receive no gradient, a signature that is missing
-    or gives something else, files outside the directory, other vectors in another
-    folder and process or in a session, operations that TF Serving lacks. Warnings are:
-    vectors that are no unit vectors, no `training` argument, no dropout, padding to
-    one length, what TF Hub's interfaces only recommend.
+    Failures: no call, a missing trace, wrong keys, types or shapes, a fixed batch size,
+    vectors that depend on padding or other rows, dropout at inference, variables that
+    are not listed or receive no gradient, a missing or different signature, files
+    outside the directory, different vectors in another directory and process or in a
+    session, operations that TF Serving lacks. Warnings: vectors without unit length, no
+    `training` argument, no dropout, padding to one length, missing features that TF
+    Hub's interfaces only recommend.
 
     Args:
         path: The directory with `saved_model.pb`.
-        texts: Two or more sentences to run it on; `SENTENCES` where left out. An
-            encoder is run on random token ids.
-        runs: How many times a batch is timed.
+        texts: Two or more sentences to run the model on. Default: `SENTENCES`. An
+            encoder is run on random token ids instead.
+        runs: Number of timed runs of a batch.
 
     Returns:
-        The report; `report.passed` where nothing failed.
+        The report. `report.passed` is true if no check failed.
 
     Raises:
-        ValueError: If there is no SavedModel, it is damaged, or its interface is
-            another one; or if an argument is wrong.
-        OSError: If it cannot be read or copied.
+        ValueError: If there is no SavedModel, it is damaged or has another interface,
+            or an argument is invalid.
+        OSError: If the SavedModel cannot be read or copied.
     """
     if texts is None:
         texts = SENTENCES
     if isinstance(texts, str) or len(texts) < 2 or not all(map(str.strip, texts)):
         raise ValueError(
-            "`texts` must be two or more sentences, none of them empty. "
+            "`texts` must be two or more sentences that are not empty. "
             f"Received: {texts!r}"
         )
     if runs < 1:
@@ -101,7 +99,7 @@ def check_saved_model(
 
 
 def _run_checks(subject: Subject) -> None:
-    """Runs all checks, in the order of the report."""
+    """Run all checks in the order of the report."""
     calls.check_calls(subject)
     outputs, error = subject.run(subject.batch)
     if outputs is None:
@@ -124,7 +122,8 @@ def _run_checks(subject: Subject) -> None:
     served.check_signature(subject, outputs)
     served.check_moved(subject, outputs, elsewhere)
     served.check_session(subject, outputs, elsewhere)
-    # After all comparisons of vectors: training moves the averages of some layers.
+    # After all comparisons of vectors, because calls with `training=True` update the
+    # moving averages of some layers.
     if vectors:
         training.check_training(subject)
         training.check_gradients(subject)

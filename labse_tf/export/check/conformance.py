@@ -1,4 +1,4 @@
-"""What a check of a SavedModel found: read by people, and as JSON by programs."""
+"""Results of a SavedModel check, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLORS = {"ok": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
 
 class Check(NamedTuple):
-    """What was found at one point: `status` is ok, warn, fail or skip."""
+    """Result of one check; `status` is one of `STATUSES`."""
 
     name: str
     status: str
@@ -22,16 +22,16 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class ConformanceReport:
-    """What `check_saved_model` found; `print(report)` shows it.
+    """Report of `check_saved_model`. `print(report)` prints all results.
 
     Attributes:
         path: The SavedModel.
         interface: `text`, `preprocessor` or `encoder`.
-        checks: In the order of the contract.
-        measurements: Numbers, where they could be had: `milliseconds`, of one
-            sentence; `bytes`, on disk; `parameters`; `trainable_parameters`;
-            `dimensions`; `short_length` and `long_length`, the tokens that rows of one
-            and of 60 words are padded to.
+        checks: The results.
+        measurements: Numbers that could be measured: `milliseconds` for one sentence;
+            `bytes` on disk; `parameters`; `trainable_parameters`; `dimensions`;
+            `short_length` and `long_length`, the padded lengths in tokens of rows with
+            one and with 60 words.
 
     Example:
     >>> report = ConformanceReport(
@@ -50,27 +50,20 @@ class ConformanceReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed; warnings do not count."""
+        """Whether no check failed. Warnings do not count."""
         return not self.names("fail")
 
     def names(self, status: str) -> list[str]:
-        """The names of the checks that ended so.
-
-        Args:
-            status: One of `STATUSES`.
-
-        Returns:
-            In their order.
-        """
+        """Return the names of the checks with a status."""
         return [check.name for check in self.checks if check.status == status]
 
     def summary(self) -> str:
-        """One line: how many checks ended how."""
+        """Return the number of checks per status in one line."""
         counts = [f"{len(self.names(s))} {s}" for s in STATUSES if self.names(s)]
         return ("passed: " if self.passed else "failed: ") + ", ".join(counts)
 
     def __str__(self) -> str:
-        """The report as plain text, a check a line."""
+        """Return the report as plain text, one line per check."""
         width = max((len(check.name) for check in self.checks), default=0)
         lines = [
             f"{check.status:4}  {check.name:{width}}  {check.detail}"
@@ -79,21 +72,21 @@ class ConformanceReport:
         return "\n".join([f"{self.path}: {self.interface}", *lines, self.summary()])
 
     def table(self) -> Table:
-        """The report as a table of rich, in colours where the terminal has them."""
+        """Return the report as a table of rich."""
         from rich.table import Table
         from rich.text import Text
 
         table = Table(title=f"{self.path}: {self.interface}", caption=self.summary())
         table.add_column("check", no_wrap=True)
         table.add_column("", no_wrap=True)
-        table.add_column("what was found", overflow="fold")
+        table.add_column("result", overflow="fold")
         for check in self.checks:
             status = Text(check.status, _COLORS[check.status])
             table.add_row(check.name, status, Text(check.detail))
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """What a JSON file holds."""
+        """Return the report as JSON values."""
         return {
             "path": self.path,
             "interface": self.interface,

@@ -1,7 +1,7 @@
-"""What a SavedModel gives in a process that has no labse_tf, and to a server's loader.
+"""Runs of a SavedModel in a process without labse_tf and in a session.
 
 `check` runs the text of this file in a new Python process where `labse_tf` cannot be
-imported. So it loads the SavedModel itself, not through `labse_tf.saved_model`.
+imported. For this reason it does not use `labse_tf.saved_model`.
 
 Shapes: B sentences, T tokens, D dimensions.
 """
@@ -14,24 +14,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What TensorFlow puts before the reason in the message of an error.
+# TensorFlow's error messages have such lines before the reason.
 _NO_REASON = ("Graph execution error", "Detected at node", "<stack", "File ")
 
 
 def main(folder: str, inputs_file: str, outputs_file: str) -> None:
-    """Loads a SavedModel, calls it, and runs its signature in a session.
+    """Load a SavedModel, call it, and run its signature in a session.
+
+    Prints a JSON object on the last line: `{"errors": {part: message}, "widths":
+    {batch: T}}`, where T is the most frequent length of tensors (B, T, D) in a run.
 
     Args:
         folder: The SavedModel.
-        inputs_file: JSON: `batch` and whatever batches else, each a list of strings,
-            a dict or a list of lists of integers; `callable`, whether the object is.
-        outputs_file: An npz file for the outputs: `call/NAME` of the object,
-            `session/NAME` of the signature, each of `batch`.
-
-    What fails is printed as JSON on the last line, `{"errors": {part: message},
-    "widths": {batch: T}}`: T is the length that most tensors (B, T, D) of a run have.
+        inputs_file: JSON with `callable`, whether the object can be called, and
+            `batches`: `batch` and further batches by name. See `tensors`.
+        outputs_file: Target npz file for the outputs of `batch`: `call/NAME` from the
+            object and `session/NAME` from the signature.
     """
-    # So that an import fails, wherever the package is installed.
+    # Importing the package fails even if it is installed.
     sys.modules["labse_tf"] = None  # type: ignore[assignment]
     import numpy as np
     import tensorflow as tf
@@ -64,18 +64,18 @@ def main(folder: str, inputs_file: str, outputs_file: str) -> None:
 def run_in_session(
     folder: str, batches: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Runs `serving_default` as TF Serving does: tag `serve`, a session.
+    """Run `serving_default` as TF Serving does: with the tag `serve`, in a session.
 
     Args:
         folder: The SavedModel.
-        batches: Of `main`'s file.
+        batches: Batches by name. See `main`.
 
     Returns:
         The signature's outputs of `batch` by name, and for each batch the length T of
-        tensors (B, T, D) inside, 0 where there are none.
+        tensors (B, T, D) in the graph, 0 if there are no such tensors.
 
     Raises:
-        ValueError: If there is no such signature, or its inputs are others.
+        ValueError: If there is no such signature, or its inputs do not match.
     """
     import tensorflow as tf
 
@@ -110,10 +110,10 @@ def run_in_session(
 
 
 def tensors(batch: Any) -> Any:
-    """Makes what the object takes from a batch as it stands in JSON.
+    """Convert a batch from JSON values to tensors.
 
     Args:
-        batch: Strings, or integers by name, or a list of arrays of integers.
+        batch: A list of strings, or a dict or a list of integer matrices.
 
     Returns:
         Tensors in the same structure: string (B,) or int32 (B, T).
@@ -128,14 +128,14 @@ def tensors(batch: Any) -> Any:
 
 
 def match_names(names: Sequence[str], batch: Any) -> dict[str, Any]:
-    """Says which of a signature's inputs takes what.
+    """Match the parts of a batch to the inputs of a signature.
 
     Args:
-        names: The signature's inputs.
-        batch: As in `tensors`, or already tensors in its structure.
+        names: The signature's inputs. A name may have a prefix before the batch's name.
+        batch: See `tensors`. May also hold tensors.
 
     Returns:
-        The values by the signature's names, which may end in the object's.
+        The values by the signature's names.
 
     Raises:
         ValueError: If the names cannot be matched.
@@ -157,15 +157,15 @@ def match_names(names: Sequence[str], batch: Any) -> dict[str, Any]:
 
 
 def named_tensors(outputs: Any, prefix: str = "") -> dict[str, Any]:
-    """Flattens what an object gives.
+    """Flatten the outputs of a call.
 
     Args:
         outputs: A tensor, or dicts and lists of tensors.
-        prefix: Put before the names.
+        prefix: Prefix of the names.
 
     Returns:
-        Tensors by name: the keys, positions in lists joined by `_`, and `output` for
-        a bare tensor.
+        Tensors by name: keys and list indices joined by `_`, or `output` for a bare
+        tensor.
     """
     if isinstance(outputs, Mapping):
         items: Any = outputs.items()
@@ -180,14 +180,11 @@ def named_tensors(outputs: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def first_line(error: BaseException, width: int = 200) -> str:
-    """An error in one line.
+    """Return the type of an error and the first line that states a reason.
 
     Args:
-        error: Any.
-        width: At most so many characters of it.
-
-    Returns:
-        Its type, and the first line that gives a reason.
+        error: Any exception.
+        width: Maximum number of characters.
     """
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(_NO_REASON)]

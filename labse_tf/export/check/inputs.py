@@ -1,4 +1,4 @@
-"""A SavedModel for text: read, what it takes, and batches made for it.
+"""Interface of a text SavedModel, and batches for it.
 
 Shapes: B sentences, T tokens.
 """
@@ -14,7 +14,7 @@ from labse_tf.export.check.elsewhere import tensors
 from labse_tf.export.check.operations import foreign_operations, graph_operations
 from labse_tf.saved_model import load_saved_model
 
-# What a token id's three companions are called, by a part of the name.
+# Pattern in the name of an encoder's input -> its part of a batch.
 _PARTS = (("mask", "mask"), ("type|segment", "types"), ("", "ids"))
 
 
@@ -23,8 +23,8 @@ class Interface(NamedTuple):
 
     Attributes:
         name: `text`, `preprocessor` or `encoder`.
-        specification: Of the call's first argument, a structure of `tf.TensorSpec`.
-        keys: An encoder's inputs: names in a dict, or positions in a list.
+        specification: First argument of the call, a structure of `tf.TensorSpec`.
+        keys: Inputs of an encoder: names in a dict or indices in a list.
     """
 
     name: str
@@ -33,22 +33,22 @@ class Interface(NamedTuple):
 
     @property
     def strings(self) -> bool:
-        """Whether it takes strings (B,)."""
+        """Whether the model takes strings (B,)."""
         return self.name != "encoder"
 
     def fixed_length(self) -> int | None:
-        """The length T that an encoder's traces ask for; None where it is free."""
+        """Return the length T that an encoder requires, or `None` for any length."""
         import tensorflow as tf
 
         shape = tf.nest.flatten(self.specification)[0].shape
         return shape[1] if shape.rank == 2 else None
 
     def batch(self, rows: Sequence[Any], extra: int = 0) -> Any:
-        """Makes a batch as it stands in JSON.
+        """Create a batch of JSON values.
 
         Args:
             rows: Sentences, or lists of token ids.
-            extra: Padding beyond the longest row.
+            extra: Number of padding tokens after the longest row.
 
         Returns:
             Strings, or ids, mask and types (B, T) in the structure of the call.
@@ -69,14 +69,7 @@ class Interface(NamedTuple):
         return [parts[name] for name in ("ids", "mask", "types")]
 
     def given(self, batch: Any) -> Any:
-        """Makes what the call takes from a batch.
-
-        Args:
-            batch: Of `batch`.
-
-        Returns:
-            Tensors of the types that the traces take.
-        """
+        """Convert a batch to tensors with the types that the traces take."""
         import tensorflow as tf
 
         if self.strings:
@@ -89,18 +82,18 @@ class Interface(NamedTuple):
 
 
 def load_object(folder: Path, meta_graph: Any) -> Any:
-    """Loads a SavedModel.
+    """Load a SavedModel.
 
     Args:
-        folder: Of the SavedModel.
-        meta_graph: Of `read_meta_graph`.
+        folder: The SavedModel.
+        meta_graph: The result of `read_meta_graph`.
 
     Returns:
-        The object that `load_saved_model` returns.
+        The result of `load_saved_model`.
 
     Raises:
-        ValueError: If it cannot be loaded. The message names operations that
-            TensorFlow Serving lacks, a likely cause.
+        ValueError: If the SavedModel cannot be loaded. The message names operations
+            that TF Serving lacks, which are a likely cause.
     """
     try:
         return load_saved_model(folder, tags=["serve"])
@@ -113,17 +106,17 @@ def load_object(folder: Path, meta_graph: Any) -> Any:
 
 
 def read_interface(folder: Path, module: Any) -> Interface:
-    """Reads the interface from the traces, or from the signature where there are none.
+    """Read the interface from the traces or, without traces, from the signature.
 
     Args:
-        folder: Of the SavedModel; for messages.
-        module: What `tf.saved_model.load` gave.
+        folder: The SavedModel, for messages.
+        module: The loaded object.
 
     Returns:
         The interface.
 
     Raises:
-        ValueError: If it is none of text.
+        ValueError: If the object does not have one of the text interfaces.
     """
     candidates = []
     if callable(module):
@@ -147,13 +140,13 @@ def read_interface(folder: Path, module: Any) -> Interface:
         + (
             f"one called with {specification_text(candidates[0][0])}"
             if candidates
-            else "an object without a call"
+            else "an object that cannot be called"
         )
     )
 
 
 def _interface_of(specification: Any, outputs: Any) -> Interface | None:
-    """The interface of one trace, or None."""
+    """Return the interface of one trace, or `None`."""
     import tensorflow as tf
 
     flat = tf.nest.flatten(specification)
@@ -177,20 +170,13 @@ def _interface_of(specification: Any, outputs: Any) -> Interface | None:
         if any("word_ids" in name or "token_ids" in name for name in names):
             return Interface("encoder", specification, names)
     elif len(flat) == 3:
-        # As before 2021: ids, mask and types, in this order.
+        # Models before 2021 take ids, mask and types in this order.
         return Interface("encoder", specification, (0, 1, 2))
     return None
 
 
 def specification_text(specification: Any) -> str:
-    """Writes a structure of `tf.TensorSpec` short.
-
-    Args:
-        specification: Any structure.
-
-    Returns:
-        Types and shapes.
-    """
+    """Describe the types and shapes in a structure of `tf.TensorSpec`."""
     import tensorflow as tf
 
     return ", ".join(

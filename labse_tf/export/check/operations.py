@@ -1,22 +1,22 @@
-"""Which operations of a SavedModel a stock TF Serving can run.
+"""Operations of a SavedModel that a stock TF Serving can run.
 
 TF Serving 2.12 to 2.19 links TF-Text 2.12.1 (`tensorflow_serving/workspace.bzl` of
-each of these tags), of it the target `//tensorflow_text:ops_lib`
-(`tensorflow_serving/model_servers/BUILD`). The oldest of them is what a graph is held
-against: TensorFlow 2.12 with TF-Text 2.12.1.
+each of these tags), namely the target `//tensorflow_text:ops_lib`
+(`tensorflow_serving/model_servers/BUILD`). A graph is compared with the oldest of these
+versions: TensorFlow 2.12 with TF-Text 2.12.1.
 
-`TF_TEXT_OPERATIONS` is what `ops_lib` registers at tag v2.12.1 of
+`TF_TEXT_OPERATIONS` lists the operations that `ops_lib` registers at tag v2.12.1 of
 https://github.com/tensorflow/text: `REGISTER_OP` and `REGISTER_TF_OP_SHIM` in
-`tensorflow_text/core/ops/*.cc` of the targets that it names. It leaves `trimmer_ops`
-out, whose `TFText>RoundRobinTrim` the Python package of later versions emits. The list
-is equal to what the wheel tensorflow-text 2.12.1 registers. `NEWER_OPERATIONS` and
-`NEWER_ATTRIBUTES` are what the registry of TensorFlow 2.21.0 has and that of 2.12.1
-lacks, names that start with `_` or `Xla` left out.
+`tensorflow_text/core/ops/*.cc` of its dependencies. `trimmer_ops` is not among them,
+but the Python package of later versions emits its `TFText>RoundRobinTrim`. The wheel
+tensorflow-text 2.12.1 registers the same operations. `NEWER_OPERATIONS` and
+`NEWER_ATTRIBUTES` are in the registry of TensorFlow 2.21.0 but not in that of 2.12.1,
+except names that start with `_` or `Xla`.
 
-Attributes are compared by name. One that is left at its default is not in the graph
-(`tf.saved_model.save` strips it), so one that is there changes what the operation
-does; a server that does not know it ignores it (`ValidateNodeDef` in
-`tensorflow/core/framework/node_def_util.cc`, seen to happen with 2.12.1).
+Attributes are compared by name. `tf.saved_model.save` strips attributes with default
+values, so an attribute in the graph changes the operation. A server ignores an
+attribute that it does not know (`ValidateNodeDef` in
+`tensorflow/core/framework/node_def_util.cc`, observed with 2.12.1).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 from labse_tf.saved_model import graph_nodes
 
-# The first TensorFlow that the lists below say nothing about.
+# The first version of TensorFlow that the lists below do not cover.
 LISTED_BEFORE = (2, 22)
 
 
 class Operation(NamedTuple):
-    """An operation of a graph with the names of its attributes."""
+    """An operation of a graph and the names of its attributes."""
 
     name: str
     attributes: frozenset[str]
@@ -87,7 +87,7 @@ TF_TEXT_OPERATIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Core TensorFlow's that came after 2.12.
+# Operations of core TensorFlow that were added after 2.12.
 NEWER_OPERATIONS = frozenset(
     """
     CalibrationStatisticsSaver CheckPinned CollectiveAllToAllV2 ComputeDedupDataSize
@@ -107,7 +107,7 @@ NEWER_OPERATIONS = frozenset(
     """.split()
 )
 
-# attribute: operations that have had it since after 2.12
+# Attribute -> operations to which it was added after 2.12.
 NEWER_ATTRIBUTES: dict[str, frozenset[str]] = {
     attribute: frozenset(operations.split())
     for attributes, operations in {
@@ -141,23 +141,23 @@ NEWER_ATTRIBUTES: dict[str, frozenset[str]] = {
     for attribute in attributes.split()
 }
 
-# Newer too, always written, and for messages alone: a server that ignores it gives the
-# same vectors (TensorFlow 2.12.1 does).
+# A newer attribute that is always written and only used in messages. TensorFlow 2.12.1
+# ignores it and returns the same vectors.
 IGNORED = Operation("VarHandleOp", frozenset({"debug_name"}))
 
-# They call back into the Python process that traced them.
+# These operations call back into the Python process that traced them.
 PYTHON_OPERATIONS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
 def graph_operations(graph_def: Any) -> frozenset[Operation]:
-    """The operations of a graph and of its function library, each once.
+    """Return the distinct operations of a graph and of its function library.
 
     Args:
         graph_def: A `tf.compat.v1.GraphDef`.
 
     Returns:
-        Without calls of the library's functions by their names, and without
-        attributes that start with `_`, which are notes.
+        The operations, without calls of library functions by name and without
+        attributes that start with `_`, which do not change an operation.
     """
     functions = {f.signature.name for f in graph_def.library.function}
     return frozenset(
@@ -171,14 +171,14 @@ def graph_operations(graph_def: Any) -> frozenset[Operation]:
 
 
 def foreign_operations(operations: Iterable[Operation]) -> dict[str, str]:
-    """Finds what a stock TF Serving of the 2.12 to 2.19 line lacks.
+    """Find operations and attributes that a stock TF Serving 2.12 to 2.19 may lack.
 
     Args:
-        operations: Of `graph_operations`.
+        operations: The result of `graph_operations`.
 
     Returns:
-        What is wrong with each operation, or attribute as `operation.attribute`, by
-        name; empty where the server runs the graph.
+        Operation, or `operation.attribute`, -> reason. Empty if the server can run the
+        graph.
 
     Example:
     >>> trim = Operation("TFText>RoundRobinTrim", frozenset({"T"}))
@@ -189,7 +189,7 @@ def foreign_operations(operations: Iterable[Operation]) -> dict[str, str]:
     for name, attributes in sorted(operations, key=lambda o: (o.name, *o.attributes)):
         known = TF_TEXT_OPERATIONS.get(name)
         if name in PYTHON_OPERATIONS:
-            found[name] = "a Python function, which no other process has"
+            found[name] = "a Python function, which other processes lack"
         elif known is not None:
             for attribute in sorted(attributes.difference(known)):
                 found[f"{name}.{attribute}"] = "an attribute newer than TF-Text 2.12.1"
@@ -205,10 +205,10 @@ def foreign_operations(operations: Iterable[Operation]) -> dict[str, str]:
 
 
 def _is_core(name: str) -> bool:
-    """Whether an operation is TensorFlow's own.
+    """Return whether an operation belongs to core TensorFlow.
 
-    `tf.raw_ops` is generated from the public ones when TensorFlow is built, so that
-    what a package registers later is not in it. It has a few of XLA's operations only.
+    `tf.raw_ops` is generated when TensorFlow is built, so it lacks operations that
+    other packages register. It has only a few of XLA's operations.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Checks of a model that is served: signature, session, another process, operations."""
+"""Checks of serving: signature, session, another process, operations."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from labse_tf.export.check.subject import (
 )
 from labse_tf.saved_model import graph_nodes
 
-# A loader changes nothing: one machine, one program, one batch.
+# The largest allowed difference between loaders on the same machine and batch.
 _MOVED = 1e-6
 _SECONDS_ELSEWHERE = 900
 
 
 def check_signature(subject: Subject, outputs: Mapping[str, np.ndarray]) -> None:
-    """Checks that `serving_default` returns what the call returns."""
+    """Check that `serving_default` returns what the call returns."""
     if "serving_default" not in subject.module.signatures:
-        told = f"there are {sorted(subject.module.signatures)}"
+        told = f"the signatures are {sorted(subject.module.signatures)}"
         told = f"no `serving_default`, which servers run; {told}"
         subject.add("signature", "fail", told)
         return
@@ -57,13 +57,13 @@ def check_signature(subject: Subject, outputs: Mapping[str, np.ndarray]) -> None
 def check_moved(
     subject: Subject, outputs: Mapping[str, np.ndarray], told: dict[str, Any]
 ) -> None:
-    """Checks that a copy in another process returns what the call returns."""
+    """Check that a copy in another process returns what the call returns."""
     what = "copied, in a new process without labse_tf:"
     outside = _outside_files(subject)
     if outside:
         subject.add("moved", "fail", f"{what} {'; '.join(outside)}")
     elif not subject.callable:
-        subject.add("moved", "skip", "nothing to call")
+        subject.add("moved", "skip", "the object cannot be called")
     else:
         error = told["errors"].get("call", "")
         _check_same(subject, "moved", what, outputs, told["call"], error)
@@ -72,7 +72,7 @@ def check_moved(
 def check_session(
     subject: Subject, outputs: Mapping[str, np.ndarray], told: dict[str, Any]
 ) -> None:
-    """Checks that a session, as in a server, returns what the call returns."""
+    """Check that a session, as in a server, returns what the call returns."""
     error = told["errors"].get("session", "")
     what = "tag `serve`, `serving_default` in a session:"
     _check_same(subject, "session loader", what, outputs, told["session"], error)
@@ -86,20 +86,20 @@ def _check_same(
     others: Mapping[str, np.ndarray] | None,
     error: str,
 ) -> None:
-    """Adds the check that outputs come out the same in another way."""
+    """Add a check that compares the outputs of two ways to run the model."""
     if error or others is None:
         subject.add(name, "fail", f"{what} {error}")
         return
     pairs = {key: (outputs[key], others[key]) for key in outputs.keys() & others}
     if not pairs and len(outputs) == len(others) == 1:
-        # A bare tensor has no name, and a signature's output always one.
+        # A bare tensor has no name, but the outputs of a signature always do.
         key = next(iter(others))
         pairs = {key: (next(iter(outputs.values())), others[key])}
     if not pairs:
-        told = f"outputs {sorted(others)}, the call has {sorted(outputs)}"
+        told = f"outputs {sorted(others)}, outputs of the call {sorted(outputs)}"
         subject.add(name, "fail", f"{what} {told}")
         return
-    # Of values over 1, as token vectors have them, a share.
+    # Relative for values over 1, which token vectors have.
     scales = {key: max(1.0, largest(pair[0])) for key, pair in pairs.items()}
     gap = max(gap_between(*pair) / scales[key] for key, pair in pairs.items())
     status = "ok" if gap <= _MOVED else "fail"
@@ -107,11 +107,7 @@ def _check_same(
 
 
 def run_elsewhere(subject: Subject) -> dict[str, Any]:
-    """Runs a copy in a new process, in a folder of its own.
-
-    Returns:
-        `errors` by part, the outputs by name of `call` and `session`, and `widths`.
-    """
+    """Run a copy in a separate folder in a new process; return its results."""
     batches = {"batch": subject.batch}
     if subject.interface.name == "text":
         batches |= short_and_long(subject)
@@ -122,7 +118,7 @@ def run_elsewhere(subject: Subject) -> dict[str, Any]:
         shutil.copytree(subject.folder, copy, copy_function=_link_or_copy)
         given = {"callable": subject.callable, "batches": batches}
         inputs.write_text(json.dumps(given), encoding="utf-8")
-        # As text: run as a file, it could import what lies beside it.
+        # Passed as text, because a script could import the files next to it.
         program = Path(__file__).with_name("elsewhere.py")
         command = [sys.executable, "-c", program.read_text(encoding="utf-8")]
         error = ""
@@ -138,7 +134,7 @@ def run_elsewhere(subject: Subject) -> dict[str, Any]:
                 timeout=_SECONDS_ELSEWHERE,
             )
         except subprocess.TimeoutExpired:
-            error = f"no end after {_SECONDS_ELSEWHERE} s"
+            error = f"not finished after {_SECONDS_ELSEWHERE} s"
         else:
             if process.returncode:
                 lines = process.stderr.strip().splitlines()[-1:]
@@ -154,7 +150,7 @@ def run_elsewhere(subject: Subject) -> dict[str, Any]:
 
 
 def _outside_files(subject: Subject) -> list[str]:
-    """Files that the graph names and the SavedModel does not hold."""
+    """Return problems with files that the graph names but the SavedModel lacks."""
     found = set()
     for asset in subject.meta_graph.asset_file_def:
         if not (subject.folder / "assets" / asset.filename).is_file():
@@ -163,7 +159,7 @@ def _outside_files(subject: Subject) -> list[str]:
         if node.op != "Const" or "value" not in node.attr:
             continue
         values = node.attr["value"].tensor.string_val
-        # A longer one is a vocabulary.
+        # Longer constants are vocabularies.
         for value in values if len(values) <= 16 else ():
             text = value.decode("utf-8", "replace")
             remote = re.match(r"(gs|s3|hdfs|viewfs|file|ram)://\S+$", text)
@@ -173,7 +169,7 @@ def _outside_files(subject: Subject) -> list[str]:
 
 
 def check_operations(subject: Subject) -> None:
-    """Checks that a stock TF Serving has all operations and attributes."""
+    """Check that a stock TF Serving has all operations and attributes."""
     operations = graph_operations(subject.meta_graph.graph_def)
     foreign = foreign_operations(operations)
     names = sorted({operation.name for operation in operations})
@@ -185,27 +181,27 @@ def check_operations(subject: Subject) -> None:
     if compiled:
         doubts.append(f"{first_names(compiled)}: needs a server with XLA")
     if version >= LISTED_BEFORE:
-        doubts.append(f"TensorFlow {written} wrote it and may have more new ones")
-    told = f"{len(names)} kinds"
+        doubts.append(f"written by TensorFlow {written}, whose additions are not known")
+    told = f"{len(names)} operations"
     if not faults:
-        told += ", they and their attributes in TensorFlow 2.12 or TF-Text 2.12.1"
+        told += ", all with attributes of TensorFlow 2.12 or TF-Text 2.12.1"
         if any(
             one.name == IGNORED.name and IGNORED.attributes <= one.attributes
             for one in operations
         ):
-            told += f" ({', '.join(IGNORED.attributes)} is newer, and ignored)"
+            told += f" (except {', '.join(IGNORED.attributes)}, which servers ignore)"
     subject.judge("operations", faults, doubts, told)
 
 
 def _is_a_file(text: str) -> bool:
-    """Whether a constant is the absolute path of a file."""
+    """Return whether a constant is the absolute path of a file."""
     if not os.path.isabs(text) or len(text) > 4096 or "\0" in text:
         return False
     return os.path.isfile(text)
 
 
 def _link_or_copy(source: str, target: str) -> str:
-    """A hard link, as weights are large, or a copy where none can be."""
+    """Create a hard link, because weights are large, or else a copy."""
     try:
         os.link(source, target)
     except OSError:

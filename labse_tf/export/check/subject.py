@@ -1,4 +1,4 @@
-"""The SavedModel that is checked: how it is called, and what was found so far.
+"""Subject of a check: a loaded SavedModel and the results so far.
 
 Shapes: B sentences, T tokens, D dimensions.
 """
@@ -18,23 +18,23 @@ from labse_tf.export.check.inputs import read_interface
 
 
 class Subject:
-    """A loaded SavedModel that is checked, and what was found so far.
+    """A loaded SavedModel and the results of its checks so far.
 
     Args:
         folder: The directory of the SavedModel.
-        meta_graph: Of `labse_tf.saved_model.read_meta_graph`.
+        meta_graph: The result of `labse_tf.saved_model.read_meta_graph`.
         module: The loaded object.
-        texts: Sentences to run it on.
-        runs: The number of timed runs of a batch.
+        texts: Sentences to run the model on.
+        runs: Number of timed runs of a batch.
 
     Attributes:
-        interface: How the model is called.
+        interface: The interface of the model.
         rows: The sentences, or random token ids for an encoder.
-        batch: `rows` as the input of a call.
+        batch: `rows` as JSON values in the structure of a call.
         callable: Whether the object has `__call__`.
-        trainable: Its trainable variables.
-        errors: What `__call__` raises for each value of `training`, or "".
-        checks: The findings.
+        trainable: The trainable variables.
+        errors: Value of `training` -> error of `__call__`, or "".
+        checks: The results.
         measurements: The numbers of the report.
     """
 
@@ -53,18 +53,18 @@ class Subject:
         self.batch = self.interface.batch(self.rows)
 
     def add(self, name: str, status: str, detail: str) -> None:
-        """Adds a finding."""
+        """Add a result."""
         self.checks.append(Check(name, status, detail))
 
     def judge(
         self, name: str, faults: Sequence[str], doubts: Sequence[str], told: str
     ) -> None:
-        """Adds a finding that fails if it has faults and warns if it has doubts."""
+        """Add a result that fails if there are faults and warns if there are doubts."""
         status = "fail" if faults else "warn" if doubts else "ok"
         self.add(name, status, "; ".join(filter(None, [*faults, *doubts, told])))
 
     def call(self, batch: Any, **arguments: Any) -> Any:
-        """Calls the object or, where it cannot be called, its signature."""
+        """Call the object or, if it cannot be called, its signature."""
         given = self.interface.given(batch)
         if self.callable:
             return self.module(given, **arguments)
@@ -74,13 +74,14 @@ class Subject:
     def run(
         self, batch: Any, **arguments: Any
     ) -> tuple[dict[str, np.ndarray] | None, str]:
-        """Returns the outputs of a call by name and "", or `None` and the error."""
+        """Return the outputs of a call by name and "", or `None` and an error."""
         return attempt(lambda: arrays(self.call(batch, **arguments)))
 
     def _token_rows(self) -> list[list[int]]:
-        """Random token ids, all of them below the vocabulary's size.
+        """Return rows of random token ids that are below the vocabulary size.
 
-        No interface says how large it is; a lookup says when an id is not in it.
+        The interface does not state this size, so limits are tried until the lookup
+        raises no error.
         """
         width = self.interface.fixed_length() or 24
         rows: list[list[int]] = []
@@ -95,16 +96,16 @@ class Subject:
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-    """Returns the result of a function and "", or `None` and its error in one line."""
+    """Return the result of a function and "", or `None` and a one-line error."""
     try:
         return function(*arguments), ""
-    # Whatever a model raises is a finding.
+    # Any exception that a model raises is a result of the check.
     except Exception as error:
         return None, first_line(error)
 
 
 def arrays(outputs: Any) -> dict[str, np.ndarray]:
-    """Returns outputs by name as arrays."""
+    """Return outputs by name as arrays."""
     import tensorflow as tf
 
     named = named_tensors(outputs)
@@ -118,22 +119,22 @@ def arrays(outputs: Any) -> dict[str, np.ndarray]:
 
 
 def signature_inputs(signature: Any) -> list[str]:
-    """Returns the names of the inputs of a signature."""
+    """Return the names of the inputs of a signature."""
     return list(signature.structured_input_signature[1])
 
 
 def is_float(values: np.ndarray) -> bool:
-    """Tests for a floating-point type, including bfloat16, which NumPy lacks."""
+    """Return whether the type is floating-point, including bfloat16."""
     return values.dtype.kind == "f" or values.dtype.name == "bfloat16"
 
 
 def is_finite(values: np.ndarray) -> bool:
-    """Tests that an array has neither infinity nor NaN."""
+    """Return whether an array has neither infinity nor NaN."""
     return not is_float(values) or bool(np.isfinite(values).all())
 
 
 def gap_between(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the largest difference, infinity where the shapes differ."""
+    """Return the largest difference, or infinity if the shapes differ."""
     if one.shape != other.shape:
         return float("inf")
     if one.dtype == object:  # strings
@@ -145,7 +146,7 @@ def gap_between(one: np.ndarray, other: np.ndarray) -> float:
 def largest_gap(
     outputs: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
 ) -> float:
-    """Returns the largest difference over outputs with the same names."""
+    """Return the largest difference over outputs with the same names."""
     names = outputs.keys() & others.keys()
     return max(
         (gap_between(outputs[name], others[name]) for name in names), default=0.0
@@ -153,17 +154,17 @@ def largest_gap(
 
 
 def largest(values: np.ndarray) -> float:
-    """Returns the largest absolute value."""
+    """Return the largest absolute value."""
     return float(np.abs(values).max(initial=0)) if values.dtype != object else 0.0
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
-    """Describes the shape of an output, its first size as B."""
+    """Describe the shape of an output, with B as the first dimension."""
     sizes = ["B", *("T" if size is None else str(size) for size in shape[1:])]
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
 def first_names(names: Sequence[str], count: int = 4) -> str:
-    """Lists the first of many names."""
+    """List the first names and the number of further names."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -12,7 +12,7 @@ from labse_tf.export.check.subject import Subject, attempt, first_names, largest
 
 
 def check_training(subject: Subject) -> None:
-    """Checks that calls with `training=True` have dropout."""
+    """Check that calls with `training=True` use dropout."""
     if subject.errors[True]:
         subject.add("training", "skip", "no call with `training=True`")
         return
@@ -21,15 +21,15 @@ def check_training(subject: Subject) -> None:
     if gap:
         subject.add("training", "ok", f"dropout: two calls differ by {gap:.1e}")
     elif random := _random_operations(subject):
-        told = f"two calls give the same, in spite of {random[0]}: a fixed seed"
+        told = f"two calls return the same despite {random[0]}: the seed is fixed"
         subject.add("training", "fail", told)
     else:
-        told = "two calls give the same, and nothing in the graph is random"
+        told = "two calls return the same, and the graph has no random operation"
         subject.add("training", "warn", f"no dropout: {told}")
 
 
 def _random_operations(subject: Subject) -> list[str]:
-    """What draws random numbers in a call with `training=True`."""
+    """Return the random operations of a call with `training=True`."""
     for trace in subject.module.__call__.concrete_functions:
         positional, named = trace.structured_input_signature
         if any(value is True for value in [*positional[1:], *named.values()]):
@@ -40,7 +40,7 @@ def _random_operations(subject: Subject) -> list[str]:
 
 
 def check_gradients(subject: Subject) -> None:
-    """Checks that every trainable variable receives a gradient."""
+    """Check that every trainable variable receives a gradient."""
     import tensorflow as tf
 
     if not subject.trainable:
@@ -57,7 +57,8 @@ def check_gradients(subject: Subject) -> None:
             ).values():
                 if value.dtype.is_floating:
                     value = tf.cast(value, tf.float32)
-                    # Weighted at random: the squares of unit vectors have one sum.
+                    # Random weights, because the sum of squares of unit vectors is
+                    # constant.
                     weights = tf.random.stateless_normal(tf.shape(value), (0, 1))
                     losses.append(tf.reduce_sum(weights * value))
             loss = tf.add_n(losses)
@@ -78,17 +79,17 @@ def check_gradients(subject: Subject) -> None:
         "gradients",
         [f"none: {first_names(without)}"] if without else [],
         [f"zero: {first_names(zero)}"] if zero else [],
-        f"{reached} of {len(subject.trainable)} trainable variables receive one",
+        f"{reached} of {len(subject.trainable)} trainable variables receive a gradient",
     )
 
 
 def check_variables(subject: Subject) -> None:
-    """Checks the lists of variables against those that the call uses."""
+    """Check the lists of variables against the variables that the call uses."""
     listed = list(getattr(subject.module, "variables", None) or [])
     traces = subject.module.__call__.concrete_functions if subject.callable else []
     used = {v.ref(): v for trace in traces for v in trace.variables}
     known = {v.ref() for v in listed}
-    # States of random generators are no weights.
+    # States of random generators are not weights.
     hidden = [v.name for r, v in used.items() if r not in known and v.dtype.is_floating]
     outside = [v.name for v in subject.trainable if v.ref() not in known]
     frozen = [v.name for v in subject.trainable if not v.trainable]
@@ -106,22 +107,22 @@ def check_variables(subject: Subject) -> None:
         subject.measurements[f"{name}parameters"] = sum(sizes)
     doubts = []
     if not subject.trainable and subject.interface.name != "preprocessor":
-        doubts.append("it cannot be fine-tuned")
+        doubts.append("the model cannot be fine-tuned")
     told = f"{len(listed)} variables, {len(subject.trainable)} trainable"
     subject.judge("variables", faults, doubts, told)
 
 
 def check_regularization(subject: Subject) -> None:
-    """Checks that regularization losses are functions that return a scalar."""
+    """Check that regularization losses are functions that return a scalar."""
     losses = getattr(subject.module, "regularization_losses", None)
     faults = []
     for position, loss in enumerate(losses or ()):
         value, error = attempt(loss)
         if error or value.shape.rank != 0 or not value.dtype.is_floating:
             faults.append(
-                f"number {position}: expected a function without arguments that "
-                "gives a scalar. Received: "
+                f"index {position}: expected a function without arguments that "
+                "returns a scalar. Received: "
                 + (error or f"{value.dtype.name} {value.shape}")
             )
-    told = "not listed, which means none" if losses is None else f"{len(losses)}"
+    told = "no such attribute" if losses is None else f"{len(losses)}"
     subject.judge("regularization losses", faults, [], told)
