@@ -1,13 +1,13 @@
-"""Replicas: choosing a strategy, and rows gathered from all of them.
+"""Distribution: strategies, and rows gathered from all replicas.
 
-The paper's negatives are the targets of *all* cores (Feng et al., 2022, section
-2.2, "cross-accelerator negative sampling"). On one device, and on backends other
-than TensorFlow, where a step sees the global batch, gathering is the identity.
+The paper's negatives are the targets of *all* cores (Feng et al., 2022, section 2.2,
+"cross-accelerator negative sampling"). On one device, and on backends other than
+TensorFlow, a step sees the global batch, so gathering is the identity.
 
-A *worker* is a process with replicas of its own; the *chief* is the first of them.
-`Workers` is what they tell each other outside a step.
+A *worker* is a process with its own replicas; the *chief* is the first worker.
+`Workers` is how workers communicate outside a step.
 
-Shapes: b = local batch (one replica's rows), G = global batch.
+Shapes: b = local batch (rows of one replica), G = global batch.
 """
 
 from __future__ import annotations
@@ -32,34 +32,33 @@ _TF_CONFIG = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
-# ours: numbers that the chief sends at a time, 16 MiB
+# ours: numbers that the chief sends at a time, 16 MiB.
 _BLOCK = 1 << 22
 
 
 class WorkerLostError(RuntimeError):
-    """Another worker has ended or cannot be reached, and the step cannot go on."""
+    """Another worker has stopped or cannot be reached, so the step cannot finish."""
 
 
 def get_strategy(name: str = "auto", *, tpu: str = "local") -> tf.distribute.Strategy:
-    """Makes the `tf.distribute` strategy of a name.
+    """Create a `tf.distribute` strategy by name.
 
     Args:
-        name: `"auto"`: a TPU if one is attached, else all GPUs if there are
-            several, else one device. `"one_device"`: no distribution.
-            `"mirrored"`: all GPUs of this machine (or its one device). `"cpu:N"`:
-            N replicas on logical CPU devices, for trying out what N accelerators
-            do; only before TensorFlow has used the CPU. `"multi_worker"`: the
-            hosts of `TF_CONFIG`; waits for all of them. `"tpu"`: the TPU that `tpu`
-            names.
-        tpu: Name or address of the TPU; `"local"` for the one of this machine. No TPU
-            has run this yet; its step is compiled with XLA on a CPU by a test.
+        name: `"auto"`: a TPU if one is attached, else all GPUs if there are several,
+            else one device. `"one_device"`: no distribution. `"mirrored"`: all GPUs of
+            this machine (or its single device). `"cpu:N"`: N replicas on logical CPU
+            devices, to test the behavior of N accelerators; only before TensorFlow has
+            used the CPU. `"multi_worker"`: the hosts of `TF_CONFIG`; waits for all of
+            them. `"tpu"`: the TPU that `tpu` names.
+        tpu: Name or address of the TPU; `"local"` for the TPU of this machine. Not yet
+            run on a TPU; a test compiles the TPU step with XLA on a CPU.
 
     Returns:
-        A strategy; models are made and compiled inside its `scope()`.
+        A strategy. Create and compile models inside its `scope()`.
 
     Raises:
-        ValueError: If the name is unknown, the devices it asks for cannot be made, or
-            `TF_CONFIG` does not say which hosts there are.
+        ValueError: If the name is unknown, the devices cannot be created, or
+            `TF_CONFIG` does not name the hosts.
     """
     import tensorflow as tf
 
@@ -76,7 +75,7 @@ def get_strategy(name: str = "auto", *, tpu: str = "local") -> tf.distribute.Str
         _check_tf_config(os.environ.get("TF_CONFIG"))
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         try:
-            # TensorFlow has put a handler of its own, which only logs, under Python's.
+            # TensorFlow has installed a handler that only logs; restore Python's.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         except ValueError:
             pass  # Not the main thread.
@@ -91,13 +90,13 @@ def get_strategy(name: str = "auto", *, tpu: str = "local") -> tf.distribute.Str
         devices = _logical_cpus(int(count))
         return tf.distribute.MirroredStrategy(devices)
     raise ValueError(
-        f"`name` must be one of {STRATEGIES}, N a positive number. "
+        f"`name` must be one of {STRATEGIES}, with N a positive integer. "
         f"Received: name={name!r}"
     )
 
 
 def _check_tf_config(text: str | None) -> None:
-    """Refuses a `TF_CONFIG` that does not name this worker among at least one."""
+    """Raise an error unless `TF_CONFIG` names this worker and its cluster."""
     try:
         config = json.loads(text or "")
         task = config["task"]
@@ -110,13 +109,13 @@ def _check_tf_config(text: str | None) -> None:
     if not fine:
         raise ValueError(
             '"multi_worker" needs the environment variable TF_CONFIG, the same on all '
-            f"hosts but for the index, such as TF_CONFIG='{_TF_CONFIG}'. "
+            f"hosts except for the index, such as TF_CONFIG='{_TF_CONFIG}'. "
             f"Received: TF_CONFIG={text!r}"
         )
 
 
 def _logical_cpus(count: int) -> list[str]:
-    """Splits the CPU into `count` logical devices and names them."""
+    """Split the CPU into `count` logical devices and return their names."""
     import tensorflow as tf
 
     if count > 1:
@@ -125,20 +124,20 @@ def _logical_cpus(count: int) -> list[str]:
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration()] * count
             )
-        except RuntimeError as error:  # TensorFlow has been initialised already.
+        except RuntimeError as error:  # TensorFlow is already initialized.
             made = len(tf.config.list_logical_devices("CPU"))
             if made < count:
                 raise ValueError(
                     f"`cpu:{count}` needs {count} logical CPU devices, which can "
-                    "only be made before TensorFlow first uses the CPU: ask for "
+                    "only be created before TensorFlow first uses the CPU: create "
                     "the strategy at the start of the program. Received: "
-                    f"{made} logical device(s) already made"
+                    f"{made} logical device(s), already created"
                 ) from error
     return [f"CPU:{i}" for i in range(count)]
 
 
 def replica_count() -> int:
-    """Returns how many replicas share a step, 1 outside `tf.distribute`."""
+    """Return the number of replicas that share a step, 1 outside `tf.distribute`."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -147,10 +146,10 @@ def replica_count() -> int:
 
 
 def all_gather_rows(rows: Any) -> Any:
-    """Concatenates the rows of all replicas, in the order of their ids.
+    """Concatenate the rows of all replicas, in the order of the replica ids.
 
-    The gradient flows back to every replica's rows: each gets the sum of what all
-    replicas' losses say about them.
+    The gradient of each row is the sum of its gradients from the losses of all
+    replicas.
 
     Args:
         rows: `(b, ...)`, b static and the same on all replicas.
@@ -159,8 +158,8 @@ def all_gather_rows(rows: Any) -> Any:
         `(G, ...)` with `G = b * replicas`; `rows` itself on one replica.
 
     Raises:
-        ValueError: If b is not static while there are several replicas: an uneven
-            last batch would silently get wrong labels.
+        ValueError: If b is not static and there are several replicas: an uneven last
+            batch would silently get wrong labels.
     """
     if replica_count() == 1:
         return rows
@@ -168,18 +167,18 @@ def all_gather_rows(rows: Any) -> Any:
 
     total = _static_rows(rows) * replica_count()
     gathered = _replica_context().all_gather(tf.convert_to_tensor(rows), axis=0)
-    # The collective forgets its shape.
+    # The collective loses the static shape.
     return tf.ensure_shape(gathered, (total, *rows.shape[1:]))
 
 
 def sum_over_replicas(value: Any) -> Any:
-    """Adds up a value over all replicas; each gets the sum.
+    """Return the sum of a value over all replicas.
 
     Args:
-        value: A number or tensor of one shape on all replicas.
+        value: Number or tensor, of the same shape on all replicas.
 
     Returns:
-        The same shape; `value` itself on one replica.
+        Tensor of the same shape; `value` itself on one replica.
     """
     if replica_count() == 1:
         return value
@@ -187,13 +186,13 @@ def sum_over_replicas(value: Any) -> Any:
 
 
 def global_row_ids(rows: Any) -> Any:
-    """Numbers this replica's rows within the global batch.
+    """Return the index of each row of this replica in the global batch.
 
     Args:
-        rows: `(b, ...)`, b static where there are several replicas.
+        rows: `(b, ...)`, b static if there are several replicas.
 
     Returns:
-        int32 `(b,)`: where `all_gather_rows(rows)` holds them.
+        int32 `(b,)`: positions of `rows` in `all_gather_rows(rows)`.
     """
     if replica_count() == 1:
         return ops.arange(ops.shape(rows)[0], dtype="int32")
@@ -205,48 +204,48 @@ def global_row_ids(rows: Any) -> Any:
 
 
 def _replica_context() -> Any:
-    """The running replica; an error where there is none."""
+    """Return the replica context; raise an error in the cross-replica context."""
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
     if context is None:
         raise ValueError(
-            "Rows are gathered inside `strategy.run`, where each replica has its "
-            "own. Received: a call in the cross-replica context of "
+            "Rows can only be gathered inside `strategy.run`, where each replica has "
+            "its own rows. Received: a call in the cross-replica context of "
             f"{type(tf.distribute.get_strategy()).__name__}"
         )
     return context
 
 
 def _static_rows(rows: Any) -> int:
-    """The number of rows, which several replicas must know beforehand."""
+    """Return the static number of rows, which several replicas require."""
     count = rows.shape[0]
     if count is None:
         raise ValueError(
-            "With several replicas every batch must have the same, static number of "
-            "rows: batch with `drop_remainder=True` and a `batch_size` that the "
-            f"number of replicas divides. Received: shape={tuple(rows.shape)} on "
+            "With several replicas every batch must have the same static number of "
+            "rows: use `drop_remainder=True` and a `batch_size` that is a multiple of "
+            f"the number of replicas. Received: shape={tuple(rows.shape)} on "
             f"{replica_count()} replicas"
         )
     return int(count)
 
 
 class Workers:
-    """The processes that train one model together, and what they tell each other.
+    """Processes that train one model together, and their communication.
 
-    One process is its own chief and hears itself, so callers need no second path. All
-    workers make the same calls in the same order.
+    With one process, that process is the chief and receives its own values, so callers
+    need no special case. All workers make the same calls in the same order.
 
     Args:
-        strategy: A `tf.distribute.MultiWorkerMirroredStrategy` for several; anything
-            else is one.
+        strategy: A `tf.distribute.MultiWorkerMirroredStrategy` for several workers; any
+            other value means one worker.
 
     Attributes:
-        count: How many there are.
-        is_chief: Whether this one writes what is written.
+        count: Number of workers.
+        is_chief: Whether this worker is the chief, which writes the files.
 
     Raises:
-        WorkerLostError: From each method, if another worker has ended.
+        WorkerLostError: From each method, if another worker has stopped.
     """
 
     def __init__(self, strategy: Any = None) -> None:
@@ -283,10 +282,10 @@ class Workers:
         self._of_all = over_replicas(of_all, (2,))
 
     def share(self, value: Any) -> Any:
-        """Gives all workers what the chief has.
+        """Send a value of the chief to all workers.
 
         Args:
-            value: JSON types; the chief's counts.
+            value: Value that JSON can represent; only the chief's value is used.
 
         Returns:
             The chief's value.
@@ -299,10 +298,11 @@ class Workers:
         return json.loads(self.share_arrays([data])[0].tobytes())
 
     def share_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Gives all workers the chief's arrays, bit for bit.
+        """Send arrays of the chief to all workers, bit for bit.
 
         Args:
-            arrays: Of the same shapes and types on all workers; the chief's count.
+            arrays: Arrays of the same shapes and dtypes on all workers; only the
+                chief's values are used.
 
         Returns:
             The chief's arrays.
@@ -312,7 +312,7 @@ class Workers:
         received = []
         for array in arrays:
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            # As whole numbers, to which the others add nothing.
+            # As integers: the other replicas add 0, which keeps every bit.
             numbers = np.pad(data, (0, -len(data) % 4)).view(np.int32)
             with told_as_lost():
                 parts = [
@@ -325,10 +325,10 @@ class Workers:
         return received
 
     def gather(self, first: int, second: int) -> np.ndarray:
-        """Collects two numbers from each replica.
+        """Collect two integers from each replica.
 
         Returns:
-            int32 `(replicas, 2)`; one row for one process.
+            int32 `(replicas, 2)`; one row if there is one process.
         """
         numbers = np.array([first, second], np.int32)
         if self.count == 1:
@@ -338,21 +338,17 @@ class Workers:
 
 
 def is_tpu(strategy: Any) -> bool:
-    """Tells whether a strategy's replicas are the cores of a TPU.
-
-    Args:
-        strategy: Any.
-    """
+    """Return whether the replicas of a strategy are the cores of a TPU."""
     import tensorflow as tf
 
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def is_multi_worker(strategy: Any) -> bool:
-    """Tells whether a strategy is one of several processes.
+    """Return whether a strategy spans several processes.
 
     Args:
-        strategy: Of `tf.distribute`, or `None`.
+        strategy: A `tf.distribute` strategy or `None`.
     """
     if strategy is None or keras.backend.backend() != "tensorflow":
         return False
@@ -364,10 +360,10 @@ def is_multi_worker(strategy: Any) -> bool:
 
 @contextmanager
 def told_as_lost() -> Iterator[None]:
-    """Turns what TensorFlow raises where a worker is missing into `WorkerLostError`.
+    """Raise `WorkerLostError` for TensorFlow's errors about a lost worker.
 
-    TensorFlow sees a closed connection at once, and a worker that says nothing any
-    more by its heartbeat, within some ten seconds.
+    TensorFlow detects a closed connection at once. It detects an unresponsive worker by
+    the heartbeat, within about ten seconds.
     """
     import tensorflow as tf
 
@@ -380,5 +376,5 @@ def told_as_lost() -> Iterator[None]:
         tf.errors.DeadlineExceededError,
     ) as error:
         raise WorkerLostError(
-            "another worker has ended or cannot be reached"
+            "another worker has stopped or cannot be reached"
         ) from error

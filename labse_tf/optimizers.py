@@ -1,4 +1,4 @@
-"""AdamW as BERT uses it, its lazy form for large token tables, and schedules."""
+"""Optimizers: BERT's AdamW, its lazy form for large token tables, and a schedule."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from keras import ops
 
 from labse_tf.distribute import sum_over_replicas
 
-# Biases and the two weights of a layer normalisation. Keras looks for this in a
-# variable's name: on TensorFlow "pooler/bias:0", on other backends "bias".
+# Biases and the two weights of a layer normalization. Keras searches for this pattern
+# in the name of a variable: on TensorFlow "pooler/bias:0", on other backends "bias".
 _NOT_DECAYED = r"(^|/)(bias|gamma|beta)(:\d+)?$"
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0, then falls linearly to 0 at the last step.
+    """Schedule that rises linearly from 0, then falls linearly to 0 at the last step.
 
     Args:
         learning_rate: The peak, reached at `warmup_steps`.
-        train_steps: Where 0 is reached again; 0 from there on.
-        warmup_steps: Steps of rising; 0 starts at the peak.
+        train_steps: Step at which the rate is 0 again; it stays 0 afterwards.
+        warmup_steps: Number of rising steps; 0 starts at the peak.
 
     Raises:
-        ValueError: If there are no steps to train, or not more than of warm-up.
+        ValueError: If `warmup_steps` is negative or not less than `train_steps`.
 
     Example:
         >>> from labse_tf.optimizers import WarmupLinearDecay
@@ -53,7 +53,7 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = int(warmup_steps)
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate of a step, float32."""
+        """Return the float32 learning rate of a step."""
         step = ops.cast(step, "float32")
         left = (self.train_steps - step) / (self.train_steps - self.warmup_steps)
         rate = ops.clip(left, 0.0, 1.0)
@@ -62,7 +62,7 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         return self.learning_rate * rate
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "learning_rate": self.learning_rate,
             "train_steps": self.train_steps,
@@ -72,26 +72,25 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class AdamW(keras.optimizers.AdamW):
-    """AdamW that trains on N replicas as on one device, also where it clips.
+    """AdamW with the same result on N replicas as on one device, even with clipping.
 
-    Keras clips each replica's share of the gradients before it adds them up, so its
-    limit means something else on every number of replicas. Here gradients are summed
-    first. What is not decayed is an argument, so that it survives saving, and a decay
-    of 0 costs nothing.
+    Keras clips the gradients of each replica before it sums them, so its limit depends
+    on the number of replicas. This class sums first. `not_decayed` is a constructor
+    argument, so it is saved with the optimizer, and a decay of 0 costs nothing.
 
     Args:
         learning_rate: A number or a schedule.
         weight_decay: Multiplied by the learning rate; 0 for none.
-        not_decayed: Pattern; variables whose name contains it do not decay. `None`:
-            all do.
-        skip_nonfinite: A step whose gradients, summed over the replicas, are not all
-            finite changes nothing, moments and step count included, as if its batch
-            had not been. `skipped` counts such steps. TensorFlow only.
-        name: Of the optimiser.
+        not_decayed: Pattern; variables whose name contains it do not decay. `None`: all
+            variables decay.
+        skip_nonfinite: Whether to skip a step whose gradients, summed over the
+            replicas, are not all finite. A skipped step changes nothing, including
+            moments and step count; `skipped` counts it. TensorFlow only.
+        name: Name of the optimizer.
         **kwargs: Other arguments of `keras.optimizers.AdamW`.
 
     Raises:
-        ValueError: If `skip_nonfinite` is asked for on another backend.
+        ValueError: If `skip_nonfinite` is set on another backend.
 
     Example:
         >>> from labse_tf.optimizers import AdamW
@@ -123,11 +122,11 @@ class AdamW(keras.optimizers.AdamW):
             self.exclude_from_weight_decay(var_names=[not_decayed])
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Updates the variables.
+        """Update the variables.
 
         Args:
-            grads: Tensors, `tf.IndexedSlices` or `None`, one a variable.
-            trainable_variables: The variables; those of `build` where left out.
+            grads: Tensors, `tf.IndexedSlices` or `None`, one per variable.
+            trainable_variables: The variables (default: those passed to `build`).
         """
         if keras.backend.backend() == "tensorflow":
             grads = self._total(grads)
@@ -137,32 +136,32 @@ class AdamW(keras.optimizers.AdamW):
             super().apply(grads, trainable_variables)
 
     def build(self, variables: Any) -> None:
-        """Makes the moments, and the count of what was skipped.
+        """Create the moments and the counter of skipped steps.
 
         Args:
-            variables: The trainable ones.
+            variables: The trainable variables.
         """
         super().build(variables)
         if self.skip_nonfinite:
             count = keras.Variable(
                 0, dtype="int64", trainable=False, aggregation="only_first_replica"
             )
-            # Hidden from Keras, it is no part of a checkpoint: one may be gone on from
-            # with this and without.
+            # Hidden from Keras and so from checkpoints: a run can resume with or
+            # without `skip_nonfinite`.
             self._skips = types.SimpleNamespace(count=count)
 
     @property
     def skipped(self) -> int:
-        """How many steps were left out since the optimiser was built."""
+        """Number of steps skipped since the optimizer was built."""
         if not (self.skip_nonfinite and self.built):
             return 0
         return int(ops.convert_to_numpy(self._skips.count))
 
     def _apply_if_finite(self, grads: list[Any], variables: Any) -> None:
-        """Updates the variables, or nothing; all replicas decide alike, in the graph.
+        """Update the variables or nothing, by one decision for all replicas.
 
-        A branch that calls the optimiser must lie outside the replicas where they are
-        mirrored, as in Keras's own `LossScaleOptimizer`.
+        With mirrored replicas a branch that calls the optimizer must be outside the
+        replicas, as in Keras's own `LossScaleOptimizer`.
         """
         import tensorflow as tf
 
@@ -184,10 +183,10 @@ class AdamW(keras.optimizers.AdamW):
         tf.distribute.get_replica_context().merge_call(across, args=(finite, grads))
 
     def _total(self, grads: Any) -> list[Any]:
-        """The gradients of the global batch, dense.
+        """Return the gradients of the global batch, dense.
 
-        Keras squares a sparse gradient slice by slice, and so a token that occurs n
-        times in a batch has the sum of n squares for the square of a sum.
+        Keras squares a sparse gradient slice by slice. A token that occurs n times in a
+        batch would get the sum of n squares instead of the square of the sum.
         """
         import tensorflow as tf
 
@@ -197,16 +196,16 @@ class AdamW(keras.optimizers.AdamW):
         ]
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        """Nothing more: `apply` has summed over the replicas, before clipping."""
+        """Return the input: `apply` has summed over the replicas, before clipping."""
         return grads_and_vars
 
     def _apply_weight_decay(self, variables: Any) -> None:
-        """Keras's, which would read and write every weight for a decay of 0 too."""
+        """Skip a decay of 0, for which Keras would read and write every weight."""
         if self.weight_decay:
             super()._apply_weight_decay(variables)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "not_decayed": self.not_decayed,
@@ -216,77 +215,78 @@ class AdamW(keras.optimizers.AdamW):
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """Keras's loss scaling for float16, deciding by all replicas.
+    """Keras's loss scaling for float16, with one decision for all replicas.
 
-    A step whose gradients overflow on any replica is left out and halves the scale.
-    Keras asks one replica only, and the others' overflow would reach the weights.
+    If gradients overflow on any replica, the step is skipped and the scale is halved.
+    Keras checks one replica only, so an overflow on another one would reach the
+    weights.
 
     Args:
-        inner_optimizer: A Keras optimiser.
-        **kwargs: As in Keras.
+        inner_optimizer: A Keras optimizer.
+        **kwargs: See `keras.optimizers.LossScaleOptimizer`.
     """
 
     def check_finite(self, grads: Any) -> Any:
-        """Tells whether all gradients are finite on all replicas.
+        """Return whether all gradients are finite on all replicas.
 
         Args:
             grads: Tensors or `None`.
 
         Returns:
-            A bool scalar.
+            bool scalar.
         """
         bad = ops.logical_not(super().check_finite(grads))
         return ops.equal(sum_over_replicas(ops.cast(bad, "float32")), 0.0)
 
 
-# The tables whose rows rest where gradients are dense, by the end of their paths.
+# Tables that are updated lazily although their gradients are dense, by path.
 _TABLES = r"(^|/)((token|segment)_embedding|token_weights)/embeddings$"
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class LazyAdamW(AdamW):
-    """AdamW that touches only the rows of a table that a batch has looked up.
+    """AdamW that updates only the table rows that a batch looks up.
 
-    A batch of 512 pairs holds some thousand different tokens out of up to 501,153.
-    Dense AdamW still reads and writes the whole table, twice its size in moments
-    and its decay at every step. Here a gradient that is `tf.IndexedSlices`, as
-    TensorFlow makes it for a looked-up table, stays so: rows that occur twice are
-    summed, the norm for clipping is taken over the sums, and moments, decay and
-    update are those of AdamW for the rows that occur. All other rows and their
-    moments keep their bits. Nothing of the table's size is made, so a step costs
-    the same for any vocabulary.
+    A batch of 512 pairs contains a few thousand of up to 501,153 tokens. Dense AdamW
+    still reads and writes the whole table and both moments, and applies the decay, at
+    every step. TensorFlow returns the gradient of a looked-up table as
+    `tf.IndexedSlices`, and this optimizer keeps it sparse: repeated rows are summed,
+    the norm for clipping is computed from the sums, and the rows that occur get AdamW's
+    moments, decay and update. All other rows and their moments stay unchanged. Nothing
+    of the size of the table is allocated, so the cost of a step does not depend on the
+    vocabulary size.
 
-    It is not the same as dense AdamW, where a row goes on moving after it was seen
-    (by its momentum) and decays at every step: here a rare token rests in between.
-    Bias correction is by the steps done by all, not by those of the row. A dense
-    gradient (of a kernel, or of a table that is also a masked-LM head's output)
-    gets AdamW as Keras does it.
+    The result differs from dense AdamW, where a row continues to move after its last
+    occurrence (by its momentum) and decays at every step. Here the row of a rare token
+    is not updated between its occurrences. Bias correction uses the number of all
+    steps, not of the updates of the row. A dense gradient (of a kernel, or of a table
+    that is also the output of a masked-LM head) gets Keras's AdamW.
 
     Backends without `IndexedSlices`, such as JAX, have dense gradients. There, for
-    the variables that `tables` names, rows whose gradient is all zero are left as
-    they are. The result is the same, apart from tokens that occur and have a
-    gradient of exactly 0, such as padding (they decay on TensorFlow); the cost is
-    that of dense AdamW. A step with lazy rows does not compile with XLA
-    (`jit_compile=True`, TPUs): take dense AdamW there.
+    variables that match `tables`, rows whose gradient is all zero are not updated. The
+    result is the same, except for tokens that occur with a gradient of exactly 0, such
+    as padding (they decay on TensorFlow); the cost is that of dense AdamW. A step with
+    lazy rows does not compile with XLA (`jit_compile=True`, TPUs): use dense AdamW
+    there.
 
-    The variables are those of `keras.optimizers.AdamW` in the same order, so each
-    goes on from the other's checkpoint.
+    The variables are those of `keras.optimizers.AdamW` in the same order, so either
+    optimizer resumes from the other's checkpoint.
 
     Args:
         learning_rate: A number or a schedule.
         weight_decay: Multiplied by the learning rate; 0 for none.
         beta_1: Decay of the first moment.
-        beta_2: Decay of the second.
+        beta_2: Decay of the second moment.
         epsilon: Added to the root of the second moment.
         clipnorm: Largest norm of each gradient.
         clipvalue: Largest element of a gradient.
-        global_clipnorm: Largest norm of all gradients together; at most one of the
-            three.
-        not_decayed: As in `AdamW`.
-        skip_nonfinite: As in `AdamW`.
-        tables: Pattern that a variable's path must contain; on backends without
-            `IndexedSlices` only.
-        name: Of the optimiser.
+        global_clipnorm: Largest norm of all gradients together. At most one of the
+            three limits can be set.
+        not_decayed: See `AdamW`.
+        skip_nonfinite: See `AdamW`.
+        tables: Pattern that the path of a variable must contain; only used on backends
+            without `IndexedSlices`.
+        name: Name of the optimizer.
 
     Example:
         >>> import keras
@@ -333,17 +333,17 @@ class LazyAdamW(AdamW):
         self.tables = tables
 
     def _total(self, grads: Any) -> list[Any]:
-        """The gradients of the global batch, each row once."""
+        """Return the gradients of the global batch, each row once."""
         return [sum_repeated_rows(gradient) for gradient in _sum_over_replicas(grads)]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable and its moments.
+        """Update one variable and its moments.
 
         Args:
-            gradient: Of the variable's shape, or `tf.IndexedSlices` whose indices
-                are all different, as `apply` makes them.
-            variable: One that the optimiser was built for.
-            learning_rate: Of this step.
+            gradient: Tensor of the variable's shape, or `tf.IndexedSlices` with unique
+                indices, as `apply` creates them.
+            variable: A variable that the optimizer was built for.
+            learning_rate: Learning rate of this step.
         """
         if _is_rows(gradient):
             self._update_rows(gradient, variable, learning_rate)
@@ -358,11 +358,11 @@ class LazyAdamW(AdamW):
             super().update_step(gradient, variable, learning_rate)
 
     def _update_rows(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Reads, changes and writes the rows of an `IndexedSlices`."""
+        """Read, change and write the rows of an `IndexedSlices`."""
         import tensorflow as tf
 
-        # Not before the forward pass is over: a table that somebody else still reads
-        # would be copied whole on its way to single rows.
+        # Wait for the end of the forward pass: while another op still reads the
+        # table, a write to single rows would copy the whole table.
         with tf.control_dependencies([gradient.values]):
             rows = tf.identity(gradient.indices)
         index = self._get_variable_index(variable)
@@ -375,12 +375,12 @@ class LazyAdamW(AdamW):
         )
         for table, values in zip(stored, new, strict=True):
             self.assign(table, tf.IndexedSlices(values, rows))
-        # Writing rows puts a variable into a mode where each read of the whole, which
-        # is how `ops.take` begins, makes a copy.
+        # Writing rows puts a variable into a mode where each read of the whole
+        # variable, with which `ops.take` begins, makes a copy.
         tf.raw_ops.DisableCopyOnRead(resource=variable.handle)
 
     def _update_masked(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """The same for a dense gradient, whose other rows are all zero."""
+        """Update the rows of a dense gradient that are not all zero."""
         index = self._get_variable_index(variable)
         stored = (variable, self._momentums[index], self._velocities[index])
         old = [ops.convert_to_tensor(table) for table in stored]
@@ -405,7 +405,7 @@ class LazyAdamW(AdamW):
         learning_rate: Any,
         decays: bool,
     ) -> tuple[Any, Any, Any]:
-        """AdamW's new weight, momentum and velocity, in Keras's order of operations."""
+        """Return new weight, momentum and velocity, in Keras's order of operations."""
         dtype = weight.dtype
         rate = ops.cast(learning_rate, dtype)
         step = ops.cast(self.iterations + 1, dtype)
@@ -420,14 +420,14 @@ class LazyAdamW(AdamW):
         return weight, momentum, velocity
 
     def _decays(self, variable: Any) -> bool:
-        """Whether there is a decay and it is for this variable."""
+        """Return whether there is a weight decay that applies to this variable."""
         return bool(self.weight_decay) and self._use_weight_decay(variable)
 
     def _clip_gradients(self, grads: Any) -> list[Any]:
-        """Keras's clipping, of the rows' values where there are rows.
+        """Clip as Keras does, but only the values of sparse gradients.
 
-        Rows that do not occur are zero and count for no norm. Keras itself takes the
-        norm of repeated rows unsummed and makes the result dense.
+        Missing rows are zero and do not change a norm. Keras itself computes the norm
+        of repeated rows before they are summed and makes the result dense.
         """
         values = super()._clip_gradients(
             [g.values if _is_rows(g) else g for g in grads]
@@ -438,10 +438,10 @@ class LazyAdamW(AdamW):
         ]
 
     def _apply_weight_decay(self, variables: Any) -> None:
-        """Nothing: `update_step` decays, which knows the rows."""
+        """Do nothing: `update_step` applies the decay, because it knows the rows."""
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         config = super().get_config()
         names = "name learning_rate weight_decay beta_1 beta_2 epsilon".split()
         names += [
@@ -455,14 +455,13 @@ class LazyAdamW(AdamW):
 
 
 def sum_repeated_rows(gradient: Any) -> Any:
-    """Sums the rows of a sparse gradient that stand for the same row of the table.
+    """Sum the rows of a sparse gradient that belong to the same row of the table.
 
     Args:
-        gradient: `tf.IndexedSlices`; anything else is returned as it is.
+        gradient: `tf.IndexedSlices`; any other value is returned unchanged.
 
     Returns:
-        `tf.IndexedSlices` whose indices are all different, in the order in which
-        they first occur.
+        `tf.IndexedSlices` with unique indices, in the order of first occurrence.
 
     Example:
         >>> import tensorflow as tf
@@ -478,7 +477,7 @@ def sum_repeated_rows(gradient: Any) -> Any:
 
     rows, positions = tf.unique(gradient.indices)
     order = tf.argsort(positions, stable=True)
-    # Twice as fast on a CPU as the sum over unsorted segments.
+    # Twice as fast on a CPU as a sum over unsorted segments.
     values = tf.sparse.segment_sum(
         gradient.values, order, tf.gather(positions, order), num_segments=tf.size(rows)
     )
@@ -486,7 +485,7 @@ def sum_repeated_rows(gradient: Any) -> Any:
 
 
 def _is_rows(gradient: Any) -> bool:
-    """Whether it is `tf.IndexedSlices`, without an import of TensorFlow for others."""
+    """Return whether this is `tf.IndexedSlices`; import TensorFlow only if needed."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -495,7 +494,7 @@ def _is_rows(gradient: Any) -> bool:
 
 
 def _with_values(gradient: Any, values: Any) -> Any:
-    """The values as what they were taken from: a tensor or `tf.IndexedSlices`."""
+    """Return the values as a tensor or `tf.IndexedSlices`, like the gradient."""
     if not _is_rows(gradient):
         return values
     import tensorflow as tf
@@ -504,7 +503,7 @@ def _with_values(gradient: Any, values: Any) -> Any:
 
 
 def _sum_over_replicas(grads: Any) -> list[Any]:
-    """Each gradient summed over the replicas; slices are put one after another."""
+    """Sum each gradient over the replicas; sparse slices are concatenated."""
     import tensorflow as tf
 
     grads = list(grads)
@@ -525,19 +524,19 @@ def adamw(
     lazy: bool = False,
     skip_nonfinite: bool = False,
 ) -> keras.optimizers.Optimizer:
-    """AdamW that leaves biases and layer normalisations undecayed.
+    """Create AdamW without decay of biases and layer normalizations.
 
     Args:
         learning_rate: A number or a schedule.
         weight_decay: Multiplied by the learning rate at each step; 0 for none.
         clip_norm: Largest norm of all gradients together; `None` for no limit.
-        epsilon: Adam's, BERT's 1e-6 where nothing is said.
-        lazy: Whether rows of the token table that a batch does not look up rest; see
-            `LazyAdamW`.
-        skip_nonfinite: As in `AdamW`.
+        epsilon: Added to the root of the second moment (default: BERT's 1e-6).
+        lazy: Whether to update only the rows of the token table that a batch looks up.
+            See `LazyAdamW`.
+        skip_nonfinite: See `AdamW`.
 
     Returns:
-        A Keras optimiser.
+        A Keras optimizer.
 
     References:
         Loshchilov and Hutter, 2019 (https://arxiv.org/abs/1711.05101); BERT's own
