@@ -1,25 +1,25 @@
 """Languages: one canonical code for each, with its names, scripts and groups.
 
-Everything in the package that is kept per language (corpora, shares of a mixture,
-reports, scores) is keyed by the code that `language_code` returns:
+All per-language data of the package (corpora, shares of a mixture, reports, scores)
+uses the code that `language_code` returns:
 
-- ISO 639-1 where it exists, else ISO 639-3 (`hi`, `brx`), whichever code, locale name
-  or English name was written: `hi`, `hin`, `hin_Deva`, `hi-IN`, `Hindi`.
-- Regions, variants and encodings are dropped: `pt-BR` and `pt` are one language, as
+- ISO 639-1 if it exists, else ISO 639-3 (`hi`, `brx`), for any spelling as a code,
+  locale name or English name: `hi`, `hin`, `hin_Deva`, `hi-IN`, `Hindi`.
+- Regions, variants and encodings are dropped: `pt-BR` and `pt` are one language, and so
   are `es-419` and `es`.
-- A script is kept where it is not the usual script of the language, because its text
-  shares hardly a token with the usual one: `zh-Hant`, `sr-Latn`, `mni-Beng`. A region
-  that implies such a script counts as the script: `zh-TW` is `zh-Hant`.
-- A code that the table lacks is a language of its own, normalised in the same way:
+- A script is kept if it is not the usual script of the language, because such text
+  shares hardly any tokens with the usual one: `zh-Hant`, `sr-Latn`, `mni-Beng`. A
+  region that implies such a script counts as the script: `zh-TW` is `zh-Hant`.
+- An unknown code is a separate language and is normalized in the same way:
   `XQX_deva_IN` is `xqx-Deva`. `und` (undetermined) is such a code.
 
 The tables are data files: `languages.tsv` (code, English name, scripts with the usual
 one first, aliases) and `scripts.tsv` (ISO 15924 code, the first words of the Unicode
-names of its letters, or the scripts that the code combines). An individual language
-that is the usual form of a macrolanguage is an alias of it (`cmn` of `zh`, `arb` of
-`ar`, `pes` of `fa`), and so is `nb` of `no`, as in most corpora; other varieties
-(`arz`, `yue`, `prs`) have a row of their own. `kzj`, which ISO has merged into `dtp`,
-has its own row because Tatoeba has a file of each.
+names of its letters, or the scripts that the code combines). The usual form of a
+macrolanguage is an alias of it (`cmn` of `zh`, `arb` of `ar`, `pes` of `fa`), and so is
+`nb` of `no`, as in most corpora. Other varieties (`arz`, `yue`, `prs`) have their own
+rows. `kzj`, which ISO has merged into `dtp`, has its own row because Tatoeba has a file
+for each.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _Value = TypeVar("_Value")
 
 
 class Language(NamedTuple):
-    """A row of the table of languages.
+    """Row of the table of languages.
 
     Attributes:
-        code: ISO 639-1 where it exists, else ISO 639-3, or what corpora use where
-            neither exists (`ber`, `map-bms`).
+        code: ISO 639-1 if it exists, else ISO 639-3, or the code that corpora use if
+            there is neither (`ber`, `map-bms`).
         name: English name.
-        scripts: ISO 15924 codes of the scripts in use today. The bare code stands for
-            the first one.
+        scripts: ISO 15924 codes of the scripts in use today. The bare code means the
+            first script.
         aliases: Other codes of the same language.
     """
 
@@ -55,18 +55,18 @@ class Language(NamedTuple):
 
     @property
     def script(self) -> str:
-        """ISO 15924 code of the script that the bare code stands for."""
+        """ISO 15924 code of the script that the bare code means."""
         return self.scripts[0]
 
 
 class Script(NamedTuple):
-    """A row of the table of scripts.
+    """Row of the table of scripts.
 
     Attributes:
         code: ISO 15924 code.
         unicode_name: The first words of the Unicode names of its letters; empty for a
             code that combines scripts (`Jpan`).
-        scripts: Codes of the single scripts that it stands for, usually itself alone.
+        scripts: Codes of the single scripts that it combines; usually only itself.
     """
 
     code: str
@@ -75,7 +75,7 @@ class Script(NamedTuple):
 
 
 def _rows(name: str) -> list[list[str]]:
-    """Reads a table that lies beside this module, without its header."""
+    """Read a table in this module's directory, without its header."""
     text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     return list(csv.reader(text.splitlines()[1:], delimiter="\t"))
 
@@ -86,7 +86,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         for code, name, scripts, aliases in _rows("languages.tsv")
     }
 )
-"""Every language of the table by its canonical code."""
+"""Languages of the table by canonical code."""
 
 SCRIPTS: Mapping[str, Script] = MappingProxyType(
     {
@@ -94,7 +94,7 @@ SCRIPTS: Mapping[str, Script] = MappingProxyType(
         for code, name, scripts in _rows("scripts.tsv")
     }
 )
-"""Every script of the table by its ISO 15924 code."""
+"""Scripts of the table by ISO 15924 code."""
 
 # === Groups ===
 
@@ -110,7 +110,7 @@ LABSE_LANGUAGES = tuple(
     "sk sl sm sn so sq sr st su sv sw ta te tg th tk tl tr tt ug uk ur uz vi wo xh yi "
     "yo zh zu".split()
 )
-"""The 109 languages of LaBSE, as the paper's appendix lists them."""
+"""The 109 languages of LaBSE, from the paper's appendix."""
 
 # === Codes ===
 
@@ -119,17 +119,17 @@ _CANONICAL = {
     for language in LANGUAGES.values()
     for spelling in (language.code, *language.aliases)
 }
-# "mon" is Mongolian, although a language is called Mon: codes are looked up first.
+# Codes are looked up before names: "mon" is Mongolian, not the language called Mon.
 _BY_NAME = {language.name.lower(): language.code for language in LANGUAGES.values()}
 
 _TAG = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*"
 CODE_PATTERN = rf"{_TAG}(?:@[A-Za-z0-9]+)?"
-"""A regular expression for what may be a code, for those that find it in names."""
+"""Regular expression of a possible code, to find codes in file names."""
 
-# With the encoding of POSIX locale names: de_DE.UTF-8@euro.
+# Includes the encoding of POSIX locale names: de_DE.UTF-8@euro.
 _FORM = re.compile(rf"(?P<tag>{_TAG})(?:\.[a-z0-9-]+)?(?:@(?P<modifier>[a-z0-9]+))?")
-# A script that is not the usual one can be implied by a region or, in gettext's locale
-# names (sr@latin, uz@Cyrl, tt@iqtelif), by a modifier.
+# A region or, in gettext's locale names (sr@latin, uz@Cyrl, tt@iqtelif), a modifier can
+# imply a script that is not the usual one.
 _SCRIPT_OF_REGION = {
     ("zh", "tw"): "Hant",
     ("zh", "hk"): "Hant",
@@ -145,19 +145,19 @@ _SAME_SCRIPT = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
 
 
 def language_code(code: str, *, strict: bool = False) -> str:
-    """Returns the canonical code of a language; see the module for what that is.
+    """Return the canonical code of a language; see the module.
 
-    ISO 639-1 and 639-3 codes, those of LASER, FLORES (`hin_Deva`), gettext
-    (`sr@latin`, `de_DE.UTF-8`), BCP 47 and English names are accepted.
+    Accepts ISO 639-1 and 639-3 codes, codes of LASER, FLORES (`hin_Deva`), gettext
+    (`sr@latin`, `de_DE.UTF-8`) and BCP 47, and English names.
 
     Args:
         code: A code or an English name, in any case.
-        strict: Whether a language that is missing from the table is an error; else
-            its normalised code is returned.
+        strict: Whether to raise an error if the language is not in the table; otherwise
+            its normalized code is returned.
 
     Returns:
-        ISO 639-1 where it exists, else ISO 639-3, with a script suffix such as
-        `zh-Hant` where needed.
+        ISO 639-1 if it exists, else ISO 639-3, with a script suffix such as `zh-Hant`
+        if needed.
 
     Raises:
         ValueError: If `code` does not have the form of a code, or is unknown and
@@ -177,19 +177,19 @@ def language_code(code: str, *, strict: bool = False) -> str:
         )
     if strict and language not in LANGUAGES:
         raise ValueError(
-            f"Unknown language code.{_close_matches(str(code))} Received: {code!r}"
+            "Unknown language: expected a code or English name of the table."
+            f"{_close_matches(str(code))} Received: {code!r}"
         )
     return f"{language}-{script}" if script else language
 
 
 @functools.lru_cache(maxsize=4096)
 def _parse(code: str) -> tuple[str, str]:
-    """Language and unusual script of a code or name; two empty strings if neither.
+    """Return language and unusual script of a code or name, or two empty strings.
 
-    An alias of several parts is matched before a shorter one: `zh-min-nan` is not
-    Chinese.
+    The longest alias is matched first: `zh-min-nan` is not Chinese.
     """
-    # "Chinese (Hant)", as `language_name` writes it
+    # "Chinese (Hant)" is the form that `language_name` returns.
     text = re.sub(r" \((\w{4})\)$", r"-\1", code.strip().lower())
     name, _, ending = text.rpartition("-")
     if name in _BY_NAME:
@@ -219,14 +219,14 @@ def _parse(code: str) -> tuple[str, str]:
 
 
 def is_language_code(text: str, *, known: bool = False) -> bool:
-    """Tells whether a text, such as a part of a file's name, has the form of a code.
+    """Return whether a string, such as a part of a file name, has the form of a code.
 
     Args:
-        text: Any text. English names of languages do not count.
-        known: Whether the table must have the language.
+        text: Any string. English names of languages do not count.
+        known: Whether the language must be in the table.
 
     Returns:
-        Whether `language_code` reads it as a code.
+        Whether `language_code` accepts it as a code.
 
     Example:
         >>> [is_language_code(x) for x in ("hi", "xqx", "zh_Hant", "Hindi", "data")]
@@ -239,15 +239,15 @@ def is_language_code(text: str, *, known: bool = False) -> bool:
 
 
 def canonical_keys(values: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Keys what is given per language by the canonical codes.
+    """Replace the keys of per-language values by canonical codes.
 
     Args:
-        values: Any code or English name -> anything.
+        values: Code or English name -> any value.
 
     Returns:
-        Canonical code -> the same, in the same order. Where several keys are of one
-        language, the first one has the code and the rest keep their spelling: test
-        sets such as `ti`, `ti_ER` and `ti_ET` stay apart.
+        Canonical code -> the same value, in the same order. If several keys belong to
+        one language, the first key gets the code and the other keys keep their
+        spelling: test sets such as `ti`, `ti_ER` and `ti_ET` stay separate.
 
     Raises:
         ValueError: If a key does not have the form of a code.
@@ -266,13 +266,10 @@ def canonical_keys(values: Mapping[str, _Value]) -> dict[str, _Value]:
 
 
 def without_script(code: str) -> str:
-    """Returns the language of a code, whatever its script.
+    """Return the canonical code of a language without its script.
 
     Args:
         code: Any code that `language_code` accepts.
-
-    Returns:
-        A canonical code.
 
     Raises:
         ValueError: If `code` does not have the form of a code.
@@ -285,7 +282,7 @@ def without_script(code: str) -> str:
 
 
 def is_english(code: str) -> bool:
-    """Tells whether a code is English, of any region and script."""
+    """Return whether a code is English, of any region and script."""
     return without_script(code) == "en"
 
 
@@ -293,13 +290,13 @@ def is_english(code: str) -> bool:
 
 
 def language_name(code: str) -> str:
-    """Returns the English name of a language, or its code if it has no name here.
+    """Return the English name of a language, or its code if the name is unknown.
 
     Args:
         code: Any code that `language_code` accepts.
 
     Returns:
-        The name, with the script where the code has one.
+        The name, with the script if the code has one.
 
     Raises:
         ValueError: If `code` does not have the form of a code.
@@ -318,15 +315,15 @@ def language_name(code: str) -> str:
 
 @functools.cache
 def scripts_of(code: str, *, usual: bool = False) -> frozenset[str] | None:
-    """Returns the scripts that a language is written in.
+    """Return the scripts that a language is written in.
 
     Args:
         code: Any code that `language_code` accepts.
-        usual: Whether to return only what the bare code stands for.
+        usual: Whether to return only the script that the bare code means.
 
     Returns:
-        ISO 15924 codes of single scripts (`Hani`, `Hira` and `Kana` for Japanese); for
-        a code that names a script (`sr-Latn`) only that one; `None` if unknown.
+        ISO 15924 codes of single scripts (`Hani`, `Hira` and `Kana` for Japanese); only
+        the named script for a code with a script (`sr-Latn`); `None` if unknown.
 
     Example:
         >>> sorted(scripts_of("hi")), sorted(scripts_of("mni")), scripts_of("xyz")
@@ -342,7 +339,7 @@ def scripts_of(code: str, *, usual: bool = False) -> frozenset[str] | None:
 
 
 def _close_matches(text: str) -> str:
-    """Lists the codes and names that look like `text`, as a sentence with a space."""
+    """Return a sentence with similar codes and names, or an empty string."""
     spellings = {**_BY_NAME, **_CANONICAL}
     close = difflib.get_close_matches(text.lower(), spellings, n=3, cutoff=0.6)
     if not close:

@@ -1,4 +1,4 @@
-"""Plots of numbers, as PNG files.
+"""Plots of results, as PNG files.
 
 Matplotlib is imported when a plot is drawn; the module imports without it.
 """
@@ -22,11 +22,11 @@ _MARKS = ((">", "#08519c"), ("<", "#e6550d"))
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Makes a figure without pyplot: no window system, no state shared with others.
+    """Create a figure without pyplot, so without a window system or global state.
 
     Args:
-        width: In inches.
-        height: In inches.
+        width: Width in inches.
+        height: Height in inches.
 
     Returns:
         A `matplotlib.figure.Figure` that draws to PNG.
@@ -47,21 +47,21 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as PNG, atomically.
+    """Write a figure as PNG, atomically.
 
     Args:
-        figure: From `new_figure`.
+        figure: A figure from `new_figure`.
         path: The file. Its directory is created if needed.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", bbox_inches="tight")
 
 
 def _hide_frame(axes: Axes) -> None:
-    """Leaves the lower and the left line of the frame."""
+    """Hide the top and right lines of the frame."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
@@ -74,26 +74,26 @@ def plot_similarity(
     columns: Sequence[str],
     title: str = "Cosine similarity",
 ) -> None:
-    """Draws a matrix of cosines as a heat map, the value in each cell.
+    """Draw a matrix of cosines as a heat map with the value in each cell.
 
     Args:
-        cosines: `(n, m)`, from -1 to 1, such as `model.similarity` gives.
+        cosines: `(n, m)`, from -1 to 1, the result of `model.similarity`.
         path: The PNG file to write.
-        rows: `n` labels. Matplotlib's own font has no Indic or East Asian letters: use
-            codes or names of languages.
+        rows: `n` labels. Matplotlib's default font has no Indic or East Asian letters:
+            use codes or names of languages.
         columns: `m` labels.
-        title: Above the map.
+        title: Title above the map.
 
     Raises:
         ImportError: If matplotlib is not installed.
         OSError: If the file cannot be written.
-        ValueError: If the labels do not fit the matrix.
+        ValueError: If the labels do not match the matrix.
     """
     matrix = np.asarray(cosines, dtype=np.float32)
     if matrix.shape != (len(rows), len(columns)) or not matrix.size:
         raise ValueError(
-            f"cosines must have the shape ({len(rows)}, {len(columns)}), as many rows "
-            f"and columns as there are labels. Received: {matrix.shape}"
+            f"`cosines` must have the shape ({len(rows)}, {len(columns)}), one row "
+            f"and one column per label. Received: {matrix.shape}"
         )
     figure = new_figure(2.2 + 0.62 * len(columns), 1.6 + 0.36 * len(rows))
     axes = figure.add_subplot()
@@ -129,16 +129,16 @@ def plot_bars(
     title: str,
     axis: str,
 ) -> None:
-    """Draws a horizontal bar a label, the first on top, with marks on it.
+    """Draw one horizontal bar per label, the first at the top, with marks on it.
 
     Args:
         path: The PNG file to write.
-        labels: `n`, to the left of the bars.
-        bars: Name -> `n` lengths in per cent, each name in a colour of its own; None
-            where a bar belongs to another name.
-        marks: Name -> `n` places in per cent, two names at most.
-        title: Above the chart.
-        axis: What the lengths are.
+        labels: `n` labels, to the left of the bars.
+        bars: Name -> `n` lengths in percent, one color per name; `None` if a bar
+            belongs to another name.
+        marks: Name -> `n` positions in percent, at most two names.
+        title: Title above the chart.
+        axis: Label of the horizontal axis.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -188,11 +188,11 @@ def plot_bars(
 
 
 class PrecisionRecall(NamedTuple):
-    """A curve to draw.
+    """Precision-recall curve.
 
     Attributes:
-        label: What it is.
-        points: Recall and precision, 0 to 1, from the highest threshold on.
+        label: Label of the curve.
+        points: Recall and precision, 0 to 1, from the highest threshold to the lowest.
         mark: Recall and precision at the threshold that is used.
     """
 
@@ -207,20 +207,20 @@ def plot_precision_recall(
     *,
     title: str,
 ) -> None:
-    """Draws precision over recall, with a mark where the threshold is.
+    """Draw precision against recall, with a mark at the threshold.
 
     Args:
         panels: Name of a panel -> its curves.
         path: The PNG file to write.
-        title: Above all panels.
+        title: Title above all panels.
 
     Raises:
         ImportError: If matplotlib is not installed.
         OSError: If the file cannot be written.
-        ValueError: If there is nothing to draw.
+        ValueError: If there are no panels, or a panel has no curves.
     """
     if not panels or not all(panels.values()):
-        raise ValueError("panels must have a curve at least each. Received: none")
+        raise ValueError("`panels` must have at least one curve each. Received: none")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(4.4 * columns, 4.6 * rows + 0.4)
@@ -245,14 +245,14 @@ def plot_precision_recall(
             )
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
-        axes.set_xlabel("recall, per cent", fontsize=8)
-        axes.set_ylabel("precision, per cent", fontsize=8)
+        axes.set_xlabel("recall, %", fontsize=8)
+        axes.set_ylabel("precision, %", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         _hide_frame(axes)
         axes.set_title(name, fontsize=9)
-        # Below: where curves leave room inside depends on the model.
+        # Below the axes: the free space inside depends on the curves.
         axes.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.14),
@@ -271,11 +271,11 @@ def plot_histogram(
     threshold: float,
     path: str | os.PathLike[str],
 ) -> None:
-    """Draws how many pairs have which cosine, and where the threshold lies.
+    """Draw the number of pairs per cosine, with the threshold.
 
     Args:
-        counts: Pairs in each interval, `(n,)`.
-        edges: Of the intervals, `(n + 1,)`, going up.
+        counts: Number of pairs in each interval, `(n,)`.
+        edges: Edges of the intervals, `(n + 1,)`, ascending.
         threshold: The lowest cosine that is kept.
         path: The PNG file to write.
 
@@ -317,13 +317,13 @@ def plot_shares(
     before: Sequence[float],
     after: Sequence[float],
 ) -> None:
-    """Draws what languages have of the text and what they get of the batches.
+    """Draw the share of each language in the text and in the batches.
 
     Args:
         path: The PNG file to write.
-        labels: `n` languages, those with most text first.
+        labels: `n` languages, by amount of text, descending.
         before: `n` shares of the text, 0 to 1.
-        after: `n` shares of the batches.
+        after: `n` shares of the batches, 0 to 1.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -337,7 +337,7 @@ def plot_shares(
         places, 100 * np.asarray(after), color=_MARKS[1][1], marker=".", label="batches"
     )
     axes.set_yscale("log")
-    # Where all the names do not fit, every n-th.
+    # If not all names fit, show every n-th name.
     step = -(-len(labels) // 80)
     axes.set_xticks(places[::step], labels=labels[::step], rotation=90, fontsize=7)
     axes.set_xlim(-0.6, len(labels) - 0.4)

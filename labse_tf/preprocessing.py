@@ -1,11 +1,11 @@
-"""Text to features: the int32 tensors that the encoder takes, masked or not.
+"""Preprocessing: text to int32 features of the encoder, with or without masking.
 
-`SentencePreprocessor` for embeddings; `MaskedLMPreprocessor` for pre-training, with
-`plan_rows` to fill its rows.
+`SentencePreprocessor` is for embeddings. `MaskedLMPreprocessor` is for pre-training;
+`plan_rows` fills its rows.
 
-Shapes: B = sentences or pairs, T = length in tokens, R = rows of several sentences,
-P = predictions a row. A feature dict holds `token_ids`, `segment_ids` and
-`padding_mask`, each int32 `(B, T)`.
+Shapes: B = sentences or pairs, T = length in tokens, R = rows of several sentences, P =
+predictions per row. A feature dict holds `token_ids`, `segment_ids` and `padding_mask`,
+each int32 `(B, T)`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 PADS = ("longest", "fixed")
 
-# What MaskedLMPreprocessor draws; each has random numbers of its own.
+# Random draws of MaskedLMPreprocessor; each has a separate stream.
 _ORDERS, _COUNTS, _PLACES, _KINDS, _TOKENS = range(5)
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class SentencePreprocessor(keras.layers.Layer):
-    """Sentences to `[CLS] tokens [SEP]` rows, padded.
+    """Layer that converts sentences to padded rows `[CLS] tokens [SEP]`.
 
     Runs in the graph: in `tf.data`, in a `tf.function`, in an exported SavedModel.
 
     Args:
         tokenizer: A `WordPieceTokenizer`.
-        sequence_length: Most tokens a row, [CLS] and [SEP] included. The rest of
-            a longer sentence is cut off. 64 is the paper's length for dual-encoder
+        sequence_length: Maximum number of tokens per row, including [CLS] and [SEP].
+            Longer sentences are truncated. 64 is the paper's length for dual-encoder
             training (v1, section 3.4).
-        pad: `"longest"`: to the longest row of the batch, which is several times
-            faster on CPU and GPU; `"fixed"`: to `sequence_length`, the static
-            shape that a TPU asks for.
+        pad: `"longest"`: to the longest row of the batch, which is several times faster
+            on CPU and GPU. `"fixed"`: to `sequence_length`, the static shape that a TPU
+            needs.
         **kwargs: `name` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -51,7 +51,7 @@ class SentencePreprocessor(keras.layers.Layer):
 
     Returns:
         Dict of int32 `(B, T)` tensors: `token_ids`, `segment_ids` (all 0),
-        `padding_mask` (1 where a token is).
+        `padding_mask` (1 for tokens, 0 for padding).
 
     Raises:
         ValueError: If `sequence_length` has no room for a token between [CLS] and
@@ -90,21 +90,22 @@ class SentencePreprocessor(keras.layers.Layer):
         self.built = True
 
     def token_rows(self, texts: Any) -> tf.RaggedTensor:
-        """Sentences to unpadded rows `[CLS] tokens [SEP]`.
+        """Convert sentences to unpadded rows `[CLS] tokens [SEP]`.
 
         Args:
             texts: Strings `(B,)`.
 
         Returns:
-            RaggedTensor int32 `(B, None)`, no row longer than `sequence_length`.
+            RaggedTensor int32 `(B, None)` with at most `sequence_length` tokens per
+            row.
         """
         return self.frame(self.tokenizer(texts))
 
     def frame(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Token ids to unpadded rows `[CLS] tokens [SEP]`, cut to `sequence_length`.
+        """Convert token ids to unpadded rows `[CLS] tokens [SEP]`, see `token_rows`.
 
         Args:
-            ids: RaggedTensor int32 `(B, None)`, as the tokenizer makes them.
+            ids: RaggedTensor int32 `(B, None)`, the tokenizer's output.
 
         Returns:
             RaggedTensor int32 `(B, None)`.
@@ -118,13 +119,13 @@ class SentencePreprocessor(keras.layers.Layer):
         length: tf.Tensor | None = None,
         first_lengths: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Pads rows of token ids to features.
+        """Pad rows of token ids and return the features.
 
         Args:
-            rows: RaggedTensor int32 `(B, None)`, as `token_rows` makes them.
+            rows: RaggedTensor int32 `(B, None)`, the output of `token_rows`.
             length: T, an integer scalar. Default: determined by `pad`.
-            first_lengths: int `(B,)`, the number of tokens of each row that belong to
-                segment 0, as `frame_segments` returns it. Default: all.
+            first_lengths: int `(B,)`, the number of tokens of each row in segment 0, as
+                returned by `frame_segments`. Default: all tokens.
 
         Returns:
             Dict of int32 `(B, T)` tensors.
@@ -137,7 +138,7 @@ class SentencePreprocessor(keras.layers.Layer):
             shape = tf.stack([-1, tf.cast(length, tf.int64)])
         token_ids = rows.to_tensor(self.tokenizer.pad_token_id, shape=shape)
         token_ids = tf.ensure_shape(token_ids, [None, None])
-        # By length, not by `token_ids != pad`: a text may hold the pad token's id.
+        # By length, not by `token_ids != pad`: a text may contain the pad token's id.
         mask = tf.sequence_mask(
             rows.row_lengths(), maxlen=tf.shape(token_ids)[1], dtype=tf.int32
         )
@@ -154,11 +155,11 @@ class SentencePreprocessor(keras.layers.Layer):
         }
 
     def call(self, texts: Any) -> dict[str, tf.Tensor]:
-        """See the class."""
+        """Convert sentences to features; see the class."""
         return self.pack(self.token_rows(texts))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, the tokenizer with its vocabulary."""
+        """Return the constructor's arguments, including the vocabulary."""
         return {
             **super().get_config(),
             "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
@@ -168,7 +169,7 @@ class SentencePreprocessor(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SentencePreprocessor:
-        """Makes the layer again from `get_config`."""
+        """Create the layer from the result of `get_config`."""
         config = dict(config)
         config["tokenizer"] = keras.saving.deserialize_keras_object(config["tokenizer"])
         return cls(**config)
@@ -176,80 +177,82 @@ class SentencePreprocessor(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class MaskedLMPreprocessor(keras.layers.Layer):
-    """Sentences or pairs to masked rows for MLM and TLM.
+    """Layer that converts sentences or pairs to masked rows for MLM and TLM.
 
     MLM takes sentences, `[CLS] tokens [SEP]`, all in segment 0. TLM takes pairs, each
-    one sequence `[CLS] one side [SEP] other side [SEP]` in the segments 0 and 1; a
-    coin a pair decides which side comes first, both sides are masked, and nothing
-    says what language they are in.
+    as one sequence `[CLS] one side [SEP] other side [SEP]` with segments 0 and 1. The
+    order of the two sides is random. Both sides are masked, and no feature identifies
+    the languages.
 
-    **Masking** is BERT's: of the chosen tokens 80 % become [MASK], 10 % a random
-    token, 10 % stay. A row with n tokens that may be chosen gets `mask_rate * n`
-    predictions, rounded up or down by chance so that the mean is exact (a row of few
-    tokens may have none), and at most `max_predictions`. Special tokens are never
-    chosen: [CLS], [SEP], [PAD] and, unlike in BERT's own script, [UNK], which says
-    nothing about the text that it stands for. A random token is never a special
-    one or an `[unusedN]`.
+    **Masking** is BERT's: 80 % of the chosen tokens become [MASK], 10 % become a random
+    token, 10 % stay unchanged. A row with n tokens that can be chosen gets
+    `mask_rate * n` predictions, rounded up or down at random so that the mean is exact
+    (a short row may have no predictions), and at most `max_predictions`. Special tokens
+    are never chosen: [CLS], [SEP], [PAD] and, unlike in BERT's own script, [UNK], which
+    carries no information about its text. A random token is never a special token or an
+    `[unusedN]`.
 
-    **Packing** puts several sequences into one row, because at length 512 a row of one
-    sentence is padding by nine tenths. `sequence_ids` number the sequences of a row
-    from 1 (0 is padding; the two sides of a pair share a number), `position_ids` start
-    at 0 in each, and each has its own [CLS]. No sequence is split and none is left
-    out; what does not fit raises an error. There are two ways:
+    **Packing** puts several sequences into one row, because a row of length 512 with
+    one sentence is nine tenths padding. `sequence_ids` number the sequences of a row
+    from 1 (0 is padding; both sides of a pair share a number), `position_ids` start at
+    0 in each sequence, and each sequence has its own [CLS]. Sequences are never split
+    or dropped; an error is raised if they do not fit. There are two ways:
 
-    - Without `rows`, sequences are packed in their order, a row being closed when the
-      next one does not fit. How many rows come out depends on the text, so a dataset
-      needs `.unbatch().batch(R, drop_remainder=True)` to get a static shape, and only
-      by reading everything again does it know where a resumed run goes on.
-    - With `rows` and `num_rows`, sequence i goes into row `rows[i]` of `num_rows`,
-      which is static. `plan_rows` makes `rows` for a whole epoch from token counts
-      alone; step k then is the rows k * R to (k + 1) * R of the plan, known without
-      making the steps before it, and rows are filled better:
+    - Without `rows`, sequences are packed in their order, and a row ends when the next
+      sequence does not fit. The number of rows depends on the text, so a dataset needs
+      `.unbatch().batch(R, drop_remainder=True)` for a static shape, and a resumed run
+      must read all data again to find its position.
+    - With `rows` and `num_rows`, sequence i is written to row `rows[i]` of `num_rows`,
+      which is static. `plan_rows` computes `rows` for a whole epoch from token counts
+      alone. Step k then consists of rows k * R to (k + 1) * R of the plan, independent
+      of earlier steps, and rows contain less padding:
 
       ```python
-      lengths = preprocessor.count_tokens(texts)  # once a corpus
-      rows = plan_rows(lengths[order], T)  # `order`: the epoch's shuffled numbers
+      lengths = preprocessor.count_tokens(texts)  # once per corpus
+      rows = plan_rows(lengths[order], T)  # `order`: the epoch's shuffled indices
       chosen = np.flatnonzero(rows // R == k)
       preprocessor(texts[order][chosen], (seed, k), rows=rows[chosen] % R, num_rows=R)
       ```
 
-    The result is a function of the texts, the seed and the arguments: no state, so a
-    resumed run masks what the uninterrupted one would have masked.
+    The result depends only on the texts, the seed and the arguments. The layer has no
+    state, so a resumed run masks the same tokens as an uninterrupted run.
 
     Args:
         tokenizer: A `WordPieceTokenizer`.
-        sequence_length: T. A longer sentence is cut off at its end; of a longer pair
-            the longer side is cut first, and both lose in turn once they are equal.
+        sequence_length: T. A longer sentence is truncated at its end. For a longer pair
+            see `frame_segments`.
         mask_rate: Share of the tokens to predict. 0.2 is LaBSE's (section 4.1 of the
             paper), 0.15 BERT's.
-        max_predictions: P, the most predictions a row. 80 is LaBSE's at length 512,
-            20 BERT's at 128. It is the width of three outputs, so with short rows
-            take less: about `mask_rate * sequence_length`.
+        max_predictions: P, the maximum number of predictions per row. 80 is LaBSE's at
+            length 512, 20 BERT's at 128. It is the width of three outputs, so use less
+            for short rows: about `mask_rate * sequence_length`.
         mask_token_rate: Share of the predictions whose token becomes [MASK].
-        random_token_rate: Share that becomes a random token; the rest stays as it is.
-        packed: Whether to put several sequences into one row. False: one each,
-            and no `position_ids` or `sequence_ids`.
+        random_token_rate: Share of the predictions whose token becomes a random token;
+            the other tokens stay unchanged.
+        packed: Whether to put several sequences into one row. False: one sequence per
+            row, and no `position_ids` or `sequence_ids`.
         **kwargs: `name` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
-        texts: Strings `(B,)` for MLM, or a tuple of two such, sources and targets, for
-            TLM.
-        seed: Two integers, int `(2,)`, such as `(seed, step)`. The same give the same
-            result; batches of one step (MLM and TLM, say) need different ones.
-        rows: int `(B,)`, the row of each sequence; only where `packed`.
+        texts: Strings `(B,)` for MLM, or a tuple of two such batches, sources and
+            targets, for TLM.
+        seed: Two integers, int `(2,)`, such as `(seed, step)`. The same seed gives the
+            same result; batches of one step (MLM and TLM, for example) need different
+            seeds.
+        rows: int `(B,)`, the row of each sequence; only with `packed`.
         num_rows: R as a Python integer, for a static shape. Rows without a sequence
-            are padding alone.
+            contain only padding.
 
     Returns:
-        Dict of `token_ids` (masked), `segment_ids`, `padding_mask` and, where packed,
+        Dict of `token_ids` (masked), `segment_ids`, `padding_mask` and, if packed,
         `position_ids`, `sequence_ids`, int32 `(R, T)`; `mask_positions` (ascending),
-        `mask_ids` (what stood there), int32 `(R, P)`, and `mask_weights`, float32
+        `mask_ids` (the original tokens), int32 `(R, P)`, and `mask_weights`, float32
         `(R, P)`, 1 for a prediction and 0 for padding, where the other two are 0.
 
     Raises:
-        ValueError: If an argument is out of its range or its shape.
-        tf.errors.InvalidArgumentError: If a row of `rows` is too full or is not
-            one of `num_rows`, or `num_rows` are not enough.
+        ValueError: If an argument has a wrong value or shape.
+        tf.errors.InvalidArgumentError: If a row of `rows` is too full or not less than
+            `num_rows`, or `num_rows` is too small.
 
     Example:
         >>> from labse_tf.preprocessing import MaskedLMPreprocessor
@@ -300,15 +303,16 @@ class MaskedLMPreprocessor(keras.layers.Layer):
             )
         if not 0 <= mask_rate <= 1:
             raise ValueError(
-                f"`mask_rate` must lie in 0 to 1. Received: mask_rate={mask_rate}"
+                f"`mask_rate` must be from 0 to 1. Received: mask_rate={mask_rate}"
             )
         if (
             min(mask_token_rate, random_token_rate) < 0
             or mask_token_rate + random_token_rate > 1 + 1e-6
         ):
             raise ValueError(
-                "`mask_token_rate` and `random_token_rate` must not be negative and "
-                f"not be over 1 together. Received: mask_token_rate={mask_token_rate}, "
+                "`mask_token_rate` and `random_token_rate` must not be negative, and "
+                "their sum must be at most 1. Received: "
+                f"mask_token_rate={mask_token_rate}, "
                 f"random_token_rate={random_token_rate}"
             )
         self.tokenizer = tokenizer
@@ -325,12 +329,12 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         never = {i for i, token in enumerate(tokenizer.vocabulary) if unused(token)}
         never.update(self._special_ids)
         self._num_replacements = tokenizer.vocabulary_size - len(never)
-        # How many of the other ids come before each of these.
+        # Number of ids that can be drawn before each id that cannot.
         self._gaps = np.array(sorted(never), np.int32) - np.arange(len(never))
         self.built = True
 
     def __call__(self, texts: Any, seed: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
-        """Takes Python strings to tensors before Keras looks at each one."""
+        """Convert Python strings to tensors before Keras inspects each string."""
         return super().__call__(_text_sides(texts), seed=_seed_pair(seed), **kwargs)
 
     def call(
@@ -341,15 +345,15 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         rows: Any | None = None,
         num_rows: int | None = None,
     ) -> dict[str, tf.Tensor]:
-        """See the class."""
+        """Pack and mask texts; see the class."""
         features = self.pack(texts, seed, rows=rows, num_rows=num_rows)
         return self.mask(features, seed)
 
     def count_tokens(self, texts: Any) -> tf.Tensor:
-        """Counts the places that sequences take in a row, without making them.
+        """Return the number of tokens of each sequence, without packing.
 
         Args:
-            texts: As in the call.
+            texts: See the class.
 
         Returns:
             int32 `(B,)`, special tokens included, at most `sequence_length`.
@@ -368,22 +372,22 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         rows: Any | None = None,
         num_rows: int | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Makes the rows that the call masks.
+        """Pack texts into rows, without masking.
 
         Args:
-            texts: As in the call.
-            seed: As in the call; decides which side of a pair comes first.
-            rows: As in the call.
-            num_rows: As in the call.
+            texts: See the class.
+            seed: See the class; determines which side of a pair comes first.
+            rows: See the class.
+            num_rows: See the class.
 
         Returns:
-            Dict of int32 `(R, T)` as in the call, with nothing masked.
+            Dict of int32 `(R, T)`; see the class.
         """
         import tensorflow as tf
 
         if rows is not None and not self.packed:
             raise ValueError(
-                "`rows` goes with `packed=True`: otherwise every sequence has its own "
+                "`rows` requires `packed=True`: otherwise every sequence has its own "
                 "row. Received: packed=False and rows"
             )
         sides = _text_sides(texts)
@@ -406,7 +410,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
                 tf.debugging.assert_equal(
                     tf.shape(rows),
                     tf.shape(lengths),
-                    "`rows` must have one number for each text.",
+                    "`rows` must have one row index per text.",
                 ),
                 tf.debugging.assert_non_negative(rows, "`rows` must not be negative."),
             )
@@ -415,14 +419,14 @@ class MaskedLMPreprocessor(keras.layers.Layer):
             sequences = tf.gather(sequences, order)
             second_segment = tf.gather(second_segment, order)
 
-        # From here `rows` ascends, so the tokens lie in the order of the rows.
+        # From here `rows` ascends, so the tokens are in the order of the rows.
         count = tf.reduce_max(tf.concat([rows, [-1]], axis=0)) + 1
         if num_rows is not None:
             limit = tf.constant(num_rows, tf.int64)
             count = _checked(
                 limit,
                 tf.debugging.assert_less_equal(
-                    count, limit, "`num_rows` are not enough."
+                    count, limit, "`num_rows` is too small for the sequences."
                 ),
             )
         sizes = tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, count)  # (R,)
@@ -432,7 +436,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
             tf.debugging.assert_less_equal(
                 widths,
                 tf.constant(self.sequence_length, tf.int64),
-                "`rows` puts more than `sequence_length` tokens into a row.",
+                "`rows` assigns more than `sequence_length` tokens to a row.",
             ),
         )
         first = tf.cumsum(sizes, exclusive=True)  # the first sequence of each row
@@ -460,22 +464,22 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         return features
 
     def mask(self, features: dict[str, tf.Tensor], seed: Any) -> dict[str, tf.Tensor]:
-        """Masks rows, packed or not.
+        """Mask rows, packed or not.
 
         Args:
             features: Dict with `token_ids` and `padding_mask`, int32 `(R, T)`.
-            seed: As in the call.
+            seed: See the class.
 
         Returns:
-            The same dict with other `token_ids`, and `mask_positions`, `mask_ids` and
-            `mask_weights` as in the call.
+            The same dict with masked `token_ids`, and with `mask_positions`, `mask_ids`
+            and `mask_weights`; see the class.
         """
         import tensorflow as tf
 
-        # Not KerasHub's MaskedLMMaskGenerator or TF-Text's mask_language_model, on
-        # which it stands: their random numbers are stateful, so a resumed run would
-        # mask other tokens; they round the number of predictions up, which makes 33 %
-        # of a sentence of three; and a random token may be [CLS] or [unused7].
+        # Not KerasHub's MaskedLMMaskGenerator or the mask_language_model of TF-Text
+        # that it calls. Their random numbers are stateful, so a resumed run would mask
+        # other tokens. They round the number of predictions up: 33 % of three tokens.
+        # And their random token may be [CLS] or [unused7].
         def uniform(stream: int, shape: tf.Tensor) -> tf.Tensor:
             return tf.random.stateless_uniform(
                 shape, _stream(seed, stream), alg="philox"
@@ -484,13 +488,13 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         ids = features["token_ids"]
         length = ids.shape[1]
         special = tf.reduce_any(ids[:, :, None] == self._special_ids, axis=-1)
-        # By place and by id: a text may hold the pad token's id.
+        # By position and by id: a text may contain the pad token's id.
         open_to_choice = ~special & (features["padding_mask"] > 0)  # (R, T)
         available = tf.reduce_sum(tf.cast(open_to_choice, tf.float32), axis=1)  # (R,)
         predictions = tf.floor(
             available * self.mask_rate + uniform(_COUNTS, tf.shape(available))
         )
-        # The sum may be rounded up to the next integer where `mask_rate` is 1.
+        # The sum may be rounded up to the next integer if `mask_rate` is 1.
         predictions = tf.cast(tf.minimum(predictions, available), tf.int32)
         scores = tf.where(open_to_choice, uniform(_PLACES, tf.shape(ids)), -1.0)
         width = min(self.max_predictions, length)
@@ -519,7 +523,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         kept = kinds >= self.mask_token_rate + self.random_token_rate
         changed = tf.where(kept | ~real, originals, changed)
         numbers = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(places))
-        # Padding writes what stands at place 0, which is never chosen, to place 0.
+        # Padding rewrites the token at position 0, which is never chosen.
         token_ids = tf.tensor_scatter_nd_update(
             ids, tf.stack([numbers, places], axis=-1), changed
         )
@@ -535,7 +539,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
     def _shuffled_sides(
         self, sources: tf.Tensor, targets: tf.Tensor, seed: Any
     ) -> list[tf.RaggedTensor]:
-        """Token ids of the first and of the second side of each pair."""
+        """Return token ids of the pairs' first and second sides, in random order."""
         import tensorflow as tf
 
         sources = _checked(
@@ -556,7 +560,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         return [tf.gather(tokens, first), tf.gather(tokens, second)]
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, the tokenizer with its vocabulary."""
+        """Return the constructor's arguments, including the vocabulary."""
         return {
             **super().get_config(),
             "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
@@ -570,7 +574,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MaskedLMPreprocessor:
-        """Makes the layer again from `get_config`."""
+        """Create the layer from the result of `get_config`."""
         config = dict(config)
         config["tokenizer"] = keras.saving.deserialize_keras_object(config["tokenizer"])
         return cls(**config)
@@ -581,10 +585,11 @@ def frame_segments(
     segments: Sequence[tf.RaggedTensor],
     length: int | tf.Tensor,
 ) -> tuple[tf.RaggedTensor, tf.Tensor]:
-    """Makes rows `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]` of one or two segments.
+    """Return rows `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]` of one or two segments.
 
-    A row that is too long loses tokens at the end of the longer segment. Once both are
-    equally long, they lose tokens in turn, the second segment first.
+    A row that is too long loses tokens at the end of the longer segment. Once both
+    segments have the same length, they lose tokens alternately, the second segment
+    first.
 
     Args:
         tokenizer: The tokenizer, for the ids of [CLS] and [SEP].
@@ -593,7 +598,7 @@ def frame_segments(
 
     Returns:
         The rows, RaggedTensor int32 `(B, None)`, and the number of tokens of each row
-        that belong to segment 0, int64 `(B,)`.
+        in segment 0, int64 `(B,)`.
 
     Example:
         >>> import tensorflow as tf
@@ -623,7 +628,7 @@ def frame_segments(
 
 
 def _cut(rows: tf.RaggedTensor, lengths: tf.Tensor) -> tf.RaggedTensor:
-    """The first `lengths[i]` of each row."""
+    """Return the first `lengths[i]` tokens of each row i."""
     import tensorflow as tf
 
     places = tf.ragged.range(rows.row_lengths()).flat_values
@@ -634,21 +639,23 @@ def _cut(rows: tf.RaggedTensor, lengths: tf.Tensor) -> tf.RaggedTensor:
 
 
 def plan_rows(lengths: Any, sequence_length: int) -> NDArray[np.int32]:
-    """Says which row each sequence goes into, so that the rows are full.
+    """Return the row of each sequence, chosen so that rows contain little padding.
 
-    Best fit: a sequence goes into the fullest of all rows begun that has room for it,
-    or begins a new one. A function of the lengths alone, at about a million a second.
+    Best fit: a sequence is added to the fullest open row with enough room, or starts a
+    new row. The result depends on the lengths only. Speed: about one million sequences
+    per second.
 
     Args:
-        lengths: int `(N,)`, as `MaskedLMPreprocessor.count_tokens` gives them, in the
+        lengths: int `(N,)`, the result of `MaskedLMPreprocessor.count_tokens`, in the
             order in which the sequences are drawn.
-        sequence_length: T, the places of a row.
+        sequence_length: T, the length of a row.
 
     Returns:
-        int32 `(N,)`, row numbers from 0 without a gap, numbered as they were begun.
+        int32 `(N,)`, row indices from 0 without gaps, in the order in which rows are
+        started.
 
     Raises:
-        ValueError: If a length is not in 1 to `sequence_length`.
+        ValueError: If a length is not from 1 to `sequence_length`.
 
     Example:
         >>> from labse_tf.preprocessing import plan_rows
@@ -658,12 +665,12 @@ def plan_rows(lengths: Any, sequence_length: int) -> NDArray[np.int32]:
     lengths = np.asarray(lengths)
     if lengths.size and not (1 <= lengths.min() and lengths.max() <= sequence_length):
         raise ValueError(
-            "`lengths` must lie in 1 to `sequence_length`. Received: "
+            "`lengths` must be from 1 to `sequence_length`. Received: "
             f"{lengths.min()} to {lengths.max()}, sequence_length={sequence_length}"
         )
     rows = np.empty(len(lengths), np.int32)
     begun: list[list[int]] = [[] for _ in range(sequence_length + 1)]  # by room left
-    rooms = 0  # bit r is set where `begun[r]` has a row: the best fit is one shift
+    rooms = 0  # bit r is set if `begun[r]` has a row: the best fit is one shift
     count = 0
     for number, length in enumerate(lengths.tolist()):
         fitting = rooms >> length
@@ -683,20 +690,20 @@ def plan_rows(lengths: Any, sequence_length: int) -> NDArray[np.int32]:
 
 
 def _text_sides(texts: Any) -> tuple[tf.Tensor, ...]:
-    """One string tensor `(B,)` for sentences, two for a tuple of sides."""
+    """Return one string tensor `(B,)` for sentences, two for a tuple of sides."""
     pair = isinstance(texts, tuple) and not any(
         isinstance(side, (str, bytes)) for side in texts
     )
     if pair and len(texts) not in (1, 2):
         raise ValueError(
-            "`texts` must be strings, or a tuple of sources and targets. "
+            "`texts` must be strings or a tuple of sources and targets. "
             f"Received: a tuple of {len(texts)}"
         )
     return tuple(to_strings(side) for side in (texts if pair else (texts,)))
 
 
 def _seed_pair(seed: Any) -> tf.Tensor:
-    """Makes int64 `(2,)` of two integers, Python's or a tensor's."""
+    """Convert two integers (Python's or a tensor's) to int64 `(2,)`."""
     import tensorflow as tf
 
     if isinstance(seed, (tuple, list)):
@@ -718,7 +725,7 @@ def _seed_pair(seed: Any) -> tf.Tensor:
 
 
 def _stream(seed: Any, number: int) -> tf.Tensor:
-    """The seed of one of the draws."""
+    """Return the seed of one random draw."""
     import tensorflow as tf
 
     return tf.random.fold_in(
@@ -727,7 +734,7 @@ def _stream(seed: Any, number: int) -> tf.Tensor:
 
 
 def _checked(tensor: tf.Tensor, *checks: Any) -> tf.Tensor:
-    """The tensor once the checks have passed, or other ops may fail before them."""
+    """Return the tensor after the checks, before other ops can fail."""
     import tensorflow as tf
 
     with tf.control_dependencies([check for check in checks if check is not None]):
@@ -735,14 +742,15 @@ def _checked(tensor: tf.Tensor, *checks: Any) -> tf.Tensor:
 
 
 def _rows_in_order(lengths: tf.Tensor, sequence_length: int) -> tf.Tensor:
-    """The row of each sequence when a row ends where the next one does not fit.
+    """Return the row of each sequence if a row ends where the next one does not fit.
 
-    The sequence that opens a row says which one opens the next, so the openers are
-    what can be reached from sequence 0. Doubling the step finds them in log2(B) rounds
-    of whole-batch operations, where a loop over sequences takes B.
+    The sequence that starts a row determines which sequence starts the next row, so the
+    starts are the sequences that can be reached from sequence 0. Doubling the step
+    finds them in log2(B) rounds of whole-batch operations; a loop over sequences takes
+    B rounds.
 
     Args:
-        lengths: int64 `(B,)`, none over `sequence_length`.
+        lengths: int64 `(B,)`, at most `sequence_length` each.
         sequence_length: T.
 
     Returns:
@@ -753,7 +761,7 @@ def _rows_in_order(lengths: tf.Tensor, sequence_length: int) -> tf.Tensor:
     ends = tf.cumsum(lengths)
     limits = ends - lengths + sequence_length
     count = tf.size(lengths, tf.int64)
-    # What opens the next row if i opens one; B stands for the end and leads to itself.
+    # jumps[i] starts the next row if i starts a row. B is the end and jumps to itself.
     jumps = tf.searchsorted(ends, limits, side="right", out_type=tf.int64)
     jumps = tf.concat([jumps, [count]], axis=0)
     opens = tf.cast(tf.range(count + 1) == 0, tf.int64)

@@ -1,16 +1,15 @@
-"""Progress of long work: a bar on standard error, or a call of the caller's function.
+"""Progress of long work: a progress bar on standard error, or calls of a function.
 
 Every public function with a `progress` argument takes a `Progress`:
 
-- `None`, the default: a bar, if standard error is a terminal and the work takes longer
-  than a second.
-- `True`: a bar, on a terminal or not.
-- `False`: nothing.
-- A callable: called with `(done, total)` after each part of the work. `total` is 0
-  where it is unknown. A function with several steps counts each of them from 0 to a
-  total of its own.
+- `None`, the default: a progress bar if standard error is a terminal and the work takes
+  longer than a second.
+- `True`: a progress bar, on a terminal or not.
+- `False`: no output.
+- A callable: called with `(done, total)` after each part of the work. `total` is 0 if
+  it is unknown. A function with several steps counts each step separately from 0.
 
-A bar within a bar is not shown.
+Nested progress bars are not shown.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ Progress = bool | None | Callable[[int, int], None]
 
 _DELAY_SECONDS = 1.0
 
-# Whether a bar owns the terminal.
+# Whether a progress bar is active.
 _taken = False
 
 
 def announce(
     description: str, total: int, unit: str, *, show: Progress = None
 ) -> Progress:
-    """Prints one line at the start of a long step, where no terminal shows a bar.
+    """Print one line at the start of a long step if there is no terminal for a bar.
 
     Args:
-        description: What is done, "Counting words".
-        total: Units in all.
-        unit: What is counted, "files".
+        description: Name of the step, "Counting words".
+        total: Number of units.
+        unit: Name of a unit, "files".
         show: The caller's `progress`. The line is printed for `None` only.
 
     Returns:
-        What to give to `progress_bar` as `show`.
+        The value of `show` for `progress_bar`.
 
     Example:
         >>> from labse_tf.progress import announce
@@ -60,13 +59,13 @@ def announce(
 def progress_bar(
     description: str, total: int | None, unit: str, *, show: Progress = None
 ) -> Iterator[Callable[[int], None]]:
-    """Reports progress while the block runs.
+    """Report progress while the block runs.
 
     Args:
-        description: What is done, "Encoding".
-        total: Units in all; `None` if unknown.
-        unit: What is counted, "sentences".
-        show: The caller's `progress`, see above.
+        description: Name of the step, "Encoding".
+        total: Number of units; `None` if unknown.
+        unit: Name of a unit, "sentences".
+        show: The caller's `progress`; see the module.
 
     Yields:
         A function to call with the number of units done since its last call.
@@ -97,7 +96,7 @@ def progress_bar(
 
 
 def _counter(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    """Calls the function with the sum of what it is called with."""
+    """Return a function that adds up its arguments and reports the sum."""
     done = 0
 
     def advance(count: int) -> None:
@@ -109,7 +108,7 @@ def _counter(report: Callable[[int, int], None], total: int) -> Callable[[int], 
 
 
 class _Bar:
-    """A bar with rate and time left that appears after a second, or at `start`."""
+    """Progress bar with rate and remaining time, shown after a second or by `start`."""
 
     def __init__(self, description: str, total: int | None, unit: str) -> None:
         self._description, self._total, self._unit = description, total, unit
@@ -118,7 +117,7 @@ class _Bar:
         self._bar: Any = None
 
     def advance(self, count: int) -> None:
-        """Moves on by some units."""
+        """Add finished units."""
         self._done += count
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], count)
@@ -126,7 +125,7 @@ class _Bar:
             self.start()
 
     def start(self) -> None:
-        """Shows the bar."""
+        """Show the bar."""
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -163,6 +162,6 @@ class _Bar:
         self._bar.start()
 
     def stop(self) -> None:
-        """Leaves the bar as it is now, if it was shown."""
+        """Freeze the bar if it was shown."""
         if self._bar is not None:
             self._bar.stop()
