@@ -1,8 +1,9 @@
-"""What KerasHub lacks: packed attention, pooling, a masked-LM head without logits.
+"""Layers: packed attention, sentence pooling, a masked-LM head with chunked logits.
+
+All layers use `keras.ops` and run on TensorFlow and JAX.
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension, V = vocabulary,
-R = packed rows, P = predictions. Everything here is `keras.ops` and runs on
-TensorFlow and JAX.
+R = packed rows, P = predictions per row.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Keras's over the last axis, as `labse_tf.cpu_kernels.cpu_kernels` says."""
+    """Layer normalization over the last axis, with the CPU kernel inside `cpu_kernels`.
+
+    See `labse_tf.cpu_kernels.cpu_kernels`.
+    """
 
     def call(self, inputs: Any) -> Any:
-        """See the class."""
+        """Normalize over the last axis."""
         if has_norm_kernel(inputs):
             return norm_kernel(self, inputs)
         return super().call(inputs)
@@ -36,28 +40,28 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class PackedAttentionMask(keras.layers.Layer):
-    """Lets a token attend only to tokens of its own sequence in a packed row.
+    """Mask that lets a token attend only to its own sequence in a packed row.
 
-    Without `sequence_ids` (rows that hold one sequence) the answer is `None` and
-    the padding mask alone decides, which is cheaper by a factor of T.
+    Without `sequence_ids`, each row is one sequence. The mask is then `None`, and the
+    padding mask, which is smaller by a factor of T, is sufficient.
 
     Call arguments:
-        padding_mask: int `(B, T)`, 1 for a token and 0 for padding.
-        sequence_ids: int `(B, T)` or `None`; equal numbers belong together.
+        padding_mask: Int `(B, T)`, 1 for a token and 0 for padding.
+        sequence_ids: Int `(B, T)` or `None`; tokens of one sequence have the same id.
 
     Returns:
-        Bool `(B, T, T)`, true where the row's query may see the column's key, or
-        `None`.
+        Bool `(B, T, T)`, true where the query of a row may attend to the key of a
+        column; or `None`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # It has no weights; where nothing calls it (a backbone without blocks), Keras
-        # would warn of a layer left unbuilt.
+        # A backbone without blocks never calls this layer, and Keras would warn that it
+        # is not built.
         self.built = True
 
     def call(self, padding_mask: Any, sequence_ids: Any | None = None) -> Any | None:
-        """See the class."""
+        """Return the mask; see the class."""
         if sequence_ids is None:
             return None
         same = ops.equal(
@@ -69,39 +73,40 @@ class PackedAttentionMask(keras.layers.Layer):
     def compute_output_spec(
         self, padding_mask: Any, sequence_ids: Any | None = None
     ) -> keras.KerasTensor:
-        """The mask's shape; the symbolic graph always has the packed case."""
+        """Return the shape of the mask, which the symbolic graph always contains."""
         batch, length = padding_mask.shape
         return keras.KerasTensor((batch, length, length), dtype="bool")
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class SentencePooling(keras.layers.Layer):
-    """One unit vector a sentence from the encoder's outputs.
+    """Pooling of the encoder's outputs into one unit vector per sentence.
 
     Args:
-        pooling: `"pooler"`: BERT's dense + tanh on [CLS], as in the released
-            LaBSE weights; `"cls"`: [CLS] of the last layer, as the paper's text
-            says (section 2); `"mean"`: the mean over all tokens that are no padding,
-            [CLS] and [SEP] among them, so that an empty text has a vector too;
-            `"weighted_mean"` (ours): the mean with a learned weight `exp(w)` a token
-            of the vocabulary, at first 1. A layer normalisation makes all tokens
-            equally long, and these weights are what then lets "the" count for less:
-            a bag of tokens needs them, and deeper stages keep them.
+        pooling: One of four poolings.
+            `"pooler"`: dense + tanh on [CLS], as in the released LaBSE weights.
+            `"cls"`: [CLS] of the last layer, as described in the paper (section 2).
+            `"mean"`: mean over all tokens except padding. It includes [CLS] and [SEP],
+            so that an empty text also has a vector.
+            `"weighted_mean"` (ours): mean with a learned weight `exp(w)` per vocabulary
+            entry, initially 1. Layer normalization gives all token vectors the same
+            length, so a model without attention needs these weights to make frequent
+            words such as "the" count less.
         vocabulary_size: V, for `"weighted_mean"` only.
         **kwargs: `name` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
-        sequence_output: float `(B, T, D)`.
-        pooled_output: float `(B, D)`.
-        padding_mask: int `(B, T)`.
-        token_ids: int `(B, T)`, for `"weighted_mean"` only.
+        sequence_output: Float `(B, T, D)`.
+        pooled_output: Float `(B, D)`.
+        padding_mask: Int `(B, T)`.
+        token_ids: Int `(B, T)`, for `"weighted_mean"` only.
 
     Returns:
-        float32 `(B, D)` of length 1, whatever the compute type.
+        float32 `(B, D)`, unit length, for any compute type.
 
     Raises:
-        ValueError: If `pooling` is none of the four, or the weighted mean lacks
-            `vocabulary_size`.
+        ValueError: If `pooling` is unknown, or `vocabulary_size` is missing for
+            `"weighted_mean"`.
 
     References:
         Feng et al., 2022, section 2 (https://arxiv.org/abs/2007.01852).
@@ -122,13 +127,13 @@ class SentencePooling(keras.layers.Layer):
         weighted = pooling == "weighted_mean"
         if weighted and not vocabulary_size:
             raise ValueError(
-                '`vocabulary_size` is needed for pooling="weighted_mean". '
+                '`vocabulary_size` must be positive for pooling="weighted_mean". '
                 f"Received: vocabulary_size={vocabulary_size}"
             )
         self.pooling = pooling
         self.vocabulary_size = vocabulary_size if weighted else None
         if self.vocabulary_size is not None:
-            # An embedding, so that its gradient has the rows of the batch alone.
+            # The gradient of an embedding has only the rows that are in the batch.
             self.token_weights = keras.layers.Embedding(
                 self.vocabulary_size,
                 1,
@@ -145,8 +150,8 @@ class SentencePooling(keras.layers.Layer):
         padding_mask: Any,
         token_ids: Any | None = None,
     ) -> Any:
-        """See the class."""
-        # The sum has the direction of the mean.
+        """Pool and normalize; see the class."""
+        # The sum has the same direction as the mean.
         vectors, _ = self.pool(sequence_output, pooled_output, padding_mask, token_ids)
         return l2_normalize(vectors)
 
@@ -157,17 +162,11 @@ class SentencePooling(keras.layers.Layer):
         padding_mask: Any,
         token_ids: Any | None = None,
     ) -> tuple[Any, Any | None]:
-        """Pools without normalisation.
-
-        Args:
-            sequence_output: As in the call.
-            pooled_output: As in the call.
-            padding_mask: As in the call.
-            token_ids: As in the call.
+        """Pool without normalization; see the class for the arguments.
 
         Returns:
-            The vector or, for the means, the weighted sum, float32 `(B, D)`; and the
-            weights `(B, T, 1)` of that sum, float32, or `None`.
+            float32 `(B, D)`, for the means the weighted sum of the tokens; and its
+            weights, float32 `(B, T, 1)`, or `None` for the other poolings.
         """
         if self.pooling == "pooler":
             return ops.cast(pooled_output, "float32"), None
@@ -186,11 +185,11 @@ class SentencePooling(keras.layers.Layer):
         padding_mask: Any,
         token_ids: Any | None = None,
     ) -> keras.KerasTensor:
-        """Float32 `(B, D)`."""
+        """Return the shape and type of the vectors, float32 `(B, D)`."""
         return keras.KerasTensor(pooled_output.shape, dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "pooling": self.pooling,
@@ -199,13 +198,13 @@ class SentencePooling(keras.layers.Layer):
 
 
 def l2_normalize(vectors: Any) -> Any:
-    """Scales rows to length 1.
+    """Scale rows to length 1.
 
     Args:
-        vectors: float `(..., D)`.
+        vectors: Float `(..., D)`.
 
     Returns:
-        The same shape. A row of zeros stays zeros and its gradient is finite.
+        Float `(..., D)`. A row of zeros stays zero, and its gradient is finite.
 
     Example:
         >>> import numpy as np
@@ -220,72 +219,70 @@ def l2_normalize(vectors: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 def gelu_approximate(x: Any) -> Any:
-    """GELU by tanh, as the official BERT code computes it.
+    """Return the tanh approximation of GELU, as in the official BERT code.
 
-    It differs from the exact one, which `activation="gelu"` means, by up to
-    5e-4 a unit.
+    Values differ from the exact GELU, `activation="gelu"`, by up to 5e-4.
     """
     return keras.activations.gelu(x, approximate=True)
 
 
 def get_activation(name: str) -> Callable[[Any], Any]:
-    """An activation by name: those of Keras, and GELU by tanh too.
+    """Return an activation function by name.
 
     Args:
-        name: `"gelu"` is the exact one, `"gelu_approximate"` that of the official
-            BERT code.
-
-    Returns:
-        A function of a tensor.
+        name: `"gelu"` for the exact GELU, `"gelu_approximate"` for the tanh
+            approximation of the official BERT code, or a name known to Keras.
 
     Raises:
-        ValueError: If there is no such activation.
+        ValueError: If the name is unknown.
     """
     if name == "gelu_approximate":
         return gelu_approximate
     if not isinstance(name, str):
-        raise ValueError(f"`name` must be an activation's name. Received: {name!r}")
+        raise ValueError(
+            f"`name` must be the name of an activation. Received: {name!r}"
+        )
     return gelu if name == "gelu" else keras.activations.get(name)
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class MaskedLMHead(keras.layers.Layer):
-    """BERT's masked-language-model head, without the logits.
+    """BERT's masked-language-model head, with the logits in chunks.
 
-    The hidden state of each masked position goes through a dense layer with
-    activation and a layer normalisation; the token table (tied: its gradient comes
-    from both ends of the model) and a bias of the head's own make the logits, which
-    `chunked_softmax_cross_entropy` never holds all at once.
+    The hidden state of each masked position passes through a dense layer with
+    activation and through layer normalization. The logits are its products with the
+    token table, plus a bias. The table is tied: it gets gradients both as input
+    embedding and here. `chunked_softmax_cross_entropy` never holds all logits.
 
-    The table comes with each call, not with the constructor. So the head belongs to
-    no backbone: progressive stacking hands it from stage to stage as it is.
+    The table is an argument of the call, so that the head does not depend on a
+    backbone: progressive stacking uses one head in all stages.
 
     Args:
-        vocabulary_size: V, the rows of the token table.
+        vocabulary_size: V, rows of the token table.
         hidden_dim: D.
-        activation: Of the dense layer; the backbone's.
-        layer_norm_epsilon: Of the layer normalisation; the backbone's.
-        initializer_range: Standard deviation of the truncated normal initialiser.
-        chunk_size: Entries of the vocabulary at a time; memory beside the table
-            and its gradient is a few times predictions x `chunk_size` x 4 bytes.
-        dtype: Compute type; variables, sums and loss are float32 always.
+        activation: Activation of the dense layer; usually that of the backbone.
+        layer_norm_epsilon: Epsilon of the layer normalization.
+        initializer_range: Standard deviation of the truncated normal initializer.
+        chunk_size: Number of vocabulary entries at a time. Besides the table and its
+            gradient, memory is a few times R x P x `chunk_size` x 4 bytes.
+        dtype: Compute type; variables, sums and loss are always float32.
         **kwargs: `name`, `trainable`.
 
     Call arguments:
-        sequence_output: float `(R, T, D)`.
-        mask_positions: int `(R, P)`, where in its row each prediction stands.
-        mask_ids: int `(R, P)`, the token to predict, 0 to V - 1 also where
+        sequence_output: Float `(R, T, D)`.
+        mask_positions: Int `(R, P)`, position of each prediction in its row.
+        mask_ids: Int `(R, P)`, token to predict; 0 to V - 1 even where
             `mask_weights` is 0.
-        table: float `(V, D)`, such as `backbone.token_embedding.embeddings`.
-        mask_weights: float `(R, P)`, 1 for a prediction and 0 for padding, or
-            `None` for 1 everywhere.
+        table: Float `(V, D)`, such as `backbone.token_embedding.embeddings`.
+        mask_weights: Float `(R, P)`, 1 for a prediction and 0 for padding; `None`
+            for 1 everywhere.
 
     Returns:
         Dict of float32 `(R, P)`: `loss`, the cross-entropy, and `correct`, 1 where
-        the masked token has the largest logit; both times `mask_weights`.
+        the masked token has the largest logit; both multiplied by `mask_weights`.
 
     Raises:
-        ValueError: If a size is not positive, or in a call if the table is not
+        ValueError: If a size is not positive, or if the table in a call is not
             `(V, D)`.
 
     Example:
@@ -315,7 +312,7 @@ class MaskedLMHead(keras.layers.Layer):
         dtype: str | keras.DTypePolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        # Casting by Keras would copy the whole table to the compute type.
+        # Autocasting would copy the whole table to the compute type.
         super().__init__(dtype=compute_policy(dtype), autocast=False, **kwargs)
         for name, size in {
             "vocabulary_size": vocabulary_size,
@@ -347,13 +344,13 @@ class MaskedLMHead(keras.layers.Layer):
         self.build()
 
     def build(self) -> None:
-        """Makes the weights; no call is needed for it."""
+        """Create the weights; the constructor calls this."""
         if self.built:
             return
         shape = (None, self.hidden_dim)
         self.transform_dense.build(shape)
         self.transform_layer_norm.build(shape)
-        # `bias` is the name by which the optimiser leaves it undecayed.
+        # The optimizer excludes weights named `bias` from weight decay.
         self.output_bias = self.add_weight(
             name="bias",
             shape=(self.vocabulary_size,),
@@ -370,7 +367,7 @@ class MaskedLMHead(keras.layers.Layer):
         table: Any,
         mask_weights: Any | None = None,
     ) -> dict[str, Any]:
-        """See the class."""
+        """Predict the masked tokens; see the class."""
         self._check_table(table)
         shape = ops.shape(mask_ids)
         labels = ops.reshape(ops.cast(mask_ids, "int32"), (-1,))
@@ -392,14 +389,15 @@ class MaskedLMHead(keras.layers.Layer):
         return outputs
 
     def transform(self, sequence_output: Any, mask_positions: Any) -> Any:
-        """What the table is multiplied with.
+        """Return the transformed hidden states of the masked positions.
 
         Args:
-            sequence_output: float `(R, T, D)`.
-            mask_positions: int `(R, P)`.
+            sequence_output: Float `(R, T, D)`.
+            mask_positions: Int `(R, P)`.
 
         Returns:
-            `(R * P, D)` of the compute type.
+            `(R * P, D)` of the compute type; the logits are its products with the
+            table.
         """
         rows, length = ops.shape(sequence_output)[:2]
         first = ops.expand_dims(ops.arange(rows, dtype="int32") * length, 1)
@@ -409,15 +407,12 @@ class MaskedLMHead(keras.layers.Layer):
         return self.transform_layer_norm(self.transform_dense(states))
 
     def logits(self, sequence_output: Any, mask_positions: Any, table: Any) -> Any:
-        """All logits, to look at the predictions of a few positions.
+        """Return all logits, float32 `(R, P, V)`, to inspect a few predictions.
 
         Args:
-            sequence_output: float `(R, T, D)`.
-            mask_positions: int `(R, P)`.
-            table: float `(V, D)`.
-
-        Returns:
-            float32 `(R, P, V)`.
+            sequence_output: Float `(R, T, D)`.
+            mask_positions: Int `(R, P)`.
+            table: Float `(V, D)`.
 
         Raises:
             ValueError: If the table is not `(V, D)`.
@@ -439,14 +434,14 @@ class MaskedLMHead(keras.layers.Layer):
         table: Any,
         mask_weights: Any | None = None,
     ) -> dict[str, keras.KerasTensor]:
-        """Float32 `(R, P)` for loss and correctness."""
+        """Return the shape and type of `loss` and `correct`, float32 `(R, P)`."""
         return {
             name: keras.KerasTensor(mask_ids.shape, dtype="float32")
             for name in ("loss", "correct")
         }
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,
@@ -458,7 +453,7 @@ class MaskedLMHead(keras.layers.Layer):
         }
 
     def _check_table(self, table: Any) -> None:
-        """Refuses the table of another vocabulary or another width."""
+        """Raise an error unless the table is `(V, D)`."""
         if tuple(table.shape) != (self.vocabulary_size, self.hidden_dim):
             raise ValueError(
                 "`table` must be the token table, (vocabulary_size, hidden_dim) = "

@@ -1,4 +1,4 @@
-"""The sentence encoder: text in, unit vectors out."""
+"""Sentence encoder: text -> unit vectors."""
 
 from __future__ import annotations
 
@@ -26,19 +26,26 @@ _DEFAULT = object()
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class LaBSE(keras.Model):
-    """A sentence encoder: text in, unit vectors out.
+    """Sentence encoder: text, or features, to unit vectors.
 
-    Called on a feature dict it is a Keras model and returns unit vectors
-    float32 `(B, D)`; `encode` takes text.
+    `encode` takes text. A call takes features, as in any Keras model.
+
+    Shapes: B = batch, T = length in tokens, D = hidden dimension.
 
     Args:
         backbone: A `LaBSEBackbone`.
-        preprocessor: A `SentencePreprocessor`; `None` where token ids are made
-            elsewhere (`encode` is not there then).
+        preprocessor: A `SentencePreprocessor`; `None` for a model that only takes
+            features. `encode` and `save_to_preset` need a preprocessor.
         pooling: `"pooler"` (dense + tanh on [CLS], as in the released weights),
             `"cls"`, `"mean"` or `"weighted_mean"`; see
             `labse_tf.layers.SentencePooling`.
         **kwargs: `name`, `trainable`.
+
+    Call arguments:
+        inputs: Dict of int32 `(B, T)`: `token_ids`, `segment_ids`, `padding_mask`.
+
+    Returns:
+        float32 `(B, D)`, unit length.
 
     Raises:
         ValueError: If `pooling` is unknown, the vocabularies of tokenizer and
@@ -75,8 +82,8 @@ class LaBSE(keras.Model):
             pooling, vocabulary_size=backbone.vocabulary_size, name="sentence_pooling"
         )
         self.preprocessor = preprocessor
-        # Where no loss reaches the pooler, a trainable weight without a gradient is a
-        # warning a step and decays for nothing.
+        # Other poolings give the pooler no gradient. If trainable, it would cause a
+        # warning per step, and weight decay would shrink it.
         backbone.pooler.trainable = backbone.trainable and pooling == "pooler"
 
         # === Functional Model ===
@@ -98,19 +105,19 @@ class LaBSE(keras.Model):
 
     @property
     def embedding_dim(self) -> int:
-        """D, the length of a sentence's vector."""
+        """Dimension D of the vectors."""
         return self.backbone.hidden_dim
 
     def text_preprocessor(self) -> SentencePreprocessor:
-        """Returns the preprocessor, which all work on text needs.
+        """Return the preprocessor.
 
         Raises:
-            ValueError: If the model was made without one.
+            ValueError: If the model has no preprocessor.
         """
         if self.preprocessor is None:
             raise ValueError(
-                "Text needs a preprocessor to become token ids: make the model with "
-                "one, or call it on features. Received: preprocessor=None"
+                "Text needs a preprocessor: create the model with one, or call the "
+                "model on features. Received: preprocessor=None"
             )
         return self.preprocessor
 
@@ -121,26 +128,25 @@ class LaBSE(keras.Model):
         batch_tokens: int = BATCH_TOKENS,
         progress: Progress = None,
     ) -> np.ndarray:
-        """Embeds sentences.
+        """Encode sentences as unit vectors.
 
-        Sentences are sorted by length within windows of 8,192 and batched by a
-        budget of tokens, so that little time goes into padding; the answer is in
-        the order of the input.
+        Sentences are sorted by length within windows of 8,192, and each batch has a
+        limited number of tokens, so that there is little padding.
 
         Args:
-            texts: Strings in any iterable, a generator too; or one string. `bytes`
-                are taken as UTF-8. What is no UTF-8 in them, and lone surrogates in
-                a `str`, are deleted, as the tokenizer and a SavedModel do.
-            batch_tokens: Tokens a batch, padding included.
+            texts: Iterable of strings, or one string. `bytes` are decoded as UTF-8.
+                Invalid UTF-8, and lone surrogates in a `str`, are deleted, as in the
+                tokenizer and in a SavedModel.
+            batch_tokens: Maximum number of tokens per batch, including padding.
             progress: See `labse_tf.progress`; counts sentences.
 
         Returns:
-            float32 `(n, D)` with rows of length 1; `(D,)` for one string; `(0, D)`
-            for nothing.
+            float32 `(n, D)`, unit length, in the order of the texts; `(D,)` for one
+            string.
 
         Raises:
             ValueError: If the model has no preprocessor, `batch_tokens` is not
-                positive, or an element is no string (the message has its index).
+                positive, or an element is not a string (the message has its index).
         """
         preprocessor = self.text_preprocessor()
         if batch_tokens < 1:
@@ -154,20 +160,20 @@ class LaBSE(keras.Model):
         return self._text_encoder.encode(texts, batch_tokens, progress)
 
     def with_dtype(self, dtype: str | keras.DTypePolicy) -> LaBSE:
-        """The same model, computing in another type.
+        """Return the model with another compute type.
 
-        Vectors in bfloat16 are about twice as fast on processors that have
-        instructions for it; their cosine with those of float32 is 0.999 and more.
+        bfloat16 is about twice as fast on processors with instructions for it. The
+        cosine between its vectors and the float32 vectors is at least 0.999.
 
         Args:
-            dtype: `"float32"`, `"bfloat16"` or `"auto"`, as `from_preset` takes it.
+            dtype: Compute type; see `labse_tf.precision.compute_policy`.
 
         Returns:
-            This model where it computes so already; else one with a copy of its
-            weights, which are float32 in both.
+            This model if it has this compute type, else a new model with a copy of the
+            float32 weights.
 
         Raises:
-            ValueError: If there is no such type.
+            ValueError: If `dtype` is unknown.
         """
         policy = compute_policy(dtype)
         if policy.compute_dtype == self.backbone.compute_dtype:
@@ -179,18 +185,7 @@ class LaBSE(keras.Model):
         return model
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Cosine of each row of one matrix with each of another.
-
-        Args:
-            first: `(n, D)`.
-            second: `(m, D)`.
-
-        Returns:
-            float32 `(n, m)`, from -1 to 1.
-
-        Raises:
-            ValueError: If the arguments are no matrices of the same width.
-        """
+        """Return all pairwise cosines; see `cosine_similarity`."""
         return cosine_similarity(first, second)
 
     @classmethod
@@ -202,23 +197,22 @@ class LaBSE(keras.Model):
         sequence_length: int | None = None,
         dtype: str | keras.DTypePolicy | None = None,
     ) -> LaBSE:
-        """Loads a model by name or from a directory.
+        """Load a model by name or from a directory.
 
         Args:
-            preset: A name in `saved_models/`, or a directory that `save_to_preset`
-                made.
-            preprocessor: One of your own, or `None` for a model without one, which
-                needs no TensorFlow; left out, the preset's.
-            sequence_length: Most tokens a sentence, instead of the preset's.
-            dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for bfloat16
-                where this machine has instructions for it.
+            preset: A name in `saved_models/`, or a directory written by
+                `save_to_preset`.
+            preprocessor: A preprocessor to use instead of the preset's. With `None` the
+                model has no preprocessor and needs no TensorFlow.
+            sequence_length: Maximum number of tokens per sentence, instead of the
+                preset's.
+            dtype: Compute type; see `labse_tf.precision.compute_policy`.
 
         Returns:
             The model with its weights.
 
         Raises:
-            ValueError: If there is no such preset or it is damaged; the message names
-                the file.
+            ValueError: If the preset is unknown or invalid; the message names the file.
             OSError: If a file is missing or cannot be read.
         """
         directory = presets.find(preset)
@@ -243,20 +237,17 @@ class LaBSE(keras.Model):
     def save_to_preset(
         self, directory: str | Path, *, storage: str = "float32"
     ) -> None:
-        """Writes `config.json`, `vocab.txt`, `model.weights.h5` and a card.
-
-        The preset is written atomically.
+        """Write `config.json`, `vocab.txt`, `model.weights.h5` and a card atomically.
 
         Args:
-            directory: Where to; an older preset there is replaced, other files
-                stay.
-            storage: Of the weights on disk: `"float32"`, exact; `"float16"`, half
-                the size; `"int8"`, a token table of a quarter the size (one scale a
-                row) and the rest as float16. Loaded, all are float32.
+            directory: Output directory. An older preset in it is replaced; other files
+                stay unchanged.
+            storage: Type of the weights on disk. `"float32"`: exact. `"float16"`: half
+                the size. `"int8"`: a token table of a quarter of the size (one scale
+                per row), other weights as float16. Loaded weights are always float32.
 
         Raises:
-            ValueError: If the model has no preprocessor, whose vocabulary belongs
-                to the preset, or there is no such storage type.
+            ValueError: If the model has no preprocessor, or `storage` is unknown.
             OSError: If the directory cannot be written.
         """
         preprocessor = self.text_preprocessor()
@@ -287,7 +278,7 @@ class LaBSE(keras.Model):
             )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -299,10 +290,10 @@ class LaBSE(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LaBSE:
-        """Makes the model again from `get_config`."""
+        """Create the model from the result of `get_config`."""
         config = dict(config)
         if config["preprocessor"] is not None:
-            # Importing registers the class, which Keras looks up by name below.
+            # The import registers the class, which Keras looks up by name below.
             from labse_tf import preprocessing  # noqa: F401
         for name in ("backbone", "preprocessor"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
@@ -310,17 +301,17 @@ class LaBSE(keras.Model):
 
 
 def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of each row of one matrix with each row of another.
+    """Return the cosine of each row of one matrix with each row of another.
 
     Args:
-        first: `(n, D)`.
-        second: `(m, D)`.
+        first: Float `(n, D)`.
+        second: Float `(m, D)`.
 
     Returns:
-        float32 `(n, m)`. A row of zeros has cosine 0 with all.
+        float32 `(n, m)`. A row of zeros has cosine 0 with all rows.
 
     Raises:
-        ValueError: If the arguments are no matrices of the same width.
+        ValueError: If the arguments are not matrices of the same width.
 
     Example:
         >>> from labse_tf.models import cosine_similarity
@@ -330,7 +321,7 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     matrices = [np.asarray(x, dtype=np.float32) for x in (first, second)]
     if any(x.ndim != 2 for x in matrices) or len({x.shape[-1] for x in matrices}) != 1:
         raise ValueError(
-            "Expected two matrices (n, D) and (m, D). "
+            "`first` and `second` must be matrices (n, D) and (m, D). "
             f"Received: shapes {matrices[0].shape} and {matrices[1].shape}"
         )
     unit = [
@@ -342,11 +333,11 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _naming(directory: Path) -> Iterator[None]:
-    """Says of errors in a preset's settings which file they are in."""
+    """Add the path of the configuration file to errors in the settings of a preset."""
     try:
         yield
     except (KeyError, OverflowError, TypeError, ValueError) as error:
-        # The vocabulary's errors name their own file.
+        # Errors in the vocabulary name their own file.
         if str(error).startswith(str(directory)):
             raise
         what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -354,27 +345,26 @@ def _naming(directory: Path) -> Iterator[None]:
 
 
 def _check_settings(directory: Path, config: dict[str, Any]) -> None:
-    """Refuses settings before they take memory or change what weights are called."""
+    """Raise an error for settings that would change weight names or fill the memory."""
     for section in ("backbone", "preprocessor", "tokenizer"):
-        # Arguments of every layer, which `save_to_preset` leaves out.
         if foreign := sorted({"name", "dtype", "trainable"} & set(config[section])):
             raise ValueError(
-                f"expected no argument of every Keras layer under {section}. "
+                f"expected no general Keras layer arguments in {section}. "
                 f"Received: {', '.join(foreign)}"
             )
     size = (directory / presets.WEIGHTS).stat().st_size
-    # No storage type has less than a byte a number.
+    # Every storage type takes at least one byte per number.
     if presets.count_parameters(config["backbone"]) > size:
         raise ValueError(
-            f"expected the sizes of a model whose weights {presets.WEIGHTS} has room "
-            f"for, {size:,} bytes. Received: {str(config['backbone']):.400}"
+            f"expected the sizes of a model that fits into the {size:,} bytes of "
+            f"{presets.WEIGHTS}. Received: {str(config['backbone']):.400}"
         )
 
 
 def _preset_preprocessor(
     directory: Path, config: dict[str, Any], settings: dict[str, Any]
 ) -> SentencePreprocessor:
-    """A preprocessor with a preset's tokenizer."""
+    """Create a preprocessor with the tokenizer of a preset."""
     from labse_tf.preprocessing import SentencePreprocessor
     from labse_tf.tokenizers import WordPieceTokenizer
 
@@ -385,7 +375,7 @@ def _preset_preprocessor(
 
 
 def _check_fit(backbone: LaBSEBackbone, preprocessor: SentencePreprocessor) -> None:
-    """Refuses a preprocessor whose ids or rows the backbone has no room for."""
+    """Raise an error if the tables of the backbone do not fit the preprocessor."""
     tokens = preprocessor.tokenizer.vocabulary_size
     if tokens != backbone.vocabulary_size:
         raise ValueError(
@@ -395,7 +385,7 @@ def _check_fit(backbone: LaBSEBackbone, preprocessor: SentencePreprocessor) -> N
         )
     if preprocessor.sequence_length > backbone.max_sequence_length:
         raise ValueError(
-            "The preprocessor's rows must fit the backbone's position table. "
-            f"Received: sequence_length={preprocessor.sequence_length}, "
+            "The preprocessor's rows must not be longer than the backbone's position "
+            f"table. Received: sequence_length={preprocessor.sequence_length}, "
             f"max_sequence_length={backbone.max_sequence_length}"
         )

@@ -1,4 +1,4 @@
-"""From text to vectors in few and full batches: what `LaBSE.encode` runs.
+"""Text encoder behind `LaBSE.encode`: text -> batches by length -> vectors.
 
 Shapes: n = sentences, D = hidden dimension.
 """
@@ -19,15 +19,15 @@ from labse_tf.progress import Progress, progress_bar
 if TYPE_CHECKING:
     from labse_tf.preprocessing import SentencePreprocessor
 
-# Measured with `benchmarks/encode.py`: how many batches are computed at a time.
+# Measured with `benchmarks/encode.py`: number of batches computed at a time.
 _BATCHES_AT_ONCE = 3
-# ours: up to this many tokens a single batch and call cost less than sorting.
+# ours: up to this number of tokens, one batch in one call costs less than sorting.
 _FEW_TOKENS = 512
 _WINDOW = 8192
 
 
 class TextEncoder:
-    """Encodes sentences with a model and its preprocessor; traces once.
+    """Encoder of sentences with a model and its preprocessor; traces its graphs once.
 
     Args:
         model: A `LaBSE` model.
@@ -42,12 +42,7 @@ class TextEncoder:
     def encode(
         self, texts: Iterable[str], batch_tokens: int, progress: Progress
     ) -> np.ndarray:
-        """Encodes sentences.
-
-        Args:
-            texts: Strings or UTF-8 bytes.
-            batch_tokens: Tokens per batch, padding included.
-            progress: See `labse_tf.progress`; counts sentences.
+        """Encode strings or UTF-8 bytes; see `LaBSE.encode`.
 
         Returns:
             float32 `(n, D)`, in the order of the texts.
@@ -69,7 +64,7 @@ class TextEncoder:
         return np.concatenate(vectors)
 
     def _encode_few(self, texts: list[bytes]) -> np.ndarray:
-        """Encodes some sentences as one batch in one graph: `(len(texts), D)`."""
+        """Encode a few sentences as one batch in one graph: `(len(texts), D)`."""
         import tensorflow as tf
 
         if self._texts is None:
@@ -86,7 +81,7 @@ class TextEncoder:
     def _encode_window(
         self, texts: list[bytes], batch_tokens: int, advance: Callable[[int], None]
     ) -> np.ndarray:
-        """Encodes one window of sentences, in its order: `(len(texts), D)`."""
+        """Encode one window of sentences, in its order: `(len(texts), D)`."""
         import tensorflow as tf
 
         if self._rows is None:
@@ -106,14 +101,14 @@ class TextEncoder:
         return vectors
 
     def _features(self, values: Any, splits: Any, chosen: Any) -> dict[str, Any]:
-        """The padded features of the chosen rows of a ragged tensor."""
+        """Return the padded features of the chosen rows of a ragged tensor."""
         import tensorflow as tf
 
         rows = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
         return self._preprocessor.pack(tf.gather(rows, chosen))
 
     def _traced(self) -> Callable[..., np.ndarray]:
-        """A graph from ragged rows and the numbers of the chosen ones to vectors."""
+        """Return a graph from ragged rows and the indices of chosen rows to vectors."""
         import tensorflow as tf
 
         @tf.function(
@@ -129,7 +124,7 @@ class TextEncoder:
                 features = self._features(values, splits, chosen)
                 return self._model(features, training=False)
 
-        # Traced here, and not in several threads at once.
+        # Trace now, before several threads call the graph.
         graph = encode.get_concrete_function()
 
         def encode_rows(values: Any, splits: Any, chosen: Any) -> np.ndarray:
@@ -138,7 +133,8 @@ class TextEncoder:
         return encode_rows
 
     def _encode_with_backend(self, values: Any, splits: Any, chosen: Any) -> np.ndarray:
-        """The same on JAX; sizes are multiples of 16 so that XLA compiles rarely."""
+        """Encode the chosen rows on JAX."""
+        # XLA compiles once per shape, so sizes are padded to multiples of 16.
         features = self._features(values, splits, chosen)
         arrays = {name: tensor.numpy() for name, tensor in features.items()}
         count, length = arrays["token_ids"].shape
@@ -146,7 +142,7 @@ class TextEncoder:
         padded = min(-(-length // 16) * 16, limit)
         room = ((0, -count % 16), (0, padded - length))
         arrays = {name: np.pad(array, room) for name, array in arrays.items()}
-        # With a mask of zeros alone the softmax would divide zero by zero.
+        # For a mask with only zeros, the softmax would divide zero by zero.
         arrays["padding_mask"][count:, 0] = 1
         return np.asarray(self._model.predict_on_batch(arrays))[:count]
 
@@ -154,9 +150,9 @@ class TextEncoder:
 def _side_by_side(
     function: Callable[[Any], int], batches: Sequence[Any]
 ) -> Iterator[int]:
-    """Calls a function on all batches, several at a time on TensorFlow.
+    """Call a function on all batches, on TensorFlow several at a time.
 
-    Steps of one batch that leave a core idle are then filled with another batch.
+    One batch then uses the cores that another batch leaves idle.
     """
     if len(batches) < 2 or keras.backend.backend() != "tensorflow":
         yield from map(function, batches)
@@ -172,7 +168,7 @@ def _side_by_side(
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[bytes]]:
-    """Cuts an iterable of strings into lists of UTF-8.
+    """Cut an iterable of strings into lists of UTF-8 bytes.
 
     A lone surrogate is encoded as invalid UTF-8, which the tokenizer deletes.
     """
@@ -184,7 +180,7 @@ def _windows(texts: Iterable[str]) -> Iterator[list[bytes]]:
             window.append(text)
         else:
             raise ValueError(
-                f"`texts` must hold strings, element {index} is none. "
+                f"`texts` must be strings, but element {index} is not a string. "
                 f"Received: {text!r} of type {type(text).__name__}"
             )
         if len(window) == _WINDOW:

@@ -1,7 +1,7 @@
 """BERT's transformer block in few and large matrix products.
 
 Weights have the names and shapes of KerasHub's `TransformerEncoder`, so that presets,
-checkpoints and optimizer slots are interchangeable with it.
+checkpoints and optimizer slots fit both.
 
 Shapes: B = batch, T = length in tokens, N = B * T, D = hidden dimension, H = heads,
 K = D / H.
@@ -17,12 +17,12 @@ from keras import ops
 from labse_tf.cpu_kernels import add_and_normalize, dropout
 from labse_tf.layers import get_activation
 
-# Added to the score of a hidden token; the sum of two of these is finite in float32.
+# Added to the score of a masked token; the sum of two of these is finite in float32.
 _HIDDEN = -1e9
 
 
 class _Projection(keras.layers.Layer):
-    """A dense layer on `(N, D)` whose weights are stored by heads."""
+    """Dense layer on `(N, D)` whose weights are stored by heads."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class _Projection(keras.layers.Layer):
         self.kernel_initializer = kernel_initializer
 
     def build(self, inputs_shape: Any) -> None:
-        """Creates the weights."""
+        """Create the weights."""
         self.kernel = self.add_weight(
             name="kernel", shape=self.kernel_shape, initializer=self.kernel_initializer
         )
@@ -45,7 +45,7 @@ class _Projection(keras.layers.Layer):
         )
 
     def call(self, rows: Any) -> Any:
-        """Multiplies as one matrix product: `(N, D)`."""
+        """Project rows with one matrix product: `(N, D)`."""
         width = rows.shape[-1]
         kernel = ops.reshape(self.kernel, (width, width))
         return ops.matmul(rows, kernel) + ops.reshape(self.bias, (width,))
@@ -67,7 +67,7 @@ class _SelfAttention(keras.layers.Layer):
         self.kernel_initializer = kernel_initializer
 
     def build(self, inputs_shape: Any) -> None:
-        """Creates the four projections."""
+        """Create the four projections and the dropout layer."""
         width = inputs_shape[-1]
         heads = (self.num_heads, width // self.num_heads)
 
@@ -91,7 +91,7 @@ class _SelfAttention(keras.layers.Layer):
         )
 
     def call(self, inputs: Any, bias: Any = None, training: bool | None = None) -> Any:
-        """Attends: from `(B, T, D)` and what is added to the scores to `(N, D)`."""
+        """Return the attention output `(N, D)`; `bias` is added to the scores."""
         batch, length, width = ops.shape(inputs)
         heads, depth = self.num_heads, width // self.num_heads
         rows = ops.reshape(inputs, (-1, width))  # (N, D)
@@ -103,7 +103,7 @@ class _SelfAttention(keras.layers.Layer):
         query, key, value = (
             split(project(rows)) for project in (self.query, self.key, self.value)
         )
-        # TensorFlow fuses product, scale and bias into one kernel, in this order.
+        # In this order, TensorFlow fuses product, scale and bias into one kernel.
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * depth**-0.5
         if bias is not None:
             scores = scores + ops.cast(bias, rows.dtype)  # (B, H, T, T)
@@ -118,7 +118,7 @@ class _SelfAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class TransformerBlock(keras.layers.Layer):
-    """A transformer block with layer normalization after each half, as in BERT.
+    """Transformer block with layer normalization after each half, as in BERT.
 
     Args:
         intermediate_dim: Width of the feed-forward layer.
@@ -133,7 +133,8 @@ class TransformerBlock(keras.layers.Layer):
     Call arguments:
         inputs: Float `(B, T, D)`.
         padding_mask: Int or bool `(B, T)`, true for tokens and false for padding.
-        attention_mask: Bool `(B, T, T)`, true where a token may attend to another.
+        attention_mask: Bool `(B, T, T)`, true where the query of a row may attend to
+            the key of a column.
         training: Whether dropout is active.
 
     Returns:
@@ -168,7 +169,7 @@ class TransformerBlock(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, inputs_shape: Any) -> None:
-        """Creates the sublayers and their weights."""
+        """Create the sublayers and their weights."""
         width = inputs_shape[-1]
         if width % self.num_heads:
             raise ValueError(
@@ -224,7 +225,7 @@ class TransformerBlock(keras.layers.Layer):
         attention_mask: Any = None,
         training: bool | None = None,
     ) -> Any:
-        """See the class."""
+        """Apply the block; see the class."""
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (N, D)
         x = self.self_attention_layer(
             inputs, _bias(padding_mask, attention_mask), training=training
@@ -249,11 +250,11 @@ class TransformerBlock(keras.layers.Layer):
         attention_mask: Any = None,
         training: bool | None = None,
     ) -> keras.KerasTensor:
-        """Gives the shape of the inputs, in the compute type."""
+        """Return the shape of the inputs, in the compute type."""
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "intermediate_dim": self.intermediate_dim,
@@ -266,7 +267,7 @@ class TransformerBlock(keras.layers.Layer):
 
 
 def _bias(padding_mask: Any, attention_mask: Any) -> Any:
-    """What is added to the scores, `(B, 1, 1 or T, T)`; `None` for nothing."""
+    """Return the bias of the scores, `(B, 1, 1 or T, T)`, or `None` without masks."""
     allowed = None
     if padding_mask is not None:
         allowed = ops.cast(padding_mask, "bool")[:, None, None, :]
