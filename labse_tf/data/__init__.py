@@ -1,6 +1,6 @@
-"""Files of text -> batches of features: readers, corpora, mixture, datasets.
+"""Data: files of text -> corpora -> batches of features.
 
-    files -read_pairs-> SentencePair -clean_pairs-> good ones -> files
+    files -read_pairs-> SentencePair -clean_pairs-> pairs kept -> files
     files -read_pairs-> SentencePair -load_pairs-> ParallelCorpus
           -SamplingPlan-> rows of batch k -sentence_pairs-> tf.data.Dataset
     ParallelCorpus -prepare_pairs-> shards of token ids -open_prepared, PairStream->
@@ -8,15 +8,15 @@
     files -read_sentences-> (language, sentence) -load_sentences-> MonolingualCorpus
           -MaskedPlan-> packed rows of batch k -masked_rows-> tf.data.Dataset
 
-A batch is a pure function of the text, the plan and its number: a run that starts at
-step k sees exactly what an uninterrupted run sees from step k on.
+A batch is a pure function of the text, the plan and its index. A run that starts at
+step k gets exactly the batches that an uninterrupted run gets from step k on.
 
-`labse_tf.text` turns one file of any format into pairs or sentences. Here `corpus`
-packs them in memory and `loading` fills a corpus from many files; `cleaning` leaves out
-pairs that are not good for training; `mixture` gives each language its share,
-`neighbors` groups pairs that are alike, `sampling` plans the rows of each batch;
-`batches` makes the dataset of a plan of pairs, `masked` that of masked rows of pairs
-and sentences; `shards` writes and reads token ids.
+`labse_tf.text` reads one file of any format as pairs or sentences. In this package
+`corpus` packs them in memory and `loading` fills a corpus from many files; `cleaning`
+removes pairs that are unfit for training; `mixture` computes the share of each
+language, `neighbors` groups similar pairs, `sampling` plans the rows of each batch;
+`batches` makes the dataset of pairs, `masked` the dataset of masked rows; `shards`
+writes and reads token ids.
 """
 
 from __future__ import annotations

@@ -34,43 +34,42 @@ def sentence_pairs(
     on_error: OnError = "raise",
     prefetch: int | None = None,
 ) -> tf.data.Dataset:
-    """Makes batches of features for a `DualEncoder`.
+    """Create batches of features for a `DualEncoder`.
 
-    Batch k depends on the text, the plan and k only. A resumed run passes a plan with
-    `start_step` and gets immediately, bit for bit, what the uninterrupted run would
-    have got; the orders come from NumPy's generators, so keep its version while
-    resuming. Iterating again starts at `start_step` again: for several epochs of other
+    Batch k depends only on the text, the plan and k. To resume, pass a plan with
+    `start_step`: the dataset starts at once with exactly the batch of the uninterrupted
+    run. The orders come from NumPy's generators, so resume with the same NumPy version.
+    A second iteration starts at `start_step` again; for several epochs with different
     batches use `steps=-1` and Keras's `steps_per_epoch`.
 
-    Each language's pairs are drawn without replacement until all had their turn, then
-    in a new order. In batches of one language a pair occurs twice in a batch only where
-    the language has fewer pairs than the batch; in mixed batches this is rare, not
-    excluded, where a language is small. The loss masks duplicates.
+    Each language's pairs are drawn without replacement until all are used, then in a
+    new order. In batches of one language a pair occurs twice in a batch only if the
+    language has fewer pairs than the batch. In mixed batches this is rare, but possible
+    for a small language. The loss masks duplicates.
 
     All replicas share one pipeline: Keras splits the global batch. Each of several
     workers makes the whole batch and keeps its rows.
 
     Args:
-        files_or_corpus: Paths as in `load_pairs`, or a corpus, also one of token ids
-            from `open_prepared`, whose preprocessor must be a `SentencePreprocessor`
-            with the tokenizer that it was prepared with.
-        preprocessor: Maps a string tensor `(B,)` to a dict of int32 `(B, T)`, such as
-            `SentencePreprocessor`; runs inside `tf.data`, in graph mode and without
-            AutoGraph: decorate one with an `if` or a loop over tensors as
-            `tf.function`.
+        files_or_corpus: Paths (see `load_pairs`) or a corpus. A corpus of token ids
+            from `open_prepared` requires a `SentencePreprocessor` with the tokenizer
+            that prepared it.
+        preprocessor: Function from a string tensor `(B,)` to a dict of int32 `(B, T)`,
+            such as `SentencePreprocessor`. It runs in graph mode without AutoGraph:
+            decorate a function with an `if` or a loop over tensors as `tf.function`.
         plan: Which pairs are in which batch.
-        batch_size: Pairs of the global batch, for a plan with all defaults.
+        batch_size: Number of pairs in the global batch, for a plan with all defaults.
         languages: Languages to keep; `None` for all.
-        language: As in `load_pairs`.
-        on_error: As in `load_pairs`.
-        prefetch: Batches made ahead; `None` lets tf.data choose.
+        language: See `load_pairs`.
+        on_error: See `load_pairs`.
+        prefetch: Number of batches to prefetch; `None` lets tf.data choose.
 
     Returns:
         A `tf.data.Dataset` of `{"source": features, "target": features}`, with a known
         cardinality and a static batch dimension.
 
     Raises:
-        DataError: As in `read_pairs`.
+        DataError: See `read_pairs`.
         ValueError: If an argument is out of range, or a batch is larger than the
             corpus.
     """
@@ -102,7 +101,7 @@ def _corpus(
     language: str | None,
     on_error: OnError,
 ) -> ParallelCorpus | TokenCorpus:
-    """The corpus that `sentence_pairs` was given, or the one that it loads."""
+    """Return the given corpus, or load it from files."""
     if not isinstance(files_or_corpus, (ParallelCorpus, TokenCorpus)):
         return load_pairs(
             files_or_corpus, language=language, on_error=on_error, languages=languages
@@ -115,7 +114,7 @@ def _corpus(
 def _token_lengths(
     corpus: ParallelCorpus | TokenCorpus, preprocessor: Preprocessor
 ) -> NDArray[np.int32]:
-    """Tokens of the longer side of each pair, (N,)."""
+    """Return the tokens of the longer side of each pair, `(N,)`."""
     if isinstance(corpus, TokenCorpus):
         return corpus.lengths
     import tensorflow as tf
@@ -135,14 +134,14 @@ def _token_lengths(
 def _of_text(
     preprocessor: Preprocessor, batch_size: int | None
 ) -> tuple[Any, Callable[..., dict[str, Any]]]:
-    """Signature of a batch of text, and the function that makes features of it."""
+    """Return the signature of a batch of text, and the function to its features."""
     import tensorflow as tf
 
     strings = tf.TensorSpec((batch_size,), tf.string)
 
     def features(source: tf.Tensor, target: tf.Tensor) -> dict[str, Any]:
         both = {"source": preprocessor(source), "target": preprocessor(target)}
-        # ragged operations inside may have forgotten the batch dimension
+        # Ragged operations may have lost the static batch dimension.
         return tf.nest.map_structure(
             lambda x: tf.ensure_shape(x, strings.shape.concatenate(x.shape[1:])), both
         )
@@ -153,7 +152,7 @@ def _of_text(
 def _of_tokens(
     preprocessor: Any, batch_size: int | None
 ) -> tuple[Any, Callable[..., dict[str, Any]]]:
-    """The same for a batch of token ids and their numbers."""
+    """Return the signature of a batch of token ids, and the function to features."""
     import tensorflow as tf
 
     def features(*sides: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
@@ -173,13 +172,13 @@ def finish(
     cardinality: int | None,
     prefetch: int | None,
 ) -> tf.data.Dataset:
-    """Ends a dataset: features of its items, in their order and for all replicas.
+    """Map batches to features in order, and set the options for all replicas.
 
     Args:
-        dataset: Batches that are not features yet.
-        features: Makes features of the components of a batch.
-        cardinality: Number of batches; `None` for no end.
-        prefetch: Batches made ahead; `None` lets tf.data choose.
+        dataset: Batches of text or token ids.
+        features: Function from the components of a batch to its features.
+        cardinality: Number of batches; `None` if infinite.
+        prefetch: Number of batches to prefetch; `None` lets tf.data choose.
 
     Returns:
         The dataset of features.
@@ -192,8 +191,8 @@ def finish(
             infinite if cardinality is None else cardinality
         )
     )
-    # AutoGraph warns where it cannot read a function's source, and there is nothing
-    # for it to convert
+    # Nothing needs conversion, and AutoGraph warns if it cannot read a function's
+    # source.
     dataset = dataset.map(
         tf.autograph.experimental.do_not_convert(features),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -201,8 +200,8 @@ def finish(
     )
     options = tf.data.Options()
     options.deterministic = True
-    # Several workers each read all and keep their own rows of each batch. Without
-    # sharding all would keep the same rows, and the other rows would not be trained on.
+    # Each worker reads all batches and keeps its own rows of each. Without sharding all
+    # workers would keep the same rows, and the other rows would not be trained on.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )

@@ -1,4 +1,4 @@
-"""Corpus: all pairs or sentences of many languages, packed in memory. No TensorFlow.
+"""Corpora: pairs or sentences of many languages, packed in memory. No TensorFlow.
 
 Shapes: N pairs or sentences of a corpus.
 """
@@ -26,7 +26,7 @@ _AnyCorpus = TypeVar("_AnyCorpus", bound="Corpus")
 
 
 class _GrowingTexts:
-    """Strings end to end, to which more can be added."""
+    """Concatenated strings to which more can be added."""
 
     def __init__(self) -> None:
         self.buffer, self.sizes = bytearray(), array("q")
@@ -37,7 +37,7 @@ class _GrowingTexts:
 
 
 class _Texts(NamedTuple):
-    """Strings end to end in one buffer: 8 bytes of overhead each."""
+    """Concatenated strings in one buffer, with 8 bytes of overhead per string."""
 
     buffer: bytes
     offsets: NDArray[np.int64]  # (N + 1,)
@@ -62,10 +62,10 @@ class _Texts(NamedTuple):
         return _Texts(b"".join(self.take(rows)), np.concatenate([[0], sizes]))
 
     def lengths(self) -> NDArray[np.int32]:
-        """Characters of each string; a CJK character counts three times.
+        """Return the number of characters of each string; a CJK character counts three.
 
-        That is proportional to the number of tokens. Bytes are not: an Indian letter
-        has three and a Latin letter has one.
+        This is roughly proportional to the number of tokens. Bytes are not: an Indian
+        letter has three bytes and a Latin letter has one.
         """
         worth = bytes([1] * 0x80 + [0] * 0x40 + [1] * 0x23 + [3] * 0x1D)
         data = np.frombuffer(self.buffer.translate(worth), np.uint8)
@@ -80,24 +80,23 @@ class _Texts(NamedTuple):
 
 
 class Corpus:
-    """Items of many languages, of one side or two, packed in memory.
+    """Items of many languages, with one side or two, packed in memory.
 
-    An item is a pair or a sentence, as text or as token ids. Items lie language by
-    language, in alphabetical order of the languages, and have numbers from 0 to N - 1,
-    their rows.
+    An item is a pair or a sentence, as text or as token ids. Items are sorted by
+    language. The row of an item is its index, from 0 to N - 1.
 
     Args:
         counts: Language -> number of items, sorted.
         sides: One object per side, with the methods `take(rows)`, `subset(rows)` and
             `lengths()` of this class.
-        skipped: The report of what could not be read.
+        skipped: Report of the lines that could not be read.
 
     Attributes:
         counts: Language -> number of items.
-        languages: The languages, sorted.
+        languages: Languages, sorted.
         bounds: Language -> its first row and the row after its last.
-        sides: As given.
-        skipped: The report of what could not be read.
+        sides: The sides.
+        skipped: Report of the lines that could not be read.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Corpus:
         sides: tuple[Any, ...],
         skipped: SkipReport | None = None,
     ) -> None:
-        """Keeps what is given."""
+        """Store the arguments."""
         self.counts = counts
         self.languages = list(counts)
         self.skipped = SkipReport() if skipped is None else skipped
@@ -121,10 +120,10 @@ class Corpus:
         return sum(self.counts.values())
 
     def digest(self) -> str:
-        """SHA-256 of the text: languages, sentences, their bounds and their order.
+        """Return the SHA-256 of the text: languages, sentences, their bounds and order.
 
         The same text in the same order inside each language gives the same digest,
-        whatever files it came from. Made once, at some 500 MB a second or more.
+        whatever files it came from. Computed once, at 500 MB per second or more.
 
         Returns:
             64 hexadecimal digits.
@@ -133,7 +132,7 @@ class Corpus:
 
     @functools.cached_property
     def _digest(self) -> str:
-        # the offsets end with the size of the text, so no part runs into the next
+        # The last offset is the size of the text, so texts of two sides cannot mix.
         digest = hashlib.sha256(json.dumps(list(self.counts.items())).encode())
         for buffer, offsets in self.sides:
             digest.update(np.ascontiguousarray(offsets, "<i8").data)
@@ -146,14 +145,14 @@ class Corpus:
         return np.maximum.reduce([side.lengths() for side in self.sides])
 
     def rows(self, language: str, rows: ArrayLike) -> NDArray[np.int64]:
-        """Converts rows of a language to rows of the corpus.
+        """Convert rows of a language to rows of the corpus.
 
         Args:
             language: One of `languages`.
-            rows: Integers below `counts[language]`, any order.
+            rows: Integers below `counts[language]`, in any order.
 
         Returns:
-            int64, of the shape of `rows`.
+            int64 array of the shape of `rows`.
 
         Raises:
             ValueError: If the language or a row does not exist.
@@ -166,31 +165,31 @@ class Corpus:
         rows, count = np.asarray(rows, np.int64), self.counts[language]
         if rows.size and not (0 <= rows.min() and rows.max() < count):
             raise ValueError(
-                f"`rows` must lie in 0 to {count - 1}. "
+                f"`rows` must be from 0 to {count - 1}. "
                 f"Received: {rows.min()} to {rows.max()}"
             )
         return rows + self.bounds[language][0]
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Any, ...]:
-        """Returns the items of some rows.
+        """Return the items of some rows.
 
         Args:
             rows: Rows of the corpus, int64 `(n,)`.
 
         Returns:
-            One entry per side: for text an object array `(n,)` of UTF-8 `bytes`, for
-            token ids the ids end to end and the number of each item's ids, `(n,)`.
+            One entry per side. For text: an object array `(n,)` of UTF-8 `bytes`. For
+            token ids: the concatenated ids, and the number of ids per item, `(n,)`.
         """
         return tuple(side.take(rows) for side in self.sides)
 
     def subset(self: _AnyCorpus, rows: NDArray[np.int64]) -> _AnyCorpus:
-        """Makes a corpus of some of the items.
+        """Return a corpus of some of the items.
 
         Args:
             rows: Rows of the corpus in ascending order, int64 `(n,)`.
 
         Returns:
-            A corpus without the languages of which no item is left.
+            A corpus of the same kind. Languages without items are dropped.
         """
         ends = np.searchsorted(rows, [end for _, end in self.bounds.values()])
         counts = np.diff(ends, prepend=0).tolist()
@@ -206,13 +205,10 @@ class Corpus:
         return corpus
 
     def select(self: _AnyCorpus, languages: Iterable[str]) -> _AnyCorpus:
-        """Makes a corpus of some of the languages.
+        """Return a corpus of some of the languages.
 
         Args:
-            languages: Codes, in any order, as `language_code` accepts them.
-
-        Returns:
-            A corpus of the same kind.
+            languages: Codes in any order, see `language_code`.
 
         Raises:
             ValueError: If the corpus does not have one of the languages.
@@ -227,11 +223,11 @@ class Corpus:
         return self.subset(np.concatenate(spans))
 
     def texts(self) -> Iterator[tuple[str, bytes]]:
-        """Iterates over (language, sentence in UTF-8) of all sides."""
+        """Iterate over (language, sentence in UTF-8) of all sides."""
         raise NotImplementedError
 
     def _side(self, number: int, language: str) -> Iterator[bytes]:
-        """Sentences of one side of a language."""
+        """Iterate over the sentences of one side of a language."""
         first, end = self.bounds[language]
         for start in range(first, end, 1 << 13):  # bounds the copies
             yield from self.sides[number].take(
@@ -242,24 +238,23 @@ class Corpus:
 class ParallelCorpus(Corpus):
     """Sentence pairs of many languages, packed in memory.
 
-    Holds the text in UTF-8 and 16 bytes a pair. Pairs lie language by language, in
-    alphabetical order of the languages; inside a language in the order given. Exact
-    duplicates are kept.
+    Holds the text in UTF-8 and 16 bytes per pair. Pairs are sorted by language and keep
+    the given order inside a language. Exact duplicates are kept.
 
     Args:
-        pairs: any iterable of `SentencePair`.
-        skipped: the report of what could not be read.
+        pairs: Any iterable of `SentencePair`.
+        skipped: Report of the lines that could not be read.
 
     Attributes:
-        counts: language -> number of pairs.
-        languages: the languages, sorted.
-        skipped: the report of what could not be read.
+        counts: Language -> number of pairs.
+        languages: Languages, sorted.
+        skipped: Report of the lines that could not be read.
     """
 
     def __init__(
         self, pairs: Iterable[SentencePair], *, skipped: SkipReport | None = None
     ) -> None:
-        """Packs the pairs."""
+        """Pack the pairs."""
         growing: dict[str, tuple[_GrowingTexts, _GrowingTexts]] = {}
         for source, target, spelling in pairs:
             language = language_code(spelling)
@@ -274,24 +269,24 @@ class ParallelCorpus(Corpus):
         super().__init__(counts, tuple(sides), skipped)
 
     def sources(self, rows: NDArray[np.integer]) -> NDArray[np.object_]:
-        """English sentences of some rows of the corpus.
+        """Return the English sentences of some rows of the corpus.
 
         Args:
-            rows: Integers below the number of pairs, any order.
+            rows: Integers below the number of pairs, in any order.
 
         Returns:
-            An array of UTF-8 `bytes`, of the shape of `rows`.
+            Array of UTF-8 `bytes`, of the shape of `rows`.
         """
         return self.sides[0].take(np.asarray(rows, np.int64))
 
     def pairs(
         self, language: str, rows: ArrayLike
     ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-        """Sentences of some rows of a language.
+        """Return the sentences of some rows of a language.
 
         Args:
-            language: one of `languages`.
-            rows: integers below `counts[language]`, any order.
+            language: One of `languages`.
+            rows: Integers below `counts[language]`, in any order.
 
         Returns:
             Sources and targets: arrays of UTF-8 `bytes`, ready for `tf.constant`.
@@ -300,11 +295,10 @@ class ParallelCorpus(Corpus):
         return sources, targets
 
     def lists(self) -> dict[str, tuple[list[str], list[str]]]:
-        """All pairs as strings, which takes many times the memory of the corpus.
+        """Return all pairs as strings, which take many times the corpus's memory.
 
         Returns:
-            Language -> sources and targets, as `labse_tf.evaluation.retrieval` takes
-            them.
+            Language -> (sources, targets), for `labse_tf.evaluation.retrieval`.
         """
         found = {}
         for language in self.languages:
@@ -314,16 +308,16 @@ class ParallelCorpus(Corpus):
         return found
 
     def to_sentences(self) -> MonolingualCorpus:
-        """Both sides of the pairs as single sentences, for masked-LM training.
+        """Return both sides of the pairs as single sentences, for masked-LM training.
 
         Returns:
-            A `MonolingualCorpus`: the sources in the language `"en"`, the targets in
-            theirs, each sentence once a language.
+            A `MonolingualCorpus`. Sources have the language `"en"`. Each language holds
+            a sentence once.
         """
         return MonolingualCorpus(DistinctSentences(self.texts()), skipped=self.skipped)
 
     def texts(self) -> Iterator[tuple[str, bytes]]:
-        """Iterates over (language, sentence in UTF-8) of all sides."""
+        """Iterate over (language, sentence in UTF-8) of all sides."""
         for language in self.languages:
             yield from (("en", text) for text in self._side(0, language))
             yield from ((language, text) for text in self._side(1, language))
@@ -331,21 +325,21 @@ class ParallelCorpus(Corpus):
     def split(
         self, held_out: float | int, seed: int = 0
     ) -> tuple[ParallelCorpus, ParallelCorpus]:
-        """Splits so that no English sentence is on both sides, whatever the language.
+        """Split into two corpora that share no English sentence in any language.
 
         Whether a sentence is held out depends on its text, the seed and the share, not
-        on its place: a fraction holds out the same sentences when the corpus grows.
+        on its position: a fraction holds out the same sentences when the corpus grows.
 
         Args:
-            held_out: a fraction (float between 0 and 1) of the English sentences, or a
-                number of pairs (int), exceeded by less than one sentence's pairs.
-            seed: another seed, another split.
+            held_out: Fraction of the English sentences (float between 0 and 1), or
+                number of pairs (int), exceeded by less than the pairs of one sentence.
+            seed: Seed of the split.
 
         Returns:
-            Training and held-out corpus; a language without pairs left is not in it.
+            Training corpus and held-out corpus. Languages without pairs are dropped.
 
         Raises:
-            ValueError: the share is out of range, or one side would be empty.
+            ValueError: If `held_out` is out of range, or one corpus would be empty.
         """
         buffer, offsets = self.sides[0]
         spans = itertools.pairwise(offsets.tolist())
@@ -364,7 +358,7 @@ class ParallelCorpus(Corpus):
         out = hashes < limit
         if out.all() or not out.any():
             raise ValueError(
-                f"`held_out` must leave pairs on both sides of the {len(self)}. "
+                f"`held_out` must leave some of the {len(self)} pairs in each corpus. "
                 f"Received: {held_out!r}"
             )
         return self.subset(np.flatnonzero(~out)), self.subset(np.flatnonzero(out))
@@ -373,27 +367,27 @@ class ParallelCorpus(Corpus):
 class DistinctSentences:
     """Growing sentences of many languages, each kept once per language.
 
-    Beside the text it holds 64 bits of a hash (in a set: some 100 bytes) of each
-    sentence until the corpus is made. Among 100 million sentences of a language the
-    probability that two different ones have the same hash, of which the second would be
-    dropped, is 1 in 3,700.
+    In addition to the text, memory holds a 64-bit hash of each sentence (some 100 bytes
+    in a set) until the corpus is made. A sentence with the hash of another sentence is
+    dropped: among 100 million sentences of a language the probability of such a
+    collision is 1 in 3,700.
 
     Args:
-        sentences: Pairs of language and UTF-8 `bytes` to begin with.
+        sentences: Pairs of (language, UTF-8 `bytes`) to begin with.
     """
 
     def __init__(self, sentences: Iterable[tuple[str, bytes]] = ()) -> None:
-        """Adds the sentences."""
+        """Add the sentences."""
         self._growing: dict[str, tuple[_GrowingTexts, set[int]]] = {}
         for language, text in sentences:
             self.add(language, text)
 
     def add(self, language: str, text: bytes) -> None:
-        """Adds a sentence unless its language has it already.
+        """Add a sentence unless the language already has it.
 
         Args:
-            language: A code.
-            text: UTF-8.
+            language: Language code.
+            text: UTF-8 `bytes`.
         """
         if language not in self._growing:
             self._growing[language] = _GrowingTexts(), set()
@@ -404,7 +398,7 @@ class DistinctSentences:
             texts.append(text)
 
     def pack(self) -> tuple[dict[str, int], tuple[Any]]:
-        """Moves the sentences into the counts and the one side of a corpus."""
+        """Move the sentences into the counts and the single side of a corpus."""
         parts = {code: self._growing.pop(code)[0] for code in sorted(self._growing)}
         counts = {code: len(texts.sizes) for code, texts in parts.items()}
         return counts, (_Texts.join(parts.values()),)
@@ -413,19 +407,19 @@ class DistinctSentences:
 class MonolingualCorpus(Corpus):
     """Single sentences of many languages, packed in memory.
 
-    Holds the text in UTF-8 and 8 bytes a sentence. Sentences lie language by language,
-    in alphabetical order of the languages; inside a language in the order given. Of
-    exact duplicates inside a language the first is kept.
+    Holds the text in UTF-8 and 8 bytes per sentence. Sentences are sorted by language
+    and keep the given order inside a language. Of exact duplicates in a language the
+    first is kept.
 
     Args:
         sentences: Any iterable of (language, sentence), such as `read_sentences`
             returns, or `DistinctSentences`, which is empty afterwards.
-        skipped: the report of what could not be read.
+        skipped: Report of the lines that could not be read.
 
     Attributes:
-        counts: language -> number of sentences.
-        languages: the languages, sorted.
-        skipped: the report of what could not be read.
+        counts: Language -> number of sentences.
+        languages: Languages, sorted.
+        skipped: Report of the lines that could not be read.
     """
 
     def __init__(
@@ -434,7 +428,7 @@ class MonolingualCorpus(Corpus):
         *,
         skipped: SkipReport | None = None,
     ) -> None:
-        """Packs the sentences."""
+        """Pack the sentences."""
         if not isinstance(sentences, DistinctSentences):
             encoded = (
                 (language_code(spelling), text.encode()) for spelling, text in sentences
@@ -443,32 +437,32 @@ class MonolingualCorpus(Corpus):
         super().__init__(*sentences.pack(), skipped)
 
     def sentences(self, language: str, rows: ArrayLike) -> NDArray[np.object_]:
-        """Sentences of some rows of a language.
+        """Return the sentences of some rows of a language.
 
         Args:
-            language: one of `languages`.
-            rows: integers below `counts[language]`, any order.
+            language: One of `languages`.
+            rows: Integers below `counts[language]`, in any order.
 
         Returns:
-            An array of UTF-8 `bytes`, ready for `tf.constant`.
+            Array of UTF-8 `bytes`, ready for `tf.constant`.
         """
         return self.take(self.rows(language, rows))[0]
 
     def union(self, *others: MonolingualCorpus | ParallelCorpus) -> MonolingualCorpus:
-        """This corpus's sentences, then those of others that are not among them.
+        """Return a corpus of these sentences and the new sentences of other corpora.
 
         Args:
-            *others: corpora; both sides of a parallel one, as in
+            *others: Corpora. Both sides of a parallel corpus are added, see
                 `ParallelCorpus.to_sentences`.
 
         Returns:
-            A new corpus, with this one's `skipped`.
+            A new corpus with the `skipped` of this corpus.
         """
         corpora: tuple[Corpus, ...] = self, *others
         every = itertools.chain.from_iterable(each.texts() for each in corpora)
         return MonolingualCorpus(DistinctSentences(every), skipped=self.skipped)
 
     def texts(self) -> Iterator[tuple[str, bytes]]:
-        """Iterates over (language, sentence in UTF-8) of all sides."""
+        """Iterate over (language, sentence in UTF-8) of all sides."""
         for language in self.languages:
             yield from ((language, text) for text in self._side(0, language))

@@ -1,4 +1,4 @@
-"""Loading: paths -> the pair files and sentence files among them -> a corpus."""
+"""Loading: paths -> pair files and sentence files -> a corpus in memory."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ Files = PathLike | Iterable[PathLike]
 
 
 def find_pair_files(files: Files) -> list[Path]:
-    """Lists the pair files among paths, sorted, each once.
+    """Return the pair files among paths, sorted, each once.
 
-    A directory stands for the pair files anywhere in it, plain or compressed: `.po` and
-    `.mo` (no `.mo` beside a `.po` of the same name, no catalogue of English), `.tmx`,
-    `.xlf`, `.jsonl` of pairs; `.tsv` and `.tfrecord` whose name gives the language; and
-    files of Moses, `any.XX` beside `any.en`. These stand for each other: the one that
-    is not English is listed.
+    A directory stands for all pair files in it and its subdirectories, plain or
+    compressed: `.po` and `.mo` (except English catalogs, and `.mo` next to a `.po` of
+    the same name), `.tmx`, `.xlf`, `.jsonl` with pairs, `.tsv` and `.tfrecord` whose
+    name contains the language, and Moses files, `any.XX` next to `any.en`. Of the two
+    Moses files the one that is not English is listed.
 
     Args:
-        files: a path or several, each also as `XX=PATH`, which gives the language and
-            stays before the paths found, or `tfds:name/config`.
+        files: One path or several. `XX=PATH` gives the language and stays in front of
+            the paths found; `tfds:name/config` is passed through.
 
     Raises:
-        DataError: a directory without pair files.
-        ValueError: no path at all.
+        DataError: If a directory has no pair files.
+        ValueError: If there are no paths.
     """
     return _find(files, _is_pair_file, "pair files (en-XX.tsv, XX.po, .tmx, ...)")
 
 
 def find_sentence_files(files: Files) -> list[Path]:
-    """Lists the files of sentences among paths, sorted, each once.
+    """Return the sentence files among paths, sorted, each once.
 
-    A directory stands for the pair files in it, see `find_pair_files`, for `.jsonl`,
-    and for the text files anywhere in it whose name gives the language: `XX.txt`,
-    `any.XX.txt`; all plain or compressed.
+    A directory stands for the pair files in it (see `find_pair_files`), `.jsonl` files,
+    and text files whose name contains the language: `XX.txt`, `any.XX.txt`. All may be
+    compressed.
 
     Args:
-        files: as in `find_pair_files`.
+        files: See `find_pair_files`.
 
     Raises:
-        DataError: a directory without such files.
-        ValueError: no path at all.
+        DataError: If a directory has no such files.
+        ValueError: If there are no paths.
     """
 
     def wanted(path: Path) -> bool:
@@ -81,7 +81,7 @@ def find_sentence_files(files: Files) -> list[Path]:
             and (kind in _JSON or (kind == ".txt" and file_language(path) is not None))
         )
 
-    return _find(files, wanted, "files of sentences (XX.txt, en-XX.tsv, XX.po, ...)")
+    return _find(files, wanted, "sentence files (XX.txt, en-XX.tsv, XX.po, ...)")
 
 
 def _find(files: Files, wanted: Callable[[Path], bool], expected: str) -> list[Path]:
@@ -96,7 +96,7 @@ def _find(files: Files, wanted: Callable[[Path], bool], expected: str) -> list[P
             inside = [Path(f"{before}{p}") for p in place.rglob("*")]
             inside = [p for p in inside if wanted(p)]
             if not inside:
-                raise DataError(place, 1, expected, "none of them")
+                raise DataError(place, 1, expected, "no such files")
             found.update(inside)
         else:
             found.update(Path(f"{before}{p}") for p in moses_sides(path) or [place])
@@ -132,22 +132,22 @@ def read_files(
     languages: Iterable[str] | None = None,
     progress: Progress = None,
 ) -> Iterator[SentencePair]:
-    """Reads the pairs of many files one after another, sorted by path.
+    """Read the pairs of many files one after another, sorted by path.
 
     Args:
-        files: a path or several; a directory stands for the pair files in it, see
+        files: One path or several. A directory stands for the pair files in it, see
             `find_pair_files`.
-        language: as in `read_pairs`, for all files but those given as `XX=PATH`.
-        on_error: as in `read_pairs`.
-        skipped: as in `read_pairs`.
-        languages: only these.
-        progress: see `labse_tf.progress`; counts files.
+        language: See `read_pairs`; for all files except those given as `XX=PATH`.
+        on_error: See `read_pairs`.
+        skipped: See `read_pairs`.
+        languages: Languages to keep; `None` for all.
+        progress: See `labse_tf.progress`; counts files.
 
     Returns:
         An iterator of `SentencePair`.
 
     Raises:
-        DataError: as in `read_pairs`.
+        DataError: See `read_pairs`.
     """
     return _read_files(
         find_pair_files(files),
@@ -199,28 +199,29 @@ def load_pairs(
     transform: Callable[[SentencePair], SentencePair | None] | None = None,
     progress: Progress = None,
 ) -> ParallelCorpus:
-    """Loads pair files into memory.
+    """Load pair files into memory.
 
-    The order of `files` does not matter: they are read sorted by path. Files of one
+    Files are read sorted by path, whatever their given order. Files of the same
     language are joined. Exact duplicates are kept.
 
     Args:
-        files: a path or several; a directory stands for the pair files in it, see
-            `find_pair_files`.
-        language: as in `read_pairs`, for all files but those given as `XX=PATH`.
-        on_error: as in `read_pairs`.
-        skipped: as in `read_pairs`; also the corpus's attribute `skipped`.
-        languages: keep only these.
-        max_pairs_per_language: keep the first so many pairs of a language.
-        transform: called with each pair; returns the pair to keep, or None.
-        progress: see `labse_tf.progress`; counts files.
+        files: See `read_files`.
+        language: See `read_files`.
+        on_error: See `read_pairs`.
+        skipped: See `read_pairs`; also the corpus's attribute `skipped`.
+        languages: Languages to keep; `None` for all.
+        max_pairs_per_language: Number of pairs of each language to keep, from the
+            first; `None` for no limit.
+        transform: Function called with each pair; returns the pair to keep, or `None`.
+        progress: See `labse_tf.progress`; counts files.
 
     Returns:
         A `ParallelCorpus`.
 
     Raises:
-        DataError: as in `read_pairs`.
-        ValueError: nothing was left to load, or an argument is wrong.
+        DataError: See `read_pairs`.
+        ValueError: If no pairs remain, in all or in one of `languages`, or an argument
+            is out of range.
     """
     if max_pairs_per_language is not None and max_pairs_per_language < 1:
         raise ValueError(
@@ -256,37 +257,38 @@ def load_sentences(
     max_characters: int | None = None,
     progress: Progress = None,
 ) -> MonolingualCorpus:
-    """Loads single sentences into memory, from text files and from pair files.
+    """Load single sentences into memory, from text files and from pair files.
 
-    The order of `files` does not matter: they are read sorted by path. Files of one
-    language are joined. Of exact duplicates inside a language the first is kept.
+    Files are read sorted by path, whatever their given order. Files of the same
+    language are joined. Of exact duplicates in a language the first is kept.
 
     Args:
-        files: a path or several: text with one sentence or paragraph a line, or pair
-            files, of which both sides are taken; a directory stands for those in it,
-            see `find_sentence_files`.
-        language: as in `read_sentences`, for all files but those given as `XX=PATH`.
-        on_error: as in `read_sentences`.
-        skipped: as in `read_sentences`; also the corpus's attribute `skipped`.
-        languages: keep only these; the sources of pairs are `"en"`.
-        min_characters: leave out what is shorter; the paper takes lines of 10 to 5000
-            characters.
-        max_characters: leave out what is longer; None for no limit.
-        progress: see `labse_tf.progress`; counts files.
+        files: One path or several: text files with one sentence or paragraph per line,
+            or pair files, of which both sides are read. A directory stands for the
+            files in it, see `find_sentence_files`.
+        language: See `read_sentences`; for all files except those given as `XX=PATH`.
+        on_error: See `read_sentences`.
+        skipped: See `read_sentences`; also the corpus's attribute `skipped`.
+        languages: Languages to keep; `None` for all. Sources of pairs are `"en"`.
+        min_characters: Least number of characters of a sentence. The paper takes lines
+            of 10 to 5000 characters.
+        max_characters: Greatest number of characters; `None` for no limit.
+        progress: See `labse_tf.progress`; counts files.
 
     Returns:
         A `MonolingualCorpus`.
 
     Raises:
-        DataError: as in `read_sentences`.
-        ValueError: nothing was left to load, or an argument is wrong.
+        DataError: See `read_sentences`.
+        ValueError: If no sentences remain, in all or in one of `languages`, or an
+            argument is out of range.
 
     References:
         arXiv 2007.01852, for the characters of a line.
     """
     if not 1 <= min_characters <= (max_characters or min_characters):
         raise ValueError(
-            "`min_characters` must be positive and not be over `max_characters`. "
+            "`min_characters` must be positive and at most `max_characters`. "
             f"Received: {min_characters}, {max_characters}"
         )
     paths = find_sentence_files(files)
@@ -319,13 +321,13 @@ def _check_loaded(
     *,
     warn: bool,
 ) -> None:
-    """Warns of what was skipped, and refuses a corpus without a wanted language."""
+    """Warn of skipped lines, and raise an error if a requested language is missing."""
     if warn and corpus.skipped:
         warnings.warn(str(corpus.skipped), stacklevel=3)
     missing = sorted((wanted or set()) - corpus.counts.keys())
     if missing or not len(corpus):
         named = f"any {what}" if not missing else f"{what} in {', '.join(missing)}"
         raise ValueError(
-            f"`files` must hold {named}. Received: {len(paths)} files from {paths[0]} "
-            f"on, with {what} in {corpus.languages}"
+            f"`files` must contain {named}. Received: {len(paths)} files from "
+            f"{paths[0]} on, with {what} in {corpus.languages}"
         )

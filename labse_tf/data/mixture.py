@@ -11,14 +11,14 @@ import numpy as np
 def mixture(
     counts: Mapping[str, int], *, smoothing: float = 0.3, cap: int | None = None
 ) -> dict[str, float]:
-    """Share of each language in the batches.
+    """Return the share of each language in the batches.
 
     p(language) = min(pairs, cap) ** smoothing / sum of the same over all languages.
 
     Args:
-        counts: language -> number of pairs or sentences.
-        smoothing: 1 keeps the proportions of the text, 0 gives all languages the same.
-        cap: pairs or sentences of a language beyond this number do not raise its share.
+        counts: Language -> number of pairs or sentences.
+        smoothing: 1 keeps the proportions of the text, 0 gives equal shares.
+        cap: Greatest number of pairs or sentences per language that counts.
 
     Returns:
         Language -> probability, sorted by language.
@@ -28,7 +28,7 @@ def mixture(
         {'hi': 0.6666666666666666, 'or': 0.3333333333333333}
 
     References:
-        arXiv 2007.01852: exponent 0.3, there for the text of the vocabulary.
+        arXiv 2007.01852: exponent 0.3, which the paper uses for the vocabulary's text.
     """
     if not counts or min(counts.values()) < 1:
         raise ValueError(
@@ -43,30 +43,26 @@ def mixture(
 
 
 def check_mixture(smoothing: float, cap: int | None) -> None:
-    """Checks the options of a mixture.
-
-    Args:
-        smoothing: As in `mixture`.
-        cap: As in `mixture`.
+    """Check the options of `mixture`.
 
     Raises:
-        ValueError: If one is out of range.
+        ValueError: If an option is out of range.
     """
     if not 0 <= smoothing <= 1:
-        raise ValueError(f"`smoothing` must lie in 0 to 1. Received: {smoothing}")
+        raise ValueError(f"`smoothing` must be from 0 to 1. Received: {smoothing}")
     if cap is not None and cap < 1:
         raise ValueError(f"`cap` must be positive. Received: {cap}")
 
 
 class Share(NamedTuple):
-    """What a language gets, in `balance`.
+    """Share of a language, from `balance`.
 
     Attributes:
-        language: its code.
-        pairs: how many there are.
-        before: its share of all pairs.
-        after: its share of the batches.
-        passes: how often each of its pairs is drawn in the time in question.
+        language: Language code.
+        pairs: Number of pairs.
+        before: Share of all pairs.
+        after: Share of the batches.
+        passes: Number of times that each pair is drawn, on average.
     """
 
     language: str
@@ -83,17 +79,17 @@ def balance(
     cap: int | None = None,
     draws: int | None = None,
 ) -> list[Share]:
-    """Tells what each language gets, before and after `mixture`.
+    """Return the share of each language before and after `mixture`.
 
     Args:
-        counts: language -> number of pairs or sentences.
-        smoothing: as in `mixture`.
-        cap: as in `mixture`.
-        draws: pairs drawn in all, steps times batch size; None for as many as there
-            are.
+        counts: Language -> number of pairs or sentences.
+        smoothing: See `mixture`.
+        cap: See `mixture`.
+        draws: Number of pairs drawn in total, steps times batch size; `None` for one
+            draw per pair.
 
     Returns:
-        A `Share` a language, those with most pairs first.
+        One `Share` per language, by number of pairs, descending.
 
     Example:
         >>> for share in balance({"hi": 400, "or": 100}, smoothing=0.5):

@@ -1,4 +1,4 @@
-"""Neighbors: pairs into groups that are alike, by their vectors. No TensorFlow.
+"""Neighbors: groups of pairs with similar vectors. No TensorFlow.
 
 Shapes: n vectors of D numbers.
 """
@@ -16,20 +16,20 @@ def neighbor_groups(
     group_size: int,
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Puts pairs into groups of near neighbours, another way at each call.
+    """Group near neighbors, differently at each call.
 
-    One row in G, drawn at random, is an anchor; each row goes to the nearest anchor.
-    The rows, anchor by anchor, are cut into groups of G, so a group holds the rows of
-    one anchor, or of a few that are alike. What does not fill a group is left out
-    this time.
+    One row in G, drawn at random, is an anchor. Each row is assigned to its nearest
+    anchor. The rows, sorted by anchor, are cut into groups of G, so a group holds the
+    rows of one anchor or of a few similar anchors. The last rows, too few for a group,
+    are left out.
 
     Args:
-        vectors: `(n, D)`, unit length; float16 and memory-mapped will do.
+        vectors: Array of shape `(n, D)`, unit length; may be float16 and memory-mapped.
         group_size: G.
-        random: Decides everything.
+        random: Generator of all random choices.
 
     Returns:
-        Row numbers int64 `(n // G, G)`, no number twice.
+        int64 array of row indices, shape `(n // G, G)`, without duplicates.
 
     Raises:
         ValueError: If there are fewer than G rows.
@@ -50,7 +50,8 @@ def neighbor_groups(
         )
     chosen = random.choice(count, count // group_size, replace=False)
     anchors = np.asarray(vectors[np.sort(chosen)], np.float32)
-    # Where one anchor's rows end in a group, those of an anchor like it begin.
+    # Similar anchors follow each other, so that a group with rows of two anchors holds
+    # similar rows.
     few = anchors[random.permutation(len(anchors))[: math.isqrt(len(anchors))]]
     turns = random.permutation(len(anchors))
     turns = np.argsort(np.lexsort((turns, _nearest(anchors, few))))
@@ -62,7 +63,7 @@ def neighbor_groups(
 def _nearest(
     vectors: NDArray[np.floating], anchors: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Number of each row's nearest anchor, `(n,)`."""
+    """Return the index of each row's nearest anchor, `(n,)`."""
     nearest = np.empty(len(vectors), np.int64)
     for start in range(0, len(vectors), 4096):
         block = np.asarray(vectors[start : start + 4096], np.float32)
@@ -73,16 +74,16 @@ def _nearest(
 def principal_axes(
     vectors: NDArray[np.floating], dimensions: int
 ) -> NDArray[np.float32]:
-    """Finds the directions in which vectors differ most, to store them shorter.
+    """Return the directions in which vectors vary most, to store shorter vectors.
 
     Args:
-        vectors: A sample, `(n, D)`.
+        vectors: Sample of vectors, `(n, D)`.
         dimensions: d, at most D.
 
     Returns:
-        Orthonormal columns `(D, d)`: `vectors @ axes` keeps as much of the inner
-        products as d numbers can.
+        float32 array `(D, d)` with orthonormal columns. `vectors @ axes` preserves
+        inner products as well as d dimensions can.
     """
     sample = np.asarray(vectors, np.float64)
-    _, axes = np.linalg.eigh(sample.T @ sample)  # by ascending share
+    _, axes = np.linalg.eigh(sample.T @ sample)  # by ascending eigenvalue
     return np.ascontiguousarray(axes[:, ::-1][:, :dimensions], np.float32)
