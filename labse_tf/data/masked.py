@@ -1,4 +1,4 @@
-"""Masked: corpora -> the packed rows of batch k -> `tf.data.Dataset` for MLM and TLM.
+"""Masked rows: corpora -> packed rows of batch k -> `tf.data.Dataset` for MLM and TLM.
 
 Shapes: N sentences or pairs of a corpus, n sequences drawn for a block, W batches of a
 block, R rows of a batch, T places of a row, P predictions of a row.
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 
     from labse_tf.preprocessing import MaskedLMPreprocessor
 
-# ours: rows planned together. With 1,000 rows the last ones, which nothing comes to
-# fill, and the scatter of a block's tokens cost half a per cent more; 16,000 gain less
-# than 0.1 % and delay the first batch.
+# ours: rows planned together. With 1,000 rows, incomplete last rows and the varying
+# number of tokens per block waste 0.5 % more places. 16,000 rows gain less than 0.1 %
+# and delay the first batch.
 BLOCK_ROWS = 8192
-# ours: how many sequences fit into a block is tried on so many blocks, and the least of
-# them is lowered by so much. What exceeds a block waits for the language's next epoch.
+# ours: the number of sequences per block is the least that fit into this many trial
+# blocks, reduced by this margin. Sequences that do not fit into a block wait for the
+# language's next epoch.
 PROBES = 4
 MARGIN = 0.005
-# The streams, and where their random numbers differ: MLM and TLM.
+# Numbers of the MLM and TLM streams; they are part of the random seeds.
 _SENTENCES, _PAIRS = 0, 1
-# corpus -> a preprocessor, and the tokens that it makes of each sequence
+# Corpus -> (preprocessor, number of tokens of each sequence).
 _COUNTED: weakref.WeakKeyDictionary[Corpus, tuple[object, NDArray[np.integer]]] = (
     weakref.WeakKeyDictionary()
 )
@@ -44,46 +45,42 @@ _COUNTED: weakref.WeakKeyDictionary[Corpus, tuple[object, NDArray[np.integer]]] 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskedPlan(BatchPlan):
-    """Which rows are in which batch: what `masked_rows` follows.
+    """Plan of `masked_rows`: which rows are in which batch.
 
     Args:
-        batch_size: R, rows of the global batch.
-        steps: As in `SamplingPlan`, but a number.
-        start_step: As in `SamplingPlan`.
-        seed: As in `SamplingPlan`.
-        smoothing: See `mixture`; the share is one of the stream's sequences.
-        cap: As in `SamplingPlan`.
-        tlm_share: Share of the rows that hold pairs, 0 to 1; ours: the paper does not
-            give it.
+        batch_size: R, number of rows in the global batch.
+        steps: See `SamplingPlan`; required.
+        start_step: See `SamplingPlan`.
+        seed: See `SamplingPlan`.
+        smoothing: See `mixture`; shares are shares of the sequences of each stream.
+        cap: See `SamplingPlan`.
+        tlm_share: Share of the rows that hold pairs, 0 to 1. ours: the paper does not
+            state it.
 
     Raises:
-        ValueError: If an argument is out of range, or the rows of a batch cannot be
-            divided by `tlm_share`.
+        ValueError: If an argument is out of range.
     """
 
     steps: int = dataclasses.field()
     tlm_share: float = 0.5
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
+        """Check the arguments."""
         super().__post_init__()
         if not 0 <= self.tlm_share <= 1:
             raise ValueError(
-                f"`tlm_share` must lie in 0 to 1. Received: {self.tlm_share}"
+                f"`tlm_share` must be from 0 to 1. Received: {self.tlm_share}"
             )
 
     def pair_rows(self, pairs: object | None, sentences: object | None) -> int:
-        """Returns the number of rows of a batch that hold pairs.
+        """Return the number of rows of a batch that hold pairs, 0 to `batch_size`.
 
         Args:
             pairs: Text for TLM, or `None`.
             sentences: Text for MLM, or `None`.
 
-        Returns:
-            From 0 to `batch_size`.
-
         Raises:
-            ValueError: If there is no text, or one of the two would get no row.
+            ValueError: If both are `None`, or pairs or sentences would get no row.
         """
         if pairs is None and sentences is None:
             raise ValueError(
@@ -94,7 +91,7 @@ class MaskedPlan(BatchPlan):
         rows = round(self.batch_size * self.tlm_share)
         if 0 < self.tlm_share < 1 and not 0 < rows < self.batch_size:
             raise ValueError(
-                "`batch_size` must have a row for pairs and one for sentences at a "
+                "`batch_size` must give pairs and sentences at least one row each at a "
                 f"`tlm_share` of {self.tlm_share}. Received: {self.batch_size}"
             )
         return rows
@@ -109,46 +106,40 @@ def masked_rows(
     prefetch: int | None = None,
     progress: Progress = None,
 ) -> tf.data.Dataset:
-    """Makes batches of masked rows: MLM over sentences and TLM over pairs.
+    """Create batches of masked rows: MLM over sentences and TLM over pairs.
 
-    Batch k depends on the text, the plan and k only. A resumed run passes a plan with
-    `start_step` and gets immediately, bit for bit, what the uninterrupted run would
-    have got; the orders come from NumPy's generators, so keep its version while
-    resuming. Iterating again starts at `start_step` again: for several epochs of other
-    batches use `steps=-1` and Keras's `steps_per_epoch`.
+    Batch k depends only on the text, the plan and k. See `sentence_pairs` for resuming,
+    several epochs, replicas and workers.
 
     The first `round(batch_size * tlm_share)` rows of every batch are TLM, the other
-    rows MLM. A row holds several sequences, of any languages, where the preprocessor
-    packs, otherwise one; no row is empty. Each language's sequences are drawn without
-    replacement until all had their turn, then in a new order; a corpus may be as small
-    as one sentence.
+    rows MLM. If the preprocessor packs, a row holds several sequences of any languages,
+    otherwise one. No row is empty. Each language's sequences are drawn without
+    replacement until all are used, then in a new order. A corpus may be as small as one
+    sentence.
 
-    Packing is planned from token counts, some 8,000 rows or one pass over the text at a
-    time, with a fixed number of sequences that was found to fit. Where the sequences
-    drawn happen to be longer than usual, those that find no row are left out and have
-    their next turn in the language's next epoch. Measured with lengths like those of
-    natural sentences: from some thousand sentences on 97 to 99 % of the places hold
-    tokens (94 % with 300), and at most 0.03 % of the sequences are left out (0.05 %).
-
-    All replicas share one pipeline: Keras splits the global batch. Each of several
-    workers makes the whole batch and keeps its rows.
+    Packing is planned from token counts, for some 8,000 rows or one pass over the text
+    at a time, with a fixed number of sequences that was found to fit. If the drawn
+    sequences are longer than usual, those that do not fit are left out until the
+    language's next epoch. Measured with lengths like those of natural sentences: with
+    some thousand sentences or more, 97 to 99 % of the places hold tokens and at most
+    0.03 % of the sequences are left out; with 300 sentences, 94 % and 0.05 %.
 
     Args:
         pairs: Text for TLM; `None` to give all rows to MLM.
         sentences: Text for MLM; `None` to give all rows to TLM.
-        preprocessor: Makes the rows, packed or not; its `sequence_length` is T.
+        preprocessor: Preprocessor that makes the rows; its `sequence_length` is T.
         plan: Which rows are in which batch.
-        prefetch: Batches made ahead; `None` lets tf.data choose.
+        prefetch: Number of batches to prefetch; `None` lets tf.data choose.
         progress: See `labse_tf.progress`; counts the sequences whose tokens are
-            counted. Rows of one sequence need no counts.
+            counted, which only packing requires.
 
     Returns:
-        A `tf.data.Dataset` of what the preprocessor returns, int32 `(R, T)` and
-        `(R, P)` and float32 `(R, P)`, all static, with a known cardinality.
+        A `tf.data.Dataset` of the preprocessor's features, int32 `(R, T)` and `(R, P)`
+        and float32 `(R, P)`, all static, with a known cardinality.
 
     Raises:
-        ValueError: If an argument is out of range, there is no text, or one of the two
-            texts would get no row.
+        ValueError: If an argument is out of range, there is no text, or pairs or
+            sentences would get no row.
     """
     import tensorflow as tf
 
@@ -179,7 +170,7 @@ def _streams(
     preprocessor: MaskedLMPreprocessor,
     progress: Progress,
 ) -> list[_Stream]:
-    """The streams that have rows, that of pairs first."""
+    """Return the streams that have rows, pairs first."""
     pair_rows = plan.pair_rows(pairs, sentences)
     chosen: list[tuple[int, int, Corpus]] = []
     if pairs is not None and pair_rows:
@@ -215,7 +206,7 @@ def _streams(
 def _features(
     streams: Sequence[_Stream], preprocessor: MaskedLMPreprocessor, seed: int
 ) -> tuple[Any, Callable[..., dict[str, Any]]]:
-    """What the items of the dataset are, and what makes a batch of one."""
+    """Return the signature of the dataset's items, and the function to a batch."""
     import tensorflow as tf
 
     strings, numbers = (tf.TensorSpec((None,), t) for t in (tf.string, tf.int64))
@@ -243,9 +234,9 @@ def _features(
 def _token_counts(
     corpus: Corpus, preprocessor: MaskedLMPreprocessor, advance: Callable[[int], None]
 ) -> NDArray[np.integer]:
-    """Places in a row that each sequence takes, int16 or int32 `(N,)`.
+    """Return the number of places that each sequence takes, int16 or int32 `(N,)`.
 
-    Counted once per corpus: each stage of a run makes a dataset of its own.
+    Cached per corpus, because each stage of a run creates its own dataset.
     """
     counted = _COUNTED.get(corpus)
     if counted is not None and counted[0] is preprocessor:
@@ -259,7 +250,7 @@ def _token_counts(
     def count(*sides: tf.Tensor) -> tf.Tensor:
         return preprocessor.count_tokens(sides)
 
-    traced = count.get_concrete_function()  # or each thread traces one of its own
+    traced = count.get_concrete_function()  # otherwise each thread traces its own
     small = preprocessor.sequence_length <= np.iinfo(np.int16).max
     dtype: type[np.integer] = np.int16 if small else np.int32
     result = np.zeros(len(corpus), dtype)
@@ -268,13 +259,13 @@ def _token_counts(
         return traced(*map(tf.constant, corpus.take(np.asarray(rows))))
 
     blocks = [range(len(corpus))[i : i + 4096] for i in range(0, len(corpus), 4096)]
-    pool = ThreadPoolExecutor()  # TensorFlow tokenizes on one core a call
+    pool = ThreadPoolExecutor()  # TensorFlow tokenizes on one core per call
     try:
         for rows, counts in zip(blocks, pool.map(count_block, blocks), strict=True):
             result[rows.start : rows.stop] = counts
             advance(len(rows))
     finally:
-        pool.shutdown(cancel_futures=True)  # who stops it need not wait for the rest
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
     _COUNTED[corpus] = preprocessor, result
     return result
 
@@ -283,11 +274,11 @@ def _token_counts(
 
 
 class _Stream:
-    """Text of one kind and the rows that it has in every batch.
+    """Text of one kind and its rows in every batch.
 
-    Block by block of W batches; block b is made from `[seed, number, b]` and from where
-    each language stands before it, which `Draws` knows without making the blocks
-    because every block draws the same number of sequences.
+    Batches are planned in blocks of W. Block b depends on `[seed, number, b]` and on
+    the position of each language before it, which `Draws` computes directly because
+    every block draws the same number of sequences.
     """
 
     def __init__(
@@ -305,10 +296,10 @@ class _Stream:
         self._lengths, self._length = lengths, sequence_length
         self._shares = shares
         self._seed = seed
-        # another order for each stream, though the text may be the same
+        # The orders of the streams differ even if their text is the same.
         self._order_seed = 2 * seed + number
-        # a block is no longer than a pass over the text, or a sentence could come
-        # again long before others have had their turn
+        # A block is no longer than a pass over the text. Otherwise a sentence could be
+        # repeated long before all others are used.
         one_pass = len(corpus)
         if lengths is not None:
             one_pass = int(lengths.sum(dtype=np.int64)) // sequence_length
@@ -321,13 +312,13 @@ class _Stream:
     def batches(
         self, start: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Sequences and their rows in batch `start`, `start` + 1, ... without end."""
+        """Iterate over (sequences, rows) of batch `start`, `start` + 1, ..."""
         first_block, skip = divmod(start, self._window)
         for drawn, random in self._draw(self._block_size, first_block):
             places = self._rows(drawn)
             if self._lengths is not None:
-                # rows begun late are emptier, so the batches get them at random; what
-                # found no row stays behind the last one
+                # Rows that were started late are emptier, so rows are dealt to the
+                # batches at random. Sequences without a row stay behind the last row.
                 dealt = random.permutation(self._block_rows)
                 dealt = np.append(dealt, self._block_rows)
                 places = dealt[np.minimum(places, self._block_rows)]
@@ -342,7 +333,7 @@ class _Stream:
     def _draw(
         self, size: int, first: int
     ) -> Iterator[tuple[NDArray[np.int64], np.random.Generator]]:
-        """Block `first`, `first` + 1, ...: its sequences, (n,), and its generator."""
+        """Iterate over (sequences, generator) of block `first`, `first` + 1, ..."""
         orders = [
             EndlessOrder(self.corpus, code, self._order_seed)
             for code in self.corpus.languages
@@ -353,7 +344,7 @@ class _Stream:
             yield in_turns(drawn, counts, random), random
 
     def _rows(self, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row of each sequence, beyond the block where none has room; (n,)."""
+        """Return the row of each sequence, `(n,)`; beyond the block if all are full."""
         if self._lengths is None:
             return np.arange(len(drawn))
         from labse_tf.preprocessing import plan_rows
@@ -362,7 +353,7 @@ class _Stream:
         begun = int(rows.max()) + 1
         missing = self._block_rows - begun
         if missing > 0:
-            # a row without a sequence is wasted; some row has one to spare
+            # Move one sequence each from fuller rows to the empty rows.
             alone = np.zeros(len(rows), bool)
             alone[np.unique(rows, return_index=True)[1]] = True
             spare = np.flatnonzero(~alone)[-missing:]
@@ -370,7 +361,7 @@ class _Stream:
         return rows
 
     def _fitting(self, lengths: NDArray[np.integer]) -> int:
-        """How many sequences to draw for a block, so that nearly always all fit."""
+        """Return the number of sequences per block such that nearly always all fit."""
         from labse_tf.preprocessing import plan_rows
 
         spans = self.corpus.bounds.values()
@@ -385,7 +376,7 @@ class _Stream:
                 rows = plan_rows(lengths[drawn], self._length)
                 beyond = rows >= self._block_rows
                 if not beyond.any():
-                    break  # more would have fitted: again with more
+                    break  # all fit: try again with more sequences
                 found.append(int(beyond.argmax()))
-        # at least as many as rows, or one would be empty
+        # At least one sequence per row, so that no row is empty.
         return max(self._block_rows, int((1 - MARGIN) * min(found)))

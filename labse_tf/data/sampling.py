@@ -2,11 +2,11 @@
 
     BatchPlan -mixture-> shares of the languages
     language -EndlessOrder-> its rows, epoch after epoch
-    shares, orders -draw_blocks-> rows of block b
-    SamplingPlan, corpus -batches_of_rows-> rows of batch k
+    shares, orders -Draws-> rows of block b
+    SamplingPlan, corpus -RowBatches-> rows of batch k
 
-A batch is a function of the corpus, the plan and its number k. The generators are
-NumPy's, seeded by block and by epoch, so batch k is known without making those before.
+A batch is a function of the corpus, the plan and its index k. NumPy's generators are
+seeded by block and by epoch, so batch k does not require the batches before it.
 
 Shapes: N pairs or sentences of a corpus, L languages, B pairs of a batch, W batches of
 a block, G pairs of a group.
@@ -28,18 +28,21 @@ from labse_tf.data.hashing import mix_bits
 from labse_tf.data.mixture import check_mixture, mixture
 from labse_tf.data.neighbors import neighbor_groups
 
-# ours: batches planned together; long enough to sort by length, short enough to vary
+# ours: batches planned together: enough to sort by length, few enough to vary
 WINDOW = 64
 
-# ours: neighbours in length are dealt to this many batches, so that a pair drawn twice
-# in a block does not meet itself
+# ours: pairs next to each other in length are dealt to this many batches, so that a
+# pair that was drawn twice in a block does not appear twice in a batch
 DEAL = 4
 
-# ours: neighbours are looked for among pairs of like length. Measured on Hindi and
-# French, groups of 64 in batches of 512, by tokens: with one band 23 and 35 % of the
-# places hold tokens, with 4 bands 56 and 75, with 8 bands 74 and 87, with 16 bands 87
-# and 92; the mean cosine to the 16 nearest in the batch is 0.43 and 0.31, 0.37 and
-# 0.27, 0.35 and 0.25, 0.31 and 0.23 (batches at random: 0.24 and 0.21)
+# ours: number of bands of similar length in which neighbors are searched. Measured on
+# Hindi and French, groups of 64 in batches of 512, lengths in tokens:
+#     bands     places with tokens    mean cosine to the 16 nearest in the batch
+#      1        23 and 35 %           0.43 and 0.31
+#      4        56 and 75 %           0.37 and 0.27
+#      8        74 and 87 %           0.35 and 0.25
+#     16        87 and 92 %           0.31 and 0.23
+#     random batches                  0.24 and 0.21
 LENGTH_BANDS = 8
 
 
@@ -48,7 +51,7 @@ LENGTH_BANDS = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """What all plans of batches have in common; see `SamplingPlan`."""
+    """Base class of plans: options that all plans share, see `SamplingPlan`."""
 
     batch_size: int
     _: dataclasses.KW_ONLY
@@ -59,7 +62,7 @@ class BatchPlan:
     cap: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
+        """Check the arguments."""
         if self.batch_size < 1:
             raise ValueError(
                 f"`batch_size` must be positive. Received: {self.batch_size}"
@@ -74,28 +77,28 @@ class BatchPlan:
         check_mixture(self.smoothing, self.cap)
 
     def shares(self, counts: Mapping[str, int]) -> list[float]:
-        """Returns the probability of each language, sorted by language."""
+        """Return the probability of each language, sorted by language."""
         found = mixture(counts, smoothing=self.smoothing, cap=self.cap)
         return list(found.values())
 
     def one_pass(self, counts: Mapping[str, int]) -> int:
-        """Returns the number of batches of one pass over at most `cap` pairs each."""
+        """Return the number of batches of one pass over at most `cap` pairs each."""
         pairs = sum(min(count, self.cap or count) for count in counts.values())
         return max(1, pairs // self.batch_size)
 
     def remaining(self, one_pass: int) -> int | None:
-        """Returns the number of batches from `start_step` on, `None` for no end.
+        """Return the number of batches from `start_step` on, `None` if infinite.
 
         Args:
-            one_pass: Number of the batch to stop before where `steps` is `None`.
+            one_pass: Index of the batch to stop before if `steps` is `None`.
 
         Raises:
-            ValueError: If the end lies before the start.
+            ValueError: If the end is before the start.
         """
         steps = one_pass if self.steps is None else self.steps
         if steps != -1 and steps < self.start_step:
             raise ValueError(
-                "`steps` must be -1 or at least `start_step`: it is the number of the "
+                "`steps` must be -1 or at least `start_step`: it is the index of the "
                 f"batch to stop before. Received: steps={steps}, "
                 f"start_step={self.start_step}"
             )
@@ -104,40 +107,39 @@ class BatchPlan:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SamplingPlan(BatchPlan):
-    """Which pairs are in which batch: what `sentence_pairs` and `stream_pairs` follow.
+    """Plan of `sentence_pairs` and `stream_pairs`: which pairs are in which batch.
 
     Args:
-        batch_size: B, pairs of the global batch.
-        steps: Number of the batch to stop before, counted from 0 and not from
-            `start_step`; `None` for one pass's worth, the pairs (of a language: at most
-            `cap`) divided by `batch_size`; -1 for no end.
-        start_step: Number of the first batch.
-        seed: Not negative.
-        smoothing: See `mixture`; the share is one of pairs or, in batches of one
-            language, of batches.
-        cap: See `mixture`; all pairs of the language still have their turn.
-        batches: `"mixed"`, languages mixed inside a batch, or `"one_language"`.
-        length_buckets: Whether to put pairs of similar length together, to save
-            padding. `True` compares characters; `"tokens"` runs the preprocessor over
-            the whole corpus first (some 70,000 pairs per second) and compares its
-            `padding_mask`. Prepared pairs are always compared by tokens. Measured on
-            eleven Indian languages, batches of 512: 23 % of the places hold tokens
-            without buckets, 53 % by characters, 81 % by tokens.
-        vectors: `(N, D)` of unit length, one for each pair in the corpus's order, by
-            which pairs are alike; may be float16 and memory-mapped. A batch is then put
-            together of groups of neighbours, drawn anew every epoch: hard negatives.
-            With `length_buckets` neighbours are looked for among pairs of similar
-            length. Pairs that fill no group or batch are left out for an epoch.
-            Requires batches of one language. See `neighbor_groups`.
-        group_size: G, pairs of such a group; must divide `batch_size`.
+        batch_size: B, number of pairs in the global batch.
+        steps: Index of the batch to stop before, counted from 0 and not from
+            `start_step`. `None` for one pass: the number of pairs (at most `cap` per
+            language) divided by `batch_size`. -1 for infinitely many.
+        start_step: Index of the first batch.
+        seed: Seed of all random choices, not negative.
+        smoothing: See `mixture`; shares are shares of the pairs or, in batches of one
+            language, of the batches.
+        cap: See `mixture`. All pairs of the language are still used.
+        batches: `"mixed"`, languages mixed in a batch, or `"one_language"`.
+        length_buckets: Whether to group pairs of similar length, which saves padding.
+            `True` compares characters; `"tokens"` runs the preprocessor over the whole
+            corpus first (some 70,000 pairs per second) and compares its `padding_mask`.
+            Prepared pairs are always compared by tokens. Measured on eleven Indian
+            languages, batches of 512: 23 % of the places hold tokens without buckets,
+            53 % by characters, 81 % by tokens.
+        vectors: `(N, D)` of unit length, one row per pair in the corpus's order; may be
+            float16 and memory-mapped. Batches then consist of groups of neighbors
+            (hard negatives), which are drawn again every epoch. With `length_buckets`
+            neighbors have similar lengths. Pairs that fill no group or batch are left
+            out for an epoch. Requires batches of one language. See `neighbor_groups`.
+        group_size: G, number of pairs per group of neighbors; must divide `batch_size`.
         shuffle: `False` for file order, language by language, each pair once per pass;
             `smoothing`, `cap`, `length_buckets` and `vectors` then have no effect.
-        drop_remainder: `False` keeps the last, smaller batches of a pass (with batches
-            of one language, one for each language); requires `shuffle=False`, and the
-            batch dimension is then not static.
+        drop_remainder: `False` keeps the smaller last batch of a pass (with batches of
+            one language, of each language). Requires `shuffle=False`; the batch
+            dimension is then not static.
 
     Raises:
-        ValueError: If an argument is out of range or two do not fit together.
+        ValueError: If an argument is out of range or arguments contradict each other.
 
     Example:
         >>> from labse_tf.data import SamplingPlan
@@ -153,7 +155,7 @@ class SamplingPlan(BatchPlan):
     drop_remainder: bool = True
 
     def __post_init__(self) -> None:
-        """Checks each argument, and those that depend on each other."""
+        """Check each argument and the combinations."""
         super().__post_init__()
         if self.batches not in ("mixed", "one_language"):
             raise ValueError(
@@ -167,14 +169,14 @@ class SamplingPlan(BatchPlan):
         if self.shuffle and not self.drop_remainder:
             raise ValueError(
                 "`drop_remainder=False` requires `shuffle=False`: shuffled batches "
-                "have no end and are all full. Received: shuffle=True"
+                "are infinite and all full. Received: shuffle=True"
             )
         if self.vectors is None:
             return
         if not self.one_language:
             raise ValueError(
-                '`vectors` requires `batches="one_language"`: neighbours are looked '
-                "for among the pairs of one language. "
+                '`vectors` requires `batches="one_language"`: neighbors are searched '
+                "among the pairs of one language. "
                 f'Received: batches="{self.batches}"'
             )
         if self.group_size < 1 or self.batch_size % self.group_size:
@@ -189,14 +191,15 @@ class SamplingPlan(BatchPlan):
         return self.batches == "one_language"
 
     def window(self, pairs: int) -> int:
-        """Returns W, the number of batches that are planned together.
+        """Return W, the number of batches that are planned together.
 
         Args:
             pairs: Number of pairs of the corpus.
 
         Returns:
-            `WINDOW`; for mixed batches no more than the corpus fills, or a small one
-            would meet itself, and above `DEAL` a multiple of it.
+            `WINDOW`. For mixed batches at most the number of full batches of the
+            corpus, so that pairs rarely appear twice in a batch, and a multiple of
+            `DEAL` if larger than `DEAL`.
         """
         if self.one_language:
             return WINDOW
@@ -204,20 +207,20 @@ class SamplingPlan(BatchPlan):
         return window - (window % DEAL if window > DEAL else 0)
 
     def check_corpus(self, corpus: Corpus) -> None:
-        """Checks that the plan can be carried out over a corpus.
+        """Check that the plan fits a corpus.
 
         Args:
             corpus: The pairs.
 
         Raises:
-            ValueError: If a batch is larger than the corpus or the number of vectors is
-                not that of the pairs.
+            ValueError: If a batch is larger than the corpus, or the number of vectors
+                differs from the number of pairs.
         """
         vectors = self.vectors
         if vectors is not None and (vectors.ndim != 2 or len(vectors) != len(corpus)):
             raise ValueError(
-                f"`vectors` must be a matrix with a row for each of the {len(corpus)} "
-                f"pairs. Received: shape {vectors.shape}"
+                "`vectors` must be a matrix with one row for each of the "
+                f"{len(corpus)} pairs. Received: shape {vectors.shape}"
             )
         largest = max(corpus.counts.values()) if self.one_language else len(corpus)
         if self.drop_remainder and self.batch_size > largest:
@@ -229,14 +232,11 @@ class SamplingPlan(BatchPlan):
 
 
 def given_plan(plan: SamplingPlan | None, batch_size: int | None) -> SamplingPlan:
-    """Returns the plan that a caller gave, as a plan or as a batch size alone.
+    """Return the given plan, or a plan with the given batch size and all defaults.
 
     Args:
         plan: A plan, or `None`.
         batch_size: B of a plan with all defaults, or `None`.
-
-    Returns:
-        A plan.
 
     Raises:
         ValueError: If both are given, or neither.
@@ -246,7 +246,7 @@ def given_plan(plan: SamplingPlan | None, batch_size: int | None) -> SamplingPla
     if plan is None and batch_size is not None:
         return SamplingPlan(batch_size)
     raise ValueError(
-        "Give either `plan` or `batch_size`, for a plan with all defaults. "
+        "Give either `plan` or `batch_size` (for a plan with all defaults). "
         f"Received: plan={plan!r}, batch_size={batch_size!r}"
     )
 
@@ -255,15 +255,15 @@ def given_plan(plan: SamplingPlan | None, batch_size: int | None) -> SamplingPla
 
 
 class RowBatches:
-    """The rows of each batch of pairs; iterating again starts again.
+    """Rows of each batch of pairs. Iterating again starts from the first batch.
 
     Args:
-        plan: How to choose them.
+        plan: The plan.
         corpus: The pairs.
         lengths: Length of each pair, `(N,)`; `None` not to sort by length.
 
     Attributes:
-        count: Number of batches from `plan.start_step` on; `None` for no end.
+        count: Number of batches from `plan.start_step` on; `None` if infinite.
 
     Raises:
         ValueError: If the plan does not fit the corpus.
@@ -275,7 +275,7 @@ class RowBatches:
         corpus: Corpus,
         lengths: NDArray[np.int32] | None = None,
     ) -> None:
-        """Counts the batches."""
+        """Count the batches."""
         plan.check_corpus(corpus)
         self._plan, self._corpus, self._lengths = plan, corpus, lengths
         if plan.shuffle:
@@ -284,7 +284,7 @@ class RowBatches:
             self.count = plan.remaining(len(_in_order(plan, corpus)))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        """Iterates over the rows of each batch, int64 `(B,)`."""
+        """Iterate over the rows of each batch, int64 `(B,)`."""
         plan, corpus = self._plan, self._corpus
         if plan.shuffle:
             batches = _shuffled(plan, corpus, self._lengths)
@@ -296,7 +296,7 @@ class RowBatches:
 
 
 def _in_order(plan: SamplingPlan, corpus: Corpus) -> list[tuple[int, int]]:
-    """First row, and row after the last, of each batch of a pass in file order."""
+    """Return (first row, last row + 1) of each batch of a pass in file order."""
     spans = list(corpus.bounds.values()) if plan.one_language else [(0, len(corpus))]
     return [
         (row, min(row + plan.batch_size, end))
@@ -309,10 +309,10 @@ def _in_order(plan: SamplingPlan, corpus: Corpus) -> list[tuple[int, int]]:
 def _shuffled(
     plan: SamplingPlan, corpus: Corpus, lengths: NDArray[np.int32] | None
 ) -> Iterator[NDArray[np.int64]]:
-    """Rows of batch `start_step`, `start_step` + 1, ... without end.
+    """Iterate over the rows of batch `start_step`, `start_step` + 1, ... without end.
 
-    Block by block of W batches; block b is made from `[seed, b]` and from where each
-    language stands before it.
+    Batches are planned in blocks of W. Block b depends on `[seed, b]` and on the
+    position of each language before it.
     """
     window = plan.window(len(corpus))
     by_batch = plan if plan.one_language else None
@@ -340,10 +340,10 @@ def _of_like_length(
     window: int,
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """The rows of a block as batches of similar length in random order, `(W, B)`.
+    """Return the rows of a block as batches of similar length, `(W, B)`.
 
-    Equal lengths come in random order, but a row that was drawn twice beside itself, so
-    that dealing puts the two into different batches.
+    The batches are in random order, and so are rows of equal length. Two copies of a
+    row are next to each other, so that they are dealt to different batches.
     """
     salt = random.integers(2**63, dtype=np.uint64)
     ties = mix_bits(drawn.astype(np.uint64) + salt) >> np.uint64(32)
@@ -355,36 +355,36 @@ def _of_like_length(
 
 
 class Draws:
-    """How often each language is drawn in each block, by systematic sampling.
+    """Number of draws of each language in each block, by systematic sampling.
 
-    In every block a language gets its share rounded down or up, with the right mean,
-    so that even the rarest comes at its time. Block b is known without the blocks
+    In every block a language gets its share rounded down or up, correct on average, so
+    that even rare languages are drawn regularly. Block b does not require the blocks
     before it.
 
     Args:
         shares: Probability of each language, `(L,)`.
-        size: Draws of a block.
-        seed: Not negative.
+        size: Number of draws per block.
+        seed: Seed, not negative.
     """
 
     def __init__(self, shares: Sequence[float], size: int, seed: int) -> None:
-        """Adds up the shares."""
+        """Sum up the shares."""
         self._edges, self._size = np.cumsum(shares) * size, size
         self._seed = seed
 
     def of(self, blocks: range) -> NDArray[np.int64]:
-        """Counts the draws of some blocks together.
+        """Return the total number of draws of each language in some blocks.
 
         Args:
-            blocks: Their numbers.
+            blocks: Indices of the blocks.
 
         Returns:
-            int64 `(L,)`.
+            int64 array `(L,)`.
         """
-        golden = 0.6180339887498949  # spreads the offsets evenly, whatever their number
+        golden = 0.6180339887498949  # spreads any number of offsets evenly
         offset = np.random.default_rng(self._seed).random()
         until = np.zeros(len(self._edges), np.int64)
-        for first in range(blocks.start, blocks.stop, 1024):  # bounds temporary arrays
+        for first in range(blocks.start, blocks.stop, 1024):  # limits temporary arrays
             numbers = np.arange(first, min(first + 1024, blocks.stop))[:, None]
             ends = self._edges + (offset + numbers * golden) % 1
             ends = np.floor(ends).astype(np.int64)
@@ -395,15 +395,15 @@ class Draws:
     def blocks(
         self, orders: Sequence[EndlessOrder], first: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Draws block `first`, `first` + 1, ... without end.
+        """Draw block `first`, `first` + 1, ... without end.
 
         Args:
-            orders: One for each language.
-            first: Number of the first block.
+            orders: One order per language.
+            first: Index of the first block.
 
         Yields:
-            How often each language was drawn, int64 `(L,)`, and what was drawn,
-            language by language, `(size,)` or `(size, B)`.
+            Number of draws of each language, int64 `(L,)`, and the units drawn, sorted
+            by language, `(size,)` or `(size, B)`.
         """
         used = self.of(range(first))
         for block in itertools.count(first):
@@ -417,15 +417,15 @@ class Draws:
 def in_turns(
     drawn: NDArray[np.int64], counts: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Lets the languages take turns at random, each in its own order.
+    """Interleave languages at random; the order inside each language is kept.
 
     Args:
-        drawn: What was drawn, language by language, `(n, ...)`.
-        counts: How much of it is of each language, int64 `(L,)`.
-        random: Decides the turns.
+        drawn: Units drawn, sorted by language, `(n, ...)`.
+        counts: Number of units of each language, int64 `(L,)`.
+        random: Generator of the interleaving.
 
     Returns:
-        The same in another order.
+        The same units in another order.
     """
     turns = random.permutation(np.repeat(np.arange(len(counts)), counts))
     mixed = np.empty_like(drawn)
@@ -434,16 +434,16 @@ def in_turns(
 
 
 class EndlessOrder:
-    """A language's rows, epoch after epoch, each time all of them in a new order.
+    """Rows of a language, epoch after epoch, each time all of them in a new order.
 
     Args:
-        corpus: Of any kind.
+        corpus: Corpus of any kind.
         language: One of its languages.
-        seed: Not negative.
-        plan: Of batches of one language, for orders of batches; `None` for orders of
+        seed: Seed, not negative.
+        plan: Plan of batches of one language; the units are then batches. `None` for
             single rows.
-        lengths: Length of each item of the corpus, `(N,)`, to put those of similar
-            length into a batch.
+        lengths: Length of each item of the corpus, `(N,)`, to form batches of similar
+            length; `None` to ignore length.
     """
 
     def __init__(
@@ -454,24 +454,24 @@ class EndlessOrder:
         plan: SamplingPlan | None = None,
         lengths: NDArray[np.int32] | None = None,
     ) -> None:
-        """Begins before the first epoch."""
+        """Start before the first epoch."""
         self._first, end = corpus.bounds[language]
         self._size, self._plan = end - self._first, plan
         self._lengths = None if lengths is None else lengths[self._first : end]
         self._seed = seed, zlib.crc32(language.encode())
         self._epoch, self._units = -1, np.empty(0, np.int64)
-        self._bands = 1  # of length, in which neighbours are looked for
+        self._bands = 1  # of length, in which neighbors are searched
         if plan is not None and lengths is not None:
             bands = self._size // (4 * plan.batch_size)
             self._bands = min(LENGTH_BANDS, max(1, bands))
         self._per_epoch = self._units_of_epoch()
 
     def take(self, position: int, count: int) -> Iterator[NDArray[np.int64]]:
-        """Takes `count` units from a position on.
+        """Iterate over `count` units from a position on.
 
         Args:
-            position: Units before, counted over all epochs.
-            count: How many.
+            position: Number of units before, over all epochs.
+            count: Number of units.
 
         Yields:
             The units in one or more parts: rows `(n,)`, or batches `(n, B)`.
@@ -485,9 +485,10 @@ class EndlessOrder:
             position, count = position + len(part), count - len(part)
 
     def _units_of_epoch(self) -> int:
-        """Number of rows or batches of an epoch.
+        """Return the number of rows or batches of an epoch.
 
-        Each band leaves out the rows that fill no group, together up to a batch.
+        Each band leaves out the rows that fill no group, and the groups that fill no
+        batch are left out.
         """
         plan = self._plan
         if plan is None:
@@ -500,7 +501,7 @@ class EndlessOrder:
         return groups // (plan.batch_size // plan.group_size)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """The units of an epoch, rows counted from the language's first."""
+        """Return the units of an epoch, with rows counted from the language's first."""
         random = np.random.default_rng([*self._seed, epoch])
         rows, plan = random.permutation(self._size), self._plan
         if plan is None:
@@ -511,7 +512,7 @@ class EndlessOrder:
             return self._alike(plan, plan.vectors, random)
         rows = rows[: len(rows) - len(rows) % plan.batch_size]
         if self._lengths is not None:
-            # a run of W batches at a time: batches differ from epoch to epoch
+            # Sort runs of W batches, so that batches differ from epoch to epoch.
             run = np.arange(len(rows)) // (WINDOW * plan.batch_size)
             rows = rows[np.lexsort((self._lengths[rows], run))]
         batches = rows.reshape(-1, plan.batch_size)
@@ -524,7 +525,7 @@ class EndlessOrder:
         vectors: NDArray[np.floating],
         random: np.random.Generator,
     ) -> NDArray[np.int64]:
-        """Batches of groups of near neighbours, all of a batch of similar length."""
+        """Return batches of groups of near neighbors, of similar length per batch."""
         vectors = vectors[self._first : self._first + self._size]
         lengths, size = self._lengths, plan.group_size
         bands = [np.arange(self._size)]
