@@ -1,14 +1,14 @@
 """Text: one file, plain or compressed -> lines, sentences or sentence pairs.
 
-    XX=PATH -languages-> path -FORMATS-> reader -streams-> bytes, lines or markup
+    XX=PATH -names-> path -formats-> reader -streams-> bytes, lines or markup
             -reader-> rows (line, English, translation, language)
             -reading-> lines, sentences, pairs
 
 One module per format: `tsv`, `catalogues` (gettext), `moses`, `tmx`, `xliff`, `jsonl`,
-`tfrecord`, `tfds`, `plain`. Each is a function from an `InputFile` to rows that reports
-what is wrong in the file and where: that is a `DataError`, or is left out and counted
-in a `SkipReport` (`problems`). `csv_tables` reads CSV, `distinct_lines` the sentences
-of a file that is too large for memory, each once.
+`tfrecord`, `tfds`, `plain`. Each maps an `InputFile` to rows. Invalid content raises a
+`DataError` with path and line, or is skipped and counted in a `SkipReport`
+(`problems`). `csv_tables` reads CSV; `distinct_lines` reads the distinct sentences of a
+file that is too large for memory.
 """
 
 from __future__ import annotations

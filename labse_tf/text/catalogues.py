@@ -1,4 +1,4 @@
-"""Gettext catalogues, PO and MO -> rows."""
+"""Gettext catalogs, PO and MO -> rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PO_LINE = re.compile(
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _CHARSET = re.compile(rb"(?i)Content-Type:[^\n]*charset=([\w.:-]+)")
-# line or number, ids (one, or singular and plural), forms
+# Line or message number, ids (one, or singular and plural), translated forms.
 _Message = tuple[int, list[str], list[str]]
-_CATALOGUE = b'msgid "\\n\\u0041 +2AA- xn--0"'  # means what it says in ASCII alone
+_CATALOGUE = b'msgid "\\n\\u0041 +2AA- xn--0"'  # Unchanged only in supersets of ASCII.
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -35,19 +35,19 @@ def _unescape(match: re.Match[str]) -> str:
 def _charset(header: bytes, file: InputFile) -> str | None:
     found = _CHARSET.search(header)
     name = found[1].decode() if found else "utf-8"
-    name = "utf-8" if name == "CHARSET" else name  # an unfilled template
+    name = "utf-8" if name == "CHARSET" else name  # An unfilled template.
     try:
-        # Python's codecs are not all of text, and text may be no superset of ASCII
+        # Some codecs of Python are not for text, or not supersets of ASCII.
         if _CATALOGUE.decode(name) == _CATALOGUE.decode():
             return codecs.lookup(name).name
     except (LookupError, UnicodeError):
         pass
-    file.problem(1, "a charset that Python knows and that holds ASCII", name)
+    file.problem(1, "a charset that Python knows, a superset of ASCII", name)
     return None
 
 
 def po_rows(file: InputFile) -> Iterator[Row]:
-    """The translated messages of a PO file."""
+    """Yield the translated messages of a PO file."""
     numbered = list(lines(file))
     charset = _charset(b"\n".join(content for _, content in numbered), file)
     if charset is None:
@@ -59,7 +59,7 @@ def po_rows(file: InputFile) -> Iterator[Row]:
 def _po_messages(
     numbered: Iterable[tuple[int, str | None]], file: InputFile
 ) -> Iterator[_Message]:
-    """The line, the ids and the forms of each message."""
+    """Yield line, ids and forms of each message that is not fuzzy."""
     fields: dict[str, str] = {}
     first = 0
     field, fuzzy, broken = "", False, False
@@ -79,7 +79,7 @@ def _po_messages(
             if stripped.startswith("#,") and re.search(r"\bfuzzy\b", stripped):
                 fuzzy = True
             elif stripped.startswith("#~"):
-                fuzzy = False  # the flag belonged to an obsolete message
+                fuzzy = False  # The flag belonged to an obsolete message.
             elif not stripped and broken:
                 fields, field, broken = {}, "", False
         elif match and (field if keyword is None else keyword not in fields):
@@ -94,7 +94,7 @@ def _po_messages(
 
 
 def mo_rows(file: InputFile) -> Iterator[Row]:
-    """The messages of an MO file."""
+    """Yield the messages of an MO file."""
     return _message_rows(_mo_messages(file))
 
 
@@ -118,7 +118,7 @@ def _mo_messages(file: InputFile) -> Iterator[_Message]:
         for table in (ids, texts):
             length, start = struct.unpack_from(order + "2I", data, table + 8 * number)
             if start + length > len(data):
-                received = f"{length} bytes from {start} in {len(data)} bytes"
+                received = f"{length} bytes at offset {start} in {len(data)} bytes"
                 file.problem(number + 1, "a message inside the file", received)
                 break
             parts.append(data[start : start + length])
@@ -157,7 +157,7 @@ def _message_rows(messages: Iterable[_Message]) -> Iterator[Row]:
 
 @functools.lru_cache(maxsize=256)
 def _form_of_one(plural_forms: str) -> int:
-    """Number of the form for n = 1: mostly 0, but 1 in Arabic, whose 0 is for none."""
+    """Return the index of the form for n = 1, usually 0 (in Arabic 1)."""
     formula = re.search(r"plural\s*=\s*([^;]+)", plural_forms)
     compiler: Any = gettext
     try:

@@ -1,4 +1,4 @@
-"""Distinct lines: the sentences of a file, each once."""
+"""Distinct lines: the sentences of a file without duplicates and blank lines."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from labse_tf.text.reading import Side, blocks_of, read_numbered
 
 
 class DistinctLines:
-    """The sentences of a file, blank lines left out and each text once.
+    """Sentences of a file without duplicates and blank lines.
 
     Args:
-        path: Text, one sentence per line, or a pair file, as in `read_numbered`.
-        side: Which sentences of a pair; a text file has one side only.
-        on_error: `"raise"`, or `"skip"` to leave out what cannot be read.
-        skipped: Where `"skip"` counts what it left out.
+        path: Text with one sentence per line, or a pair file. See `read_numbered`.
+        side: Sides of the pairs to read; a text file has only one side.
+        on_error: `"raise"`, or `"skip"` to skip content that cannot be read.
+        skipped: Report that counts the skipped problems.
 
     Attributes:
         path: The file.
-        lines: Line number, from 1, of each text's first place, int64 `(n,)`.
-        total: Sentences of the file, duplicates included.
+        lines: Line number (from 1) of the first occurrence of each text, int64 `(n,)`.
+        total: Number of sentences in the file, duplicates included.
 
     Raises:
-        DataError: If something cannot be read, or the file has no text.
+        DataError: If the file has no text, or content that cannot be read.
     """
 
     def __init__(
@@ -49,36 +49,36 @@ class DistinctLines:
         self.total = len(digests)
         # 16 bytes per text: even among a billion texts a collision is unlikely.
         keys = np.frombuffer(b"".join(digests), dtype="V16")
-        # places in the file, where one line may have several sentences
+        # Indices of sentences, not of lines: one line may have several sentences.
         self._first = np.sort(np.unique(keys, return_index=True)[1])
         self.lines = np.asarray(lines, dtype=np.int64)[self._first]
         self._digest = hashlib.blake2b(keys[self._first].tobytes()).hexdigest()
 
     def __len__(self) -> int:
-        """Number of different texts."""
+        """Return the number of distinct texts."""
         return len(self.lines)
 
     @property
     def digest(self) -> str:
-        """Changes with the texts and their order."""
+        """Hash of the distinct texts in their order."""
         return self._digest
 
     def blocks(self, start: int = 0) -> Iterator[list[str]]:
-        """Reads the texts, some thousands at a time.
+        """Read the texts in blocks of some thousands.
 
         Args:
-            start: The first text's number among the distinct texts.
+            start: Index of the first text to read.
 
         Yields:
-            Texts without white space around them.
+            Lists of texts without leading and trailing white space.
         """
         return blocks_of(text for _, text in self._texts(self._first[start:]))
 
     def texts(self, rows: np.ndarray) -> dict[int, str]:
-        """Reads the texts of some rows.
+        """Read the texts of some rows.
 
         Args:
-            rows: Numbers among the distinct texts.
+            rows: Indices of distinct texts.
 
         Returns:
             Row -> text.
@@ -88,7 +88,7 @@ class DistinctLines:
         return {places[place]: text for place, text in self._texts(self._first[chosen])}
 
     def _texts(self, places: np.ndarray) -> Iterator[tuple[int, str]]:
-        """Places in the file, ascending, and their texts."""
+        """Yield the sentences at `places`, which ascend, as (place, text)."""
         wanted = iter(places.tolist())
         next_place = next(wanted, None)
         for place, (_, text) in enumerate(self._filled()):
@@ -99,7 +99,7 @@ class DistinctLines:
                 next_place = next(wanted, None)
 
     def _filled(self) -> Iterator[tuple[int, str]]:
-        """Lines and texts of the sentences that are not blank."""
+        """Yield line and text of each sentence that is not blank."""
         for line, text in read_numbered(
             self.path, side=self._side, on_error=self._on_error, skipped=self._skipped
         ):

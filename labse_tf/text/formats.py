@@ -1,4 +1,4 @@
-"""Formats: a file's name and its neighbours -> the readers for its content."""
+"""Formats: a file name and the neighboring files -> readers for the content."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Reader = Callable[[InputFile], Iterator[Row]]
 
 
 class Format(NamedTuple):
-    """How pairs are stored in a file.
+    """Readers for a file format.
 
     Attributes:
-        rows: The reader of pairs.
-        texts: The reader of single sentences, which gives rows with one empty side;
-            None where the sentences are those of the pairs.
-        several: Whether the file names the language of each row, and may have several.
+        rows: Reader of pairs.
+        texts: Reader of single sentences, whose rows have one empty side. If None, the
+            sentences are those of the pairs.
+        several: Whether each row has its own language, so that a file may have several.
     """
 
     rows: Reader
@@ -50,25 +50,25 @@ FORMATS = {
     ".tfrecord": Format(tfrecord_rows),
     ".tfrecords": Format(tfrecord_rows),
 }
-"""The formats that the ending of a file's name specifies."""
+"""Formats by the ending of the file name."""
 
 MOSES = Format(moses_rows, moses_texts, several=True)
-"""Two files of text, whose lines are translations of each other."""
+"""Two text files whose lines are translations of each other."""
 
 OTHER = Format(tsv_rows, plain_rows)
-"""Files with any other name: pairs are TSV, single sentences one per line."""
+"""Any other file: pairs as TSV, or single sentences, one per line."""
 
 _TFDS = Format(tfds_rows, several=True)
 
 
 def format_of(path: PathLike) -> Format | None:
-    """Finds the format of a file by its name and its neighbours.
+    """Return the format of a file, from its name and the neighboring files.
 
     Args:
-        path: A path, `XX=PATH` or `tfds:...`.
+        path: Path, `XX=PATH` or `tfds:...`.
 
     Returns:
-        The format of pairs, or None for any other file, which `OTHER` describes.
+        The format of a pair file, or None for any other file (see `OTHER`).
     """
     _, place = split_language(path)
     if os.fspath(place).startswith(TFDS):
@@ -78,24 +78,24 @@ def format_of(path: PathLike) -> Format | None:
 
 
 def has_one_language(path: PathLike) -> bool:
-    """Tells whether all pairs of a file are in the same language, by its format."""
+    """Return whether the format of a file allows only one language."""
     return not (format_of(path) or OTHER).several
 
 
 def moses_sides(path: PathLike) -> list[Path]:
-    """Lists the files that are not English among the Moses files of a path."""
+    """Return the files of a path's Moses corpus that are not English."""
     found = sides(split_language(path)[1]) if format_of(path) is MOSES else []
     return [other for _, other, _ in found]
 
 
 def distinct_files(paths: Iterable[PathLike]) -> list[Path]:
-    """Lists files once each, the two files of Moses as the one that is not English.
+    """Return files without duplicates; two Moses files become the non-English one.
 
     Args:
-        paths: Paths, also as `XX=PATH`.
+        paths: Paths or `XX=PATH`.
 
     Returns:
-        The paths in their order, `XX=` included.
+        The paths in the given order, with `XX=`.
     """
     found: dict[Path, None] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""JSON Lines -> rows, or texts."""
+"""JSON Lines -> rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from labse_tf.text.translations import Translations
 
 
 def json_rows(file: InputFile) -> Iterator[Row]:
-    """Pairs: an object of languages, alone or as `translation`, or of two sides.
+    """Yield pairs from objects of texts by language, or of two sides.
 
-    The sides are `source` (English) and `target`, or `src` and `tgt`; the target's
-    language may stand beside them as `language`. `id` is Indonesian where the object
-    has no third language, or where the caller says so.
+    Texts by language are the object itself or its `translation`. The sides are `source`
+    (English) and `target`, or `src` and `tgt`, optionally with the target's `language`.
+    A key `id` of the object itself is Indonesian if the object has only one other
+    language or the caller specifies Indonesian; otherwise it is an identifier.
     """
     translations = Translations(file)
     for line, entry in _objects(file):
@@ -29,7 +30,7 @@ def json_rows(file: InputFile) -> Iterator[Row]:
 
 
 def json_texts(file: InputFile) -> Iterator[Row]:
-    """Objects with a `text`, and maybe its `language`, without English; or pairs."""
+    """Yield rows without English from `text` and `language`, or rows of pairs."""
     translations = Translations(file)
     for line, entry in _objects(file):
         if isinstance(entry.get("text"), str):
@@ -41,7 +42,7 @@ def json_texts(file: InputFile) -> Iterator[Row]:
 
 
 def holds_pairs(path: Path) -> bool:
-    """Whether the first object of a file is no single text."""
+    """Return whether the first object of a file, if any, has no `text`."""
     file = InputFile(path, None, "skip", SkipReport())
     first = next(_objects(file), None)
     return first is None or "text" not in first[1]
@@ -67,7 +68,7 @@ def _language(entry: dict[str, Any]) -> str:
 
 
 def _texts(entry: dict[str, Any], wanted: str | None) -> list[tuple[str, str]]:
-    """(language, text) of an object."""
+    """Return the texts of an object as (language, text)."""
     nested = entry.get("translation")
     if isinstance(nested, dict):
         return [(key, text) for key, text in nested.items() if isinstance(text, str)]
@@ -81,12 +82,12 @@ def _texts(entry: dict[str, Any], wanted: str | None) -> list[tuple[str, str]]:
         if isinstance(text, str) and _is_language(key, wanted)
     }
     if len(texts) > 2 and wanted != "id":
-        texts.pop("id", None)  # an identifier, not Indonesian
+        texts.pop("id", None)  # An identifier, not Indonesian.
     return list(texts.items())
 
 
 def _is_language(key: str, wanted: str | None) -> bool:
-    """Whether a key is a language: one of the table, or the one that is wanted."""
+    """Return whether a key is a known language or the requested language."""
     return is_language_code(key, known=True) or (
         is_language_code(key) and language_code(key) == wanted
     )

@@ -1,7 +1,7 @@
-"""XML as a stream: elements whose text is wanted, in constant memory.
+"""XML as a stream: bytes -> the text of chosen elements, in constant memory.
 
-Nothing is fetched, and a file with entities of its own is refused: a short one may
-stand for gigabytes, or for another file.
+Nothing is fetched. A file that declares entities is an error, because a short entity
+may expand to gigabytes or to the content of another file.
 """
 
 from __future__ import annotations
@@ -16,60 +16,60 @@ from labse_tf.text.streams import DAMAGE, chunks, damage
 
 _Found = TypeVar("_Found")
 
-# Inline elements that hold a format's own codes, in TMX and XLIFF.
+# Inline elements of TMX and XLIFF that hold codes of another format.
 _CODES = {"bpt", "ept", "ph", "it", "ut"}
 
 
 class _Refused(Exception):
-    """What was expected of the markup, and what was there."""
+    """Unexpected markup: what was expected, and what was received."""
 
 
 class Markup(Generic[_Found]):
-    """Base of readers: gets elements in the order of the file, collects what it finds.
+    """Base class of XML readers; `opened` and `closed` collect items in `found`.
 
-    Names come without their namespace. Inside an element whose text is wanted,
-    elements are flattened: the text of all counts but that of codes.
+    Names have no namespace. The text of a chosen element includes the text of the
+    elements inside, except codes.
 
     Attributes:
-        root: name of the outermost element.
-        found: what `read` yields and clears.
+        root: Name of the outermost element.
+        found: Items that `read` yields and removes.
     """
 
     root = ""
 
     def __init__(self) -> None:
         self.found: list[_Found] = []
-        self._text: list[str] | None = None  # of the element whose text is wanted
-        self._depth = 0  # of elements in it
-        self._hidden = 0  # depth of codes among these
+        self._text: list[str] | None = None  # of the chosen element
+        self._depth = 0  # of elements in the chosen element
+        self._hidden = 0  # depth of codes in the chosen element
         self._inside = False
-        # no namespaces: files lack the declarations of prefixes
+        # No namespaces: files lack the declarations of prefixes.
         self._parser = parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._data
         parser.EntityDeclHandler = self._entity
-        # of a document type that is not fetched; "&nbsp;" is what it is in HTML
+        # A document type is not fetched; its entities, as "&nbsp;", are those of HTML.
         parser.SkippedEntityHandler = lambda name, _: self._data(
             html.unescape(f"&{name};")
         )
 
     @property
     def line(self) -> int:
-        """Of the tag or text at hand."""
+        """Line of the current tag or text."""
         return self._parser.CurrentLineNumber
 
     def opened(self, name: str, attributes: dict[str, str]) -> bool:
-        """Called at a start tag; returns whether the element's text is wanted."""
+        """Handle a start tag; return whether to collect the text of the element."""
         raise NotImplementedError
 
     def closed(self, name: str, text: str | None) -> None:
-        """Called at an end tag; the text if it was wanted."""
+        """Handle an end tag, with the text of the element if it was collected."""
         raise NotImplementedError
 
     def read(self, file: InputFile) -> Iterator[_Found]:
-        """Goes through a file."""
+        """Parse a file and yield the items found."""
         stream, problem = chunks(file.path), None
         while problem is None:
             try:
@@ -83,7 +83,7 @@ class Markup(Generic[_Found]):
                 reason = expat.ErrorString(error.code)
                 problem = error.lineno, "well-formed XML", str(reason)
             except (ValueError, LookupError) as error:
-                problem = self.line, "XML in an encoding that is known", str(error)
+                problem = self.line, "XML in a known encoding", str(error)
             yield from self.found
             self.found.clear()
             if problem is None and not chunk:
@@ -117,4 +117,4 @@ class Markup(Generic[_Found]):
             self._text.append(data)
 
     def _entity(self, name: str, *declared: object) -> None:
-        raise _Refused("XML without entities of its own", f"<!ENTITY {name}>")
+        raise _Refused("XML without entity declarations", f"<!ENTITY {name}>")

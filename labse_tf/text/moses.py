@@ -1,7 +1,7 @@
-"""Two files, line by line translations of each other, as Moses has them -> rows.
+"""Moses corpora, two files that are translations of each other line by line -> rows.
 
-`corpus.en-hi.en` and `corpus.en-hi.hi`, or `train.en` and `train.hi`: what is before
-the last full stop is the same, what is after it are the languages.
+The names differ only in the language after the last full stop: `corpus.en-hi.en` and
+`corpus.en-hi.hi`, or `train.en` and `train.hi`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _ENGLISH = ("en", "eng", "eng_Latn")
 
 
 def sides(path: Path) -> list[tuple[Path, Path, str]]:
-    """The pairs of files that a path stands for.
+    """Return the pairs of files that a path stands for.
 
     Args:
-        path: the file of one language, or what comes before the languages. The
-            English file and the common part stand for all languages.
+        path: File of one language, or the path without the language. The English file
+            and the path without the language stand for all languages.
 
     Returns:
-        English file, other file and its language for each; none if there is no other.
+        (English file, other file, language of the other file) for each pair that
+        exists.
     """
     name, code = _name_and_code(path)
     if path.exists() and not code:
@@ -56,17 +57,17 @@ def sides(path: Path) -> list[tuple[Path, Path, str]]:
 
 
 def is_side(path: Path) -> bool:
-    """Whether a path is a file of such a pair or its beginning, the other missing."""
+    """Return whether a path has Moses files, or a name such as `corpus.en-hi.hi`."""
     name, code = _name_and_code(path)
     pair = pair_language(name) if code else None
     return pair is not None and (code == pair or is_english(code)) or bool(sides(path))
 
 
 def moses_rows(file: InputFile) -> Iterator[Row]:
-    """A row a line that neither file has empty."""
+    """Yield one row per line that both files have; an empty side is a problem."""
     pairs = sides(file.path)
     if not pairs:
-        file.problem(1, "beside it the same file in the other language", "none")
+        file.problem(1, "a file in the other language in the same directory", "none")
     for english, other, code in pairs:
         left, right = file.beside(english), file.beside(other)
         line = 0
@@ -74,7 +75,7 @@ def moses_rows(file: InputFile) -> Iterator[Row]:
             line += 1
             if ours is None or theirs is None:
                 short, full = (left, other) if ours is None else (right, english)
-                short.problem(line, f"as many lines as {full.name} has", "the end")
+                short.problem(line, f"as many lines as in {full.name}", "the end")
                 break
             source, target = ours[1], theirs[1]
             if source is None or target is None:
@@ -88,9 +89,9 @@ def moses_rows(file: InputFile) -> Iterator[Row]:
 
 
 def moses_texts(file: InputFile) -> Iterator[Row]:
-    """The lines of both files, each without the other; they need not be aligned.
+    """Yield the lines of both files, which need not be aligned, as single sentences.
 
-    A file whose other side is missing is read by itself.
+    A file without the file in the other language is read alone.
     """
     pairs = sides(file.path)
     texts = dict.fromkeys((english, "en") for english, _, _ in pairs)
@@ -108,7 +109,7 @@ def moses_texts(file: InputFile) -> Iterator[Row]:
 
 
 def _name_and_code(path: Path) -> tuple[str, str]:
-    """What is before the language, and the language as it is written, or ""."""
+    """Return the name before the language, and the language as written, or ""."""
     name = path.name
     if os.path.splitext(name)[1].lower() in PACKED:
         name = os.path.splitext(name)[0]
@@ -118,6 +119,6 @@ def _name_and_code(path: Path) -> tuple[str, str]:
 
 
 def _file(folder: Path, name: str, code: str) -> Path | None:
-    """The file of a language, plain or compressed."""
+    """Return the file of a language, plain or compressed, or None."""
     paths = (folder / f"{name}.{code}{ending}" for ending in ("", *PACKED))
     return next((path for path in paths if path.is_file()), None)

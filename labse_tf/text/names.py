@@ -1,4 +1,4 @@
-"""Languages of files: what a name, a header or the caller says."""
+"""Languages of files: from the name, a header or the caller."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 from labse_tf.languages import is_language_code, language_code
 from labse_tf.text.problems import PathLike
 
-# Endings of compressed files; what a file is, its first bytes say.
+# Endings of compressed files. Readers look at the first bytes instead.
 PACKED = (".gz", ".xz", ".bz2", ".zst")
 TFDS = "tfds:"
 
 
 def split_language(path: PathLike) -> tuple[str | None, Path]:
-    """Takes `hi=pairs.tsv` apart.
+    """Split `hi=pairs.tsv` into language and path.
 
     Args:
-        path: a path, or `XX=PATH`; a file whose own name has that form is a path.
+        path: Path, or `XX=PATH`; the name of an existing file is always a path.
 
     Returns:
-        The language's canonical code, or None, and the path.
+        The canonical code of the language, or None, and the path.
     """
     code, mark, place = os.fspath(path).partition("=")
     if mark and place and is_language_code(code) and not os.path.exists(path):
@@ -30,9 +30,9 @@ def split_language(path: PathLike) -> tuple[str | None, Path]:
 
 
 def stem_and_kind(path: PathLike) -> tuple[str, str]:
-    """A file's name without its kind, and its kind in small letters (`.tsv`).
+    """Return a file's name without its kind, and its kind in lowercase (`.tsv`).
 
-    The ending of a compressed file and a shard's number are part of neither.
+    Neither includes the ending of a compressed file or the number of a shard.
     """
     name = split_language(path)[1].name
     stem, kind = os.path.splitext(re.sub(r"-\d{5}-of-\d{5}(?=\.|$)", "", name))
@@ -41,12 +41,12 @@ def stem_and_kind(path: PathLike) -> tuple[str, str]:
     return stem, kind.lower()
 
 
-# "app.en-ca.po" is of Canada, not Catalan
+# "app.en-ca.po" is English of Canada, not Catalan.
 _OF_ONE_LANGUAGE = (".po", ".mo", ".gmo", ".txt")
 
 
 def pair_language(name: str) -> str | None:
-    """The other language of a name that ends with a pair: `hi` of `wiki.en-hi`."""
+    """Return the other language of a name that ends in a pair: `hi` of `wiki.en-hi`."""
     last = name.rpartition(".")[2]
     for english in ("en", "eng", "eng_Latn"):
         for code in (
@@ -60,20 +60,20 @@ def pair_language(name: str) -> str | None:
 
 
 def file_language(path: PathLike, said: str = "") -> str | None:
-    """The language that a file's name gives, or None.
+    """Return the language of a file from its name, or None.
 
-    The first of: `XX=any/path`; `en-XX.tsv`, and so other pair files; `XX/LC_MESSAGES/
-    any.po`; the language that the file itself says, which is `Language:` in a
-    catalogue's header; a name that is a code or ends with one, or with a pair, after a
-    full stop: `XX.po`, `wiki.XX.txt`, `wiki.en-XX.jsonl`; a known code as the ending,
-    `corpus.XX`. Endings of compressed files do not count.
+    The first of: `XX=any/path`; `en-XX.tsv`, also with other endings of pair files;
+    `XX/LC_MESSAGES/any.po`; the language in the file's header (`Language:` of a gettext
+    catalog); a name that is a code, or that ends in a code or a pair after a full stop
+    (`XX.po`, `wiki.XX.txt`, `wiki.en-XX.jsonl`); a known code as the ending
+    (`corpus.XX`). Endings of compressed files are ignored.
 
     Args:
-        path: the file's path; it need not exist.
-        said: the language in the file's header, if any.
+        path: Path of the file, which need not exist.
+        said: Language in the file's header, if any.
 
     Returns:
-        The language's canonical code, or None.
+        The canonical code of the language, or None.
     """
     given, path = split_language(path)
     if given is not None or os.fspath(path).startswith(TFDS):
@@ -82,7 +82,7 @@ def file_language(path: PathLike, said: str = "") -> str | None:
     pairs = kind not in _OF_ONE_LANGUAGE
     folder = Path(os.path.abspath(path)).parent
     last = stem.rpartition(".")[2]
-    # "app.hi" is no language "app" in an encoding "hi", as "de_DE.UTF-8" would be
+    # Not the whole stem: "app.hi" is not language "app" with encoding "hi".
     sure = last if is_language_code(last, known=True) else ""
     candidates = [said.strip(), sure, stem, last]
     if pairs and (code := pair_language(stem)):

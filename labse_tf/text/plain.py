@@ -1,4 +1,4 @@
-"""Text -> rows without English, and messages of an interface -> their words."""
+"""Text -> rows without English; interface messages -> their words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labse_tf.text.streams import text_lines
 
 
 def plain_rows(file: InputFile) -> Iterator[Row]:
-    """The lines of a text that are not blank."""
+    """Yield the lines of a text file that are not blank."""
     for line, text in text_lines(file):
         if text is not None and text.strip():
             yield line, "", text.strip(), ""
@@ -24,17 +24,17 @@ _INTERFACE = (
     (re.compile(r"%(?:\d+\$)?[-+#0]*[\d.]*(?:hh|h|ll|l|z)?[diouxXeEfgGcrs@]\b"), " "),
     (re.compile(r"%%"), "%"),
     (re.compile(r"\s*\([&_]\w\)"), ""),
-    # "R&D" and "snake_case" are no accelerators
+    # "R&D" and "snake_case" have no accelerators.
     (re.compile(r"(?<![A-Z])&(?=\w)|&(?=[a-z])|(?<!\w)_(?=\w)"), ""),
     (re.compile(r"\s+"), " "),
 )
 
 
 def clean_interface_text(text: str) -> str:
-    """Leaves the words of an interface message.
+    """Reduce an interface message to its words.
 
-    Removes HTML tags, `%(name)s`, `%s`, `{name}` and accelerators (`&File`, `_File`,
-    `(&F)`), resolves entities and collapses white space.
+    HTML tags, `%(name)s`, `%s`, `{name}` and accelerators (`&File`, `_File`, `(&F)`)
+    are removed, entities are resolved and white space is collapsed.
 
     Example:
         >>> clean_interface_text("<b>&amp;Open</b> %(count)d {kind} files")

@@ -1,4 +1,4 @@
-"""Problems: bad input is an error with its file and line, or left out and counted."""
+"""Problems: invalid input is an error with path and line, or skipped and counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 OnError = Literal["raise", "skip"]
 PathLike = str | os.PathLike[str]
-# line, English, translation, the language that the file names or ""
+# Line, English, translation, the language in the file or "".
 Row = tuple[int, str, str, str]
 
 
@@ -23,39 +23,38 @@ class SentencePair(NamedTuple):
 
 
 class DataError(ValueError):
-    """Something in a file that cannot be read, with its `path` and `line`.
+    """Invalid content of a file, with `path`, `line` and what was `expected`.
 
-    Line 1 stands for the file as a whole; in an MO file it is the message's number, in
-    TFRecord files and data sets of TFDS the record's.
+    Line 1 stands for the file as a whole. In MO files `line` is the number of the
+    message, in TFRecord files and TFDS data sets the number of the record.
     """
 
     def __init__(self, path: PathLike, line: int, expected: str, received: str) -> None:
-        """Keeps the four parts, which also makes it travel between processes."""
+        """Keep the four parts as `args`, which makes the error picklable."""
         super().__init__(path, line, expected, received)
         self.path, self.line, self.expected = Path(path), line, expected
 
     def __str__(self) -> str:
-        """`path:line: expected ... Received: ...`."""
+        """Return `path:line: expected ... Received: ...`."""
         path, line, expected, received = self.args
         return f"{path}:{line}: expected {expected}. Received: {received}"
 
 
 class SkipReport:
-    """What `on_error="skip"` left out: `print` it, or look into `entries`.
+    """Problems skipped with `on_error="skip"`, to print or to read from `entries`.
 
-    Many threads may share one. A line counts once for a reason, however often its file
-    is read: counting the words and then the unknown ones reads every file twice.
+    Thread-safe. Each line counts once per reason, even if its file is read again.
     """
 
     def __init__(self) -> None:
-        """Starts empty."""
+        """Create an empty report."""
         self._lock = threading.Lock()
-        # (path, what was expected) -> times, first line, and one bit for each line:
-        # a file may be bad from its first line to its millionth
+        # (path, what was expected) -> count, first line, and one bit per line,
+        # because every line of a large file may be invalid.
         self._found: dict[tuple[str, str], tuple[int, int, bytearray]] = {}
 
     def add(self, error: DataError) -> None:
-        """Counts one problem, if it is not known yet."""
+        """Count a problem that is not counted yet."""
         key = (str(error.path), error.expected)
         place, bit = divmod(error.line, 8)
         with self._lock:
@@ -67,7 +66,7 @@ class SkipReport:
 
     @property
     def entries(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """(path, what was expected) -> (times, first line), sorted; a copy."""
+        """Copy of (path, what was expected) -> (count, first line), sorted."""
         with self._lock:
             return {key: self._found[key][:2] for key in sorted(self._found)}
 
@@ -77,37 +76,37 @@ class SkipReport:
         return sum(times for times, _ in self.entries.values())
 
     def __bool__(self) -> bool:
-        """Whether anything was skipped."""
+        """Return whether anything was skipped."""
         return bool(self.entries)
 
     def __str__(self) -> str:
-        """One line a file and reason."""
+        """Return one line per file and reason."""
         return "\n".join(
-            f"{path}:{line}: skipped {times}, the first here: expected {expected}"
+            f"{path}:{line}: skipped {times}, first on this line: expected {expected}"
             for (path, expected), (times, line) in self.entries.items()
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy without the lock, which cannot travel between processes."""
+        """Return the state without the lock, which cannot be pickled."""
         with self._lock:
             found = {key: (*v[:2], bytearray(v[2])) for key, v in self._found.items()}
         return {"_found": found}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Gives the copy a lock of its own."""
+        """Restore the state with a new lock."""
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """A file that is read, and what becomes of its problems.
+    """A file to read, and the treatment of its problems.
 
     Attributes:
-        path: where it is.
-        language: the tag that the caller gave, if any.
+        path: Path of the file.
+        language: Language given by the caller, if any.
         on_error: `"raise"` or `"skip"`.
-        report: what counts the problems that are skipped.
+        report: Report that counts the skipped problems.
     """
 
     path: Path
@@ -116,18 +115,18 @@ class InputFile:
     report: SkipReport
 
     def problem(self, line: int, expected: str, received: str) -> None:
-        """Raises a `DataError`, or counts it."""
+        """Raise a `DataError`, or count it."""
         error = DataError(self.path, line, expected, received)
         if self.on_error == "raise":
             raise error
         self.report.add(error)
 
     def beside(self, path: Path) -> InputFile:
-        """Another file that is read along with this one."""
+        """Return another file with the same options."""
         return dataclasses.replace(self, path=path)
 
 
 def shorten(text: object) -> str:
-    """What was received, in quotes, at most 80 characters."""
+    """Return the `repr` of a value, cut to 80 characters."""
     shown = repr(text)
     return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,7 +1,7 @@
 """Reading: files of any format and compression -> lines, sentences, pairs.
 
-One policy holds for everything that cannot be read, such as invalid UTF-8: it is a
-`DataError` with its file and line, or it is left out and counted in a `SkipReport`.
+Content that cannot be read, such as invalid UTF-8, raises a `DataError` with path and
+line, or is skipped and counted in a `SkipReport`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from labse_tf.text.streams import text_lines
 Side = Literal["both", "source", "target"]
 
 BLOCK = 8192
-"""The default size of `blocks_of`, `ours`: some megabytes of text."""
+"""Default size of `blocks_of`; ours: some megabytes of text."""
 
 _Item = TypeVar("_Item")
 
@@ -40,24 +40,24 @@ def read_lines(
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """Reads the lines of a text file, which has at least one.
+    """Read the lines of a text file.
 
-    Text is UTF-8, with or without a byte order mark, plain or compressed. Only LF or
-    CRLF ends a line: U+2028 and U+0085 may be inside a sentence.
+    Text is UTF-8, with or without a byte order mark, plain or compressed. Lines end
+    with LF or CRLF only: U+2028 and U+0085 may be inside a sentence.
 
     Args:
-        path: The file.
-        on_error: `"raise"`, or `"skip"` to leave out lines of invalid UTF-8.
-        skipped: Where `"skip"` counts what it left out; without it a warning reports
-            that.
+        path: Path of the file.
+        on_error: `"raise"`, or `"skip"` to skip lines of invalid UTF-8.
+        skipped: Report that counts the skipped problems. If None, a warning reports
+            them at the end.
 
     Returns:
-        An iterator of (line number, from 1; line without its end).
+        An iterator of (line number from 1, line without its end), which raises the
+        errors below.
 
     Raises:
-        DataError: (while iterating) If the file is missing, empty or damaged, or a line
-            is invalid UTF-8.
-        ImportError: (while iterating) If the extra `text` (zstd) is missing.
+        DataError: If the file is missing, empty or damaged, or a line is invalid UTF-8.
+        ImportError: If a zstd file needs the extra `text`.
     """
     file = _input_file(path, None, on_error, skipped)
     return _warned(_decoded(file), file, skipped)
@@ -70,43 +70,43 @@ def read_pairs(
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
 ) -> Iterator[SentencePair]:
-    """Reads sentence pairs from a file in any of the formats below.
+    """Read sentence pairs from a file in any of the formats below.
 
-    | ending | what |
+    | ending | content |
     |---|---|
-    | `.tsv`, any other | `English<TAB>translation`, further columns are ignored |
-    | `.po`, `.mo`, `.gmo` | gettext: `msgid` is English; nothing fuzzy or obsolete |
-    | `.en` and `.hi` | Moses: two files, line by line; either, or `corpus` for both |
-    | `.tmx` | translation memories; of each unit a pair for every language |
-    | `.xlf`, `.xliff` | XLIFF 1.2 and 2.x; no segments that wait for a translator |
+    | `.tsv`, any other | `English<TAB>translation`; further columns are ignored |
+    | `.po`, `.mo`, `.gmo` | gettext: `msgid` is English; not fuzzy or obsolete |
+    | `.en` and `.hi` | Moses: two aligned files; the path of one, or `corpus` |
+    | `.tmx` | translation memories; one pair per unit and language |
+    | `.xlf`, `.xliff` | XLIFF 1.2 and 2.x; only translated segments |
     | `.jsonl`, `.ndjson` | `{"en": ..., "hi": ...}`, also as `"translation"`; \
 `{"source": ..., "target": ...}` or `{"src": ..., "tgt": ...}` |
     | `.tfrecord`, `.tfrecords` | `tf.train.Example` with `src_raw` and `tgt_raw` |
     | `tfds:name/config?split=train` | a translation data set of TFDS |
 
-    Text is UTF-8, with LF or CRLF, unless the file specifies another encoding. All but
-    TFDS may be compressed with gzip, bzip2, xz or zstd. A catalogue's singular is
-    paired with the form that the language uses for one, `msgid_plural` with the last
-    form. White space around a sentence is removed; placeholders stay (see
-    `clean_interface_text`), inline codes of TMX and XLIFF are removed.
+    Text is UTF-8 with LF or CRLF line ends unless the file declares another encoding.
+    Files may be compressed with gzip, bzip2, xz or zstd. In a gettext catalog, `msgid`
+    is paired with the form for n = 1, `msgid_plural` with the last form. White space
+    around a sentence and inline codes of TMX and XLIFF are removed; placeholders stay
+    (see `clean_interface_text`).
 
     Args:
-        path: The file, or `XX=PATH`, which gives its language and takes precedence over
+        path: Path of the file, or `XX=PATH`, whose language takes precedence over
             `language`.
-        language: The translation's language; None to take it from the file, see
-            `file_language`. For a file that may have several languages it selects:
-            pairs in any variety of that language are read, as that language.
-        on_error: `"raise"`, or `"skip"` to leave out what cannot be read.
-        skipped: Where `"skip"` counts what it left out; without it a warning reports
-            that.
+        language: Language of the translations. If None, it is taken from the file (see
+            `file_language`). For a format with several languages per file, only pairs
+            in this language (any regional variety) are read.
+        on_error: `"raise"`, or `"skip"` to skip content that cannot be read.
+        skipped: Report that counts the skipped problems. If None, a warning reports
+            them at the end.
 
     Returns:
-        An iterator of `SentencePair`.
+        An iterator of `SentencePair`, which raises the errors below.
 
     Raises:
-        DataError: (while iterating) If something cannot be read: an empty side, an
-            empty, cut off, missing or damaged file, no English, or an unknown language.
-        ImportError: (while iterating) If the extra `text` (zstd) or `tfds` is missing.
+        DataError: If the file is missing, empty or damaged, a pair has an empty side,
+            there is no English, or the language is unknown.
+        ImportError: If the file needs the extra `text` (zstd) or `tfds`.
     """
     found = format_of(path) or OTHER
     file = _input_file(path, language, on_error, skipped)
@@ -123,24 +123,24 @@ def read_sentences(
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Reads single sentences, for a vocabulary or masked-LM training.
+    """Read single sentences, for a vocabulary or MLM pre-training.
 
     Args:
-        path: A pair file, see `read_pairs`; JSON Lines of `{"text": ...}`, with
-            `"language"` or without; or text with one sentence or paragraph per line
-            under any other name, whose blank lines are left out. The two files of Moses
-            need not be aligned here; one without the other is text.
-        language: As in `read_pairs`; for a text file the language of the text.
-        side: Which sentences of a pair; a text file has one side only.
-        on_error: As in `read_pairs`.
-        skipped: As in `read_pairs`.
+        path: A pair file (see `read_pairs`); JSON Lines of `{"text": ...}`, optionally
+            with `"language"`; or any other file as text with one sentence or paragraph
+            per line, whose blank lines are skipped. Two Moses files need not be
+            aligned; one without the other is text.
+        language: See `read_pairs`; for a text file, the language of the text.
+        side: Sides of the pairs to read; a text file has only one side.
+        on_error: See `read_pairs`.
+        skipped: See `read_pairs`.
 
     Returns:
         An iterator of (language, sentence); the source of a pair is `"en"`.
 
     Raises:
-        DataError: As in `read_pairs`.
-        ImportError: As in `read_pairs`.
+        DataError: See `read_pairs`.
+        ImportError: See `read_pairs`.
     """
     found = format_of(path) or OTHER
     file = _input_file(path, language, on_error, skipped)
@@ -156,28 +156,28 @@ def read_numbered(
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """Reads single sentences in any language, with the lines that they are on.
+    """Read single sentences in any language with their line numbers.
 
-    Unlike `read_sentences`, needs no language. A file that exists and whose ending is
-    not that of a pair format is text, one sentence per line, which may be empty; so is
-    each of the two files of Moses.
+    Unlike in `read_sentences`, the language of the file may be unknown. A file without
+    the ending of a pair format is text with one sentence per line, which may be empty.
+    A Moses file is text as well.
 
     Args:
-        path: As in `read_sentences`; `XX=PATH` selects the pairs of a language in a
-            file of several.
-        side: As in `read_sentences`.
-        blank_lines: Whether blank lines of a text are sentences too, so that row k is
-            line k + 1.
-        on_error: As in `read_pairs`.
-        skipped: As in `read_pairs`.
+        path: See `read_sentences`. For a file with several languages, `XX=PATH` selects
+            the pairs of one language.
+        side: See `read_sentences`.
+        blank_lines: Whether to keep blank lines of a text, so that row k is line k + 1.
+        on_error: See `read_pairs`.
+        skipped: See `read_pairs`.
 
     Returns:
-        An iterator of (line number, sentence). The line is that of `DataError`, and
-        sentences of a pair have the same. Lines of text keep white space around them.
+        An iterator of (line number, sentence). Line numbers are those of `DataError`;
+        the sentences of a pair have the same line number. Lines of text keep leading
+        and trailing white space.
 
     Raises:
-        DataError: As in `read_pairs`.
-        ImportError: As in `read_pairs`.
+        DataError: See `read_pairs`.
+        ImportError: See `read_pairs`.
     """
     found = format_of(path)
     file = _input_file(path, "und", on_error, skipped)
@@ -192,12 +192,12 @@ def read_numbered(
 
 
 def blocks_of(items: Iterable[_Item], size: int | None = None) -> Iterator[list[_Item]]:
-    """Groups items, such as lines, into lists.
+    """Group items, such as lines, into lists.
 
     Args:
-        items: What to group.
-        size: The length of all lists but the last, which may be shorter; None for
-            some thousands.
+        items: Items to group.
+        size: Length of all lists except the last, which may be shorter; None for
+            `BLOCK`.
 
     Yields:
         Lists with at least one item.
@@ -224,7 +224,7 @@ def _input_file(
 def _warned(
     items: Iterator[_Item], file: InputFile, skipped: SkipReport | None
 ) -> Iterator[_Item]:
-    """The items; a warning at the end where the caller has no report."""
+    """Yield the items; warn about skipped problems at the end without a report."""
     yield from items
     if skipped is None and file.report:
         warnings.warn(str(file.report), stacklevel=2)
@@ -233,16 +233,16 @@ def _warned(
 def _decoded(
     file: InputFile, *, may_be_empty: bool = False
 ) -> Iterator[tuple[int, str]]:
-    """The lines that can be decoded."""
+    """Yield the lines that can be decoded."""
     for line, text in text_lines(file, may_be_empty=may_be_empty):
         if text is not None:
             yield line, text
 
 
 def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
-    """The rows of a file that are in the language asked for, each with its language."""
+    """Yield the rows in the requested language, each with its language."""
     tag = file.language
-    choice = None if tag == "und" else tag  # "undetermined" selects nothing
+    choice = None if tag == "und" else tag  # "und" selects all.
     known, others, found = tag, set(), False
     for line, source, target, said in reader(file):
         code: str | None = said if several else ""
@@ -255,7 +255,7 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
             code = known = known or file_language(file.path, said)
         if code is None:
             expected = (
-                "a language in the name (en-hi.tsv, hi.po), before it (hi=PATH) "
+                "a language in the name (en-hi.tsv, hi.po), as a prefix (hi=PATH) "
                 "or as `language`"
             )
             file.problem(1, expected, file.path.name)
@@ -269,13 +269,13 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
 def _sentences(
     file: InputFile, found: Format, side: Side
 ) -> Iterator[tuple[int, str, str]]:
-    """(line, language, sentence) for the sides of a file's rows that are asked for."""
+    """Return an iterator of (line, language, sentence) for the requested side."""
     if side not in ("both", "source", "target"):
         raise ValueError(
             f'`side` must be "both", "source" or "target". Received: {side}'
         )
     reader = found.texts or found.rows
-    # a text has one side, whatever its name
+    # A text has only one side, which is read whatever `side` is.
     single = reader in (plain_rows, json_texts)
 
     def sentences() -> Iterator[tuple[int, str, str]]:

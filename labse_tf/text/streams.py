@@ -1,6 +1,6 @@
 """Streams: a file, plain or compressed, -> chunks of bytes -> lines of text.
 
-What a file is compressed with, its first bytes say. What comes before damage is read.
+The first bytes of a file give its compression. Content before any damage is read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from labse_tf.text.problems import InputFile
 _CHUNK = 1 << 17
 _KINDS = {
     "gzip": re.compile(rb"\x1f\x8b"),
-    # with the mark of its first block, or of its end: text may begin with "BZh1"
+    # With the mark of the first block or of the end: text may begin with "BZh1".
     "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
     "xz": re.compile(rb"\xfd7zXZ\0"),
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
 }
 COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst))?"
-"""Regular expression of the endings that compressed files may have, or of none."""
+"""Regular expression of the optional ending of a compressed file."""
 
 _OPENERS: dict[str, Any] = {
     "gzip": gzip.open,
@@ -35,14 +35,14 @@ _OPENERS: dict[str, Any] = {
 
 
 class _Damage(Exception):
-    """A compressed stream is cut off or changed."""
+    """A compressed stream is truncated or corrupt."""
 
 
 DAMAGE = (_Damage, OSError)
 
 
 def damage(error: Exception) -> tuple[str, str]:
-    """What was expected of a file where `chunks` has raised, and what was there."""
+    """Return what was expected and received, for an error that `chunks` raised."""
     if isinstance(error, OSError):
         return "a readable file", error.strerror or str(error)
     kind, received = error.args
@@ -50,11 +50,11 @@ def damage(error: Exception) -> tuple[str, str]:
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """Content of a plain or compressed file; all that comes before any damage.
+    """Yield the content of a plain or compressed file, up to any damage.
 
     Raises:
-        ImportError: it is compressed with zstd, and the package is missing.
-        Exception: one of `DAMAGE`.
+        ImportError: If the file is compressed with zstd and zstandard is missing.
+        Exception: One of `DAMAGE`, if the file cannot be read or is damaged.
     """
     with open(path, "rb") as file:
         head = file.peek(10)
@@ -79,7 +79,7 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 
 def _read(stream: Any) -> Iterator[bytes]:
-    # read1, because read throws away what it has when it meets damage
+    # read1, because read discards the content before any damage.
     while chunk := stream.read1(_CHUNK):
         yield chunk
 
@@ -95,7 +95,7 @@ def _zstd(file: IO[bytes], path: Path) -> Iterator[bytes]:
     new = zstandard.ZstdDecompressor().decompressobj
     frame = new()
     try:
-        # little at once: all that comes of it is in memory
+        # Small reads, because all of their decompressed content is in memory.
         while packed := file.read(1 << 12):
             while packed:
                 if frame.eof:
@@ -112,7 +112,7 @@ def _zstd(file: IO[bytes], path: Path) -> Iterator[bytes]:
 def lines(
     file: InputFile, *, may_be_empty: bool = False
 ) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their line feed."""
+    """Yield numbered lines without their line feed."""
     line, pending = 0, [b""]
     try:
         for chunk in chunks(file.path):
@@ -125,7 +125,7 @@ def lines(
                 line += 1
                 yield line, content
     except DAMAGE as error:
-        file.problem(line + 1, *damage(error))  # the unfinished line is lost as well
+        file.problem(line + 1, *damage(error))  # Drops the unfinished line.
     else:
         if any(pending):
             yield line + 1, b"".join(pending)
@@ -141,17 +141,17 @@ def text_lines(
     may_be_empty: bool = False,
     keep_returns: bool = False,
 ) -> Iterator[tuple[int, str | None]]:
-    """Decodes lines.
+    """Read and decode lines.
 
     Args:
-        file: What to read.
-        charset: Its encoding, a superset of ASCII.
-        numbered: Its lines, where the caller has them already.
-        may_be_empty: Whether a file without any byte is not an error.
-        keep_returns: Whether the CR of a CRLF stays.
+        file: File to read.
+        charset: Encoding of the file, a superset of ASCII.
+        numbered: Lines of the file, if they are read already.
+        may_be_empty: Whether to accept an empty file.
+        keep_returns: Whether to keep the CR of a CRLF.
 
     Yields:
-        Line number and line without its end; None for one that cannot be decoded.
+        Line number and line without its end, or None if the line cannot be decoded.
     """
     if numbered is None:
         numbered = lines(file, may_be_empty=may_be_empty)

@@ -12,7 +12,7 @@ from labse_tf.text.translations import Translations
 
 
 def tfds_rows(file: InputFile) -> Iterator[Row]:
-    """The translations of `tfds:name/config?split=train`, downloaded where needed."""
+    """Yield the translations of `tfds:name/config?split=train`; downloads if needed."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -23,12 +23,12 @@ def tfds_rows(file: InputFile) -> Iterator[Row]:
     options = dict(urllib.parse.parse_qsl(query))
     split = options.pop("split", "train")
     if options:
-        file.problem(1, "?split=NAME and no other option", ", ".join(options))
+        file.problem(1, "no option other than ?split=NAME", ", ".join(options))
         return
     try:
         data, info = tfds.load(name, split=split, with_info=True)
         examples = iter(tfds.as_numpy(data))
-    except Exception as error:  # whatever its hundreds of builders raise
+    except Exception as error:  # The builders raise many types.
         file.problem(1, "a data set that TFDS can load", _first_line(error))
         return
     kinds = tfds.features.Translation, tfds.features.TranslationVariableLanguages
@@ -55,7 +55,7 @@ def tfds_rows(file: InputFile) -> Iterator[Row]:
                 codes = [code.decode() for code in texts["language"].tolist()]
                 pairs = zip(codes, texts["translation"].tolist(), strict=True)
             decoded = [(code, text.decode()) for code, text in pairs]
-        except ValueError as error:  # of decoding, or of sides of different length
+        except ValueError as error:  # Invalid UTF-8, or unequal lengths.
             file.problem(number, "UTF-8 text and its language", str(error))
             continue
         yield from translations.rows(number, decoded)

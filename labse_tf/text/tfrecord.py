@@ -1,8 +1,8 @@
 """TFRecord files of `tf.train.Example` -> rows.
 
 References:
-    - https://www.tensorflow.org/tutorials/load_data/tfrecord, for the records
-    - official/nlp/data/dual_encoder_dataloader.py of TensorFlow's Model Garden, for
+    - https://www.tensorflow.org/tutorials/load_data/tfrecord for the records
+    - official/nlp/data/dual_encoder_dataloader.py of TensorFlow's Model Garden for
       the names of the features
 """
 
@@ -21,7 +21,7 @@ _SIDES = ("src_raw", "tgt_raw")
 
 
 def tfrecord_rows(file: InputFile) -> Iterator[Row]:
-    """The features `src_raw` (English) and `tgt_raw` of each example."""
+    """Yield the features `src_raw` (English) and `tgt_raw` of each example."""
     from google.protobuf.message import DecodeError
     from tensorflow.train import Example
 
@@ -37,7 +37,7 @@ def tfrecord_rows(file: InputFile) -> Iterator[Row]:
         ]
         if [len(value) for value in values] != [1, 1]:
             received = ", ".join(sorted(features)) or "none"
-            file.problem(number, "a text each in src_raw and tgt_raw", received)
+            file.problem(number, "one text in each of src_raw and tgt_raw", received)
             continue
         try:
             source, target = [value[0].decode().strip() for value in values]
@@ -52,9 +52,9 @@ def tfrecord_rows(file: InputFile) -> Iterator[Row]:
 
 
 def _records(file: InputFile) -> Iterator[tuple[int, bytes]]:
-    """Numbered records whose check sums are right.
+    """Yield numbered records with correct checksums.
 
-    Not TensorFlow's reader, which takes files alone, plain or gzipped.
+    TensorFlow's own reader takes only plain or gzipped files.
     """
     stream = chunks(file.path)
     buffer = bytearray()
@@ -71,7 +71,7 @@ def _records(file: InputFile) -> Iterator[tuple[int, bytes]]:
         while head := take(12):
             number += 1
             if len(head) < 12 or not _whole(head):
-                file.problem(number, "the length of a record, undamaged", shorten(head))
+                file.problem(number, "an undamaged length of a record", shorten(head))
                 return
             size = struct.unpack("<Q", head[:8])[0] + 4
             record = take(size)
@@ -81,7 +81,7 @@ def _records(file: InputFile) -> Iterator[tuple[int, bytes]]:
             if _whole(record):
                 yield number, record[:-4]
             else:
-                file.problem(number, "an undamaged record", "another check sum")
+                file.problem(number, "an undamaged record", "a wrong checksum")
     except DAMAGE as error:
         file.problem(number + 1, *damage(error))
     else:
@@ -90,7 +90,7 @@ def _records(file: InputFile) -> Iterator[tuple[int, bytes]]:
 
 
 def _whole(content: bytes) -> bool:
-    """Whether the last four bytes are the check sum of those before."""
+    """Return whether the last four bytes are the checksum of the bytes before."""
     found = _crc32c(content[:-4])
     found = ((found >> 15 | found << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return content[-4:] == struct.pack("<I", found)
@@ -100,7 +100,7 @@ _BLOCK = 256
 
 
 def _tables() -> Any:
-    """What a byte adds to the CRC, by its distance from the end of a block."""
+    """Return what a byte adds to the CRC, by its position in a block."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, table >> 1 ^ np.uint32(0x82F63B78), table >> 1)
@@ -112,12 +112,12 @@ def _tables() -> Any:
 
 _TABLES = _tables()  # (block, 256)
 _ROWS = np.arange(_BLOCK)
-# from a register of zeros, which zeros leave as it is, these lead to one of ones
+# Zero padding keeps the register at zero; these bytes set all of its bits.
 _START = bytes.fromhex("54641f64")
 
 
 def _crc32c(content: bytes) -> int:
-    """CRC-32C, a block of bytes at once."""
+    """Return the CRC-32C of some bytes, computed by blocks."""
     padded = _START + content
     padded = bytes(-len(padded) % _BLOCK) + padded
     blocks = np.frombuffer(padded, np.uint8).reshape(-1, _BLOCK)

@@ -14,7 +14,7 @@ from labse_tf.text.translations import Translations
 
 
 def tmx_rows(file: InputFile) -> Iterator[Row]:
-    """A row for each language of a unit, with its English."""
+    """Yield one row per unit and language, with the English of the unit."""
     translations = Translations(file)
     for line, variants in _Units().read(file):
         if not all(code for code, _ in variants):
@@ -25,7 +25,7 @@ def tmx_rows(file: InputFile) -> Iterator[Row]:
 
 
 class _Units(Markup[tuple[int, list[tuple[str, str]]]]):
-    """Finds the line of each unit and its (language, text)."""
+    """Reader of the line of each unit and its (language, text)."""
 
     root = "tmx"
 

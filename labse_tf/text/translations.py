@@ -1,4 +1,4 @@
-"""Texts of the same meaning in several languages -> rows with English."""
+"""Translations in several languages -> rows with English."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from labse_tf.text.problems import InputFile, Row, shorten
 
 
 class Translations:
-    """Pairs each translation of a file with its English.
+    """Pairing of the translations in a file with their English.
 
     Args:
-        file: where problems go.
+        file: File whose problems are reported.
     """
 
     def __init__(self, file: InputFile) -> None:
@@ -20,12 +20,12 @@ class Translations:
         self._seen: set[str] = set()
 
     def rows(self, line: int, texts: Iterable[tuple[str, str]]) -> list[Row]:
-        """A row for each language but English; none without English.
+        """Return one row per translation, or no rows without English.
 
         Args:
-            line: where the texts are.
-            texts: (language, text); empty texts do not count, `""` is the language
-                that only the caller or the file's name can say.
+            line: Line number of the texts.
+            texts: (language, text). Empty texts are ignored. The language may be `""`
+                if only the caller or the name of the file specifies it.
         """
         checked = [self.check(line, code, text) for code, text in texts]
         english, others = "", []
@@ -37,7 +37,7 @@ class Translations:
         return [(line, english, text, tag) for text, tag in others] if english else []
 
     def check(self, line: int, code: str, text: str) -> tuple[str, str] | None:
-        """A text's code and itself without white space around; None without text."""
+        """Return (canonical code, stripped text), or None if blank or invalid."""
         text = text.strip()
         if not text:
             return None
@@ -45,7 +45,7 @@ class Translations:
             tag = code and language_code(code)
             text.encode()
         except UnicodeEncodeError:
-            self._file.problem(line, "whole Unicode characters", shorten(text))
+            self._file.problem(line, "valid Unicode text", shorten(text))
             return None
         except ValueError:
             expected = "a language code such as hi, zh-Hant or pt_BR"
@@ -55,7 +55,7 @@ class Translations:
         return tag, text
 
     def finish(self) -> None:
-        """Says at the end of a file that it had no English at all."""
+        """Report a problem if the file had no English; call it at the end."""
         if self._seen and not any(tag and is_english(tag) for tag in self._seen):
             received = ", ".join(sorted(self._seen)) or "none"
-            self._file.problem(1, "a file with English in it", received)
+            self._file.problem(1, "English text", received)

@@ -9,7 +9,7 @@ from labse_tf.text.streams import text_lines
 
 
 def tsv_rows(file: InputFile) -> Iterator[Row]:
-    """`English<TAB>translation` on each line; further columns are ignored."""
+    """Yield `English<TAB>translation` of each line; ignore further columns."""
     for line, text in text_lines(file):
         if text is None:
             continue

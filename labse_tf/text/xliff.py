@@ -18,10 +18,10 @@ _UNFINISHED = re.compile("new|initial|needs-.*")
 
 
 def xliff_rows(file: InputFile) -> Iterator[Row]:
-    """A row for each translated unit or segment; one side is English.
+    """Yield one row per translated unit or segment, one side of which is English.
 
-    Not translated is what has no target, a state `new`, `initial` or `needs-...`, or,
-    without a state, `approved="no"`, which is how gettext's fuzzy is written.
+    A unit or segment is not translated if it has no target, a state of `new`, `initial`
+    or `needs-...`, or no state and `approved="no"` (gettext's fuzzy).
     """
     translations = Translations(file)
     for line, *texts in _Units().read(file):
@@ -30,7 +30,7 @@ def xliff_rows(file: InputFile) -> Iterator[Row]:
 
 
 class _Units(Markup[tuple[int, tuple[str, str], tuple[str, str]]]):
-    """Finds the line of each unit, (language, source) and (language, target)."""
+    """Reader of the line, (language, source) and (language, target) of each unit."""
 
     root = "xliff"
 
@@ -53,7 +53,7 @@ class _Units(Markup[tuple[int, tuple[str, str], tuple[str, str]]]):
             state = attributes.get("state", "")
             self._unfinished = bool(_UNFINISHED.fullmatch(state))
             self._unfinished |= not state and attributes.get("approved") == "no"
-        # those of <alt-trans> and <matches> are proposals
+        # The sides inside <alt-trans> and <matches> are only proposals.
         elif name in self._languages and parent in ("trans-unit", "segment"):
             code = attributes.get("xml:lang") or self._languages[name]
             self._texts[name] = code, ""
