@@ -1,4 +1,4 @@
-"""Beam: corpora beyond one machine, by the functions that the local commands use.
+"""Beam: Apache Beam pipelines for large corpora, with the local commands' functions.
 
     files -ReadPairs-> (position, pair) -CleanPairs-> kept, report -WritePairs-> files
     files -ReadPairs-> (position, pair) -PreparePairs-> a prepared directory
@@ -7,16 +7,15 @@
     files -ReadLines-> (position, text) -EmbedLines-> arrays of vectors and their texts
     (key, text) -EmbedTexts-> ((key, text), vector)
 
-A `position` is 12 bytes, which sort as files and their lines do. What is written is a
-function of the text and the arguments, whatever the runner, the number of workers and
-their bundles.
+A `position` has 12 bytes, which sort by file and line. Outputs depend only on the text
+and the arguments, not on the runner, the number of workers or their bundles.
 
-Files are read and written by Beam's `FileSystems` (`gs://`, `s3://`, `hdfs://` with
-Beam's extras). Readers want local paths: a remote file is copied to the worker first,
-and one file is read by one worker, so large corpora should be many files.
+Files are read and written with Beam's `FileSystems` (`gs://`, `s3://`, `hdfs://` with
+Beam's extras). A remote file is first copied to the worker. One worker reads one file,
+so split large corpora into many files.
 
-`files` reads and publishes, `ordering` cuts shards, `cleaning`, `words`, `preparing`
-and `embedding` are the pipelines, `commands` is `python -m labse_tf.beam`.
+`files` reads and writes files, `ordering` assigns shards, `cleaning`, `words`,
+`preparing` and `embedding` are the pipelines, `commands` is `python -m labse_tf.beam`.
 """
 
 from __future__ import annotations

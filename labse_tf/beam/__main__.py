@@ -1,4 +1,4 @@
-"""`python -m labse_tf.beam`: the commands as pipelines."""
+"""Entry point of `python -m labse_tf.beam`."""
 
 from __future__ import annotations
 

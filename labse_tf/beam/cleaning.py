@@ -1,11 +1,13 @@
-"""Cleaning: the pairs that `labse_tf.data.clean_pairs` keeps, and the same report.
+"""Cleaning pipeline: the same pairs and report as `labse_tf.data.clean_pairs`.
 
-A pair goes through `judge` as it does there. What is good is grouped by language and
-key, and of each group the pair with the lowest position stays: the one that a single
-machine meets first. Equal pairs have equal letters, so where near duplicates go a group
-by letters holds the exact ones too. The one difference is that two different texts with
-the same 64-bit key, which one machine takes for duplicates, are none here where only
-their exact keys are the same.
+Pairs are judged by `judge`. The pairs that it keeps are grouped by language and key. Of
+each group the pair with the lowest position is kept, which is the first one that a
+single machine reads. Equal pairs have equal letters, so groups by letters contain the
+exact duplicates.
+
+One difference remains: if the exact keys (64 bits) of two different texts collide,
+`clean_pairs` removes the second pair. Here, with `near_duplicates`, it is kept unless
+the keys of the letters collide too.
 """
 
 from __future__ import annotations
@@ -28,16 +30,16 @@ from labse_tf.data.shards.layout import PathLike, join
 
 SHARD_SIZE = 1 << 18  # ours: some ten megabytes, gzipped
 
-# What is grouped: position, hash of the text, source, target.
+# One row of a group: position, hash of the text, source, target.
 Row = tuple[bytes, int, str, str]
 
 
 class Cleaned(NamedTuple):
-    """What `CleanPairs` gives.
+    """Result of `CleanPairs`.
 
     Attributes:
-        kept: (position, (source, target, language)) of the pairs that stay, tidied.
-        report: one `CleaningReport`.
+        kept: PCollection of (position, (source, target, language)), normalized pairs.
+        report: PCollection of one `CleaningReport`.
     """
 
     kept: Any
@@ -45,15 +47,16 @@ class Cleaned(NamedTuple):
 
 
 class CleanPairs(beam.PTransform):
-    """Leaves out the pairs that would teach an encoder nothing, or something wrong.
+    """Remove pairs that would teach an encoder nothing, or something wrong.
 
-    From (position, (source, target, language)), as `ReadPairs` gives them, to
-    `Cleaned`. The pairs kept and the report are those of `labse_tf.data.clean_pairs`
-    over the pairs in the order of their positions.
+    From (position, (source, target, language)), such as `ReadPairs` returns, to
+    `Cleaned`. The result is that of `labse_tf.data.clean_pairs` for the pairs sorted by
+    position.
 
     Args:
-        rules: as there.
-        held_out: as there; 8 bytes a sentence go with the pipeline to all workers.
+        rules: See `labse_tf.data.clean_pairs`.
+        held_out: See `labse_tf.data.clean_pairs`. Each worker gets a copy, 8 bytes per
+            sentence.
 
     Example:
         ```python
@@ -67,14 +70,14 @@ class CleanPairs(beam.PTransform):
     def __init__(
         self, rules: CleaningRules | None = None, *, held_out: Sequence[HeldOut] = ()
     ) -> None:
-        """Checks the names of the sets."""
+        """Check the names of the sets."""
         super().__init__()
         self._rules = CleaningRules() if rules is None else rules
         self._held_out = tuple(held_out)
         self._names = new_report(self._held_out).rules
 
     def expand(self, pairs: Any) -> Cleaned:
-        """Applies it."""
+        """Apply the transform."""
         rules, names = self._rules, self._names
         judged = (
             pairs
@@ -114,7 +117,7 @@ def _judge(
     held_out: Sequence[HeldOut],
     names: Sequence[str],
 ) -> Iterator[Any]:
-    """Good pairs by what they are grouped by, and a report of the others."""
+    """Yield pairs without a broken rule with their group, and a report of the rest."""
     judged = judge([as_pair(pair) for _, pair in batch], rules, held_out)
     report = CleaningReport(names)
     keys = judged.near if rules.near_duplicates else judged.exact
@@ -131,7 +134,7 @@ def _judge(
 
 
 def _signed(number: int) -> int:
-    """The hash as a number that Beam's coder of integers takes."""
+    """Return the hash as a signed integer, which Beam's coder requires."""
     return number - (1 << 64) if number >> 63 else number
 
 
@@ -140,9 +143,10 @@ def _keep_first(
     duplicates: bool,
     names: Sequence[str],
 ) -> Iterator[Any]:
-    """The pair of a group that stays, and a report of the others.
+    """Yield the pair of a group that is kept, and a report of the rest.
 
-    The rows are gone through twice and never held: a group may be all of a corpus.
+    The rows are iterated twice and never held in memory, because a group may contain
+    most of the corpus.
     """
     key, rows = group
     first = min(rows)
@@ -164,10 +168,10 @@ def _kept(key: tuple[str, bytes], row: Row) -> tuple[bytes, Pair]:
 
 
 class CombineReports(beam.CombineFn):
-    """Adds up `CleaningReport`s of the same rules, by `CleaningReport.update`.
+    """Sum of `CleaningReport`s of the same rules, by `CleaningReport.update`.
 
     Args:
-        rules: their names, as `CleaningReport` takes them.
+        rules: Names of the rules.
     """
 
     def __init__(self, rules: Sequence[str]) -> None:
@@ -175,50 +179,50 @@ class CombineReports(beam.CombineFn):
         self._rules = tuple(rules)
 
     def create_accumulator(self) -> CleaningReport:
-        """An empty report."""
+        """Return an empty report."""
         return CleaningReport(self._rules)
 
     def add_input(self, total: CleaningReport, report: CleaningReport) -> Any:
-        """One more."""
+        """Add a report to the total."""
         total.update(report)
         return total
 
     def merge_accumulators(self, totals: Iterable[CleaningReport]) -> Any:
-        """Several as one."""
+        """Merge totals."""
         merged = self.create_accumulator()
         for total in totals:
             merged.update(total)
         return merged
 
     def extract_output(self, total: CleaningReport) -> CleaningReport:
-        """What was added up."""
+        """Return the total."""
         return total
 
 
 class WritePairs(beam.PTransform):
-    """Writes cleaned pairs as pair files that every command reads, and the report.
+    """Write cleaned pairs as pair files that every command reads, and the report.
 
-    `pairs-00000-of-00003.hi.tsv.gz` and so on: a language's shards, one after another,
-    are the lines of the `en-hi.tsv.gz` that `labse-tf clean` writes, in the same order.
-    `cleaning.md` and then `cleaning.json` are written when all shards are there.
+    The shards of a language, `pairs-00000-of-00003.hi.tsv.gz` and so on, contain the
+    lines of the `en-hi.tsv.gz` that `labse-tf clean` writes, in the same order.
+    `cleaning.md` and then `cleaning.json` are written after all shards.
 
     Args:
-        output: a directory, local or remote.
-        shard_size: pairs of a shard; a worker holds as many.
+        output: Local or remote directory.
+        shard_size: Number of pairs per shard, which a worker holds in memory.
 
     Raises:
-        ValueError: (in the pipeline) no pairs are left, or a sentence holds a tab or a
-            line end.
+        ValueError: In the pipeline, if no pairs are kept, or a sentence contains a tab
+            or a line end.
     """
 
     def __init__(self, output: PathLike, *, shard_size: int = SHARD_SIZE) -> None:
-        """Checks the size."""
+        """Check the size."""
         super().__init__()
         self._output = output
         self._assign = AssignShards(shard_size, POSITION_PREFIX)
 
     def expand(self, cleaned: Cleaned) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         written = (
             cleaned.kept
             | "By language"
@@ -238,7 +242,7 @@ class WritePairs(beam.PTransform):
 def _write_pairs(
     group: tuple[Shard, Iterable[tuple[bytes, Pair]]], output: PathLike
 ) -> int:
-    """Writes a shard; returns the number of its pairs."""
+    """Write a shard and return the number of its pairs."""
     (language, number, total), rows = group
     pairs = [as_pair(pair) for pair in in_order(rows)]
     with tempfile.TemporaryDirectory() as folder:
@@ -251,7 +255,7 @@ def _write_pairs(
 def _write_report(
     report: CleaningReport, output: PathLike, written: Iterable[int]
 ) -> None:
-    """Writes the report; `written` is there to wait for."""
+    """Write the report. The argument `written` makes it wait for the shards."""
     check_kept(report)
     files = report_files(report)
     for name in sorted(files, reverse=True):

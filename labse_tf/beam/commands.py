@@ -1,4 +1,4 @@
-"""The commands of `python -m labse_tf.beam`."""
+"""Commands of `python -m labse_tf.beam`."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from labse_tf.cli.output import print_table
 from labse_tf.data.shards.layout import DATASET, Description, join
 
 _PROGRAM = "python -m labse_tf.beam"
-# What a worker's error says at its end, whatever the runner puts around it.
+# The end of a worker's error; runners add different text around it.
 _OURS = re.compile(r"(?m)^(?:labse_tf\.[\w.]+\.DataError|ValueError): (.*)$")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command as a pipeline.
+    """Run a command as a pipeline.
 
     Args:
-        arguments: Without the program's name; the process's own where left out. What
-            is not ours goes to Beam's `PipelineOptions`.
+        arguments: Arguments without the program's name; `sys.argv` if `None`. Unknown
+            arguments are passed to Beam's `PipelineOptions`.
 
     Returns:
-        The exit status, as of `labse-tf`.
+        The exit status, see `labse_tf.cli.run_command`.
     """
     options, flags = build_parser().parse_known_args(arguments)
     options.pipeline = PipelineOptions(flags, runner=options.runner)
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of all commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Work on corpora beyond one machine, as Apache Beam pipelines.",
+        description="Process large corpora as Apache Beam pipelines.",
     )
     parser.add_argument(
-        "--traceback", action="store_true", help="show where an error came from"
+        "--traceback", action="store_true", help="show the traceback of an error"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_clean, _add_count_words, _add_prepare, _add_embed):
@@ -68,20 +68,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
-    """How a pipeline is run."""
-    parser.allow_abbrev = False  # --project is Beam's, whatever we have
+    """Add the options of the pipeline's runner."""
+    parser.allow_abbrev = False  # or --project, Beam's, could match one of our flags
     parser.add_argument(
         "--runner",
         default="DirectRunner",
         metavar="RUNNER",
         help="DirectRunner (default), FlinkRunner, SparkRunner, DataflowRunner or any "
-        "other of Beam's; further options go to it as they are, behind the files",
+        "other runner of Beam; unknown options after the files are passed to it",
     )
 
 
 def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
     add_output(
-        parser, "DIR", f"new or empty, local or such as gs://bucket/folder: {what}"
+        parser, "DIR", f"new or empty directory, local or remote (gs://...): {what}"
     )
 
 
@@ -91,13 +91,13 @@ def _add_shard_size(parser: argparse.ArgumentParser, size: int, what: str) -> No
         type=int,
         default=size,
         metavar="N",
-        help=f"{what} of a shard (default: {size})",
+        help=f"number of {what} per shard (default: {size})",
     )
 
 
 @contextmanager
 def _pipeline(options: argparse.Namespace) -> Iterator[beam.Pipeline]:
-    """A pipeline that runs at the end, into an output that is empty before."""
+    """Check that the output is empty, yield a pipeline, and run it at the end."""
     there = FileSystems.match([join(options.output, "*")])[0].metadata_list
     if there:
         raise ValueError(
@@ -118,7 +118,7 @@ def _pipeline(options: argparse.Namespace) -> Iterator[beam.Pipeline]:
 
 
 def _read_text(path: str) -> str:
-    """A small file that a pipeline has written."""
+    """Return the text of a small file that a pipeline has written."""
     with FileSystems.open(path) as file:
         return file.read().decode()
 
@@ -131,11 +131,11 @@ def _add_clean(commands: Any) -> None:
         commands,
         "clean",
         _clean,
-        "leave out pairs that teach an encoder nothing or something wrong",
+        "remove pairs that teach an encoder nothing or something wrong",
         f"{_PROGRAM} clean corpus/ --output cleaned --runner FlinkRunner",
     )
     add_text(parser)
-    _add_output(parser, "pairs-*.XX.tsv.gz of each language, cleaning.md, .json")
+    _add_output(parser, "pairs-*.XX.tsv.gz per language, cleaning.md, cleaning.json")
     add_rules(parser)
     _add_shard_size(parser, cleaning.SHARD_SIZE, "pairs")
     _add_pipeline(parser)
@@ -162,7 +162,7 @@ def _clean(options: argparse.Namespace) -> None:
     )
     print(
         f"{kept:,} of {read:,} pairs in {len(report['languages'])} languages kept, "
-        f"{read / seconds:,.0f} a second: {options.output}"
+        f"{read / seconds:,.0f} per second: {options.output}"
     )
 
 
@@ -188,7 +188,7 @@ def _add_count_words(commands: Any) -> None:
         "labse-tf vocab counts --from-counts --size 32000 --output vocab.txt",
     )
     add_text(parser)
-    _add_output(parser, "counts-*.tsv.gz: language, word, count")
+    _add_output(parser, "counts-*.tsv.gz with tab-separated language, word and count")
     add_case(parser)
     _add_pipeline(parser)
 
@@ -219,7 +219,7 @@ def _add_prepare(commands: Any) -> None:
         commands,
         "prepare",
         _prepare,
-        "tokenize, shuffle and shard pairs once, to train on them many times",
+        "tokenize, shuffle and shard pairs once, for many training runs",
         f"{_PROGRAM} prepare cleaned --vocab vocab.txt --output prepared, then: "
         "labse-tf train prepared --vocab vocab.txt --output my-model",
     )
@@ -245,7 +245,7 @@ def _prepare(options: argparse.Namespace) -> None:
     pairs = sum(description.counts.values())
     print(
         f"{pairs:,} pairs in {len(description.counts)} languages, "
-        f"{pairs / seconds:,.0f} pairs a second: {options.output}"
+        f"{pairs / seconds:,.0f} pairs per second: {options.output}"
     )
 
 
@@ -257,7 +257,7 @@ def _add_embed(commands: Any) -> None:
         commands,
         "embed",
         _embed,
-        "turn the sentences of files into vectors",
+        "compute the embeddings of the sentences of files",
         f"{_PROGRAM} embed news/*.txt.gz --model hub_model/1 --output vectors",
     )
     parser.add_argument(
@@ -267,7 +267,7 @@ def _add_embed(commands: Any) -> None:
         help=TEXT_HELP,
     )
     add_encoder(parser)
-    _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt of n lines")
+    _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt with n lines")
     _add_shard_size(parser, embedding.SHARD_SIZE, "lines")
     _add_pipeline(parser)
 

@@ -1,4 +1,4 @@
-"""Embedding: texts -> vectors by an exported model, in arrays that NumPy maps."""
+"""Embedding pipeline: texts -> vectors of an exported model, in `.npy` arrays."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from labse_tf.beam.ordering import AssignShards, Shard, in_order
 from labse_tf.data.shards.layout import PathLike, is_remote, join
 from labse_tf.encoders import Encode, open_encoder
 
-SHARD_SIZE = 1 << 16  # ours: 100 MB of 384 dimensions
+SHARD_SIZE = 1 << 16  # ours: 100 MB with 384 dimensions
 
 
 class SavedModelHandler(ModelHandler[str, np.ndarray, Encode]):
-    """A model for Beam's `RunInference`: from texts to vectors, float32 `(D,)`.
+    """Model for Beam's `RunInference`: from texts to vectors, float32 `(D,)`.
 
-    Loaded once a process. Texts of a batch are sorted by length, as `labse-tf embed`
-    does.
+    Loaded once per process. The texts of a batch are sorted by length, as in
+    `labse-tf embed`.
 
     Args:
-        model: directory of an exported SavedModel, local or remote; locally also what
-            else `--model` of the commands takes.
-        dtype: compute type, as in `labse_tf.encoders.open_encoder`.
-        max_batch_size: texts of a batch.
+        model: Directory of an exported SavedModel, local or remote, or any other local
+            model that `labse_tf.encoders.open_encoder` accepts.
+        dtype: Compute type, see `labse_tf.encoders.open_encoder`.
+        max_batch_size: Greatest number of texts per batch.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, Encode]):
         self._max_batch_size = max_batch_size
 
     def load_model(self) -> Encode:
-        """Loads it; a remote one is copied first."""
+        """Load the model; a remote model is copied first."""
         if not is_remote(self._model):
             return open_encoder(self._model, self._dtype)
         root = self._model.rstrip("/") + "/"
@@ -56,23 +56,23 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, Encode]):
         model: Encode,
         inference_args: Mapping[str, Any] | None = None,
     ) -> Iterable[np.ndarray]:
-        """Vectors of a batch of texts."""
+        """Return the vectors of a batch of texts."""
         return np.asarray(model(list(batch)), np.float32)
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
-        """For Beam's `BatchElements`."""
+        """Return the options of Beam's `BatchElements`."""
         return {"min_batch_size": 32, "max_batch_size": self._max_batch_size}
 
 
 class EmbedTexts(beam.PTransform):
-    """Embeds texts, by Beam's `RunInference`.
+    """Embed texts by Beam's `RunInference`.
 
-    From (key, text), with keys of any kind, to ((key, text), vector): float32 `(D,)`,
-    of length 1 where the model makes them so.
+    From (key, text), with keys of any type, to ((key, text), vector). Vectors are
+    float32 `(D,)`, of unit length if the model normalizes them.
 
     Args:
-        model: as in `SavedModelHandler`.
-        **options: as in `SavedModelHandler`.
+        model: See `SavedModelHandler`.
+        **options: See `SavedModelHandler`.
     """
 
     def __init__(self, model: str, **options: Any) -> None:
@@ -80,7 +80,7 @@ class EmbedTexts(beam.PTransform):
         self._handler = SavedModelHandler(model, **options)
 
     def expand(self, texts: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         return (
             texts
             | "Keep text" >> beam.MapTuple(lambda key, text: ((key, text), text))
@@ -89,19 +89,18 @@ class EmbedTexts(beam.PTransform):
 
 
 class EmbedLines(beam.PTransform):
-    """Embeds lines and writes the vectors and the texts, in the order of the lines.
+    """Embed lines and write vectors and texts, in the order of the lines.
 
-    From (position, text), as `ReadLines` gives them, to
-    `vectors-00000-of-00003.npy`, float32 (n, D), and `texts-00000-of-00003.txt`, whose
-    line i has the text of row i. The arrays one after another are the array that
-    `labse-tf embed` makes of the files one after another. A worker holds the vectors of
-    a shard.
+    From (position, text), such as `ReadLines` returns, to `vectors-00000-of-00003.npy`,
+    float32 (n, D), and `texts-00000-of-00003.txt`, whose line i is the text of row i.
+    The concatenated arrays equal the array that `labse-tf embed` writes for the
+    concatenated files. A worker holds the vectors of one shard.
 
     Args:
-        model: as in `SavedModelHandler`.
-        output: a directory, local or remote.
-        shard_size: texts of a shard.
-        **options: as in `SavedModelHandler`.
+        model: See `SavedModelHandler`.
+        output: Local or remote directory.
+        shard_size: Number of texts per shard.
+        **options: See `SavedModelHandler`.
     """
 
     def __init__(
@@ -112,14 +111,14 @@ class EmbedLines(beam.PTransform):
         shard_size: int = SHARD_SIZE,
         **options: Any,
     ) -> None:
-        """Checks the size."""
+        """Check the size."""
         super().__init__()
         self._output = output
         self._assign = AssignShards(shard_size, POSITION_PREFIX)
         self._embed = EmbedTexts(model, **options)
 
     def expand(self, lines: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         return (
             lines
             | "In one group"
@@ -149,15 +148,15 @@ def _by_shard(
 def _write_vectors(
     group: tuple[Shard, Iterable[tuple[bytes, tuple[str, bytes]]]], output: PathLike
 ) -> int:
-    """Writes a shard; returns the number of its texts."""
+    """Write a shard and return the number of its texts."""
     (_, number, total), rows = group
     texts, vectors = zip(*in_order(rows), strict=True)
     name = f"{number:05d}-of-{total:05d}"
     with tempfile.TemporaryDirectory() as folder:
         array = np.frombuffer(b"".join(vectors), np.float32)
         np.save(Path(folder, "vectors.npy"), array.reshape(len(texts), -1))
-        # Bytes, because a text may have carriage returns inside; that of a pair may
-        # have line feeds too.
+        # Written as bytes, because a text may contain carriage returns. The texts of
+        # pairs may contain line feeds too.
         text = "".join(text.replace("\n", " ") + "\n" for text in texts)
         Path(folder, "texts.txt").write_bytes(text.encode())
         publish(Path(folder, "vectors.npy"), join(output, f"vectors-{name}.npy"))

@@ -1,4 +1,4 @@
-"""Files near and far: what is read, each element with its position, and publishing."""
+"""Local and remote files: reading elements with their positions, and writing."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from labse_tf.data.shards.layout import is_remote
 from labse_tf.languages import language_code
 from labse_tf.text import read_numbered
 
-POSITION_PREFIX = 10  # bytes that up to 65,536 neighbours share
+POSITION_PREFIX = 10  # bytes that up to 65,536 adjacent positions share
 
-Pair = tuple[str, str, str]  # a `SentencePair`, which plain tuples stand for
+Pair = tuple[str, str, str]  # a `SentencePair` as a plain tuple
 
 
 def position(file: int, index: int) -> bytes:
-    """Where an element stands; positions sort as files and their elements do.
+    """Return the position of an element. Positions sort by file, then by element.
 
     Args:
-        file: number of its file.
-        index: its number in the file.
+        file: Index of the file.
+        index: Index of the element in the file.
 
     Returns:
         12 bytes.
@@ -52,19 +52,19 @@ def position(file: int, index: int) -> bytes:
 
 
 def find_files(files: Files, find: Callable[[Files], list[Path]]) -> list[str]:
-    """Lists files in the order in which they are read.
+    """Return files in the order in which they are read.
 
     Args:
-        files: local paths, as `find` takes them, and remote ones, also as `XX=PATH`,
-            in which `*` stands for characters but a slash, `**` for any.
-        find: lists local ones, such as `find_pair_files`.
+        files: Local paths that `find` accepts, and remote paths, also as `XX=PATH`. In
+            remote paths `*` matches all characters except slashes, `**` all.
+        find: Function that lists local files, such as `find_pair_files`.
 
     Returns:
-        The local files as `find` sorts them, then the remote ones, sorted.
+        The local files as sorted by `find`, then the remote files, sorted.
 
     Raises:
-        ValueError: there are no files, or none of a remote name.
-        DataError: as `find`.
+        ValueError: If there are no files, or no file matches a remote path.
+        DataError: See `find`.
     """
     paths = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     remote = [_split(os.fspath(path)) for path in paths if is_remote(path)]
@@ -74,31 +74,29 @@ def find_files(files: Files, find: Callable[[Files], list[Path]]) -> list[str]:
     matches = FileSystems.match([pattern for _, pattern in remote])
     for (code, pattern), match in zip(remote, matches, strict=True):
         if not match.metadata_list:
-            raise ValueError(f"{pattern}: expected files. Received: none of that name")
+            raise ValueError(f"{pattern}: expected files. Received: no matching files")
         far.update(code + metadata.path for metadata in match.metadata_list)
     return found + sorted(far)
 
 
 def _split(path: str) -> tuple[str, str]:
-    """`XX=`, where a language is given, and the path behind it."""
+    """Split a path into `XX=` (or "") and the path itself."""
     code, mark, place = path.partition("=")
     return (code + mark, place) if mark and "://" not in code else ("", path)
 
 
 @contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """Gives a local path of a file, a copy where the file is remote.
+    """Yield a local path of a file, which is a copy if the file is remote.
 
-    The copy has the file's name and that of its folder, which may say the language.
+    The copy has the names of the file and its directory, which may contain the
+    language.
 
     Args:
-        path: local or remote.
-
-    Yields:
-        A path to read from.
+        path: Local or remote path.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: If the file cannot be read.
     """
     if not is_remote(path):
         yield path
@@ -110,14 +108,14 @@ def local_copy(path: str) -> Iterator[str]:
 
 
 def download(path: str, local: Path) -> None:
-    """Copies a remote file as it is.
+    """Copy a remote file without decompressing it.
 
     Args:
-        path: the remote file.
-        local: where to; its folder is made if needed.
+        path: Path of the remote file.
+        local: Path of the copy. Its directory is created if needed.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: If the file cannot be read.
     """
     local.parent.mkdir(parents=True, exist_ok=True)
     plain = CompressionTypes.UNCOMPRESSED
@@ -127,16 +125,16 @@ def download(path: str, local: Path) -> None:
 
 
 def publish(local: str | Path, target: str) -> None:
-    """Copies a local file to its target atomically.
+    """Copy a local file to its target atomically.
 
-    Run twice, as runners may, it leaves the same file.
+    Idempotent, because runners may run it twice.
 
     Args:
-        local: the file.
-        target: a local or remote path.
+        local: Path of the file.
+        target: Local or remote path.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the file cannot be written.
     """
     temporary = f"{target}.{uuid.uuid4().hex}"
     plain = CompressionTypes.UNCOMPRESSED
@@ -149,14 +147,14 @@ def publish(local: str | Path, target: str) -> None:
 
 
 def publish_text(target: str, text: str) -> None:
-    """Writes a small text file atomically.
+    """Write a small text file atomically.
 
     Args:
-        target: a local or remote path.
-        text: all of it.
+        target: Local or remote path.
+        text: Content of the file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the file cannot be written.
     """
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, "text")
@@ -164,19 +162,19 @@ def publish_text(target: str, text: str) -> None:
         publish(local, target)
 
 
-# `read(path, skipped=report)` gives the elements of a file.
+# `read(path, skipped=report)` returns the elements of a file.
 _Read = Callable[..., Iterable[Any]]
 
 
 class _ReadFiles(beam.PTransform):
-    """Reads files, each on one worker, as (position, element)."""
+    """Read files as (position, element), each file on one worker."""
 
     def __init__(self, paths: list[str], read: _Read) -> None:
         super().__init__()
         self.paths, self._read = paths, read
 
     def expand(self, begin: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         return (
             begin
             | "Name files" >> beam.Create(list(enumerate(self.paths)))
@@ -186,12 +184,12 @@ class _ReadFiles(beam.PTransform):
 
 
 def _numbered(file: tuple[int, str], read: _Read) -> Iterator[tuple[bytes, Any]]:
-    """The elements of a file with their positions."""
+    """Iterate over (position, element) of a file."""
     number, given = file
     code, path = _split(given)
     skipped = SkipReport()
     with local_copy(path) as local:
-        # What is said has the file's name and not that of its copy.
+        # Errors and warnings name the remote file, not its local copy.
         try:
             for index, element in enumerate(read(code + local, skipped=skipped)):
                 yield position(number, index), element
@@ -205,22 +203,23 @@ def _numbered(file: tuple[int, str], read: _Read) -> Iterator[tuple[bytes, Any]]
 
 
 class ReadPairs(beam.PTransform):
-    """Reads pair files, by `labse_tf.data.read_files`.
+    """Read pair files by `labse_tf.data.read_files`.
 
-    Gives (position, (source, target, language)); positions sort as `read_files` reads.
+    Returns (position, (source, target, language)). Positions sort in the order in which
+    `read_files` reads.
 
     Args:
-        files: local paths as in `load_pairs`, remote names and patterns
-            (`gs://bucket/pairs/**.tsv.gz`), also after `XX=`. Moses' two files belong
-            together and are read locally only.
-        language: as in `read_pairs`, for all files.
-        languages: only these.
-        on_error: as in `read_pairs`; what is skipped is in the workers' logs and in
-            Beam's counter "skipped lines".
+        files: Local paths (see `load_pairs`), and remote paths and patterns
+            (`gs://bucket/pairs/**.tsv.gz`), also as `XX=PATH`. Moses files must be
+            local, because two files belong together.
+        language: See `read_pairs`; for all files.
+        languages: Languages to keep; `None` for all.
+        on_error: See `read_pairs`. Skipped lines are reported in the workers' logs and
+            in Beam's counter "skipped lines".
 
     Raises:
-        ValueError: there are no such files.
-        DataError: (in the pipeline) as in `read_pairs`.
+        ValueError: If there are no such files.
+        DataError: In the pipeline, see `read_pairs`.
     """
 
     def __init__(
@@ -231,7 +230,7 @@ class ReadPairs(beam.PTransform):
         languages: Iterable[str] | None = None,
         on_error: OnError = "raise",
     ) -> None:
-        """Lists the files."""
+        """List the files."""
         super().__init__()
         paths = find_files(files, find_pair_files)
         read = functools.partial(
@@ -243,24 +242,24 @@ class ReadPairs(beam.PTransform):
         self._read = _ReadFiles(paths, read)
 
     def expand(self, begin: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         return begin | self._read.with_output_types(tuple[bytes, Pair])
 
 
 class ReadSentences(beam.PTransform):
-    """Reads the sentences of pair files and texts, by `labse_tf.data.read_sentences`.
+    """Read the sentences of pair files and texts by `labse_tf.data.read_sentences`.
 
-    Gives (language, sentence), both sides of a pair.
+    Returns (language, sentence), for both sides of a pair.
 
     Args:
-        files: as in `ReadPairs`.
-        language: as in `read_sentences`, for all files.
-        languages: only these; `"en"` for the sources of pairs.
-        on_error: as in `ReadPairs`.
+        files: See `ReadPairs`.
+        language: See `read_sentences`; for all files.
+        languages: Languages to keep; `None` for all. Sources of pairs are `"en"`.
+        on_error: See `ReadPairs`.
 
     Raises:
-        ValueError: there are no such files.
-        DataError: (in the pipeline) as in `read_sentences`.
+        ValueError: If there are no such files.
+        DataError: In the pipeline, see `read_sentences`.
     """
 
     def __init__(
@@ -271,7 +270,7 @@ class ReadSentences(beam.PTransform):
         languages: Iterable[str] | None = None,
         on_error: OnError = "raise",
     ) -> None:
-        """Lists the files."""
+        """List the files."""
         super().__init__()
         paths = find_files(files, find_pair_files)
         self._languages = (
@@ -281,7 +280,7 @@ class ReadSentences(beam.PTransform):
         self._read = _ReadFiles(paths, read)
 
     def expand(self, begin: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         chosen = self._languages
         return (
             begin
@@ -292,25 +291,25 @@ class ReadSentences(beam.PTransform):
 
 
 class ReadLines(beam.PTransform):
-    """Reads single sentences as `labse-tf embed` does: blank lines of a text count.
+    """Read single sentences as `labse-tf embed` does, including blank lines of texts.
 
-    Gives (position, sentence).
+    Returns (position, sentence).
 
     Args:
         files: Local and remote paths of text, one sentence per line, or of pair files.
 
     Raises:
         ValueError: If there are no such files.
-        DataError: (in the pipeline) As in `labse_tf.text.read_numbered`.
+        DataError: In the pipeline, see `labse_tf.text.read_numbered`.
     """
 
     def __init__(self, files: Files) -> None:
-        """Lists the files."""
+        """List the files."""
         super().__init__()
         self._read = _ReadFiles(find_files(files, _as_given), _texts)
 
     def expand(self, begin: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         return begin | self._read.with_output_types(tuple[bytes, str])
 
 
@@ -319,11 +318,11 @@ def _as_given(files: Files) -> list[Path]:
 
 
 def _texts(path: str, *, skipped: SkipReport) -> Iterator[str]:
-    """The sentences of a file."""
+    """Iterate over the sentences of a file."""
     found = read_numbered(path, blank_lines=True, skipped=skipped)
     return (text for _, text in found)
 
 
 def as_pair(pair: Pair) -> SentencePair:
-    """A pair that came through a coder, which knows plain tuples only."""
+    """Return a plain tuple, the type that Beam's coder returns, as `SentencePair`."""
     return SentencePair(*pair)

@@ -1,8 +1,9 @@
-"""Ordering: shards of equal size, in the order of keys, without sorting it all.
+"""Ordering: shards of equal size in the order of keys, without a global sort.
 
-Buckets of keys are counted, which gives the ranks at which they begin; inside a bucket
-the keys are sorted to find those at which a shard begins; with these, every element
-knows its shard. A worker holds the keys of a bucket, and then a shard.
+Counting the keys of each bucket gives the rank of the bucket's first key. Sorting the
+keys of one bucket then gives the keys at which shards begin, and these assign a shard
+to every element. A worker holds the keys of one bucket, later the elements of one
+shard.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import apache_beam as beam
 from apache_beam.pvalue import AsDict
 
 V = TypeVar("V")
-Shard = tuple[str, int, int]  # group, number, number of the group's shards
+Shard = tuple[str, int, int]  # group, index, number of the group's shards
 
 
 class AssignShards(beam.PTransform):
-    """Gives each element its shard, to be grouped by it.
+    """Assign a shard to each element, for grouping.
 
-    From (group, key, value) to (shard, (key, value)) with `Shard`. The k-th element of
+    From (group, key, value) to (shard, (key, value)), see `Shard`. The k-th element of
     a group, in the order of the keys, is in shard k // shard_size.
 
     Args:
-        shard_size: elements of a shard; a group's last one may have fewer.
-        prefix: bytes of a key that name its bucket.
+        shard_size: Number of elements per shard. A group's last shard may have fewer.
+        prefix: Number of bytes of a key that name its bucket.
     """
 
     def __init__(self, shard_size: int, prefix: int) -> None:
@@ -36,7 +37,7 @@ class AssignShards(beam.PTransform):
         self._size, self._prefix = shard_size, prefix
 
     def expand(self, rows: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         prefix = self._prefix
         buckets = rows | "To buckets" >> beam.MapTuple(
             lambda group, key, value: ((group, key[:prefix]), key)
@@ -67,7 +68,7 @@ class AssignShards(beam.PTransform):
 def _starts(
     group: str, buckets: Iterable[tuple[bytes, int]]
 ) -> Iterator[tuple[tuple[str, bytes], int]]:
-    """The ranks at which the buckets of a group begin."""
+    """Yield the rank of the first key of each bucket of a group."""
     start = 0
     for bucket, count in sorted(buckets):
         yield (group, bucket), start
@@ -79,7 +80,7 @@ def _cuts(
     size: int,
     starts: Mapping[tuple[str, bytes], int],
 ) -> Iterator[tuple[str, bytes]]:
-    """The keys of a bucket at which a shard begins."""
+    """Yield the keys of a bucket at which a shard begins."""
     at, keys = bucket
     start = starts[at]
     for key in sorted(keys)[-start % size :: size]:
@@ -96,12 +97,5 @@ def _assign(
 
 
 def in_order(rows: Iterable[tuple[bytes, V]]) -> list[V]:
-    """The values of a shard in the order of their keys.
-
-    Args:
-        rows: (key, value), no key twice.
-
-    Returns:
-        The values.
-    """
+    """Return the values of a shard in the order of their keys, which are unique."""
     return [value for _, value in sorted(rows, key=lambda row: row[0])]

@@ -1,8 +1,8 @@
-"""Preparing: pairs -> the shards of token ids that `labse-tf prepare` makes.
+"""Preparing pipeline: pairs -> shards of token ids in the format of `prepare_pairs`.
 
-The layout is that of `labse_tf.data.shards.layout`. The order of a language's pairs is
-that of a hash of their positions, where `prepare_pairs` has a permutation: random as
-well, but known for each pair alone.
+See `labse_tf.data.shards.layout` for the format. A language's pairs are ordered by a
+hash of their positions instead of the permutation of `prepare_pairs`: this order is
+random too, and each pair's key is computed independently.
 """
 
 from __future__ import annotations
@@ -39,29 +39,30 @@ from labse_tf.data.shards.writing import (
 if TYPE_CHECKING:
     from labse_tf.tokenizers import WordPieceTokenizer
 
-# Bytes of a hash that name its bucket: 256 of a language.
+# Bytes of a key that name its bucket: 256 buckets per language.
 _PREFIX = 1
 
 
 class PreparePairs(beam.PTransform):
-    """Writes pairs as token ids, in random order, in shards.
+    """Write pairs as token ids, in random order, in shards.
 
-    From (position, (source, target, language)), as `ReadPairs` gives them, to a
+    From (position, (source, target, language)), such as `ReadPairs` returns, to a
     directory that `open_prepared` and `PairStream` read. Each shard is a function of
     the pairs, their positions, the tokenizer and the arguments. The vocabulary is
-    written when the pipeline is built, where workers find it; `dataset.json` when all
-    shards are there. A worker holds a shard.
+    written when the pipeline is built, so that workers can read it; `dataset.json` is
+    written after all shards. A worker holds one shard.
 
     Args:
-        tokenizer: as in `prepare_pairs`.
-        output: a new directory, local or remote.
-        formats: as in `prepare_pairs`.
-        sequence_length: as in `prepare_pairs`.
-        shard_size: as in `prepare_pairs`.
-        seed: as in `prepare_pairs`.
+        tokenizer: See `prepare_pairs`.
+        output: New directory, local or remote.
+        formats: See `prepare_pairs`.
+        sequence_length: See `prepare_pairs`.
+        shard_size: See `prepare_pairs`.
+        seed: See `prepare_pairs`.
 
     Raises:
-        ValueError: an argument is wrong, or (in the pipeline) there are no pairs.
+        ValueError: If an argument is out of range or, in the pipeline, there are no
+            pairs.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class PreparePairs(beam.PTransform):
         shard_size: int = SHARD_SIZE,
         seed: int = 0,
     ) -> None:
-        """Checks the arguments and keeps what they say."""
+        """Check the arguments and describe the directory."""
         super().__init__()
         self._output = output
         self._vocabulary = vocabulary_text(tokenizer)
@@ -83,7 +84,7 @@ class PreparePairs(beam.PTransform):
         )
 
     def expand(self, pairs: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         described = self._description
         publish_text(join(self._output, VOCABULARY), self._vocabulary)
         counts = (
@@ -110,7 +111,7 @@ class PreparePairs(beam.PTransform):
 
 
 def _shuffled(row: tuple[bytes, Pair], seed: int) -> tuple[str, bytes, tuple[str, str]]:
-    """A pair with the key by which its language is sorted."""
+    """Return (language, key in the random order, pair)."""
     position, (source, target, language) = row
     key = hashlib.blake2b(f"{seed} {language} ".encode() + position, digest_size=16)
     return language, key.digest(), (source, target)
@@ -121,20 +122,20 @@ def _digest(position: bytes, pair: Pair) -> bytes:
 
 
 def _joined(digests: Iterable[bytes]) -> bytes:
-    """The same of parts as of the whole, in any order."""
+    """Return a sum of digests that is independent of their order and grouping."""
     total = sum(int.from_bytes(digest, "big") for digest in digests)
     return (total % (1 << 256)).to_bytes(32, "big")
 
 
 class _WriteShard(beam.DoFn):
-    """Tokenizes and writes a shard, with a tokenizer that is made once a worker."""
+    """Write a shard of tokenized pairs, with one tokenizer per worker."""
 
     def __init__(self, output: PathLike, description: Description) -> None:
         super().__init__()
         self._output, self._description = output, description
 
     def setup(self) -> None:
-        """Makes the tokenizer."""
+        """Create the tokenizer."""
         from labse_tf.tokenizers import WordPieceTokenizer
 
         names = "lowercase", "strip_accents", "compat"
@@ -147,7 +148,7 @@ class _WriteShard(beam.DoFn):
     def process(
         self, group: tuple[Shard, Iterable[tuple[bytes, tuple[str, str]]]]
     ) -> Any:
-        """Writes a shard; gives its language and the number of its pairs."""
+        """Write a shard and yield its language and number of pairs."""
         (language, number, total), rows = group
         pairs = in_order(rows)
         sources, targets = (

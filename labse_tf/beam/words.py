@@ -1,4 +1,4 @@
-"""Words: counted by language, to learn a vocabulary from them."""
+"""Word counts per language, for learning a vocabulary."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import apache_beam as beam
 
 from labse_tf.data.shards.layout import PathLike, join
 
-_BATCH = 1 << 14  # sentences that go through the ops at once
+_BATCH = 1 << 14  # sentences per call of the ops
 
 
 class CountWords(beam.PTransform):
-    """Counts the words of each language, split as the tokenizer splits them.
+    """Count the words of each language, split by the tokenizer's rules.
 
-    From (language, sentence), as `ReadSentences` gives them, to
-    ((language, word), count): what `learn_vocabulary` counts in the same text.
+    From (language, sentence), such as `ReadSentences` returns, to
+    ((language, word), count), the same counts as in `learn_vocabulary`.
 
     Args:
-        lowercase: as in `WordPieceTokenizer`.
-        strip_accents: as in `WordPieceTokenizer`.
+        lowercase: See `WordPieceTokenizer`.
+        strip_accents: See `WordPieceTokenizer`.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class CountWords(beam.PTransform):
         self._lowercase, self._strip_accents = lowercase, strip_accents
 
     def expand(self, sentences: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         return (
             sentences
             | "Batch" >> beam.BatchElements(min_batch_size=1024, max_batch_size=_BATCH)
@@ -44,20 +44,20 @@ class CountWords(beam.PTransform):
 
 
 class _CountWords(beam.DoFn):
-    """Counts a batch with ops that are made once a worker."""
+    """Count the words of batches, with ops that are created once per worker."""
 
     def __init__(self, lowercase: bool, strip_accents: bool | None) -> None:
         super().__init__()
         self._options = {"lowercase": lowercase, "strip_accents": strip_accents}
 
     def setup(self) -> None:
-        """Makes the ops."""
+        """Create the ops."""
         from labse_tf.tokenizers import WordCounter
 
         self._counter = WordCounter(**self._options)  # type: ignore[arg-type]
 
     def process(self, batch: Sequence[tuple[str, str]]) -> Iterator[Any]:
-        """Counts of the languages of a batch."""
+        """Yield the counts of each language of a batch."""
         languages = defaultdict(list)
         for language, sentence in batch:
             languages[language].append(sentence)
@@ -67,12 +67,12 @@ class _CountWords(beam.DoFn):
 
 
 class WriteWordCounts(beam.PTransform):
-    """Writes counts as `counts-00000-of-00003.tsv.gz`: language, word, count.
+    """Write counts to `counts-00000-of-00003.tsv.gz`, read by `read_word_counts`.
 
-    `labse_tf.tokenizers.read_word_counts` reads them.
+    Lines hold tab-separated language, word and count.
 
     Args:
-        output: a directory, local or remote.
+        output: Local or remote directory.
     """
 
     def __init__(self, output: PathLike) -> None:
@@ -80,7 +80,7 @@ class WriteWordCounts(beam.PTransform):
         self._output = output
 
     def expand(self, counts: Any) -> Any:
-        """Applies it."""
+        """Apply the transform."""
         return (
             counts
             | "To lines"
