@@ -1,22 +1,23 @@
-"""A training run: from a recipe and text to a preset, through interruptions.
+"""Training runs: from a recipe and text to a preset, with resume after interruptions.
 
 A run owns a directory:
 
-    run.json              what is being made: recipe, text, vocabulary, start
-    run.lock              held while a process works on it
-    training_log.jsonl    a line every few steps: step, loss, accuracy, rate
-    tensorboard/          the same for TensorBoard
-    checkpoints/          all variables and the step, the newest two
-    config.json ...       the preset, when the run has ended
+    run.json              description of the run: recipe, text, vocabulary, start
+    run.lock              lock of the process that trains
+    training_log.jsonl    one line every few steps: step, loss, accuracy, throughput
+    tensorboard/          the same values for TensorBoard
+    checkpoints/          the two newest checkpoints: all variables and the step
+    config.json ...       the preset, after the run has ended
 
-The state of a run is its variables and its step, since batch k is a function of the
-text, the recipe and k. The same command resumes a run that was stopped. Of several
-workers only the chief reads and writes the directory, and shares it with the others.
+The state of a run is its variables and its step: batch k is a function of the text,
+the recipe and k. Run the same command again to resume an interrupted run. With several
+workers, only the chief reads and writes the directory. It sends the state to the other
+workers.
 
-`options` holds how a run is carried out, `run` the directory, `growing` makes models
-deeper, `reporting` writes the log, `fitting` trains through the stages, `from_recipe`
-is what both trainers make of a recipe, `dual_encoder` and `masked_lm` are the trainers.
-Each imports only from those before it.
+Modules, each of which imports only from earlier ones: `options` (settings that do not
+change the result), `run` (the directory), `growing` (deeper models), `reporting` (the
+log), `fitting` (training through all stages), `from_recipe` (objects that both trainers
+make from a recipe), `dual_encoder` and `masked_lm` (the trainers).
 
 The names below are loaded on first use, so that the command line can read `RunOptions`
 without importing Keras.
@@ -71,7 +72,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used."""
+    """Import a public name on first use."""
     if name in _HOME:
         module = importlib.import_module(f"labse_tf.training.{_HOME[name]}")
         return getattr(module, name)
@@ -79,5 +80,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Lists the lazy names beside the loaded ones."""
+    """List all names, loaded or not."""
     return sorted(set(globals()) | set(__all__))

@@ -1,4 +1,4 @@
-"""The dual encoder's training: from a recipe and pairs to a preset."""
+"""Trainer of the dual encoder: from a recipe and pairs to a preset."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NEIGHBORS = "neighbors.npy"
 NEIGHBOR_DIMENSIONS = 128  # ours: half a gigabyte for two million pairs
 
-# Names of the recipe -> the argument of `SamplingPlan`.
+# Value in the recipe -> argument `length_buckets` of `SamplingPlan`.
 _LENGTH_BUCKETS: dict[str, bool | Literal["tokens"]] = {
     "characters": True,
     "tokens": "tokens",
@@ -59,44 +59,44 @@ def train_dual_encoder(
     dev: ParallelCorpus | None = None,
     options: RunOptions | None = None,
 ) -> LaBSE:
-    """Trains a sentence encoder on pairs, into a directory that becomes a preset.
+    """Train a sentence encoder on pairs and write it as a preset.
 
     If interrupted, rerun with the same arguments to resume from the last checkpoint.
-    A finished run only loads its model.
+    If the run has already ended, its model is loaded.
 
     Args:
-        recipe: What to make.
-        pairs: The text, from `labse_tf.data.load_pairs`, or prepared pairs, from
+        recipe: Model and training settings.
+        pairs: Text from `labse_tf.data.load_pairs`, or prepared pairs from
             `open_prepared` or `PairStream`.
-        output: The run's directory.
-        model: A preset to start from. Give this or `vocabulary`.
-        vocabulary: A `vocab.txt` for a new model of the recipe's shape.
-        lowercase: Whether the tokenizer of a new model lower-cases.
-        strip_accents: As in `labse_tf.WordPieceTokenizer`.
-        dev: Held-out pairs to measure on during training, which does not change the
-            result. The log gets the accuracy of the nearest translation, as the mean
-            over the languages.
-        options: How to train. With the strategy "multi_worker" call it with the same
-            arguments and text on all hosts; only the chief writes to its `output`. On
-            a TPU all sentences are padded to the recipe's `sequence_length`, since XLA
-            would compile each other length separately.
+        output: Directory of the run, which becomes the preset.
+        model: Preset to start from. Give either this or `vocabulary`.
+        vocabulary: Path of the `vocab.txt` of a new model of the recipe's shape.
+        lowercase: Whether the tokenizer of a new model converts text to lower case.
+        strip_accents: See `labse_tf.WordPieceTokenizer`.
+        dev: Held-out pairs. Their nearest-translation accuracy, the mean over the
+            languages, is written to the log. They do not change the result.
+        options: Run options. With the strategy "multi_worker", call this function with
+            the same arguments and text on all hosts; only the chief writes to its
+            `output`. On a TPU all sentences are padded to the recipe's
+            `sequence_length`, since XLA would compile every other length separately.
 
     Returns:
-        The trained model, as loaded from the preset; on workers other than the chief
-        as trained.
+        The trained model, loaded from the preset. Workers other than the chief return
+        it without loading.
 
     Raises:
-        ValueError: If the arguments do not fit together or the directory is taken.
+        ValueError: If the arguments contradict each other, or the directory belongs to
+            another run.
         Interrupted: On SIGTERM or SIGINT, after a checkpoint; on all workers at once.
-        EndedElsewhere: On workers other than the chief, if the run had ended before.
+        EndedElsewhere: On workers other than the chief, if the run had already ended.
         labse_tf.distribute.WorkerLostError: If another worker has ended.
     """
     options = options or RunOptions()
     recipe.check()
     if (model is None) == (vocabulary is None):
         raise ValueError(
-            "Expected either `model`, to train it further, or `vocabulary`, for a new "
-            f"model. Received: model={model!r}, vocabulary={vocabulary!r}"
+            "Expected either `model`, to continue its training, or `vocabulary`, for a "
+            f"new model. Received: model={model!r}, vocabulary={vocabulary!r}"
         )
     texts = _texts_with_neighbors(recipe, pairs, model)
     tokenizer = None
@@ -119,7 +119,8 @@ def train_dual_encoder(
             preprocessor = encoder.text_preprocessor()
             if is_tpu(strategy):
                 preprocessor = fixed_shapes(preprocessor)
-            # Made by the starting model, so before `fit` restores a checkpoint.
+            # The starting model encodes the text, so encode before `fit` restores
+            # a checkpoint.
             vectors = None
             if texts is not None:
                 vectors = _neighbor_vectors(run, encoder, texts, options.progress)
@@ -137,19 +138,19 @@ def train_dual_encoder(
 def _texts_with_neighbors(
     recipe: Recipe, pairs: Any, model: str | Path | None
 ) -> ParallelCorpus | None:
-    """Returns the text in which hard negatives are searched; `None` without them."""
+    """Return the text to search for hard negatives; `None` if the recipe has none."""
     from labse_tf.data import ParallelCorpus
 
     if not recipe.hard_negatives:
         return None
     if model is None:
         raise ValueError(
-            "`hard_negatives` needs `model`, whose vectors decide which sentences are "
+            "`hard_negatives` requires `model`, which defines which sentences are "
             f"near. Received: hard_negatives={recipe.hard_negatives}, model=None"
         )
     if not isinstance(pairs, ParallelCorpus):
         raise ValueError(
-            "`hard_negatives` needs pairs as text, which the model encodes. Received: "
+            "`hard_negatives` requires pairs as text, not prepared pairs. Received: "
             f"hard_negatives={recipe.hard_negatives}, pairs={type(pairs).__name__}"
         )
     return pairs
@@ -158,7 +159,7 @@ def _texts_with_neighbors(
 def _describe_start(
     model: str | Path | None, tokenizer: NewTokenizer | None
 ) -> dict[str, Any]:
-    """Describes what a run starts from, by content and not by name."""
+    """Describe the start of a run by content, not by path."""
     if tokenizer is not None:
         return tokenizer.describe()
     return {"model": presets.read_config(presets.find(str(model)))["sha256"]}
@@ -167,7 +168,7 @@ def _describe_start(
 def _make_encoder(
     recipe: Recipe, model: str | Path | None, tokenizer: NewTokenizer | None
 ) -> LaBSE:
-    """Makes the encoder that a run starts from, with the recipe's sequence length."""
+    """Create the encoder that a run starts from, with the recipe's sequence length."""
     from labse_tf.preprocessing import SentencePreprocessor
 
     if tokenizer is None:
@@ -187,7 +188,7 @@ def _batches(
     vectors: np.ndarray | None,
     start: int,
 ) -> tf.data.Dataset:
-    """Returns the recipe's batches after a step."""
+    """Return the recipe's batches after step `start`."""
     from labse_tf.data import PairStream, SamplingPlan, sentence_pairs, stream_pairs
 
     plan = SamplingPlan(
@@ -208,7 +209,7 @@ def _batches(
 
 
 def _dev_accuracy(dev: ParallelCorpus) -> Measure:
-    """Measures a dual encoder on held-out pairs."""
+    """Return a function that measures a dual encoder on held-out pairs."""
     pairs = dev.lists()
 
     def measure(model: keras.Model) -> dict[str, float]:
@@ -222,10 +223,10 @@ def _dev_accuracy(dev: ParallelCorpus) -> Measure:
 def _neighbor_vectors(
     run: Run, encoder: LaBSE, pairs: ParallelCorpus, progress: Progress
 ) -> np.ndarray:
-    """Returns the English side's vectors on a few axes, `(N, d)`.
+    """Return the embeddings of the sources on their principal axes, `(N, d)`.
 
-    They are kept on disk for a resumed run. The chief makes them for all workers, since
-    other vectors would give other batches.
+    They are kept on disk for a resumed run. The chief computes them for all workers,
+    since different embeddings would give different batches.
     """
     path = run.directory / NEIGHBORS
     count, dim = len(pairs), min(NEIGHBOR_DIMENSIONS, encoder.embedding_dim)
@@ -241,7 +242,7 @@ def _neighbor_vectors(
             )
             for start in range(0, count, 1 << 16):
                 chosen = np.arange(start, min(start + (1 << 16), count))
-                # Many English sentences are paired with several languages.
+                # Many English sentences have translations in several languages.
                 texts, places = np.unique(pairs.sources(chosen), return_inverse=True)
                 short = unit_rows(encoder.encode(texts, progress=False) @ axes)
                 rows[chosen] = short[places]
@@ -256,29 +257,22 @@ def _neighbor_vectors(
 
 
 def fixed_shapes(preprocessor: SentencePreprocessor) -> SentencePreprocessor:
-    """Makes a preprocessor whose rows all have the same length, for a TPU.
-
-    Args:
-        preprocessor: Any.
-
-    Returns:
-        One with the same tokens, which pads to its `sequence_length`.
-    """
+    """Return a copy of a preprocessor that pads all rows to `sequence_length`."""
     return type(preprocessor).from_config({**preprocessor.get_config(), "pad": "fixed"})
 
 
 def compile_dual_encoder(
     encoder: LaBSE, recipe: Recipe, *, skip_nonfinite: bool = False
 ) -> DualEncoder:
-    """Puts an encoder under the recipe's loss and optimiser.
+    """Create a dual encoder with the recipe's loss and optimizer.
 
     Args:
-        encoder: Made in the same strategy scope.
-        recipe: Margin, scale, learning rate and the rest.
-        skip_nonfinite: As in `labse_tf.optimizers.adamw`.
+        encoder: Encoder created in the same strategy scope.
+        recipe: Settings of the loss and the optimizer.
+        skip_nonfinite: See `labse_tf.optimizers.adamw`.
 
     Returns:
-        A compiled `DualEncoder` whose optimiser is built.
+        A compiled `DualEncoder` with a built optimizer.
     """
     dual = DualEncoder(encoder, recipe.chunk_size, length_groups=recipe.length_groups)
     optimizer = make_optimizer(
@@ -301,16 +295,9 @@ def untrained_encoder(
     lowercase: bool = False,
     strip_accents: bool | None = None,
 ) -> LaBSE:
-    """Makes the encoder that a run with this recipe and vocabulary starts from.
+    """Create the encoder that a run with this recipe and vocabulary starts from.
 
-    Args:
-        recipe: Shape, seed and sequence length.
-        vocabulary: A `vocab.txt`.
-        lowercase: Whether the tokenizer lower-cases.
-        strip_accents: As in `labse_tf.WordPieceTokenizer`.
-
-    Returns:
-        The model before its first step.
+    For the arguments see `train_dual_encoder`.
     """
     keras.utils.set_random_seed(recipe.seed)
     tokenizer = NewTokenizer(vocabulary, lowercase, strip_accents)

@@ -1,7 +1,7 @@
-"""Fitting: a run through all stages of its recipe, from its last checkpoint.
+"""Training loop: all stages of a recipe, from the last checkpoint.
 
-`fit` trains; `Keeper` writes the checkpoints and listens for signals. The log and the
-bar are in `reporting`, the step from one stage to the next in `growing`.
+`fit` trains; `Keeper` writes checkpoints and handles signals. The log and the progress
+bar are in `reporting`. The model grows between stages in `growing`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from labse_tf.training.run import Interrupted, Run
 Batches = Callable[[int], Any]
 Model = TypeVar("Model", bound=keras.Model)
 
-# ours: seconds of training between two exchanges of signals among the workers
+# ours: seconds between two exchanges of signals among the workers, which cost time
 _LISTEN = 1.0
 
 
@@ -39,38 +39,37 @@ def fit(
     measure: Measure | None = None,
     unit: str = "pairs",
 ) -> Model:
-    """Trains a compiled model through all stages of a recipe.
+    """Train a compiled model through all stages of a recipe.
 
     The learning-rate schedule, the optimizer's moments, the batches, the log and the
-    bar continue from stage to stage. A `MaskedLM` is trained in the paper's three
-    stages. A `DualEncoder` grows from zero layers (ours, not the paper's): its first
-    stage is a bag of tokens, which needs a mean for its pooling.
+    progress bar continue from stage to stage. A `MaskedLM` is trained in the paper's
+    three stages. A `DualEncoder` can grow from zero layers (ours, not the paper's): its
+    first stage is a bag of tokens, which requires mean pooling.
 
-    If interrupted, rerun with the same arguments to resume from the last checkpoint,
-    in the stage of that checkpoint.
+    If interrupted, rerun with the same arguments to resume from the last checkpoint.
 
     Args:
-        run: An open run.
-        model: Compiled, with a built optimizer; its metrics go into the log. With
-            several stages it is a `MaskedLM` or a `DualEncoder` as deep as the first
-            stage, or shallower and grown first. With one stage it can be any model and
-            keeps its depth.
-        batches: A function from a step to the `tf.data.Dataset` of the batches after
+        run: Open run.
+        model: Compiled model with a built optimizer. Its metrics are written to the
+            log. If the recipe has several stages, the model is a `MaskedLM` or a
+            `DualEncoder`, and grows if it is shallower than the first stage. If the
+            recipe has one stage, any model is allowed and keeps its depth.
+        batches: Function from a step to the `tf.data.Dataset` of the batches after
             that step. The dataset must reach `train_steps`.
-        recipe: Its stages, seed and batch size are used.
-        options: How to train.
-        measure: A function from the model to values for the log. It is called every
-            `options.dev_every` steps and at the last step; its time is not counted in
-            the log's rate.
-        unit: What a batch holds, for the log's rate.
+        recipe: Recipe; its stages, seed and batch size are used.
+        options: Run options.
+        measure: Function from the model to values for the log. It is called every
+            `options.dev_every` steps and at the last step. Its time is not counted in
+            the throughput.
+        unit: Unit of the throughput: the items of a batch.
 
     Returns:
-        The trained model; another object than `model` if it has grown.
+        The trained model; a new object if the model has grown.
 
     Raises:
         labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
-        ValueError: If the model cannot grow to the depth of a stage, or the loss is
-            not finite; no checkpoint has been written since.
+        ValueError: If the model cannot grow to the depth of a stage, or if the loss is
+            not finite. No checkpoint is written after such a loss.
         labse_tf.distribute.WorkerLostError: If another worker has ended.
 
     References:
@@ -92,13 +91,14 @@ def fit(
     )
     with keeper.signals(), reporter:
         for stage in stages:
-            # The checkpoint at a stage's last step is that of the shallower model.
+            # The checkpoint at the last step of a stage holds the model of that
+            # stage, before it grows.
             if start > stage.end:
                 continue
-            # With one stage a loaded model keeps the depth it has.
+            # If there is one stage, a loaded model keeps its depth.
             if len(stages) > 1 and backbone_of(model).num_layers != stage.num_layers:
-                # New layers' weights and dropout states are then the same in an
-                # undisturbed run and a resumed one.
+                # Weights and dropout states of new layers must be equal in
+                # uninterrupted and resumed runs.
                 keras.utils.set_random_seed(recipe.seed + stage.number)
                 model = grow(model, stage.num_layers)
             if checkpoint is not None:
@@ -117,10 +117,7 @@ def _fit_stage(
     keeper: Keeper,
     reporter: Reporter,
 ) -> None:
-    """Trains to the end of a stage.
-
-    The last steps of a stage that do not fill an execution are run one at a time.
-    """
+    """Train to the end of a stage; steps that do not fill an execution run singly."""
     keeper.last = stage.end
     reporter.begin(stage, model)
     if isinstance(model, ReplicatedModel):
@@ -139,23 +136,23 @@ def _fit_stage(
                 steps_per_epoch=steps,
                 epochs=1,
                 verbose=0,
-                # The batches have their order; Keras warns otherwise.
+                # The batches are already in their order; without this Keras warns.
                 shuffle=False,
                 callbacks=[reporter, keeper],
             )
 
 
 class Keeper(keras.callbacks.Callback):
-    """Writes checkpoints, and ends a run that a signal has asked to stop.
+    """Callback that writes checkpoints and stops the run on a signal.
 
     Args:
-        run: An open run.
-        start: The step of the checkpoint that the run resumes from.
-        options: `checkpoint_every` and `on_nan`.
+        run: Open run.
+        start: Step of the checkpoint that the run resumes from.
+        options: Run options; `checkpoint_every` and `on_nan` are used.
 
     Attributes:
-        step: Steps done.
-        last: The last step of the stage, which has a checkpoint too.
+        step: Number of steps done.
+        last: Last step of the stage, which also has a checkpoint.
     """
 
     def __init__(self, run: Run, start: int, options: RunOptions) -> None:
@@ -171,7 +168,7 @@ class Keeper(keras.callbacks.Callback):
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Catches SIGTERM and SIGINT in the block, if this is the main thread."""
+        """Catch SIGTERM and SIGINT in the block if this is the main thread."""
 
         def note(number: int, frame: object) -> None:
             self.received = number
@@ -181,7 +178,7 @@ class Keeper(keras.callbacks.Callback):
             for number in (signal.SIGTERM, signal.SIGINT):
                 before[number] = signal.signal(number, note)
         except ValueError:
-            pass  # Not the main thread: signals are handled elsewhere.
+            pass  # Only the main thread may handle signals.
         try:
             yield
         finally:
@@ -191,7 +188,7 @@ class Keeper(keras.callbacks.Callback):
     def on_train_batch_end(
         self, batch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
-        """Counts the steps and saves when a checkpoint is due."""
+        """Count the steps and save a checkpoint when it is due."""
         before, self.step = self.step, self.step + self.model.steps_per_execution
         signal_number = self._signal()
         if signal_number is not None:
@@ -201,16 +198,16 @@ class Keeper(keras.callbacks.Callback):
             self._save()
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless a loss that is not finite spoiled the weights."""
+        """Write a checkpoint, unless a loss that is not finite made the weights NaN."""
         if self.stops:
             check_finite(self.model)
         self.run.save(self.model, self.step)
 
     def _signal(self) -> int | None:
-        """Returns the signal that any worker has received, if it is time to ask.
+        """Return the number of a signal that any worker has received.
 
-        Asking waits for the running steps, so it is done about once per second, at
-        steps that the workers agree on.
+        The exchange between workers waits for the running steps. It therefore happens
+        about once per second, at steps that all workers agree on.
         """
         if self.run.workers.count == 1:
             return self.received
@@ -220,7 +217,7 @@ class Keeper(keras.callbacks.Callback):
         now = time.perf_counter()
         rate = (self.step - step) / max(now - then, 1e-6)
         pause = max(1, min(int(rate * _LISTEN), 1000))
-        # The first steps are slow for other reasons; the slowest worker decides.
+        # The workers measure different rates, so the smallest pause is used by all.
         answers = self.run.workers.gather(self.received or 0, pause)
         self.heard = self.step, time.perf_counter()
         self.listens_at = self.step + int(answers[:, 1].min())

@@ -1,4 +1,4 @@
-"""From a recipe: what both trainers make of its values."""
+"""Objects that both trainers make from a recipe, such as the run and the optimizer."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def open_run(
     text: Mapping[str, Any],
     start: Mapping[str, Any],
 ) -> Iterator[tuple[Run, tf.distribute.Strategy]]:
-    """Opens the run that a recipe describes, in a directory, on a strategy.
+    """Open the run of a recipe in a directory.
 
     Args:
-        output: The run's directory.
-        recipe: What to make; its seed becomes that of all random numbers.
-        options: The strategy, and whether results are deterministic.
-        text: A description of the text by content, in JSON types.
-        start: A description of what the run starts from, in the same way.
+        output: Directory of the run.
+        recipe: Recipe; its seed is set for all random numbers.
+        options: Run options; `strategy`, `tpu` and `deterministic` are used.
+        text: Description of the text by content, in JSON types.
+        start: Description of the start of the run by content, in JSON types.
 
     Yields:
-        The open run, and the strategy in whose scope models are made.
+        The open run, and the strategy in whose scope models must be created.
 
     Raises:
         ValueError: If the strategy cannot run the recipe, or the directory belongs to
@@ -66,16 +66,13 @@ def open_run(
 def make_optimizer(
     recipe: BaseRecipe, *, lazy: bool = False, skip_nonfinite: bool = False
 ) -> keras.optimizers.Optimizer:
-    """Makes AdamW with the recipe's schedule over all its steps.
+    """Create AdamW with the recipe's learning-rate schedule over all its steps.
 
     Args:
-        recipe: Learning rate, warm-up, decay, clipping; with the compute type float16
-            the loss is scaled.
-        lazy: As in `labse_tf.optimizers.adamw`.
-        skip_nonfinite: As there.
-
-    Returns:
-        A Keras optimiser.
+        recipe: Settings of the optimizer. With the compute type float16 the loss is
+            scaled.
+        lazy: See `labse_tf.optimizers.adamw`.
+        skip_nonfinite: See `labse_tf.optimizers.adamw`.
     """
     schedule = WarmupLinearDecay(
         recipe.learning_rate, recipe.train_steps, warmup_steps=recipe.warmup_steps
@@ -92,14 +89,12 @@ def make_optimizer(
 
 
 def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:
-    """Makes a new backbone of the recipe's shape, as deep as its first stage.
+    """Create a backbone with random weights, as deep as the recipe's first stage.
 
     Args:
-        recipe: Its fields of the group "model", and the stages.
-        vocabulary_size: Rows of the token table.
-
-    Returns:
-        The backbone with random weights.
+        recipe: Recipe; the fields of the group "model", the stages and `dtype` are
+            used.
+        vocabulary_size: Number of rows of the token table.
     """
     return LaBSEBackbone(
         vocabulary_size=vocabulary_size,
@@ -115,13 +110,13 @@ def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:
 
 
 class NewTokenizer(NamedTuple):
-    """The tokenizer of a new model.
+    """Settings of the tokenizer of a new model.
 
     Attributes:
-        vocabulary: A `vocab.txt`.
-        lowercase: Whether it lower-cases.
-        strip_accents: Whether it deletes non-spacing marks; `None` for the value of
-            `lowercase`.
+        vocabulary: Path of a `vocab.txt`.
+        lowercase: Whether the tokenizer converts text to lower case.
+        strip_accents: Whether the tokenizer deletes non-spacing marks; `None` for the
+            value of `lowercase`.
     """
 
     vocabulary: str | Path
@@ -129,13 +124,10 @@ class NewTokenizer(NamedTuple):
     strip_accents: bool | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Describes it by content, for a run's description.
-
-        Returns:
-            JSON types.
+        """Return a description by content, in JSON types.
 
         Raises:
-            ValueError: If there is no such file.
+            ValueError: If the vocabulary file does not exist.
         """
         path = Path(self.vocabulary)
         if not path.is_file():
@@ -146,7 +138,7 @@ class NewTokenizer(NamedTuple):
         return description
 
     def make(self) -> WordPieceTokenizer:
-        """Makes the tokenizer."""
+        """Create the tokenizer."""
         from labse_tf.tokenizers import WordPieceTokenizer
 
         return WordPieceTokenizer(
@@ -157,26 +149,27 @@ class NewTokenizer(NamedTuple):
 
 
 def check_replicas(recipe: BaseRecipe, strategy: tf.distribute.Strategy) -> None:
-    """Refuses a recipe that a strategy cannot do.
+    """Raise an error if a strategy cannot run a recipe.
 
     Args:
-        recipe: Its `batch_size` is that of all replicas together.
-        strategy: As `labse_tf.distribute.get_strategy` gives it.
+        recipe: Recipe, whose `batch_size` is the global batch.
+        strategy: Strategy from `labse_tf.distribute.get_strategy`.
 
     Raises:
-        ValueError: If the replicas do not share the batch evenly, or the recipe needs
-            shapes that vary on a TPU.
+        ValueError: If the number of replicas does not divide the global batch, or the
+            recipe requires variable shapes on a TPU.
     """
     replicas = strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
         raise ValueError(
-            "`batch_size` is the global batch, which the replicas share evenly. "
-            f"Received: batch_size={recipe.batch_size} for {replicas} replicas"
+            "`batch_size`, the global batch, must be a multiple of the number of "
+            f"replicas. Received: batch_size={recipe.batch_size} with {replicas} "
+            "replicas"
         )
     if is_tpu(strategy) and isinstance(recipe, Recipe):
         for name, value in (("length_groups", 1), ("optimizer", "adamw")):
             if getattr(recipe, name) != value:
                 raise ValueError(
-                    f"`{name}` must be {value!r} on a TPU, whose shapes do not vary. "
+                    f"`{name}` must be {value!r} on a TPU, which needs fixed shapes. "
                     f"Received: {getattr(recipe, name)!r}"
                 )

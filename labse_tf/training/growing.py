@@ -1,4 +1,4 @@
-"""Growing: deeper models from shallower ones, with the optimizer's state."""
+"""Deeper models from shallower ones, with the optimizer's state."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Growing = TypeVar("Growing", bound=keras.Model)
 
 
 def grow(model: Growing, num_layers: int) -> Growing:
-    """Makes a deeper model out of a compiled one, with the optimiser's state.
+    """Create a deeper model from a compiled one, with the optimizer's state.
 
-    The backbone is stacked (see `stack`), everything else goes along: the masked-LM
-    head, the pooling's token weights, the loss, the moments and the step count.
+    The backbone is stacked (see `stack`). Everything else is kept: the masked-LM head,
+    the token weights of the pooling, the loss, the moments and the step count.
 
     Args:
-        model: A compiled `MaskedLM`, or a `DualEncoder` around a `LaBSE`; its
-            optimiser is built.
-        num_layers: Of the new one; a multiple of the old one's.
+        model: Compiled `MaskedLM`, or `DualEncoder` around a `LaBSE`, with a built
+            optimizer.
+        num_layers: Number of layers of the new model; a multiple of the old number.
 
     Returns:
-        A compiled model with the same optimiser settings, in the same strategy.
+        A compiled model with the same optimizer settings, in the same strategy.
 
     Raises:
-        ValueError: If it is another kind of model, or the depths do not fit.
+        ValueError: If `model` is of another kind, or `num_layers` is not a multiple.
 
     Example:
         >>> import labse_tf
@@ -82,16 +82,13 @@ def grow(model: Growing, num_layers: int) -> Growing:
 
 
 def backbone_of(model: keras.Model) -> LaBSEBackbone:
-    """Returns the part of a model that grows.
+    """Return the backbone of a model that can grow.
 
     Args:
         model: A `MaskedLM`, or a `DualEncoder` around a `LaBSE`.
 
-    Returns:
-        Its backbone.
-
     Raises:
-        ValueError: If it is another kind of model.
+        ValueError: If `model` is of another kind.
     """
     if isinstance(model, MaskedLM):
         return model.backbone
@@ -104,35 +101,35 @@ def backbone_of(model: keras.Model) -> LaBSEBackbone:
 
 
 def _scope(model: keras.Model) -> Any:
-    """The scope of the strategy that a model was made in."""
+    """Return the scope of the strategy that a model was created in."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     return model.distribute_strategy.scope()
 
 
 def _copy_weights(sources: list[keras.Variable], targets: list[keras.Variable]) -> None:
-    """Gives one layer's weights to another of the same kind."""
+    """Copy the weights of a layer to another layer of the same kind."""
     for source, target in zip(sources, targets, strict=True):
         target.assign(_copied(source))
 
 
 def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
-    """Makes a deeper backbone out of a trained one.
+    """Create a deeper backbone from a trained one.
 
-    From L > 0 layers, block i becomes a copy of block `i mod L` and everything else
-    is copied, as in progressive stacking.
+    From L > 0 layers (progressive stacking), block i is a copy of block `i mod L`, and
+    all other weights are copied.
 
-    From 0 layers (ours, not the paper's) the function stays what it was: the new
-    blocks' output projections are zero, so that each block normalises what is
-    normalised already; the embedding norm's scale and shift move to the last block's
-    norm, where they come last again. Exact but for dropout.
+    From 0 layers (ours, not the paper's) the new backbone computes the same function,
+    except for dropout. The output projections of the new blocks are zero, so that each
+    block only normalizes its input again. Scale and shift of the embedding norm move
+    to the norm of the last block.
 
     Args:
-        backbone: Trained, with L layers.
-        num_layers: Of the new one; a multiple of L.
+        backbone: Trained backbone with L layers.
+        num_layers: Number of layers of the new backbone; a multiple of L.
 
     Returns:
-        A new backbone; the old one is untouched.
+        A new backbone; the old backbone is not changed.
 
     Raises:
         ValueError: If L does not divide `num_layers`.
@@ -168,25 +165,26 @@ def stack_moments(
     new_variables: list[keras.Variable],
     num_layers: int,
 ) -> None:
-    """Carries an optimiser's state over to the stacked model's optimiser.
+    """Copy an optimizer's state to the optimizer of the stacked model.
 
-    The step count goes along, so that a learning-rate schedule runs on; each weight
-    gets the moments of the weight it was copied from. Weights that came from nowhere
-    (blocks grown from zero layers) keep theirs at zero.
+    The step count is copied as well, so that a learning-rate schedule continues. Each
+    weight gets the moments of the weight it was copied from. The moments of weights
+    that were not copied (blocks grown from zero layers) stay zero.
 
     Args:
-        old_optimizer: Built for `old_variables`.
+        old_optimizer: Optimizer built for `old_variables`.
         old_variables: Trainable variables before stacking.
-        new_optimizer: Of the same class, built for `new_variables`; changed.
+        new_optimizer: Optimizer of the same class, built for `new_variables`. It is
+            updated in place.
         new_variables: Trainable variables after stacking.
-        num_layers: Layers before stacking, L.
+        num_layers: L, the number of layers before stacking.
 
     Raises:
-        ValueError: If the optimisers differ in class.
+        ValueError: If the optimizers differ in class.
     """
     if type(old_optimizer) is not type(new_optimizer):
         raise ValueError(
-            "Both optimisers must be of one class. Received: "
+            "Expected two optimizers of the same class. Received: "
             f"{type(old_optimizer).__name__} and {type(new_optimizer).__name__}"
         )
     new_optimizer.iterations.assign(old_optimizer.iterations)
@@ -201,16 +199,16 @@ def stack_moments(
 
 
 def _copied(variable: Any) -> np.ndarray:
-    """A variable's value in memory of its own.
+    """Return a variable's value in separate memory.
 
-    Two blocks are copies of one: on JAX they would share its buffer, which a step gives
-    away and can give away once only.
+    On JAX, copies of a block would otherwise share one buffer, and a training step can
+    donate a buffer only once.
     """
     return np.array(ops.convert_to_numpy(variable), copy=True)
 
 
 def _origin(path: str, layers: int) -> str:
-    """The path of the weight that a weight of a stacked model is copied from."""
+    """Return the path of the weight that a weight of a stacked model is copied from."""
     if not layers:
         return path
     return _LAYER.sub(lambda m: f"transformer_layer_{int(m[1]) % layers}", path)
@@ -219,10 +217,10 @@ def _origin(path: str, layers: int) -> str:
 def _slots(
     optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
 ) -> dict[tuple[str, str], Any]:
-    """An optimiser's slot variables by the path of their weight and their kind."""
+    """Return an optimizer's slot variables by path of the weight and kind of slot."""
     found = {}
-    # Keras names a slot after its weight, with the slashes replaced. Longest first:
-    # one weight's path may begin like another's.
+    # Keras names a slot after its weight, with the slashes replaced. The longest name
+    # is tried first, since one path may be a prefix of another.
     prefixes = sorted(
         ((v.path.replace("/", "_") + "_", v.path) for v in variables),
         key=lambda pair: -len(pair[0]),
@@ -237,7 +235,7 @@ def _slots(
 
 
 def _keep_function(backbone: LaBSEBackbone) -> None:
-    """Makes new blocks on a backbone without blocks hand on what they are given."""
+    """Make blocks that were added to an empty backbone compute the identity."""
     weights = {weight.path: weight for weight in backbone.weights}
     for path, weight in weights.items():
         if _LAYER.match(path) and re.search(

@@ -1,4 +1,4 @@
-"""Pre-training: masked language models over one and two languages."""
+"""Trainer of the masked language model (MLM and TLM)."""
 
 from __future__ import annotations
 
@@ -35,34 +35,32 @@ def pretrain(
     strip_accents: bool | None = None,
     options: RunOptions | None = None,
 ) -> LaBSE:
-    """Trains a masked language model in stages, into a directory that becomes a preset.
+    """Train a masked language model in stages and write its encoder as a preset.
 
-    The preset is an encoder whose vectors are not useful yet;
-    `labse_tf.training.train_dual_encoder` (`labse-tf train --model`) starts from it.
+    The embeddings of this preset are not useful yet. It is the starting model of
+    `labse_tf.training.train_dual_encoder` (`labse-tf train --model`).
     If interrupted, rerun with the same arguments to resume from the last checkpoint.
-    A finished run only loads its model.
+    If the run has already ended, its model is loaded.
 
     Args:
-        recipe: What to make.
+        recipe: Model and training settings.
         pairs: Text for TLM, from `labse_tf.data.load_pairs`, or `None`.
-        sentences: Text for MLM, from `labse_tf.data.load_sentences`, or `None`; both
+        sentences: Text for MLM, from `labse_tf.data.load_sentences`, or `None`. Both
             sides of the pairs are added if the recipe has `sentences_from_pairs`.
-        output: The run's directory.
-        vocabulary: A `vocab.txt`.
-        lowercase: Whether the tokenizer lower-cases.
-        strip_accents: As in `labse_tf.WordPieceTokenizer`.
-        options: How to train; see `labse_tf.training.train_dual_encoder`.
+        output: Directory of the run, which becomes the preset.
+        vocabulary: Path of a `vocab.txt`.
+        lowercase: Whether the tokenizer converts text to lower case.
+        strip_accents: See `labse_tf.WordPieceTokenizer`.
+        options: Run options; see `labse_tf.training.train_dual_encoder`.
 
     Returns:
-        The encoder, as loaded from the preset; on workers other than the chief as
-        trained.
+        The encoder; see `train_dual_encoder`.
 
     Raises:
-        ValueError: If there is no text, the arguments do not fit together or the
-            directory is taken.
-        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint; on all
-            workers at once.
-        labse_tf.training.EndedElsewhere: As in `train_dual_encoder`.
+        ValueError: If there is no text, the arguments contradict each other, or the
+            directory belongs to another run.
+        labse_tf.training.Interrupted: See `train_dual_encoder`.
+        labse_tf.training.EndedElsewhere: See `train_dual_encoder`.
         labse_tf.distribute.WorkerLostError: If another worker has ended.
 
     References:
@@ -92,7 +90,7 @@ def pretrain(
 
 
 def _describe(text: ParallelCorpus | MonolingualCorpus | None) -> dict[str, Any] | None:
-    """Describes a corpus by content."""
+    """Return a description of a corpus by content."""
     return None if text is None else {"size": len(text), "sha256": text.digest()}
 
 
@@ -105,7 +103,7 @@ def _train(
     new_tokenizer: NewTokenizer,
     options: RunOptions,
 ) -> LaBSE:
-    """Trains the masked language model and returns its encoder."""
+    """Train the masked language model and return its encoder."""
     from labse_tf.data import MaskedPlan, masked_rows
     from labse_tf.preprocessing import MaskedLMPreprocessor, SentencePreprocessor
 

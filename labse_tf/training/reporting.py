@@ -1,4 +1,4 @@
-"""Reporting: the log, TensorBoard and the progress bar of a training run."""
+"""Log, TensorBoard events and progress bar of a training run."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ Measure = Callable[[keras.Model], Mapping[str, float]]
 
 
 class Reporter(keras.callbacks.Callback):
-    """Logs and shows the means of the last steps; stops at a loss that is not finite.
+    """Callback that logs and shows means, and stops if the loss is not finite.
 
-    A context manager around all stages of a run. Of several workers only the chief
-    writes and shows anything.
+    It is also a context manager around all stages of a run. With several workers, only
+    the chief writes and shows anything.
 
     Args:
-        run: An open run.
+        run: Open run.
         stages: All stages of the recipe.
-        start: The step of the checkpoint that the run resumes from.
-        options: `log_every`, `dev_every`, `on_nan` and `progress`.
-        measure: As in `fit`.
-        unit: What a batch holds, for the rate.
-        batch_size: How many of these a batch holds.
+        start: Step of the checkpoint that the run resumes from.
+        options: Run options; `log_every`, `dev_every`, `on_nan` and `progress` are
+            used.
+        measure: See `fit`.
+        unit: See `fit`.
+        batch_size: Number of these units in a batch.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Reporter(keras.callbacks.Callback):
         self.quiet = shown is False or self.advance is not None
         self.with_bar = shown is True or (shown is None and sys.stderr.isatty())
         self.bar: Any = None
-        # Step and time at the last line of the log, and time of the last printed line.
+        # Step and time of the last log line, and time of the last printed line.
         self.marked = (start, time.perf_counter())
         self.printed = 0.0
 
     def __enter__(self) -> Reporter:
-        """Opens the log, TensorBoard's events and the bar."""
+        """Open the log, the TensorBoard events and the progress bar."""
         if not self.run.writes:
             return self
         entries = self.run.cut_log(self.step)
@@ -83,7 +84,7 @@ class Reporter(keras.callbacks.Callback):
         return self
 
     def __exit__(self, *details: object) -> None:
-        """Closes what `__enter__` opened."""
+        """Close all that `__enter__` opened."""
         if not self.run.writes:
             return
         if self.bar is not None:
@@ -92,12 +93,7 @@ class Reporter(keras.callbacks.Callback):
         self.file.close()
 
     def begin(self, stage: Stage, model: keras.Model) -> None:
-        """Begins or resumes a stage: another model, the same bar.
-
-        Args:
-            stage: The stage.
-            model: Its model.
-        """
+        """Begin or resume a stage with its model."""
         self.stage = stage
         self.skipped = _skipped(model)
         self.marked = (self.step, time.perf_counter())
@@ -112,7 +108,7 @@ class Reporter(keras.callbacks.Callback):
     def on_train_batch_end(
         self, batch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
-        """Counts the steps, and logs and measures when it is time."""
+        """Count the steps; log and measure when it is due."""
         before, self.step = self.step, self.step + self.model.steps_per_execution
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.step)
@@ -127,7 +123,7 @@ class Reporter(keras.callbacks.Callback):
                 self._log_measure(self.measure)
 
     def _log_window(self, logs: Mapping[str, Any]) -> None:
-        """Logs the means since the last line, and the rate."""
+        """Log the means since the last line, and the throughput."""
         now = time.perf_counter()
         since, then = self.marked
         values = self._finite_means(logs, since)
@@ -153,7 +149,7 @@ class Reporter(keras.callbacks.Callback):
             self._print(line)
 
     def _finite_means(self, logs: Mapping[str, Any], since: int) -> dict[str, float]:
-        """Returns the means; a loss that is not finite stops the run or is left out."""
+        """Return the means; a loss that is not finite stops the run or is omitted."""
         values = {name: float(value) for name, value in logs.items()}
         if self.options.on_nan == "stop":
             check_finite(self.model)
@@ -169,7 +165,7 @@ class Reporter(keras.callbacks.Callback):
         return values
 
     def _log_measure(self, measure: Measure) -> None:
-        """Logs a measurement on its own line, and excludes its time from the rate."""
+        """Log a measurement on its own line; the throughput excludes its time."""
         began = time.perf_counter()
         values = {name: round(float(x), 5) for name, x in measure(self.model).items()}
         took = time.perf_counter() - began
@@ -182,12 +178,12 @@ class Reporter(keras.callbacks.Callback):
             self._print(_line(values))
 
     def _print(self, line: str) -> None:
-        """Prints a line with the step to standard error."""
+        """Print a line with the step to standard error."""
         if not self.quiet:
             print(f"step {self.step}/{self.train_steps}  {line}", file=sys.stderr)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        """Writes a line of the log, and the same for TensorBoard."""
+        """Write a line to the log, and the same values to TensorBoard."""
         if not self.run.writes:
             return
         self.file.write(json.dumps(entry) + "\n")
@@ -196,27 +192,18 @@ class Reporter(keras.callbacks.Callback):
 
 
 def reached(before: int, step: int, every: int) -> bool:
-    """Tells whether a multiple of a number has been passed.
+    """Return whether a multiple of `every` is greater than `before` and at most `step`.
 
-    Args:
-        before: Steps done before.
-        step: Steps done now.
-        every: The number.
-
-    Returns:
-        Whether a multiple lies after `before` and not after `step`.
+    All three are numbers of steps.
     """
     return step // every > before // every
 
 
 def check_finite(model: keras.Model) -> None:
-    """Stops if a step's loss was not finite.
-
-    Args:
-        model: In training; waits for its running steps.
+    """Wait for the running steps of a model and check their losses.
 
     Raises:
-        ValueError: If a loss was not finite; the message has the number of the step.
+        ValueError: If a loss was not finite. The message contains the step.
     """
     if isinstance(model, ReplicatedModel) and model.first_nonfinite_step():
         raise _not_finite(f"step {model.first_nonfinite_step()}")
@@ -224,27 +211,27 @@ def check_finite(model: keras.Model) -> None:
 
 def _not_finite(steps: str) -> ValueError:
     return ValueError(
-        f"The loss of {steps} is not finite: a lower learning rate may help, or "
-        "`on_nan` (--on-nan) skip; the run resumes from its last checkpoint. "
+        f"The loss of {steps} is not finite. Resume from the last checkpoint with "
+        "`on_nan` (--on-nan) skip, or start a run with a lower learning rate. "
         "Received: loss=nan"
     )
 
 
 def _skipped(model: keras.Model) -> int:
-    """Returns how many steps the optimizer has skipped."""
+    """Return the number of steps that the optimizer has skipped."""
     return getattr(model.optimizer, "skipped", 0)
 
 
 def _line(values: Mapping[str, float]) -> str:
-    """Returns names and values on one line."""
+    """Return names and values on one line."""
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
 class _Events:
-    """The log as TensorBoard reads it: one run, also after a restart.
+    """Copy of the log for TensorBoard: one run, also after a restart.
 
-    Each process rewrites the folder from the log, since events of repeated steps could
-    not be removed. Under another Keras backend nothing is written.
+    Each process rewrites the directory from the log, since events of repeated steps
+    cannot be removed. On Keras backends other than TensorFlow, nothing is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -255,14 +242,14 @@ class _Events:
         import tensorflow as tf
 
         self.writer = tf.summary.create_file_writer(str(folder))
-        # What `tf.summary.scalar` would write, which the package tensorboard has.
+        # The same as `tf.summary.scalar`, which needs the package tensorboard.
         metadata = tf.compat.v1.SummaryMetadata
         self.metadata = metadata(
             plugin_data=metadata.PluginData(plugin_name="scalars"), data_class=1
         )
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Adds the values of a line of the log."""
+        """Add the values of a log line."""
         if self.writer is None:
             return
         import tensorflow as tf
@@ -276,13 +263,13 @@ class _Events:
         self.writer.flush()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self.writer is not None:
             self.writer.close()
 
 
 def _training_bar(done: int, total: int) -> Any:
-    """A bar with steps, the latest values and the time left."""
+    """Return a bar with the steps, the latest values and the remaining time."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,6 +1,7 @@
-"""Run: a directory that one training at a time works on, and its checkpoints.
+"""Run: the directory of a training run, with its lock, checkpoints and log.
 
-Of several workers the chief alone reads and writes the directory; the others are told.
+With several workers, only the chief reads and writes the directory. It sends the
+content to the other workers.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from labse_tf.distribute import Workers
 from labse_tf.files import atomic_file, write_text
 from labse_tf.models import LaBSE
 
-_KEEP = 2  # checkpoints: the newest, and one to fall back to
+_KEEP = 2  # ours: the newest checkpoint, and one more in case it is damaged
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and a checkpoint was written.
+    """Raised if a signal stopped the run, after a checkpoint was written.
 
     Attributes:
-        signal: The signal's number, 15 for SIGTERM.
-        step: The step of the checkpoint.
+        signal: Number of the signal, such as 15 for SIGTERM.
+        step: Step of the checkpoint.
     """
 
     def __init__(self, signal_number: int, step: int) -> None:
@@ -41,17 +42,17 @@ class Interrupted(Exception):
 
 
 class EndedElsewhere(Exception):
-    """The run had ended before, and its model is on the chief's disk, not on ours."""
+    """Raised on a worker without the model if the run had already ended."""
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint's file holds.
+    """Content of a checkpoint file.
 
     Attributes:
-        path: The file.
-        step: Steps done.
-        arrays: The state of the model, as `Run.assign` takes it; empty on workers
-            other than the chief, who are told in `assign`.
+        path: Path of the file.
+        step: Number of steps done.
+        arrays: State of the model, for `Run.assign`. It is empty on workers other than
+            the chief, which receive the state in `assign`.
     """
 
     path: Path
@@ -60,21 +61,15 @@ class Checkpoint(NamedTuple):
 
 
 class Run:
-    """A run's directory: one training at a time, checkpoints, the log.
+    """Directory of a training run, which one process at a time can open.
 
     Args:
-        directory: Made if needed.
-        description: What decides the result, JSON types only, one level deep or
-            more. A directory that was started with another one is refused.
-        workers: Who train together; one process where left out. Only the chief's
-            directory is read or written; the others need none, and may share it.
-
-    Attributes:
-        workers: The same.
-
-    Raises:
-        ValueError: From `open`, if another process works on the directory, or it
-            belongs to something else.
+        directory: Path. The directory is created if it does not exist.
+        description: Everything that determines the result, as nested JSON types. A
+            directory with a different description cannot be opened.
+        workers: Processes that train together (default: this process only). Only the
+            directory of the chief is read and written. The other workers do not need
+            the directory, and may share it.
     """
 
     def __init__(
@@ -91,35 +86,37 @@ class Run:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes to the directory."""
         return self.workers.is_chief
 
     @property
     def finished(self) -> bool:
-        """Whether the preset is there, on the chief's disk."""
+        """Whether the preset exists on the disk of the chief."""
         if self.writes:
             return presets.is_preset(self.directory)
         return self._finished
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
+        """Directory of the checkpoints."""
         return self.directory / "checkpoints"
 
     @property
     def log(self) -> Path:
-        """The file of the training log."""
+        """Path of the training log."""
         return self.directory / "training_log.jsonl"
 
     @contextmanager
     def open(self) -> Iterator[Run]:
-        """Takes the directory for this process; the chief does, for all workers.
+        """Lock the directory and compare its description.
+
+        The chief locks it for all workers.
 
         Raises:
-            ValueError: If another process has it, or it was started with another
-                description; the message names the first field that differs. Also if a
-                worker's description is not the chief's, or the chief could not open it.
-            OSError: If it cannot be written.
+            ValueError: If another process holds the lock, the directory has another
+                description (the message names the first field that differs), a
+                worker's description differs from the chief's, or the chief failed.
+            OSError: If the directory cannot be written.
         """
         with ExitStack() as stack:
             failure: Exception | None = None
@@ -138,14 +135,16 @@ class Run:
             if failure is not None:
                 raise failure
             if known["failure"] is not None:
-                raise ValueError(f"The chief could not begin: {known['failure']}")
+                raise ValueError(
+                    f"The chief could not start the run: {known['failure']}"
+                )
             self._finished = known["finished"]
-            self._compare(known["description"], "The chief works with {}")
+            self._compare(known["description"], "The chief was started with {}")
             yield self
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Takes the directory's lock."""
+        """Lock the directory in the block."""
         import fcntl
 
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -156,7 +155,7 @@ class Run:
             except OSError as error:
                 lock.seek(0)
                 raise ValueError(
-                    f"{self.directory}: another run works on this directory. "
+                    f"{self.directory}: another process uses this directory. "
                     f"Received: {lock.read().strip() or 'a lock'}"
                 ) from error
             lock.truncate(0)
@@ -172,7 +171,7 @@ class Run:
                 self._lock = None
 
     def _forget_if_nothing_was_done(self) -> None:
-        """Leaves the directory to the mended command, where one was refused."""
+        """Empty a directory without results, so that a corrected command can use it."""
         logged = self.log.exists() and self.log.stat().st_size > 0
         if logged or self.finished or self._saved():
             return
@@ -181,7 +180,7 @@ class Run:
             path.unlink(missing_ok=True)
 
     def _check_description(self) -> None:
-        """Writes `run.json`, or compares with the one that is there."""
+        """Write `run.json`, or compare the description with the existing file."""
         path = self.directory / "run.json"
         if not path.exists():
             others = [p.name for p in self.directory.iterdir() if p.name != "run.lock"]
@@ -198,12 +197,12 @@ class Run:
             raise ValueError(f"{path}: expected JSON. Received: {error}") from error
         self._compare(
             known,
-            f"{self.directory} was started with {{}}; the same command goes on with "
-            "it, another one needs another directory",
+            f"{self.directory} was started with {{}}: expected the same command, or "
+            "another directory",
         )
 
     def _compare(self, known: Mapping[str, Any], message: str) -> None:
-        """Refuses a description that differs from ours."""
+        """Raise an error if `known` differs from the description of this run."""
         before, now = _flat(known), _flat(self.description)
         for name in sorted(set(before) | set(now)):
             if before.get(name) != now.get(name):
@@ -213,14 +212,14 @@ class Run:
                 )
 
     def save(self, model: keras.Model, step: int) -> None:
-        """Writes a checkpoint: all of it or nothing.
+        """Write a checkpoint atomically.
 
         Args:
-            model: Compiled and built.
-            step: Steps done.
+            model: Compiled model with a built optimizer.
+            step: Number of steps done.
 
         Raises:
-            OSError: If it cannot be written; older checkpoints stay.
+            OSError: If the file cannot be written. Older checkpoints are kept.
         """
         if not self.writes:
             return
@@ -233,19 +232,16 @@ class Run:
                 np.savez(temporary, step=np.int64(step), **arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise OSError(
-                error.errno, f"{error.strerror}; older checkpoints stay", str(path)
+                error.errno, f"{error.strerror}; older checkpoints are kept", str(path)
             ) from error
         for old in self._saved()[_KEEP:]:
             old.unlink()
 
     def newest_checkpoint(self) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole.
-
-        Returns:
-            Its content, or `None` if there is none.
+        """Return the newest readable checkpoint, or `None` if there are none.
 
         Warns:
-            UserWarning: If a newer checkpoint is damaged, and is passed over.
+            UserWarning: If a newer checkpoint is damaged and therefore skipped.
         """
         checkpoint = self._newest_whole() if self.writes else None
         found = self.workers.share(
@@ -256,7 +252,7 @@ class Run:
         return Checkpoint(Path(found[0]), found[1], [])
 
     def _newest_whole(self) -> Checkpoint | None:
-        """The newest checkpoint on this disk that can be read."""
+        """Return the newest readable checkpoint on this disk."""
         for path in self._saved():
             try:
                 with np.load(path, allow_pickle=False) as archive:
@@ -265,7 +261,7 @@ class Run:
                 step = int(arrays.pop(names.index("step")))
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
                 warnings.warn(
-                    f"{path} is damaged ({e}); the checkpoint before it is used",
+                    f"{path} is damaged ({e}); trying the previous checkpoint",
                     stacklevel=2,
                 )
                 continue
@@ -273,14 +269,14 @@ class Run:
         return None
 
     def assign(self, model: keras.Model, checkpoint: Checkpoint) -> None:
-        """Gives a model the state that a checkpoint holds, all of it or nothing.
+        """Set a model to the state of a checkpoint.
 
         Args:
-            model: As it was saved: compiled and built.
-            checkpoint: As `newest_checkpoint` gives it.
+            model: Model like the saved one, compiled, with a built optimizer.
+            checkpoint: Checkpoint from `newest_checkpoint`.
 
         Raises:
-            ValueError: If it is another model's.
+            ValueError: If the checkpoint is of another model. Nothing is assigned.
         """
         variables = _state(model)
         shapes = [tuple(v.shape) for v in variables]
@@ -304,29 +300,29 @@ class Run:
             variable.assign(self.workers.share_arrays([array])[0])
 
     def _saved(self) -> list[Path]:
-        """Checkpoints, newest first."""
+        """Return the paths of the checkpoints, newest first."""
         return sorted(self.checkpoints.glob("step_*.npz"), reverse=True)
 
     def drop_checkpoints(self) -> None:
-        """Removes the checkpoints, when the preset has taken their place."""
+        """Remove the checkpoints, which the preset replaces."""
         for path in self._saved():
             path.unlink()
         if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
             self.checkpoints.rmdir()
 
     def finish(self, encoder: LaBSE | None, *, also: Sequence[str] = ()) -> LaBSE:
-        """Writes the preset and removes what only an unfinished run needs.
+        """Write the preset and remove the files that only an unfinished run needs.
 
         Args:
-            encoder: The trained model; `None` if the run had ended before.
-            also: Names of more files of the directory to remove.
+            encoder: Trained model; `None` if the run had already ended.
+            also: Names of further files to remove from the directory.
 
         Returns:
-            The model, as loaded from the preset; on workers other than the chief, who
-            wait until it is written, `encoder`.
+            The model, loaded from the preset. Workers other than the chief wait until
+            the preset is written and return `encoder`.
 
         Raises:
-            EndedElsewhere: On such a worker, if the run had ended before.
+            EndedElsewhere: On workers other than the chief, if `encoder` is `None`.
         """
         if self.writes:
             if encoder is not None:
@@ -338,17 +334,17 @@ class Run:
         if self.writes:
             return LaBSE.from_preset(self.directory)
         if encoder is None:
-            raise EndedElsewhere("the run had ended before; the chief has the model")
+            raise EndedElsewhere("the run had already ended; the chief has the model")
         return encoder
 
     def cut_log(self, step: int) -> list[dict[str, Any]]:
-        """Drops what the log tells of steps after `step`, which will be done again.
+        """Remove log entries after `step`, because these steps are repeated.
 
         Args:
-            step: Of the checkpoint that the run goes on from.
+            step: Step of the checkpoint that the run resumes from.
 
         Returns:
-            The entries that are left.
+            The remaining entries.
         """
         if not self.log.exists():
             return []
@@ -357,7 +353,7 @@ class Run:
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
-                continue  # The last line of a process that was killed.
+                continue  # An incomplete last line of a killed process.
             if entry["step"] <= step:
                 kept.append(entry)
         write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -365,14 +361,14 @@ class Run:
 
 
 def _state(model: keras.Model) -> list[Any]:
-    """All that a step changes: weights, dropout's seeds, the optimiser's moments."""
+    """Return the variables that a step changes: weights, dropout seeds, optimizer."""
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     own = [v for v in model.variables if id(v) not in metrics]
     return own + list(model.optimizer.variables)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    """Return `{"a.b": 1}` for `{"a": {"b": 1}}`."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     flat = {}
