@@ -1,8 +1,8 @@
-"""One loop over blocks of rows, for matrices that would not fit into memory as a whole.
+"""Block-wise computation: loops over blocks of rows, for matrices larger than memory.
 
-`over_blocks` is the loop, `LogSumExp` a softmax's denominator that is accumulated in
-it. Both are `keras.ops` and run on TensorFlow and JAX; TensorFlow is imported only for
-control over its memory.
+`over_blocks` is the loop; `LogSumExp` accumulates the denominator of a softmax in it.
+Both use `keras.ops` and run on TensorFlow and JAX. TensorFlow is imported only to
+control its memory use.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def over_blocks(
     size: Any,
     block_size: int | None,
 ) -> tuple[Any, ...]:
-    """Runs `state = step(start, rows, *state)` over blocks of rows, strictly in turn.
+    """Run `state = step(start, rows, *state)` over blocks of rows, one after another.
 
-    All blocks have `block_size` rows but the last one, which has what is left. The
-    shapes inside a loop are therefore static, as XLA and JAX require.
+    All blocks except the last have `block_size` rows. The last block is outside the
+    loop, so that shapes in the loop are static, as XLA and JAX require.
 
     Args:
-        step: Called with the first row of the block, an int32 scalar, and the number
-            of its rows. Returns tensors with the shapes of the state.
+        step: Function of the first row and the number of rows of a block and of the
+            state. Returns the next state, with the same shapes.
         state: Tensors, or named tuples of tensors.
-        size: Number of rows; an int32 scalar where it is not static.
+        size: Number of rows; an int32 scalar if it is not static.
         block_size: Rows per block; `None` for one block, without a loop.
 
     Returns:
@@ -43,8 +43,8 @@ def over_blocks(
     if static:
         rows, full = block_size, size // block_size * block_size
     else:
-        # XLA compiles the loop also where all rows fit into one block. The last block
-        # is never in the loop: its rows may be fewer.
+        # XLA compiles the loop even if it never runs, so `rows` must not exceed `size`.
+        # The last block is never in the loop, because it may be smaller.
         rows = ops.clip(size, 1, block_size)
         full = ops.maximum(size - 1, 0) // rows * rows
     if not static or full:
@@ -52,8 +52,8 @@ def over_blocks(
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            # The blocks hardly depend on each other: TensorFlow would compute several
-            # at once, and hold all of them in memory.
+            # Blocks are almost independent of each other: TensorFlow would compute
+            # several at a time and hold all of them in memory.
             loop = functools.partial(tf.while_loop, parallel_iterations=1)
         _, *last = loop(
             lambda start, *_: start < full,
@@ -68,7 +68,7 @@ def over_blocks(
 
 
 def _after(state: tuple[Any, ...]) -> AbstractContextManager[Any]:
-    """Inside, TensorFlow computes nothing before the state is there."""
+    """Return a context in which TensorFlow waits for the state before it computes."""
     if keras.backend.backend() != "tensorflow":
         return nullcontext()
     import tensorflow as tf
@@ -77,11 +77,11 @@ def _after(state: tuple[Any, ...]) -> AbstractContextManager[Any]:
 
 
 class LogSumExp(NamedTuple):
-    """The log-sum-exp of each row of a matrix of which only blocks of columns exist.
+    """Log-sum-exp of each row of a matrix, accumulated over blocks of columns.
 
     Attributes:
-        top: Largest number of each row so far, float32 `(n,)`.
-        total: Sum of the exponentials of the numbers less `top`, float32 `(n,)`.
+        top: Maximum of each row so far, float32 `(n,)`.
+        total: Sum of `exp(x - top)` over each row so far, float32 `(n,)`.
 
     Example:
         >>> import numpy as np
@@ -101,51 +101,52 @@ class LogSumExp(NamedTuple):
 
     @classmethod
     def of_nothing(cls, like: Any) -> LogSumExp:
-        """Returns the start, for as many rows as the tensor `like` has: `(n,)`."""
+        """Return the initial value, for a tensor `like` of shape `(n,)`."""
         zeros = ops.zeros_like(like, dtype="float32")
         return cls(ops.full_like(zeros, -3.0e38), zeros)
 
     def add(self, logits: Any) -> LogSumExp:
-        """Returns the sum that includes a block of columns, float32 `(n, rows)`."""
+        """Return the value that includes another block of columns `(n, rows)`."""
         top = ops.maximum(self.top, ops.max(logits, axis=1))
-        # The largest exponent is 0, whatever the logits.
+        # No exponent is above 0, so that nothing overflows.
         part = ops.sum(ops.exp(logits - top[:, None]), axis=1)
         return LogSumExp(top, self.total * ops.exp(self.top - top) + part)
 
     def shares(self, logits: Any) -> Any:
-        """Returns the softmax of a block of columns, float32 `(n, rows)`."""
-        # More exact than less the log-sum-exp, whose last bits large logits displace.
+        """Return the softmax of a block of columns, float32 `(n, rows)`."""
+        # More exact than `exp(logits - value)`, because `top + log(total)` rounds off
+        # the last bits of the logarithm if `top` is large.
         return ops.exp(logits - self.top[:, None]) * (1 / self.total)[:, None]
 
     def value(self) -> Any:
-        """Returns the log-sum-exp, float32 `(n,)`."""
+        """Return the log-sum-exp, float32 `(n,)`."""
         return self.top + ops.log(self.total)
 
 
 def cut_rows(tensor: Any, start: Any, rows: Any) -> Any:
-    """Returns the `rows` rows of a tensor from `start` on."""
+    """Return `rows` rows of a tensor, beginning at row `start`."""
     rest = tuple(tensor.shape[1:])
     return ops.slice(tensor, (start, *(0 for _ in rest)), (rows, *rest))
 
 
 def empty_rows(shape: tuple[Any, ...]) -> Any:
-    """Returns a float32 tensor to be filled by `write_rows`."""
+    """Return a float32 tensor to be filled by `write_rows`."""
     if uncompiled_tensorflow():
         import tensorflow as tf
 
-        # Zeros would be folded into a constant, which the graph holds for ever and
-        # which the first write would have to copy.
+        # TensorFlow would fold zeros into a constant, which stays in memory and which
+        # the first write has to copy.
         return tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
     return ops.zeros(shape, dtype="float32")
 
 
 def write_rows(buffer: Any, start: Any, rows: Any) -> Any:
-    """Writes rows into a buffer from `start` on; in place inside a graph."""
+    """Write rows into a buffer, beginning at row `start`; in place inside a graph."""
     if uncompiled_tensorflow():
         import tensorflow as tf
 
-        # On the CPU the kernels behind `tf.tensor_scatter_nd_update` and
-        # `ops.slice_update` copy the whole buffer at each write; this one does not.
+        # On the CPU, the kernels of `tf.tensor_scatter_nd_update` and
+        # `ops.slice_update` copy the whole buffer at each write; this kernel does not.
         return tf.raw_ops.TensorStridedSliceUpdate(
             input=buffer,
             begin=[start],
@@ -157,16 +158,16 @@ def write_rows(buffer: Any, start: Any, rows: Any) -> Any:
 
 
 def uncompiled_tensorflow() -> bool:
-    """Tells whether TensorFlow's own kernels run this, and not XLA or JAX.
+    """Return whether TensorFlow's own kernels run this code, not XLA or JAX.
 
-    Code for either also runs on the other, so that a graph that is compiled by XLA
-    after it was traced only takes more memory.
+    The answer only affects memory: a graph that was traced for TensorFlow's kernels
+    and is then compiled by XLA gives the same result.
     """
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
-    # No public name tells that a graph is traced for `jit_compile=True` or a TPU.
+    # No public function detects a graph traced for `jit_compile=True` or a TPU.
     from tensorflow.python.ops import control_flow_util
 
     graph = tf.compat.v1.get_default_graph()
@@ -176,18 +177,18 @@ def uncompiled_tensorflow() -> bool:
 def outside_eager(
     function: Callable[..., Any], *args: Any, key: Hashable = None
 ) -> Any:
-    """Calls a function, as a graph where TensorFlow runs eagerly.
+    """Call a function, in a graph if TensorFlow runs eagerly.
 
-    Eagerly, each write would copy the buffer, which the caller still holds.
+    In eager mode each write would copy the buffer, because the caller still holds it.
 
     Args:
-        function: Of a module, so that its graphs are found again.
+        function: Module-level function, so that its graphs are cached.
         *args: Tensors, tuples of tensors, numbers, `None`.
-        key: Calls of different keys have different graphs. One graph for all would
-            forget the static shapes that are not the same in all.
+        key: Cache key of the graph. Calls with different static shapes need different
+            keys, because a shared graph would make those shapes dynamic.
 
     Returns:
-        What the function returns.
+        The result of the function.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -199,7 +200,7 @@ def outside_eager(
 
 @functools.lru_cache(maxsize=32)
 def _graph_of(function: Callable[..., Any], key: Hashable) -> Callable[..., Any]:
-    """The function, to be traced for the calls of one key."""
+    """Return the function as a graph for the calls with one key."""
     import tensorflow as tf
 
     return tf.function(function, autograph=False, reduce_retracing=True)

@@ -1,4 +1,4 @@
-"""Steps between the matrix products, as TensorFlow's CPU computes them fastest."""
+"""CPU kernels: fast steps between the matrix products, for TensorFlow on a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-# ours: narrower rows do not pay for XLA's compiling, once for each number of rows.
+# ours: XLA compiles once per number of rows, which is too slow for narrower rows.
 NARROWEST = 192
 
 _MODE: ContextVar[str | None] = ContextVar("cpu_kernels", default=None)
@@ -21,10 +21,12 @@ _MODE: ContextVar[str | None] = ContextVar("cpu_kernels", default=None)
 
 @contextmanager
 def cpu_kernels(mode: Literal["inference", "training"]) -> Iterator[None]:
-    """Inside, layers are traced for a CPU; nothing where there is another device.
+    """Trace layers with the kernels of this module while the context is active.
+
+    This has no effect if TensorFlow has devices other than CPUs.
 
     Args:
-        mode: What the graph is for. Gradients are right in both.
+        mode: Use of the traced graph. Gradients are correct in both modes.
     """
     token = _MODE.set(mode if _on_cpu() else None)
     try:
@@ -34,13 +36,9 @@ def cpu_kernels(mode: Literal["inference", "training"]) -> Iterator[None]:
 
 
 def gelu(x: Any) -> Any:
-    """The exact GELU, `x` times the normal distribution's integral up to `x`.
+    """Return the exact GELU: `x` times the normal distribution function of `x`.
 
-    Args:
-        x: float of any shape.
-
-    Returns:
-        The same shape and type.
+    The result has the shape and type of `x`.
 
     References:
         Hendrycks and Gimpel, 2016 (https://arxiv.org/abs/1606.08415)
@@ -51,16 +49,7 @@ def gelu(x: Any) -> Any:
 
 
 def dropout(layer: keras.layers.Dropout, x: Any, training: bool | None) -> Any:
-    """Calls a dropout layer.
-
-    Args:
-        layer: Its rate, and its generator of seeds.
-        x: float of any shape.
-        training: Whether dropout is on.
-
-    Returns:
-        The same shape and type.
-    """
+    """Apply dropout with the rate and the seeds of a Keras layer, to any shape."""
     if not (training and layer.rate and _MODE.get() == "training"):
         return layer(x, training=training)
     import tensorflow as tf
@@ -70,15 +59,7 @@ def dropout(layer: keras.layers.Dropout, x: Any, training: bool | None) -> Any:
 
 
 def normalize(layer: keras.layers.LayerNormalization, x: Any) -> Any:
-    """Calls a layer normalisation over the last axis.
-
-    Args:
-        layer: With gamma and beta.
-        x: float `(..., D)`.
-
-    Returns:
-        The same shape and type.
-    """
+    """Apply a layer normalization over the last axis, `(..., D)` -> `(..., D)`."""
     if has_norm_kernel(x):
         return norm_kernel(layer, x)
     return layer(x)
@@ -91,17 +72,17 @@ def add_and_normalize(
     norm: keras.layers.LayerNormalization,
     training: bool | None,
 ) -> Any:
-    """Ends half a block: dropout, the way around, layer normalisation.
+    """Apply dropout, the residual connection and layer normalization.
 
     Args:
-        x: float `(N, D)`.
-        skipped: What went around, `(N, D)`.
-        dropping: Of `x`.
-        norm: Of the sum.
-        training: Whether dropout is on.
+        x: Float `(N, D)`, output of the sublayer.
+        skipped: Float `(N, D)`, input of the sublayer.
+        dropping: Dropout layer for `x`.
+        norm: Layer normalization for the sum.
+        training: Whether dropout is active.
 
     Returns:
-        `(N, D)`.
+        Float `(N, D)`.
     """
     if not (training and dropping.rate and _compiles(x)):
         return normalize(norm, dropping(x, training=training) + skipped)
@@ -113,15 +94,16 @@ def add_and_normalize(
 
 
 def has_norm_kernel(x: Any) -> bool:
-    """Whether a layer normalisation of this tensor is to be written for oneDNN."""
+    """Return whether to use `norm_kernel` for a tensor."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     return _MODE.get() == "inference" and dtype in ("float32", "bfloat16")
 
 
 def norm_kernel(layer: keras.layers.LayerNormalization, x: Any) -> Any:
-    """A layer normalisation as TensorFlow's remapper knows it.
+    """Apply layer normalization in the form that TensorFlow's remapper recognizes.
 
-    It is one kernel where the number of rows is not static, and right everywhere.
+    The remapper replaces it with one oneDNN kernel if the number of rows is not static.
+    The result is correct in any case.
 
     References:
         `FindMklLayerNorm` in
@@ -129,9 +111,9 @@ def norm_kernel(layer: keras.layers.LayerNormalization, x: Any) -> Any:
     """
     import tensorflow as tf
 
-    # In training mode, with rows as channels, a batch normalisation is one of layers.
+    # Batch normalization in training mode normalizes channels, which are rows here.
     rows = tf.reshape(x, [1, -1, x.shape[-1], 1])
-    # Not the shape of `rows`, which the kernel then has no use for.
+    # Not from the shape of `rows`, which the fused kernel does not need.
     count = tf.reduce_prod(tf.shape(x)[:-1], keepdims=True)
     empty = tf.constant([], tf.float32)
     normal = tf.raw_ops.FusedBatchNormV3(
@@ -149,7 +131,7 @@ def norm_kernel(layer: keras.layers.LayerNormalization, x: Any) -> Any:
 
 
 def _on_cpu() -> bool:
-    """Whether TensorFlow has no other device, and may choose its kernels."""
+    """Return whether the backend is TensorFlow and has no devices other than CPUs."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -159,12 +141,12 @@ def _on_cpu() -> bool:
 
 
 def _compiles(x: Any) -> bool:
-    """Whether steps on this tensor are XLA's."""
+    """Return whether XLA compiles the steps on this tensor."""
     return _MODE.get() == "training" and (x.shape[-1] or NARROWEST) >= NARROWEST
 
 
 def _kept(layer: keras.layers.Dropout, x: Any) -> Any:
-    """Which numbers dropout keeps: bool, of the shape of `x`."""
+    """Return the elements that dropout keeps, bool of the shape of `x`."""
     import tensorflow as tf
 
     seed = ops.cast(layer.seed_generator.next(), "int32")
@@ -179,7 +161,7 @@ def _kept(layer: keras.layers.Dropout, x: Any) -> Any:
 
 @functools.cache
 def _compiled() -> SimpleNamespace:
-    """The functions that XLA compiles, once for each shape in a process."""
+    """Return the functions that XLA compiles, once per shape in a process."""
     import tensorflow as tf
 
     compiled = functools.partial(

@@ -1,4 +1,8 @@
-"""Duplicates: equal sentences in a batch, found by fingerprints."""
+"""Duplicates: equal sentences in a batch, found by fingerprints.
+
+Shapes: B = sentences or pairs, T = length in tokens, b = local batch (one replica's
+pairs), n = candidates.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,10 @@ from keras import ops
 
 
 def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:
-    """Hashes each row of token ids, so that equal sentences are found as equal.
+    """Hash each row of token ids, so that equal sentences have equal fingerprints.
 
-    Padding does not count, so a sentence has one fingerprint whatever the batch
-    it is padded with. Two 32-bit sums of a mixed (token, position) pair: two
-    different sentences collide once in about 2 ** 64 pairs.
+    A fingerprint is two 32-bit sums over mixed (token, position) pairs. Padding does
+    not count. Two different sentences collide with a probability of about 2 ** -64.
 
     Args:
         token_ids: int32 `(B, T)`.
@@ -35,7 +38,7 @@ def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:
     padding_mask = ops.cast(padding_mask, "int32")
     positions = ops.arange(ops.shape(token_ids)[1], dtype="int32")[None, :] + 1
     columns = []
-    # Odd multipliers with no pattern in their bits; int32 arithmetic wraps around.
+    # Odd multipliers without a pattern in their bits; int32 arithmetic wraps around.
     for token_factor, position_factor in (
         (-1640531527, 668265263),
         (-2048144789, 374761393),
@@ -46,14 +49,14 @@ def sentence_fingerprints(token_ids: Any, padding_mask: Any) -> Any:
 
 
 def pair_fingerprints(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Hashes the sentences of both sides of a batch.
+    """Hash the sentences of both sides of a batch.
 
     Args:
         pairs: Dict with `source` and `target`, feature dicts of int32 `(B, T)`.
 
     Returns:
-        Dict with `source_ids` and `target_ids`, int32 `(B, 2)`, as losses and metrics
-        take them.
+        Dict with `source_ids` and `target_ids`, int32 `(B, 2)`, the arguments of losses
+        and metrics.
     """
     return {
         f"{side}_ids": sentence_fingerprints(
@@ -64,14 +67,11 @@ def pair_fingerprints(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
-    """Tells which pairs share a sentence: the source, or the target.
+    """Return which pairs share their source or their target, bool `(b, n)`.
 
     Args:
-        pair_ids: int32 `(b, 4)`, fingerprints of source and target side by side.
-        other_pair_ids: int32 `(G, 4)`, of the pairs to compare with.
-
-    Returns:
-        Bool `(b, G)`.
+        pair_ids: int32 `(b, 4)`, the fingerprints of source and target concatenated.
+        other_pair_ids: int32 `(n, 4)`, the same for the pairs to compare with.
 
     Example:
         >>> import numpy as np
@@ -80,7 +80,7 @@ def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
         >>> np.asarray(same_sentences(pairs[:1], pairs)).tolist()
         [[True, True, False]]
     """
-    same = ops.equal(pair_ids[:, None, :], other_pair_ids[None, :, :])  # (b, G, 4)
+    same = ops.equal(pair_ids[:, None, :], other_pair_ids[None, :, :])  # (b, n, 4)
     same_source = ops.logical_and(same[:, :, 0], same[:, :, 1])
     same_target = ops.logical_and(same[:, :, 2], same[:, :, 3])
     return ops.logical_or(same_source, same_target)
@@ -89,17 +89,17 @@ def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
 def pair_masks(
     labels: Any, columns: Any, pair_ids: Any | None, other_pair_ids: Any | None
 ) -> tuple[Any, Any | None]:
-    """Tells where in a matrix of pairs x candidates are positives, and no negatives.
+    """Return masks of the positives and of the duplicates in pairs x candidates.
 
     Args:
-        labels: int32 `(b,)`, each pair's number in the global batch.
-        columns: int32 `(n,)`, the candidates' numbers.
-        pair_ids: int32 `(b, 4)`, see `same_sentences`; `None`: all are different.
-        other_pair_ids: int32 `(n, 4)`, of the candidates.
+        labels: int32 `(b,)`, index of each pair in the global batch.
+        columns: int32 `(n,)`, indices of the candidates.
+        pair_ids: int32 `(b, 4)`; see `same_sentences`. `None` to ignore duplicates.
+        other_pair_ids: int32 `(n, 4)`, the same for the candidates.
 
     Returns:
-        Bool `(b, n)`: the pair itself; and another pair with the same source or the
-        same target, or `None` without ids.
+        Two bool `(b, n)`: true where the candidate is the pair itself; and true where
+        it is another pair with the same source or target, or `None` without ids.
     """
     own = ops.equal(labels[:, None], columns[None, :])
     if pair_ids is None:
@@ -109,7 +109,7 @@ def pair_masks(
 
 
 def _mix_bits(x: Any) -> Any:
-    """Spreads each bit of an int32 over all 32 (MurmurHash3's finaliser)."""
+    """Spread each bit of an int32 over all 32 bits (MurmurHash3's finalizer)."""
     x = ops.bitwise_xor(x, ops.right_shift(x, 16)) * -2048144789
     x = ops.bitwise_xor(x, ops.right_shift(x, 13)) * -1028477387
     return ops.bitwise_xor(x, ops.right_shift(x, 16))

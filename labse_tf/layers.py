@@ -198,13 +198,9 @@ class SentencePooling(keras.layers.Layer):
 
 
 def l2_normalize(vectors: Any) -> Any:
-    """Scale rows to length 1.
+    """Scale rows to length 1, `(..., D)` -> `(..., D)`.
 
-    Args:
-        vectors: Float `(..., D)`.
-
-    Returns:
-        Float `(..., D)`. A row of zeros stays zero, and its gradient is finite.
+    A row of zeros stays zero, and its gradient is finite.
 
     Example:
         >>> import numpy as np
@@ -389,15 +385,9 @@ class MaskedLMHead(keras.layers.Layer):
         return outputs
 
     def transform(self, sequence_output: Any, mask_positions: Any) -> Any:
-        """Return the transformed hidden states of the masked positions.
+        """Return the transformed hidden states of the masked positions, `(R * P, D)`.
 
-        Args:
-            sequence_output: Float `(R, T, D)`.
-            mask_positions: Int `(R, P)`.
-
-        Returns:
-            `(R * P, D)` of the compute type; the logits are its products with the
-            table.
+        The logits are their products with the table, plus the bias.
         """
         rows, length = ops.shape(sequence_output)[:2]
         first = ops.expand_dims(ops.arange(rows, dtype="int32") * length, 1)
@@ -409,10 +399,7 @@ class MaskedLMHead(keras.layers.Layer):
     def logits(self, sequence_output: Any, mask_positions: Any, table: Any) -> Any:
         """Return all logits, float32 `(R, P, V)`, to inspect a few predictions.
 
-        Args:
-            sequence_output: Float `(R, T, D)`.
-            mask_positions: Int `(R, P)`.
-            table: Float `(V, D)`.
+        See the class for the arguments.
 
         Raises:
             ValueError: If the table is not `(V, D)`.

@@ -1,4 +1,4 @@
-"""The additive-margin bidirectional softmax over the global batch, whole or in blocks.
+"""Loss: bidirectional additive-margin softmax over the global batch.
 
 Shapes: b = local batch (one replica's rows), G = global batch, D = dimension, K = block
 of candidates.
@@ -22,52 +22,52 @@ from labse_tf.blockwise import (
 from labse_tf.distribute import all_gather_rows, global_row_ids, replica_count
 from labse_tf.duplicates import pair_masks
 
-# A logit that leaves nothing of its column after the softmax, and is finite.
+# A finite logit whose softmax is 0.
 _MASKED = -1e9
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class AdditiveMarginSoftmax(keras.losses.Loss):
-    r"""Ranks each sentence's translation above all others of the global batch.
+    r"""Loss that ranks translations above all other sentences of the global batch.
 
     With cosine similarities $\phi$ of unit vectors, margin $m$ and scale $s$:
 
     $$L_{st} = -\frac{1}{G} \sum_i \log \frac{e^{s (\phi(x_i, y_i) - m)}}
     {e^{s (\phi(x_i, y_i) - m)} + \sum_{n \ne i} e^{s \phi(x_i, y_n)}}$$
 
-    and the loss is $L_{st} + L_{ts}$: summed, not halved. Other pairs whose source
-    or whose target is the same sentence are no negatives in either direction.
+    The loss is the sum $L_{st} + L_{ts}$, not the mean. Other pairs with the same
+    source or the same target are not negatives in either direction.
 
     Args:
-        margin: Subtracted from the positive's cosine, 0.3 in the paper.
-        scale: Multiplies the cosines. The paper gives none; the official YAML has
-            100. Ours: 20, which small batches and small models learn best with.
-        bidirectional: Adds target -> source to source -> target.
-        cross_replica: Negatives from all replicas; `False` takes this replica's
-            own only, as the official code does, and is there to compare.
-        mask_duplicates: Uses `source_ids` and `target_ids` where they are given.
-        block_size: K, candidates at a time: memory is then linear in the batch, a few
-            times `b * K` floats beside the vectors and their gradients. The backward
-            pass computes the cosines again. Value and gradients are those of `None`,
-            which holds all cosines and is faster where they fit.
+        margin: Number subtracted from the cosine of the positive, 0.3 in the paper.
+        scale: Factor of the cosines. The paper does not give it; the official YAML has
+            100. ours: 20, the best for small batches and small models.
+        bidirectional: Whether to add target -> source to source -> target.
+        cross_replica: Whether to use negatives from all replicas. `False` uses only
+            this replica's negatives, as the official code does, for comparison.
+        mask_duplicates: Whether to use `source_ids` and `target_ids` if given.
+        block_size: K, number of candidates at a time. Memory is then linear in the
+            batch: besides the vectors and their gradients, a few times `b * K` floats.
+            The backward pass computes the cosines again. Value and gradients equal
+            those of `None`, which holds all cosines and is faster if they fit.
         name: Name of the loss.
 
     Call arguments:
-        source: float `(b, D)`, unit vectors.
-        target: float `(b, D)`, unit vectors; row i translates row i of `source`.
+        source: Float `(b, D)`, unit vectors.
+        target: Float `(b, D)`, unit vectors; row i is the translation of source row i.
         sample_weight: Must be `None`.
         source_ids: int32 `(b, 2)` fingerprints, equal for equal sentences; see
             `labse_tf.duplicates.sentence_fingerprints`.
-        target_ids: The same for the targets; both or none.
+        target_ids: The same for the targets. Requires `source_ids`, and vice versa.
 
     Returns:
-        float32 scalar: this replica's share, so that the sum over the replicas is
-        the mean over the global batch, which is what `tf.distribute` expects.
+        float32 scalar, this replica's share: the sum over the replicas is the mean over
+        the global batch, as `tf.distribute` expects.
 
     Raises:
-        ValueError: If `scale` or `block_size` is not positive, the two matrices differ
-            in shape, only one of the id matrices is given, or with several replicas a
-            batch is not static.
+        ValueError: If `scale` or `block_size` is not positive, `source` and `target`
+            differ in shape, only one of the id matrices is given, `sample_weight` is
+            given, or the batch size is not static with several replicas.
 
     Example:
         >>> import numpy as np
@@ -119,11 +119,11 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         source_ids: Any | None = None,
         target_ids: Any | None = None,
     ) -> Any:
-        """See the class."""
+        """Return this replica's share of the loss; see the class."""
         if sample_weight is not None:
             raise ValueError(
-                "`sample_weight` has no meaning for a loss whose rows are each "
-                f"other's negatives. Received: sample_weight={sample_weight}"
+                "`sample_weight` must be None, because rows are negatives of each "
+                f"other. Received: sample_weight={sample_weight}"
             )
         values = self.call(source, target, source_ids=source_ids, target_ids=target_ids)
         return ops.mean(values) / replica_count()
@@ -136,7 +136,7 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         source_ids: Any | None = None,
         target_ids: Any | None = None,
     ) -> Any:
-        """The loss of each local pair, both directions summed: `(b,)`."""
+        """Return the loss of each local pair, summed over the directions: `(b,)`."""
         source = ops.convert_to_tensor(source, dtype="float32")
         target = ops.convert_to_tensor(target, dtype="float32")
         if len(source.shape) != 2 or tuple(source.shape) != tuple(target.shape):
@@ -147,8 +147,8 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             )
         if (source_ids is None) != (target_ids is None):
             raise ValueError(
-                "`source_ids` and `target_ids` go together: give both or none. "
-                f"Received: source_ids={source_ids}, target_ids={target_ids}"
+                "`source_ids` and `target_ids` require each other: expected both or "
+                f"neither. Received: source_ids={source_ids}, target_ids={target_ids}"
             )
         ids = all_ids = None
         if self.mask_duplicates and source_ids is not None:
@@ -166,11 +166,11 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         return self._rank_in_blocks(directions, labels, ids, all_ids)
 
     def _gather(self, rows: Any) -> Any:
-        """All replicas' rows, or this one's."""
+        """Return the rows of all replicas, or of this replica only."""
         return all_gather_rows(rows) if self.cross_replica else rows
 
     def _gather_sides(self, source: Any, target: Any) -> tuple[Any, Any]:
-        """All sources and all targets, `(G, D)` each."""
+        """Return all sources and all targets, `(G, D)` each."""
         if replica_count() == 1 or not self.cross_replica:
             return source, target
         # One collective for both sides instead of two.
@@ -179,7 +179,7 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         return both[:, :dim], both[:, dim:]
 
     def _labels(self, rows: Any) -> Any:
-        """Where among the candidates each row's own pair is: int32 `(b,)`."""
+        """Return the index of each row's own pair in the candidates, int32 `(b,)`."""
         if self.cross_replica:
             return global_row_ids(rows)
         return ops.arange(ops.shape(rows)[0], dtype="int32")
@@ -187,7 +187,7 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
     def _rank(
         self, queries: Any, candidates: Any, own: Any, ignored: Any | None
     ) -> Any:
-        """Cross-entropy of one direction, a row a query: `(b,)`."""
+        """Return the cross-entropy of one direction for each query, `(b,)`."""
         logits = _logits(queries, candidates, own, ignored, self.margin, self.scale)
         correct = ops.sum(logits * ops.cast(own, logits.dtype), axis=1)
         return ops.logsumexp(logits, axis=1) - correct
@@ -199,19 +199,19 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         ids: Any | None,
         all_ids: Any | None,
     ) -> Any:
-        """The sum of `_rank` over the directions, by blocks of candidates: `(b,)`."""
+        """Return the sum of `_rank` over the directions, in blocks of candidates."""
         count = len(directions)
         settings = (self.block_size, self.margin, self.scale)
 
         @ops.custom_gradient
         def rank(*tensors: Any) -> Any:
-            # A tape that sees what happens here would keep all blocks for itself.
+            # A gradient tape would otherwise keep intermediate results of all blocks.
             vectors = tuple(map(ops.stop_gradient, tensors[: 2 * count]))
             integers = tensors[2 * count :]
             values, sums = outside_eager(_forward, vectors, integers, *settings)
 
             def gradient(*upstream: Any) -> tuple[Any, ...]:
-                # TensorFlow gives one argument an output, JAX one with all outputs.
+                # TensorFlow passes one argument per output, JAX a tuple of all outputs.
                 outer = keras.tree.flatten(upstream)[0]
                 gradients = outside_eager(
                     _backward, vectors, integers, sums, outer, *settings
@@ -224,7 +224,7 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         return rank(*(x for sides in directions for x in sides), *integers)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "name": self.name,
             "margin": self.margin,
@@ -244,7 +244,7 @@ def _logits(
     margin: float,
     scale: float,
 ) -> Any:
-    """What the softmax of each row is of; see `pair_masks` for the masks, `(b, n)`."""
+    """Return the logits of queries x candidates; see `pair_masks` for the masks."""
     cosines = ops.matmul(queries, ops.transpose(candidates))
     logits = scale * (cosines - margin * ops.cast(own, cosines.dtype))
     return logits if ignored is None else ops.where(ignored, _MASKED, logits)
@@ -257,17 +257,10 @@ def _forward(
     margin: float,
     scale: float,
 ) -> tuple[Any, tuple[LogSumExp, ...]]:
-    """The loss of each pair, all directions summed, and each direction's log-sum-exp.
+    """Return the loss of each pair `(b,)` and one log-sum-exp `(b,)` per direction.
 
-    Args:
-        vectors: Queries `(b, D)` and candidates `(G, D)`, direction by direction.
-        integers: Labels `(b,)`; or these, the pairs' ids and the candidates'.
-        block_size: K.
-        margin: Of the loss.
-        scale: Of the loss.
-
-    Returns:
-        `(b,)`, and one log-sum-exp of `(b,)` per direction.
+    `vectors` are the queries `(b, D)` and candidates `(G, D)` of each direction.
+    `integers` are the labels `(b,)` and, if given, the ids of pairs and candidates.
     """
     directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
 
@@ -298,7 +291,7 @@ def _backward(
     margin: float,
     scale: float,
 ) -> tuple[Any, ...]:
-    """Gradients of all vectors, given that of the loss, `(b,)`; see `_forward`."""
+    """Return the gradients of `vectors`, given that of the loss; see `_forward`."""
     directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
     outer = (scale * outer)[:, None]
 
@@ -326,7 +319,7 @@ def _backward(
 def _block_masks(
     integers: tuple[Any, ...], start: Any, rows: Any
 ) -> tuple[Any, Any | None]:
-    """`pair_masks` for a block of candidates."""
+    """Return `pair_masks` for a block of candidates."""
     labels, *known = integers
     columns = start + ops.arange(rows, dtype="int32")
     if not known:

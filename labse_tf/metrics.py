@@ -1,6 +1,6 @@
-"""How often a sentence's nearest neighbour in the global batch is its translation.
+"""Metric: share of sentences whose nearest neighbor in the batch is their translation.
 
-Shapes: b = local batch, G = global batch, D = dimension, K = block.
+Shapes: b = local batch (one replica's rows), D = dimension, K = block of candidates.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from labse_tf.duplicates import pair_masks
 class TranslationRankingAccuracy(keras.metrics.Mean):
     """Share of sentences whose nearest candidate is their own translation.
 
-    Both directions count; candidates are the other side's sentences of the global
-    batch, so the value depends on the batch size and not on the number of replicas.
+    Both directions count. Candidates are the sentences of the other side in the global
+    batch. The value therefore depends on the batch size, but not on the number of
+    replicas.
 
     Args:
         name: Name in logs.
-        dtype: Of the running mean.
-        block_size: K, candidates at a time, so that memory is linear in the batch;
-            `None` compares with all at once.
+        dtype: Type of the running mean.
+        block_size: K, number of candidates at a time. Memory is then linear in the
+            batch. `None` uses all candidates at once.
 
     Raises:
         ValueError: If `block_size` is not positive.
@@ -36,8 +37,8 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
         >>> from labse_tf.metrics import TranslationRankingAccuracy
         >>> accuracy = TranslationRankingAccuracy()
         >>> source = np.eye(2, dtype="float32")
-        >>> # Source 1 wants target 2, source 2 wants target 1: no hit. Both targets
-        >>> # want source 1: right for the first alone. One hit of four.
+        >>> # The nearest target of source 1 is target 2, that of source 2 is target 1:
+        >>> # no hits. The nearest source of both targets is source 1: one hit in four.
         >>> target = np.array([[0.8, 0.6], [1.0, 0.0]], dtype="float32")
         >>> accuracy.update_state(source, target)
         >>> float(accuracy.result())
@@ -67,14 +68,15 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
         source_ids: Any | None = None,
         target_ids: Any | None = None,
     ) -> None:
-        """Adds a batch.
+        """Add a batch to the running mean.
 
         Args:
-            source: float `(b, D)`, unit vectors.
-            target: float `(b, D)`, unit vectors; row i translates `source` row i.
+            source: Float `(b, D)`, unit vectors.
+            target: Float `(b, D)`, unit vectors; row i is the translation of source
+                row i.
             sample_weight: Must be `None`; every pair counts once.
-            source_ids: int32 `(b, 2)` fingerprints: copies of a sentence are no
-                wrong answers. `None`: every other row is one.
+            source_ids: int32 `(b, 2)` fingerprints. With both ids, pairs that share a
+                sentence are not candidates for each other.
             target_ids: The same for the targets.
 
         Raises:
@@ -82,8 +84,7 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
         """
         if sample_weight is not None:
             raise ValueError(
-                "`sample_weight` is not supported. "
-                f"Received: sample_weight={sample_weight}"
+                f"`sample_weight` must be None. Received: sample_weight={sample_weight}"
             )
         source, target = (
             ops.convert_to_tensor(x, dtype="float32") for x in (source, target)
@@ -101,7 +102,7 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
     def _hits(
         self, queries: Any, candidates: Any, ids: Any | None, all_ids: Any | None
     ) -> Any:
-        """1.0 where a query's nearest candidate is its own pair: `(b,)`."""
+        """Return 1.0 where the nearest candidate of a query is its own pair: `(b,)`."""
         labels = global_row_ids(queries)
 
         def step(start: Any, rows: Any, top: Any, nearest: Any) -> tuple[Any, ...]:
@@ -124,7 +125,7 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
         return ops.cast(ops.equal(nearest, labels), "float32")
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "name": self.name,
             "dtype": self.dtype,

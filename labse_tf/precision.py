@@ -1,4 +1,4 @@
-"""Precision: the types that a model computes in."""
+"""Precision: compute types of a model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import keras
 
 
 def computes_bfloat16() -> bool:
-    """Whether what computes here has instructions for bfloat16.
+    """Return whether this machine has instructions for bfloat16.
 
-    That is a TPU, a GPU (from NVIDIA's Ampere on), or a processor of the x86 kind with
-    AVX-512 BF16 or AMX; others would take longer than for float32.
+    These are TPUs, NVIDIA GPUs since Ampere, and x86 processors with AVX-512 BF16 or
+    AMX. On other devices bfloat16 is slower than float32. On JAX every accelerator
+    counts.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -34,18 +35,18 @@ def computes_bfloat16() -> bool:
 def compute_policy(
     dtype: str | keras.DTypePolicy | None,
 ) -> keras.DTypePolicy:
-    """Turns a compute type into a policy that keeps variables in float32.
+    """Return the mixed-precision policy of a compute type.
 
     Args:
-        dtype: `"float32"`, `"bfloat16"` or `"float16"` (also their `mixed_` names,
-            or a policy, which is returned as it is). `"auto"` is bfloat16 where this
-            machine has instructions for it, and float32 elsewhere. `None` is float32.
+        dtype: `"float32"`, `"bfloat16"`, `"float16"`, `"mixed_bfloat16"` or
+            `"mixed_float16"`. `"auto"` means bfloat16 if this machine has instructions
+            for it, else float32. `None` means float32. A policy is returned unchanged.
 
     Returns:
-        A `keras.DTypePolicy` whose variables are float32.
+        A `keras.DTypePolicy` with float32 variables.
 
     Raises:
-        ValueError: If the name is none of these.
+        ValueError: If the name is unknown.
 
     Example:
         >>> from labse_tf.precision import compute_policy
@@ -69,7 +70,7 @@ def compute_policy(
     }
     if dtype not in names:
         raise ValueError(
-            "`dtype` is the compute type: expected 'float32', 'bfloat16', 'float16' "
-            f"or 'auto'. Received: dtype={dtype!r}"
+            "`dtype` must be 'float32', 'bfloat16', 'float16' or 'auto'. "
+            f"Received: dtype={dtype!r}"
         )
     return keras.DTypePolicy(names[dtype])

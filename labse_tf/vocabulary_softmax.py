@@ -1,7 +1,8 @@
-"""The softmax over a vocabulary whose logits would not fit into memory.
+"""Softmax over a vocabulary in chunks, for logits that do not fit into memory.
 
-Shapes: P = predictions, D = hidden dimension, V = vocabulary. Everything here is
-`keras.ops` and runs on TensorFlow and JAX.
+All functions use `keras.ops` and run on TensorFlow and JAX.
+
+Shapes: P = predictions, D = hidden dimension, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -24,30 +25,29 @@ from labse_tf.blockwise import (
 def chunked_softmax_cross_entropy(
     hidden: Any, table: Any, bias: Any, labels: Any, *, chunk_size: int = 8192
 ) -> tuple[Any, Any]:
-    """Softmax cross-entropy over a vocabulary whose logits would not fit.
+    """Return the cross-entropy and the predictions of a softmax over a vocabulary.
 
-    The logits are `hidden @ table.T + bias`. They exist for `chunk_size` entries at
-    a time: the forward pass keeps each row's running maximum, sum and best entry,
-    the backward pass computes the chunks again. Value and gradients are those of
-    the full softmax. Of the table's size there is one buffer, its gradient, dense
-    and written chunk by chunk.
+    The logits are `hidden @ table.T + bias`, computed for `chunk_size` entries at a
+    time. The forward pass keeps the log-sum-exp and the best entry of each row. The
+    backward pass computes the chunks again. Value and gradients equal those of the full
+    softmax. The only buffer of the size of the table is its gradient, which is dense.
 
-    The products are of the type of `hidden`, so bfloat16 states give logits rounded
-    to bfloat16; sums over the vocabulary and gradients of the table are float32.
+    Products have the type of `hidden`: bfloat16 states give logits rounded to bfloat16.
+    Sums over the vocabulary and gradients of the table are float32.
 
     Args:
-        hidden: float `(P, D)`.
-        table: float32 `(V, D)`; V must be static. A tensor or a variable.
+        hidden: Float `(P, D)`.
+        table: float32 `(V, D)`, a tensor or a variable with static shape.
         bias: float32 `(V,)`.
-        labels: int `(P,)`, 0 to V - 1.
-        chunk_size: Entries of the vocabulary at a time. V need be no multiple.
+        labels: Int `(P,)`, 0 to V - 1.
+        chunk_size: Number of vocabulary entries at a time; need not divide V.
 
     Returns:
-        The loss, float32 `(P,)`, not a number where the label is no entry; and the
-        entry with the largest logit (the first of equals), int32 `(P,)`.
+        The loss, float32 `(P,)`, NaN for a label out of range; and the entry with the
+        largest logit (the first of equal entries), int32 `(P,)`.
 
     Raises:
-        ValueError: If the shapes do not fit together, V is not static or
+        ValueError: If the shapes do not match, the shape of the table is not static, or
             `chunk_size` is not positive.
 
     Example:
@@ -75,7 +75,7 @@ def chunked_softmax_cross_entropy(
 
     @ops.custom_gradient
     def cross_entropy(hidden: Any, table: Any, bias: Any, labels: Any) -> Any:
-        # A tape that sees what happens here would keep all chunks for itself.
+        # A gradient tape would otherwise keep the intermediate results of all chunks.
         hidden, table, bias = map(ops.stop_gradient, (hidden, table, bias))
         loss, predicted, log_sum = outside_eager(
             _cross_entropy_forward,
@@ -88,7 +88,7 @@ def chunked_softmax_cross_entropy(
         )
 
         def gradient(*upstream: Any) -> tuple[Any, ...]:
-            # TensorFlow gives one argument an output, JAX one with all outputs.
+            # TensorFlow passes one argument per output, JAX one tuple of all outputs.
             outer = keras.tree.flatten(upstream)[0]
             gradients = outside_eager(
                 _cross_entropy_backward,
@@ -109,15 +109,12 @@ def chunked_softmax_cross_entropy(
 
 
 def vocabulary_logits(hidden: Any, table: Any, bias: Any) -> Any:
-    """Computes the logits of some entries of the vocabulary.
+    """Return the logits of some vocabulary entries, float32 `(P, rows)`.
 
     Args:
-        hidden: Float `(P, D)`, in whose type the product is computed.
-        table: Float `(rows, D)`, the entries.
-        bias: Float32 `(rows,)`.
-
-    Returns:
-        Float32 `(P, rows)`.
+        hidden: Float `(P, D)`; the product is computed in this type.
+        table: Float `(rows, D)`, the rows of the entries.
+        bias: float32 `(rows,)`.
     """
     table = ops.cast(ops.convert_to_tensor(table), hidden.dtype)
     logits = ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32")
@@ -127,7 +124,7 @@ def vocabulary_logits(hidden: Any, table: Any, bias: Any) -> Any:
 def _cross_entropy_forward(
     hidden: Any, table: Any, bias: Any, labels: Any, chunk_size: int
 ) -> tuple[Any, Any, Any]:
-    """Loss, best entry and log of the softmax's denominator, each `(P,)`."""
+    """Return the loss, the best entry and the log-sum-exp, each `(P,)`."""
     size = table.shape[0]
     places = ops.arange(ops.shape(labels)[0], dtype="int32")
 
@@ -163,7 +160,7 @@ def _cross_entropy_backward(
     outer: Any,
     chunk_size: int,
 ) -> tuple[Any, Any, Any]:
-    """Gradients of `hidden`, `table` and `bias`, given that of the loss `(P,)`."""
+    """Return the gradients of the inputs; `outer` is the gradient of the loss."""
     size, dim = table.shape
 
     def step(
@@ -172,7 +169,7 @@ def _cross_entropy_backward(
         table_rows, bias_rows = (cut_rows(x, start, rows) for x in (table, bias))
         logits = vocabulary_logits(hidden, table_rows, bias_rows)
         shares = ops.exp(logits - log_sum[:, None])
-        # A label of another chunk is a row of zeros.
+        # A label outside this chunk gives a row of zeros.
         shares = shares - ops.one_hot(labels - start, rows, dtype="float32")
         shares = shares * outer[:, None]  # (P, rows), gradient of the logits
         to_bias = write_rows(to_bias, start, ops.sum(shares, axis=0))
@@ -193,14 +190,14 @@ def _cross_entropy_backward(
 
 
 def _is_float64(x: Any) -> bool:
-    """Whether a tensor is of NumPy's float type, which nothing here is meant for."""
+    """Return whether a tensor is float64, NumPy's default, which becomes float32."""
     return keras.backend.standardize_dtype(x.dtype) == "float64"
 
 
 def _check_cross_entropy(
     hidden: Any, table: Any, bias: Any, labels: Any, chunk_size: int
 ) -> None:
-    """Refuses shapes that do not fit together."""
+    """Raise an error for shapes that do not match, or a wrong `chunk_size`."""
     if chunk_size < 1:
         raise ValueError(
             f"`chunk_size` must be positive. Received: chunk_size={chunk_size}"
@@ -223,6 +220,6 @@ def _check_cross_entropy(
     )
     if not fits:
         raise ValueError(
-            "Expected hidden (P, D), table (V, D) with V and D static, bias (V,) and "
-            f"labels (P,). Received: shapes {shapes}"
+            "Shapes do not match: expected `hidden` (P, D), `table` (V, D), static, "
+            f"`bias` (V,) and `labels` (P,). Received: shapes {shapes}"
         )

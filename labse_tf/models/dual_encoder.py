@@ -121,12 +121,7 @@ class DualEncoder(ReplicatedModel):
     def train_step(self, *arguments: Any) -> Any:
         """Run one optimizer step, with gradient caching if there are several chunks.
 
-        Args:
-            *arguments: Arguments from the trainer of the backend; only the batch on
-                TensorFlow.
-
-        Returns:
-            The result that this trainer expects; the logs on TensorFlow.
+        Arguments and result depend on the backend: on TensorFlow, a batch and the logs.
         """
         if self.chunk_size is None:
             return super().train_step(*arguments)

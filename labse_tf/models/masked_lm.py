@@ -104,14 +104,7 @@ class MaskedLM(ReplicatedModel):
         jit_compile: bool | str = "auto",
         **kwargs: Any,
     ) -> None:
-        """Set the optimizer; the loss is built in.
-
-        Args:
-            optimizer: A Keras optimizer or its name.
-            jit_compile: Whether to compile with XLA; see
-                `labse_tf.models.replicated_model.resolve_jit_compile`.
-            **kwargs: Other arguments of `keras.Model.compile`.
-        """
+        """Set the optimizer; see `DualEncoder.compile`. The loss is built in."""
         super().compile(
             optimizer=optimizer,
             loss=None,

@@ -72,11 +72,7 @@ class ReplicatedModel(keras.Model):
         return nullcontext() if is_op_determinism_enabled() else cpu_kernels("training")
 
     def start_counting_at(self, step: int) -> None:
-        """Set the number of finished steps and clear the record of non-finite losses.
-
-        Args:
-            step: Number of finished steps.
-        """
+        """Set the number of finished steps and forget a loss that was not finite."""
         if self._watch is not None:
             self._watch.step.assign(step)
             self._watch.first.assign(0)

@@ -42,14 +42,7 @@ class TextEncoder:
     def encode(
         self, texts: Iterable[str], batch_tokens: int, progress: Progress
     ) -> np.ndarray:
-        """Encode strings or UTF-8 bytes; see `LaBSE.encode`.
-
-        Returns:
-            float32 `(n, D)`, in the order of the texts.
-
-        Raises:
-            ValueError: If an element is not a string; the message has its index.
-        """
+        """Encode an iterable of strings, float32 `(n, D)`; see `LaBSE.encode`."""
         total = len(texts) if isinstance(texts, Sequence) else None
         vectors = [np.zeros((0, self._model.embedding_dim), dtype=np.float32)]
         with progress_bar("Encoding", total, "sentences", show=progress) as advance:
