@@ -24,8 +24,8 @@ def over_blocks(
 ) -> tuple[Any, ...]:
     """Run `state = step(start, rows, *state)` over blocks of rows, one after another.
 
-    All blocks except the last have `block_size` rows. The last block is outside the
-    loop, so that shapes in the loop are static, as XLA and JAX require.
+    All blocks except the last have `block_size` rows. A smaller last block is outside
+    the loop, so that shapes in the loop are static, as XLA and JAX require.
 
     Args:
         step: Function of the first row and the number of rows of a block and of the

@@ -11,8 +11,8 @@ def computes_bfloat16() -> bool:
     """Return whether this machine has instructions for bfloat16.
 
     These are TPUs, NVIDIA GPUs since Ampere, and x86 processors with AVX-512 BF16 or
-    AMX. On other devices bfloat16 is slower than float32. On JAX every accelerator
-    counts.
+    AMX. On other devices bfloat16 is slower than float32. On JAX, every accelerator is
+    assumed to have these instructions.
     """
     if keras.backend.backend() == "jax":
         import jax

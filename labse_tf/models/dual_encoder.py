@@ -33,10 +33,10 @@ class DualEncoder(ReplicatedModel):
 
     Args:
         encoder: A `LaBSE` model, or any Keras model from features to unit vectors.
-        chunk_size: Number of pairs encoded at a time (gradient caching). Each pair is
-            encoded twice, and memory holds the activations of one chunk only. Loss
-            and gradients equal those of the whole batch. `None` encodes the batch at
-            once. TensorFlow only.
+        chunk_size: Number of pairs encoded at a time (gradient caching). A training
+            step encodes each pair twice and holds the activations of one chunk only.
+            Loss and gradients equal those of the whole batch. `None` encodes the batch
+            at once. TensorFlow only.
         length_groups: Number of groups of similar length in which each side is
             encoded, each group cut to its longest sentence. This saves padding and
             does not change vectors and gradients. With `chunk_size`, any number above
@@ -208,7 +208,7 @@ class DualEncoder(ReplicatedModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Return the loss of a batch, with its duplicate sentences marked."""
+        """Return the loss of a batch; duplicate sentences are not negatives."""
         if self.pair_loss is None:
             raise ValueError("Call `compile` with a `loss` first. Received: loss=None")
         loss = self.pair_loss(

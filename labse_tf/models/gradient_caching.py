@@ -2,7 +2,7 @@
 
 1. `encode_chunks` encodes the batch chunk by chunk and drops the activations.
 2. The caller computes the loss of the whole batch and its gradient with respect to the
-   vectors. Vectors of several replicas are gathered here.
+   vectors. In this step, the loss gathers the vectors of all replicas.
 3. `chunk_gradients` encodes each chunk again, with the same dropout, and
    backpropagates its part of that gradient to the weights.
 
