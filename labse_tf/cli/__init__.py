@@ -3,8 +3,8 @@
 One module per command, named after it. `arguments` holds the flags that several
 commands share, `output` their tables and JSON, `runs` the flags of a training run.
 
-Exit status: 0 done, 2 the input is wrong (one line says what), 1 our fault, 130 and
-143 stopped by Ctrl-C and SIGTERM, in training after a checkpoint.
+Exit status: 0 for success, 2 for invalid input (with a message of one line), 1 for a
+bug, 130 and 143 after Ctrl-C and SIGTERM. Training then writes a checkpoint first.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Run a command.
 
     Args:
-        arguments: Without the program's name; the process's own where left out.
+        arguments: Arguments without the program name; None for `sys.argv[1:]`.
 
     Returns:
         The exit status.
@@ -68,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(program: str, options: argparse.Namespace) -> int:
-    """Runs a command that was parsed, and tells of its errors on one line.
+    """Run a parsed command and print its errors on one line.
 
     Args:
-        program: What to call it there.
-        options: With `run`, a function of them, and `traceback`.
+        program: Name of the program in error messages.
+        options: Parsed arguments, with the function `run` of them and `traceback`.
 
     Returns:
         The exit status.
@@ -85,7 +85,7 @@ def run_command(program: str, options: argparse.Namespace) -> int:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does: nothing to say.
+        # The reader of the output has exited, as `head` does: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, ImportError) as error:
@@ -96,10 +96,9 @@ def run_command(program: str, options: argparse.Namespace) -> int:
 
 
 def _start_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its start-up messages, unless it fails.
+    """Import TensorFlow without its start-up messages, unless it fails.
 
-    They tell of CPU features and missing GPUs, on the file descriptor and not through
-    Python, before any setting of TensorFlow's has an effect.
+    TensorFlow writes them to the file descriptor, before any of its settings apply.
     """
     if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
@@ -121,14 +120,14 @@ def _start_tensorflow_quietly() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """An error's message on one line."""
+    """Return the message of an error on one line."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of all commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="labse-tf",
         description="Train, serve and measure multilingual sentence encoders.",
@@ -136,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "--traceback", action="store_true", help="show where an error came from"
+        "--traceback", action="store_true", help="show the traceback of an error"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:

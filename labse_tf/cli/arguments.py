@@ -26,7 +26,7 @@ def command(
     help: str,
     example: str,
 ) -> argparse.ArgumentParser:
-    """Adds a command with its help and an example."""
+    """Add a command with its help and an example."""
     parser = commands.add_parser(
         name,
         help=help,
@@ -40,12 +40,12 @@ def command(
 PAIRS_HELP = (
     "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .tfrecord, the two files of Moses "
     "(corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory of them, or "
-    "tfds:NAME/CONFIG; XX=FILE where a file cannot say its language"
+    "tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the language"
 )
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a command that reads pair files."""
+    """Add the arguments of a command that reads pair files."""
     parser.add_argument(
         "files",
         nargs="+",
@@ -56,74 +56,74 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 
 
 TEXT_HELP = (
-    "text, one sentence per line, or the sentences of pairs in a file that is named as "
-    "those of train (.tsv, .po, .tmx, .jsonl, ...); UTF-8; plain, .gz, .bz2, .xz or "
-    ".zst; XX=FILE selects the pairs of one language"
+    "text with one sentence per line, or a pair file as for train (.tsv, .po, .tmx, "
+    ".jsonl, ...); plain, .gz, .bz2, .xz or .zst; XX=FILE selects the pairs of one "
+    "language"
 )
 
 
 def add_side(parser: argparse.ArgumentParser, flag: str = "--side") -> None:
-    """Which sentences of pairs a command reads."""
+    """Add the flag that selects a side of pairs."""
     parser.add_argument(
         flag,
         default="both",
         choices=("both", "source", "target"),
-        help="which sentences of pairs: English (source), its translations (target) or "
-        "both, in the order of the file (default: both)",
+        help="side of pairs to read: English (source), translations (target) or both, "
+        "in the order of the file (default: both)",
     )
 
 
 def add_languages(parser: argparse.ArgumentParser) -> None:
-    """Arguments that say the language of files, or choose some."""
+    """Add the arguments that specify or select languages, and `--on-error`."""
     parser.add_argument(
         "--language",
         metavar="CODE",
-        help="of all files that are not given as XX=FILE; of several languages in a "
-        "file it chooses",
+        help="language of files not given as XX=FILE; for files with several "
+        "languages, the language to read",
     )
     parser.add_argument(
         "--languages",
         nargs="+",
         metavar="CODE",
-        help="only these, in any spelling (hi, hin, hi-IN, Hindi)",
+        help="languages to use, in any spelling (hi, hin, hi-IN, Hindi; default: all)",
     )
     add_on_error(parser)
 
 
 def add_case(parser: argparse.ArgumentParser) -> None:
-    """How a new tokenizer treats capitals and accents."""
+    """Add the flags of a new tokenizer for uppercase letters and accents."""
     parser.add_argument("--lowercase", action="store_true")
     parser.add_argument(
         "--strip-accents",
         action=argparse.BooleanOptionalAction,
-        help="delete non-spacing marks, by default where --lowercase is given; in "
-        "Indian scripts they are vowels, so give --no-strip-accents there",
+        help="delete non-spacing marks (default: with --lowercase only); in Indian "
+        "scripts they are vowels, which --no-strip-accents keeps",
     )
 
 
 def add_on_error(parser: argparse.ArgumentParser) -> None:
-    """What to do at a bad line."""
+    """Add `--on-error`."""
     parser.add_argument(
         "--on-error",
         default="raise",
         choices=("raise", "skip"),
-        help="at a bad line: stop, or count it and go on (default: raise)",
+        help="for an invalid line: stop, or skip and count it (default: raise)",
     )
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
-    """`--model` and `--dtype` of a command that embeds text."""
+    """Add `--model` and `--dtype` of a command that embeds text."""
     add_model(parser, "encoder", default=DEFAULT_MODEL)
     add_dtype(parser)
 
 
 def add_model(parser: Any, purpose: str, *, default: str | None = None) -> None:
-    """`--model`, which takes the same kinds of models in every command.
+    """Add `--model`, which accepts the same kinds of models in every command.
 
     Args:
-        parser: The parser, or a group of its arguments.
-        purpose: What the command uses the model for, "encoder".
-        default: The model where none is given.
+        parser: Parser or argument group.
+        purpose: Noun phrase for the help, such as "encoder".
+        default: Default model, if any.
     """
     ending = f" (default: {default})" if default else ""
     parser.add_argument(
@@ -135,7 +135,7 @@ def add_model(parser: Any, purpose: str, *, default: str | None = None) -> None:
 
 
 def add_model_by_place(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """`MODEL` before the flags, or `--model MODEL` as in all other commands."""
+    """Add the positional `MODEL`, and `--model MODEL` as in all other commands."""
     parser.add_argument(
         "model",
         nargs="?",
@@ -147,27 +147,27 @@ def add_model_by_place(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """The type that a model computes in."""
+    """Add the compute type of a model."""
     parser.add_argument(
         "--dtype",
         default="float32",
         choices=("float32", "bfloat16", "auto"),
-        help="compute in bfloat16, twice as fast where the machine has instructions "
-        "for it; auto: where it has (default: float32)",
+        help="compute type; bfloat16 is up to twice as fast on machines with bfloat16 "
+        "instructions; auto: bfloat16 on such machines (default: float32)",
     )
 
 
 def add_margin(parser: argparse.ArgumentParser) -> None:
-    """How pairs are scored against their neighbourhoods."""
+    """Add the flags of margin scores."""
     parser.add_argument(
         "--margin",
         default="ratio",
         choices=("ratio", "distance", "cosine"),
-        help="score: the cosine over, less, or without the mean cosine with the "
-        "neighbours of both (default: ratio)",
+        help="score: the cosine divided by (ratio), minus (distance) or without "
+        "(cosine) the mean cosine with the neighbors of both sides (default: ratio)",
     )
     parser.add_argument(
-        "--k", type=int, default=4, metavar="K", help="neighbours (default: 4)"
+        "--k", type=int, default=4, metavar="K", help="number of neighbors (default: 4)"
     )
 
 
@@ -179,7 +179,7 @@ def add_output(
     required: bool = True,
     default: str | None = None,
 ) -> None:
-    """`-o` or `--output`: what the command makes."""
+    """Add `-o` or `--output`."""
     parser.add_argument(
         "-o",
         "--output",
@@ -191,7 +191,7 @@ def add_output(
 
 
 def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
-    """`--plot`: a picture of the results."""
+    """Add `--plot`, for a plot of the results."""
     parser.add_argument(
         "--plot",
         metavar="FILE.png",
@@ -200,31 +200,31 @@ def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json`: the results for programs."""
-    parser.add_argument("--json", metavar="FILE", help="write the results there too")
+    """Add `--json`, for the results as JSON."""
+    parser.add_argument("--json", metavar="FILE", help="also write the results as JSON")
 
 
 # === Cleaning and preparing, here and as pipelines ===
 
-# Fields of `CleaningRules`, which is not imported for a parser alone; a test compares.
+# Fields of `CleaningRules`, not imported to keep the parser fast; a test compares.
 CLEANING_NUMBERS: dict[str, tuple[type, str]] = {
-    "min_characters": (int, "least of each side (default: 10, the paper's)"),
-    "max_characters": (int, "most of each side (default: 5000, the paper's)"),
-    "min_letters": (float, "share of letters in what is visible (default: 0.5)"),
+    "min_characters": (int, "characters per side (default: 10, as in the paper)"),
+    "max_characters": (int, "characters per side (default: 5000, as in the paper)"),
+    "min_letters": (float, "share of letters in visible text (default: 0.5)"),
     "min_script": (float, "share of letters in the side's own script (default: 0.4)"),
-    "max_length_ratio": (float, "of the two sides (default: 3.0)"),
+    "max_length_ratio": (float, "ratio of the lengths of the sides (default: 3.0)"),
 }
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
-    """Which pairs are left out."""
+    """Add the cleaning rules."""
     parser.add_argument(
         "--held-out",
         nargs="+",
         default=[],
         metavar="[NAME=]PATH",
-        help="test sets: pairs with one of their sentences on either side, in any "
-        "language, go",
+        help="test sets; removes pairs that contain one of their sentences on either "
+        "side, in any language",
     )
     parser.add_argument(
         "--without",
@@ -237,8 +237,8 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interface",
         action="store_true",
-        help="take tags, placeholders and accelerators out of the sentences first, "
-        "as messages of programs have them",
+        help="first remove tags, placeholders and accelerators of interface messages "
+        "from the sentences",
     )
     for name, (kind, meaning) in CLEANING_NUMBERS.items():
         parser.add_argument(
@@ -247,7 +247,7 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 
 
 def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]:
-    """The rules and held-out sets that the user has named."""
+    """Return the cleaning rules and held-out sets of the arguments."""
     from labse_tf import data
 
     given = {name: getattr(options, name) for name in CLEANING_NUMBERS}
@@ -262,41 +262,41 @@ def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
-    """Where prepared pairs go and how."""
+    """Add the tokenizer, output and format of prepared pairs."""
     tokenizer = parser.add_mutually_exclusive_group(required=True)
-    tokenizer.add_argument("--vocab", metavar="FILE", help="of a new model")
+    tokenizer.add_argument("--vocab", metavar="FILE", help="vocabulary of a new model")
     add_model(tokenizer, "model whose tokenizer to use")
     add_case(parser)
-    add_output(parser, "DIR", "local, or gs://bucket/folder")
+    add_output(parser, "DIR", "output directory, local or gs://bucket/folder")
     parser.add_argument(
         "--format",
         nargs="+",
         default=("arrays", "tfrecord"),
         choices=("arrays", "tfrecord"),
-        help="arrays are read into memory whole and train in any way, also without "
-        "TensorFlow; tfrecord is streamed (default: both)",
+        help="arrays for training from memory, also without TensorFlow; tfrecord for "
+        "streaming (default: both)",
     )
     parser.add_argument(
         "--sequence-length",
         type=int,
         default=128,
         metavar="N",
-        help="most tokens a sentence; training may use fewer (default: 128)",
+        help="maximum tokens per sentence; training may use fewer (default: 128)",
     )
     parser.add_argument(
         "--shard-size",
         type=int,
         default=1 << 16,
         metavar="N",
-        help="pairs of a shard (default: 65536)",
+        help="pairs per shard (default: 65536)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the order (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="of the shuffle (default: 0)"
     )
 
 
 def tokenizer_of(options: argparse.Namespace) -> WordPieceTokenizer:
-    """The tokenizer that the user has named."""
+    """Return the tokenizer of the arguments."""
     from labse_tf import tokenizers
 
     if options.model is not None:

@@ -11,12 +11,12 @@ from labse_tf.cli.output import load, print_table, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "balance",
         _balance,
-        "show what each language gets of the batches, before a training",
+        "show the share of each language in the batches of a training run",
         "labse-tf balance cleaned --smoothing 0.3 --cap 100000 --plot shares.png",
     )
     add_text(parser)
@@ -24,17 +24,17 @@ def add_command(commands: Any) -> None:
         "--smoothing",
         type=float,
         default=0.3,
-        help="exponent of the pairs: 1 as they are, 0 all alike (default: 0.3)",
+        help="exponent of the numbers of pairs: 1 for original shares, 0 for equal "
+        "shares (default: 0.3)",
     )
     parser.add_argument(
-        "--cap", type=int, metavar="N", help="pairs beyond which a share stays"
+        "--cap", type=int, metavar="N", help="more pairs than this do not raise a share"
     )
     parser.add_argument(
         "--draws",
         type=int,
         metavar="N",
-        help="pairs drawn in all, steps times batch size (default: as many as there "
-        "are)",
+        help="total pairs drawn: steps times batch size (default: the number of pairs)",
     )
     add_plot(parser, "shares before and after")
     add_json(parser)
@@ -48,7 +48,7 @@ def _balance(options: argparse.Namespace) -> None:
         counts, smoothing=options.smoothing, cap=options.cap, draws=options.draws
     )
     print_table(
-        ("language", "pairs", "before", "after", "times each"),
+        ("language", "pairs", "before", "after", "draws per pair"),
         [
             (s.language, f"{s.pairs:,}", f"{s.before:.2%}", f"{s.after:.2%}")
             + (f"{s.passes:.2f}",)
@@ -84,7 +84,7 @@ def _balance(options: argparse.Namespace) -> None:
 
 
 def _counted(options: argparse.Namespace) -> dict[str, int]:
-    """Pairs of each language, of a prepared directory or of files."""
+    """Return language -> number of pairs, of a prepared directory or of files."""
     from labse_tf import data
 
     if len(options.files) == 1 and data.is_prepared(options.files[0]):

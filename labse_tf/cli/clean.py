@@ -1,4 +1,4 @@
-"""The command `clean`: pair files without pairs that teach nothing."""
+"""The command `clean`: pair files without unusable pairs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "clean",
         _clean,
-        "leave out pairs that teach an encoder nothing or something wrong",
+        "remove pairs that are useless or harmful for training",
         "labse-tf clean corpus/ app.hi.po --held-out tatoeba/ --output cleaned",
     )
     add_text(parser)
     add_output(
         parser,
         "DIR",
-        "en-XX.tsv.gz of each language, and what each rule left out, with "
-        "examples: cleaning.md, cleaning.json",
+        "output directory: en-XX.tsv.gz for each language, and a report of the removed "
+        "pairs per rule with examples, cleaning.md and cleaning.json",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DIR")
     add_rules(parser)
@@ -65,13 +65,13 @@ def _clean(options: argparse.Namespace) -> None:
     read, kept = sum(report.read.values()), sum(report.kept.values())
     print(
         f"{kept:,} of {read:,} pairs in {len(report.read)} languages kept, "
-        f"{read / seconds:,.0f} a second: {options.output}"
+        f"{read / seconds:,.0f} per second: {options.output}"
     )
     write_json(options.json, {**report.to_dict(), "seconds": round(seconds, 1)})
 
 
 def _print_cleaned(report: CleaningReport) -> None:
-    """A table of the rules with examples; languages have theirs in the files."""
+    """Print one row per rule with examples; the report files have all languages."""
     read = sum(report.read.values())
     rows = []
     for rule, count in report.by_rule().items():
@@ -81,7 +81,7 @@ def _print_cleaned(report: CleaningReport) -> None:
             for code, example in report.examples_of(rule)
         ]
         rows.append((rule, f"{count:,}", share, "\n".join(examples)))
-    print_table(("rule", "pairs", "share", "such as"), rows, left=("such as",))
+    print_table(("rule", "pairs", "share", "examples"), rows, left=("examples",))
 
 
 def _shorten(text: str, most: int = 40) -> str:

@@ -1,4 +1,4 @@
-"""The command embed."""
+"""The command `embed`: sentences to vectors."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from labse_tf.files import atomic_file
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "embed",
         _embed,
-        "turn the sentences of a file into vectors",
+        "encode the sentences of a file as vectors",
         "labse-tf embed sentences.txt --model my-model --output vectors.npy",
     )
     parser.add_argument(
         "file",
         metavar="FILE",
-        help=f"{TEXT_HELP}; blank lines of a text have vectors too",
+        help=f"{TEXT_HELP}; blank lines of a text also have vectors",
     )
     add_side(parser)
     add_encoder(parser)
-    add_output(parser, "FILE.npy", "float32 (sentences, D)")
+    add_output(parser, "FILE.npy", "vectors, float32 (sentences, D)")
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -55,7 +55,7 @@ def _embed(options: argparse.Namespace) -> None:
     encode = open_encoder(options.model, options.dtype)
     dim = encode([""]).shape[1]
     with atomic_file(output) as temporary:
-        # Mapped and filled a block at a time: memory does not grow with the file.
+        # Memory-mapped and filled by blocks: memory does not grow with the file.
         vectors = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.float32, shape=(total, dim)
         )

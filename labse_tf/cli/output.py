@@ -1,4 +1,4 @@
-"""Output: tables, JSON, counts."""
+"""Output of commands: tables, JSON, counts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from labse_tf.data import SkipReport
 
 
-# For `str.translate`: a text becomes one column of a table.
+# For `str.translate`: keeps a text in one row and column of a TSV file.
 ON_ONE_LINE = str.maketrans("\t\n", "  ")
 
 
 def say_skipped(report: SkipReport) -> None:
-    """Tells on standard error what could not be read."""
+    """Print the skipped problems to standard error."""
     if report:
         print(report, file=sys.stderr)
 
 
 @contextmanager
 def logged_to_stderr(name: str) -> Iterator[None]:
-    """Prints on standard error what a logger of ours reports meanwhile."""
+    """Print the messages of a logger to standard error while the block runs."""
     logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)
@@ -47,7 +47,7 @@ def print_table(
     *,
     left: Sequence[str] = (),
 ) -> None:
-    """Prints a table to standard output, the first column and some to the left."""
+    """Print a table; the first column and the columns in `left` align left."""
     from rich.console import Console
     from rich.table import Table
 
@@ -61,7 +61,7 @@ def print_table(
 
 
 def write_json(path: str | None, result: dict[str, Any]) -> None:
-    """Writes a result, where the user asked for the file."""
+    """Write a result as JSON if a path is given."""
     if path is not None:
         write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
@@ -72,7 +72,7 @@ def load(
     load: Callable[..., Any],
     report: SkipReport,
 ) -> Any:
-    """Reads text files as the arguments say."""
+    """Call `load` for the files with the options of `add_text`."""
     return load(
         files,
         language=options.language,
@@ -83,7 +83,7 @@ def load(
 
 
 def say_counts(counts: Mapping[str, int], unit: str) -> None:
-    """Tells on standard error what was read, by language."""
+    """Print the counts by language to standard error."""
     print(
         f"{sum(counts.values()):,} {unit} in {len(counts)} languages: "
         + ", ".join(f"{code} {count:,}" for code, count in counts.items()),

@@ -17,12 +17,12 @@ from labse_tf.cli.output import load, say_counts, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "prepare",
         _prepare,
-        "tokenize, shuffle and shard pairs once, to train on them many times",
+        "tokenize, shuffle and shard pairs once for many training runs",
         "labse-tf prepare cleaned --vocab vocab.txt --output prepared, then: "
         "labse-tf train prepared --vocab vocab.txt --output my-model",
     )
@@ -54,8 +54,8 @@ def _prepare(options: argparse.Namespace) -> None:
     shards = sum(len(description.shards(code)) for code in description.counts)
     print(
         f"{len(pairs):,} pairs in {len(pairs.counts)} languages, {shards:,} shards of "
-        f"{' and '.join(description.formats)}, {len(pairs) / seconds:,.0f} pairs a "
-        f"second: {options.output}"
+        f"{' and '.join(description.formats)}, {len(pairs) / seconds:,.0f} pairs "
+        f"per second: {options.output}"
     )
     write_json(
         options.json,

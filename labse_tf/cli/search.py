@@ -1,4 +1,4 @@
-"""The command search."""
+"""The command `search`: the nearest sentences to a query."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "search",
         _search,
-        "print the sentences of files that are nearest in meaning, in any language",
+        "print the sentences of files that are nearest in meaning to a query",
         'labse-tf search "where is the station?" phrases.hi.txt phrases.ta.txt',
     )
     parser.add_argument("query", metavar="QUERY", help="a sentence in any language")
@@ -44,7 +44,7 @@ def add_command(commands: Any) -> None:
     add_on_error(parser)
     add_encoder(parser)
     parser.add_argument(
-        "--top", type=int, default=5, metavar="N", help="sentences to print (default 5)"
+        "--top", type=int, default=5, metavar="N", help="results to print (default: 5)"
     )
     add_json(parser)
 
@@ -59,7 +59,7 @@ def _search(options: argparse.Namespace) -> None:
     if not options.query.strip():
         raise ValueError(f"QUERY must be a sentence. Received: {options.query!r}")
     skipped = SkipReport()
-    for file in options.files:  # before the model is loaded
+    for file in options.files:  # Before the model is loaded.
         next(_sentences(options, [file], skipped), None)
     encode = open_encoder(options.model, options.dtype)
 
@@ -73,7 +73,7 @@ def _search(options: argparse.Namespace) -> None:
             encode([options.query]), vectors(advance), options.top
         )
     say_skipped(skipped)
-    # Read again: to keep all sentences would take memory that grows with the files.
+    # Read again: memory must not grow with the files.
     wanted = set(rows[0].tolist())
     every = _sentences(options, options.files, skipped)
     read = itertools.islice(every, max(wanted, default=-1) + 1)
@@ -84,7 +84,7 @@ def _search(options: argparse.Namespace) -> None:
         for file, number, text in (lines[row],)
     ]
     if not found:
-        raise ValueError(f"expected lines with text. Received: {options.files}, empty")
+        raise ValueError(f"FILE must have lines with text. Received: {options.files}")
     for line in found:
         text = line["text"].replace("\n", " ")
         print(f"{line['cosine']:.3f}  {line['file']}:{line['line']}  {text}")
@@ -94,7 +94,7 @@ def _search(options: argparse.Namespace) -> None:
 def _sentences(
     options: argparse.Namespace, files: list[str], skipped: SkipReport
 ) -> Iterator[tuple[str, int, str]]:
-    """Sentences with their file and line."""
+    """Yield (file, line, sentence)."""
     from labse_tf.text import read_numbered, split_language
 
     for path in files:

@@ -1,4 +1,4 @@
-"""The command `vocab`: text to a WordPiece vocabulary."""
+"""The command `vocab`: text or word counts to a WordPiece vocabulary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labse_tf.cli.output import print_table, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "vocab",
@@ -30,7 +30,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--from-counts",
         action="store_true",
-        help="the files are words that `python -m labse_tf.beam count-words` counted",
+        help="the files are word counts of `python -m labse_tf.beam count-words`",
     )
     parser.add_argument("--size", type=int, required=True, metavar="N")
     add_output(parser, "FILE", "the vocabulary, one token per line")
@@ -38,11 +38,13 @@ def add_command(commands: Any) -> None:
         "--smoothing",
         type=float,
         default=0.3,
-        help="exponent of the languages' shares: 1 as they are, 0 all alike "
-        "(default 0.3, the paper's)",
+        help="exponent of the language sizes: 1 for original shares, 0 for equal "
+        "shares (default: 0.3, as in the paper)",
     )
     add_case(parser)
-    parser.add_argument("--workers", type=int, metavar="N", help="processes")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="threads (default: one per core)"
+    )
     add_json(parser)
 
 
@@ -94,7 +96,7 @@ def _vocab(options: argparse.Namespace) -> None:
 
 
 def _count_files(files: list[str]) -> list[Path]:
-    """Files of counts; a directory stands for those in it."""
+    """Return files of counts; a directory stands for its files `counts-*`."""
     found: list[Path] = []
     for path in map(Path, files):
         inside = sorted(path.glob("counts-*")) if path.is_dir() else [path]

@@ -1,6 +1,6 @@
-"""Learning a vocabulary from text in many languages, and measuring how it fits.
+"""Learning a vocabulary from text in many languages, and its share of `[UNK]`.
 
-    files -reader-> sentences -TF-Text-> words, counted by language -smoothing-> weights
+    files -reader-> sentences -TF Text-> word counts by language -smoothing-> weights
           -characters, trainer of Hugging Face tokenizers-> vocabulary
 
 References:
@@ -42,19 +42,19 @@ from labse_tf.tokenizers.wordpiece import (
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Sentences that go through the ops at once while counting.
+# Number of sentences per call of the ops while counting.
 _BATCH_SIZE = 16384
 
-# A word's weight has this many bits after the point.
+# Fractional bits of a word's weight, which is a fixed-point integer.
 _WEIGHT_BITS = 32
 
-# The trainer takes no weights, but reads each word as often as it weighs: an occurrence
-# in the language that is weighted least `_FINENESS` times, as long as the sum stays
-# below `_MOST_WORDS`, which takes half a minute.
+# The trainer takes no weights, so each word is repeated in proportion to its weight: an
+# occurrence in the language with the smallest weight `_FINENESS` times, or less if the
+# sum would exceed `_MOST_WORDS`, which take half a minute.
 _FINENESS = 10
 _MOST_WORDS = 30_000_000
 
-# The trainer sees each character, at the start of a word or inside, as one letter.
+# For the trainer, each form of a character (`a`, `##a`) is a letter from here on.
 _FIRST_LETTER = 0x10000
 
 
@@ -72,51 +72,49 @@ def learn_vocabulary(
     num_workers: int | None = None,
     progress: Progress = None,
 ) -> list[str]:
-    """Learns a WordPiece vocabulary from text in many languages.
+    """Learn a WordPiece vocabulary from text in many languages.
 
-    Words are counted for each language, and language l with n_l words gets the share
+    Words are counted by language, and language l with n_l words gets the share
 
         p_l = n_l ** smoothing / sum over k of n_k ** smoothing
 
-    of the text, so that small languages are not lost beside large ones. Words are
-    split by the ops of the tokenizer itself, so what is learned is what is seen later.
-    Starting from characters, the pair of neighbours with the largest weight becomes a
-    token, again and again, until the vocabulary is full.
+    of the text, so that small languages keep enough weight. The ops of the tokenizer
+    split the words. Starting from characters, the pair of neighbors with the largest
+    weight becomes a token until the vocabulary is full.
 
     The ids are laid out as in LaBSE: `[PAD]` 0, `[unused1]` to `[unused99]`, `[UNK]`
     100, `[CLS]` 101, `[SEP]` 102, `[MASK]` 103, then characters in code point order,
-    then longer tokens, the heaviest first. The same text gives the same vocabulary,
-    whatever the order of the files and the number of workers.
+    then longer tokens by weight, descending. The vocabulary does not depend on the
+    order of the files or the number of workers.
 
     Args:
-        files: What `reader` takes. The default takes files of pairs and of text in any
-            format and compression, whose name or content gives the language
+        files: Inputs of `reader`. The default reader takes pair files and text in any
+            format and compression whose name or content gives the language
             (`en-hi.tsv`, `memory.tmx`, `news.hi.txt.gz`), or `hi=any.txt`.
-        size: number of tokens, the 104 fixed ones included. A text too small for so
-            many gives fewer.
-        reader: Called with one of `files`, gives `(language, sentence)` pairs; runs
-            in a thread. The default is `labse_tf.text.read_sentences`.
-        smoothing: exponent of the languages' sizes, from 0 (all alike) to 1 (as they
-            come). 0.3 as in section 3.1 of the paper.
-        lowercase: as in `WordPieceTokenizer`.
-        strip_accents: as in `WordPieceTokenizer`.
-        min_frequency: how often a token must be in the text, before smoothing. ours: 2,
-            as a token seen once learns nothing.
-        character_coverage: the share of each language's characters to keep; the rarest
-            rest becomes `[UNK]`. Bounds Chinese characters, keeps alphabets whole. At
-            most half of `size` is given to characters, the heaviest. ours: 0.9999.
-        languages: the languages to use; all by default.
-        num_workers: threads that count; one for each core by default.
-        progress: see `labse_tf.progress`; counts files. `None` prints one line per
-            stage where there is no terminal.
+        size: Number of tokens, including 104 fixed tokens. A small text gives fewer.
+        reader: Function from one of `files` to `(language, sentence)` pairs, called in
+            a thread. The default is `labse_tf.text.read_sentences`.
+        smoothing: Exponent of the language sizes, from 0 (equal shares) to 1 (original
+            shares). The default is that of section 3.1 of the paper.
+        lowercase: See `WordPieceTokenizer`.
+        strip_accents: See `WordPieceTokenizer`.
+        min_frequency: Minimum frequency of a token in the text before smoothing. ours:
+            2, because an embedding that is seen once learns nothing.
+        character_coverage: Share of each language's characters to keep; the rarest
+            characters become `[UNK]`. This limits Chinese characters and keeps whole
+            alphabets. At most half of `size` are characters. ours: 0.9999.
+        languages: Languages to use; all by default.
+        num_workers: Number of counting threads; one per core by default.
+        progress: See `labse_tf.progress`; counts files. `None` prints one line per
+            stage if there is no terminal.
 
     Returns:
-        The tokens in the order of their ids, `size` of them where the text allows.
+        The tokens in the order of their ids, at most `size`.
 
     Raises:
-        ValueError: if an argument is out of range or there is no text.
-        DataError: If the default reader cannot read a file or tell its language.
-        ImportError: if Hugging Face tokenizers is not installed.
+        ValueError: If an argument is out of range or there is no text.
+        DataError: If the default reader cannot read a file or determine its language.
+        ImportError: If Hugging Face tokenizers is not installed.
 
     Example:
         ```python
@@ -135,7 +133,7 @@ def learn_vocabulary(
     if not counts:
         chosen = "" if languages is None else f" in {', '.join(sorted(languages))}"
         raise ValueError(
-            f"`files` must hold text{chosen}. Received: {len(files)} files without"
+            f"`files` must hold text{chosen}. Received: {len(files)} files without text"
         )
     return _learn(counts, size, smoothing, min_frequency, character_coverage, progress)
 
@@ -149,25 +147,24 @@ def learn_vocabulary_from_counts(
     character_coverage: float = 0.9999,
     progress: Progress = None,
 ) -> list[str]:
-    """Learns a WordPiece vocabulary from words that were counted elsewhere.
+    """Learn a WordPiece vocabulary from word counts.
 
-    The counts of a text give the vocabulary that `learn_vocabulary` makes of the text.
+    The result is that of `learn_vocabulary` for the counted text.
 
     Args:
-        counts: language -> word -> how often it occurs, as `WordCounter` and
-            `read_word_counts` give them.
-        size: as in `learn_vocabulary`.
-        smoothing: as in `learn_vocabulary`.
-        min_frequency: as in `learn_vocabulary`.
-        character_coverage: as in `learn_vocabulary`.
-        progress: as in `learn_vocabulary`.
+        counts: Language -> word -> count, from `WordCounter` or `read_word_counts`.
+        size: See `learn_vocabulary`.
+        smoothing: See `learn_vocabulary`.
+        min_frequency: See `learn_vocabulary`.
+        character_coverage: See `learn_vocabulary`.
+        progress: See `learn_vocabulary`.
 
     Returns:
         The tokens in the order of their ids.
 
     Raises:
-        ValueError: if an argument is out of range or there are no words.
-        ImportError: if Hugging Face tokenizers is not installed.
+        ValueError: If an argument is out of range or there are no words.
+        ImportError: If Hugging Face tokenizers is not installed.
     """
     _check_learning(size, smoothing, min_frequency, character_coverage)
     words = {code: Counter(counts[code]) for code in sorted(counts) if counts[code]}
@@ -179,10 +176,10 @@ def learn_vocabulary_from_counts(
 def _check_learning(
     size: int, smoothing: float, min_frequency: int, character_coverage: float
 ) -> None:
-    """Refuses arguments that are out of range."""
+    """Raise an error for arguments that are out of range."""
     if size <= len(LAYOUT):
         raise ValueError(
-            f"`size` must be over {len(LAYOUT)}, the number of fixed tokens. "
+            f"`size` must be greater than {len(LAYOUT)}, the number of fixed tokens. "
             f"Received: size={size}"
         )
     if not 0.0 <= smoothing <= 1.0:
@@ -191,7 +188,7 @@ def _check_learning(
         )
     if not 0.0 < character_coverage <= 1.0:
         raise ValueError(
-            "`character_coverage` must be over 0 and at most 1. "
+            "`character_coverage` must be greater than 0 and at most 1. "
             f"Received: character_coverage={character_coverage}"
         )
     if min_frequency < 1:
@@ -209,7 +206,7 @@ def _learn(
     character_coverage: float,
     progress: Progress,
 ) -> list[str]:
-    """Learns the tokens; empties `counts` on the way, which may be large."""
+    """Learn the tokens; clears `counts` to free memory."""
     factors = _language_weights(counts, smoothing)
     characters = _choose_characters(
         counts, factors, character_coverage, min_frequency, size // 2
@@ -237,17 +234,16 @@ def unk_rate(
     reader: Callable[[Any], Iterable[tuple[str, str]]] = read_sentences,
     languages: Collection[str] | None = None,
 ) -> dict[str, float]:
-    """Measures the share of `[UNK]` among the tokens of each language.
+    """Return the share of `[UNK]` among the tokens of each language.
 
     Args:
-        files: what `reader` takes, paths as a rule.
-        tokenizer: the tokenizer to measure.
-        reader: called with one of `files`, gives `(language, sentence)` pairs.
-        languages: the languages to measure; all by default.
+        files: See `learn_vocabulary`.
+        tokenizer: Tokenizer to measure.
+        reader: See `learn_vocabulary`.
+        languages: Languages to measure; all by default.
 
     Returns:
-        The share by language, 0 to 1, sorted by language. A language without a token
-        is left out.
+        Language -> share from 0 to 1, sorted, for languages with at least one token.
     """
     tokens: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
@@ -264,7 +260,7 @@ def unk_rate(
 
 
 def _list_files(files: Any, reader: Callable[..., Any] | None = None) -> list[Any]:
-    """Refuses the single path that would be read letter by letter."""
+    """Return a list of files; raise an error for a single path."""
     if isinstance(files, (str, bytes, os.PathLike)):
         raise ValueError(f"`files` must be a list of paths. Received: {files!r}")
     return distinct_files(files) if reader is read_sentences else list(files)
@@ -273,7 +269,7 @@ def _list_files(files: Any, reader: Callable[..., Any] | None = None) -> list[An
 def _batches(
     pairs: Iterable[tuple[str, str]], languages: Collection[str] | None
 ) -> Iterator[tuple[str, list[str]]]:
-    """Groups sentences by language, at most `_BATCH_SIZE` at once."""
+    """Yield (language, sentences) with at most `_BATCH_SIZE` sentences."""
     waiting: dict[str, list[str]] = defaultdict(list)
     wanted = None if languages is None else set(map(language_code, languages))
     for language, sentence in pairs:
@@ -287,11 +283,11 @@ def _batches(
 
 
 class WordCounter:
-    """Counts words, split exactly where the tokenizer splits them.
+    """Counter of words, split exactly as `WordPieceTokenizer` splits them.
 
     Args:
-        lowercase: as in `WordPieceTokenizer`.
-        strip_accents: as in `WordPieceTokenizer`.
+        lowercase: See `WordPieceTokenizer`.
+        strip_accents: See `WordPieceTokenizer`.
     """
 
     def __init__(
@@ -300,14 +296,14 @@ class WordCounter:
         self._splitter = _WordSplitter(lowercase, strip_accents)
 
     def count(self, sentences: Iterable[str]) -> Counter[str]:
-        """Counts the words of some sentences.
+        """Count the words of some sentences.
 
         Args:
-            sentences: any strings.
+            sentences: Any strings.
 
         Returns:
-            Word -> how often it occurs, without the words that are too long for the
-            tokenizer. Counts of parts of a text add up to those of the text.
+            Word -> count, without words that are too long for the tokenizer. Counts of
+            parts of a text may be added.
         """
         return _usable(self._splitter.count(list(sentences)))
 
@@ -315,16 +311,17 @@ class WordCounter:
 def read_word_counts(
     files: Iterable[str | os.PathLike[str]],
 ) -> dict[str, Counter[str]]:
-    """Reads counted words; what stands in several lines or files is added up.
+    """Read word counts and add up repeated words.
 
     Args:
-        files: TSV of language, word, count, in UTF-8, plain or compressed.
+        files: UTF-8 files of tab-separated language, word and count, plain or
+            compressed.
 
     Returns:
         Language -> word -> count, sorted by language.
 
     Raises:
-        DataError: If a file cannot be read, or a line is something else.
+        DataError: If a file cannot be read, or a line has another form.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for path in _list_files(files):
@@ -333,13 +330,13 @@ def read_word_counts(
                 language, word, count = line.split("\t")
                 counts[language][word] += int(count)
             except ValueError:
-                expected = "language, word and count with tabs between them"
+                expected = "tab-separated language, word and count"
                 raise DataError(path, number, expected, shorten(line)) from None
     return {language: counts[language] for language in sorted(counts)}
 
 
 def _usable(words: Mapping[bytes, int]) -> Counter[str]:
-    """Counts as text, without the words that the tokenizer gives up."""
+    """Return counts of decoded words, without words too long for the tokenizer."""
     longest = MAX_BYTES_PER_WORD["bert"]
     return Counter(
         {
@@ -351,15 +348,15 @@ def _usable(words: Mapping[bytes, int]) -> Counter[str]:
 
 
 class _WordSplitter:
-    """Counts words, split exactly where the tokenizer splits them."""
+    """Splitter of sentences into the words of `WordPieceTokenizer`."""
 
     def __init__(self, lowercase: bool, strip_accents: bool | None) -> None:
         import tensorflow as tf
         import tensorflow_text as tf_text
 
-        # With nothing but [UNK] to choose from, each word becomes one token, and the
-        # offsets of the op say where it lies. The op wants one more token: U+FFFD is
-        # in no cleaned text.
+        # If [UNK] is the only token that matches, each word becomes one token, whose
+        # offsets are those of the word. The op needs a second token: cleaned text does
+        # not contain U+FFFD.
         vocabulary = [UNK_TOKEN, "\N{REPLACEMENT CHARACTER}"]
         self._ops = FastBert(vocabulary, lowercase, strip_accents, "bert")
         with tf.device("cpu:0"):
@@ -369,14 +366,7 @@ class _WordSplitter:
             )
 
     def split(self, texts: tf.Tensor) -> tf.Tensor:
-        """Splits texts into words.
-
-        Args:
-            texts: string tensor `(batch,)`, any bytes.
-
-        Returns:
-            The words of all the texts, string tensor `(words,)`.
-        """
+        """Split string tensor `(batch,)` into its words, string tensor `(words,)`."""
         import tensorflow as tf
 
         texts = self._normalizer.normalize(self._ops.clean(texts))
@@ -385,14 +375,7 @@ class _WordSplitter:
         return tf.strings.substr(rows, starts.values, ends.values - starts.values)
 
     def count(self, sentences: list[str]) -> dict[bytes, int]:
-        """Counts the words of some sentences.
-
-        Args:
-            sentences: any strings.
-
-        Returns:
-            How often each word occurs.
-        """
+        """Return word -> count."""
         import tensorflow as tf
 
         with tf.device("cpu:0"):
@@ -409,12 +392,9 @@ def _count_words(
     num_workers: int | None,
     progress: Progress,
 ) -> dict[str, Counter[str]]:
-    """Counts the words of each language.
+    """Return language -> word -> count.
 
-    Threads suffice: the ops and the unpacking of files run outside Python's lock.
-
-    Returns:
-        Words and how often each occurs, by language.
+    Threads suffice, because the ops and the decompression release Python's lock.
     """
 
     def count_file(file: Any) -> dict[str, Counter[bytes]]:
@@ -441,10 +421,10 @@ def _count_words(
 def _language_weights(
     counts: dict[str, Counter[str]], smoothing: float
 ) -> dict[str, int]:
-    """Gives what an occurrence of a word counts in each language, as an integer.
+    """Return the weight of an occurrence of a word in each language.
 
-    n_l words that count n_l ** (smoothing - 1) each come to n_l ** smoothing. Integers,
-    so that sums do not depend on their order.
+    n_l words with a weight of n_l ** (smoothing - 1) add up to n_l ** smoothing. The
+    weights are integers, so that sums do not depend on the order.
     """
     sizes = {language: words.total() for language, words in counts.items()}
     smallest = min(sizes.values())
@@ -463,11 +443,7 @@ def _choose_characters(
     min_frequency: int,
     limit: int,
 ) -> list[str]:
-    """Chooses the tokens of one character, `"a"` and `"##a"`, at most `limit`.
-
-    Returns:
-        The tokens, those that start a word first, each in code point order.
-    """
+    """Return at most `limit` tokens of one character, `a` before `##a`, sorted."""
     weights: Counter[str] = Counter()
     for language, words in counts.items():
         forms: Counter[str] = Counter()
@@ -496,11 +472,7 @@ def _choose_characters(
 def _smooth(
     counts: dict[str, Counter[str]], factors: dict[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Adds the languages up.
-
-    Returns:
-        The weight and the count of each word.
-    """
+    """Return the weight and the count of each word over all languages."""
     weights: dict[str, int] = defaultdict(int)
     occurrences: dict[str, int] = defaultdict(int)
     for language, words in counts.items():
@@ -512,17 +484,14 @@ def _smooth(
 
 
 def _repetitions(weights: dict[str, int], lightest: int) -> dict[str, int]:
-    """Turns weights into how often the trainer is to see each word.
+    """Return the number of repetitions of each word for the trainer, sorted by word.
 
-    Rounded up or down by the word's checksum, so that rare words lose no weight as a
-    whole and every run rounds alike.
+    The checksum of a word decides between rounding up and down, so that rare words as a
+    group lose no weight and rounding is reproducible.
 
     Args:
-        weights: the weight of each word.
-        lightest: what an occurrence weighs in the language that is weighted least.
-
-    Returns:
-        The repetitions of each word, sorted by word.
+        weights: Word -> weight.
+        lightest: Weight of an occurrence in the language with the smallest weight.
     """
     scale = min(_FINENESS / lightest, _MOST_WORDS / max(1, sum(weights.values())))
     times = {}
@@ -532,8 +501,8 @@ def _repetitions(weights: dict[str, int], lightest: int) -> dict[str, int]:
     return times
 
 
-# By Hugging Face's trainer: 1,000,000 sentences of 199 languages, 32,000 tokens and two
-# cores take 60 s, a round of TF-Text's learner, one of up to 45, more than 600 s.
+# Hugging Face's trainer takes 60 s for 1,000,000 sentences of 199 languages and 32,000
+# tokens on two cores; one of up to 45 rounds of TF Text's learner takes over 600 s.
 def _join_pieces(
     times: dict[str, int],
     occurrences: dict[str, int],
@@ -542,18 +511,15 @@ def _join_pieces(
     min_frequency: int,
     bars: bool,
 ) -> list[str]:
-    """Joins the heaviest pair of neighbours to a token until there are `size`.
+    """Join neighbors with the largest weight; return at most `size` tokens.
 
     Args:
-        times: how often the trainer is to see each word.
-        occurrences: how often each word is in the text.
-        characters: the tokens to start from.
-        size: number of tokens.
-        min_frequency: how often a pair must be in the text to become a token.
-        bars: whether the trainer shows its bars.
-
-    Returns:
-        At most `size` tokens, `characters` first.
+        times: Word -> number of repetitions for the trainer.
+        occurrences: Word -> count in the text.
+        characters: First tokens of the result.
+        size: Maximum number of tokens.
+        min_frequency: Minimum count in the text of a joined token.
+        bars: Whether the trainer shows its progress bars.
     """
     letters = {form: chr(_FIRST_LETTER + row) for row, form in enumerate(characters)}
     spelled: dict[str, str] = {}
@@ -593,21 +559,11 @@ def _train(
     size: int,
     bars: bool,
 ) -> tuple[list[str], list[int]]:
-    """Runs the trainer.
-
-    Args:
-        times: how often it is to see each word.
-        occurrences: how often each word is in the text.
-        alphabet: all letters of the words, in code point order.
-        size: number of tokens, the alphabet included.
-        bars: whether it shows its bars.
+    """Run the trainer; `size` includes the `alphabet`, all letters in code point order.
 
     Returns:
-        The tokens without the alphabet, the heaviest first, and how often each was in
-        the text when it was joined.
-
-    Raises:
-        ImportError: if Hugging Face tokenizers is not installed.
+        The tokens without the alphabet by weight, descending, and the count of each in
+        the text at the time when it was joined.
     """
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -618,7 +574,7 @@ def _train(
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # Several words a line, as each line costs a call.
+    # Several words per line, because each line costs a call.
     most = 1000
     tokenizer.train_from_iterator(
         (
@@ -629,7 +585,7 @@ def _train(
         trainers.BpeTrainer(
             vocab_size=size,
             initial_alphabet=alphabet,
-            # A letter here is a character, which has at most four bytes.
+            # A letter is a character here, which has at most four bytes.
             max_token_length=MAX_BYTES_PER_TOKEN // 4,
             show_progress=bars,
         ),
@@ -643,7 +599,7 @@ def _train(
         for word, encoding in zip(batch, tokenizer.encode_batch(batch), strict=True):
             for row in encoding.ids:
                 frequencies[row] += occurrences[word]
-    # What was joined to something longer was in the text as often as that.
+    # Parts of a longer token had been in the text as often as the longer token.
     for left, right in reversed(model["merges"]):
         frequency = frequencies[index[left + right]]
         frequencies[index[left]] += frequency
