@@ -643,7 +643,7 @@ def no_encoding(sentences):
         ("hi", b"hi-0\ta\nno tab\n", 2, "'no tab'"),
         ("hi", b"hi-0\ta\n\nhi-1\tb\n", 2, "''"),
         ("hi", b"\ta\n", 1, "id<TAB>sentence"),
-        ("en", b"en-0\ta\nen-1\tb\nen-0\tc\n", 3, "'en-0', which line 1 has"),
+        ("en", b"en-0\ta\nen-1\tb\nen-0\tc\n", 3, "'en-0', also the id of line 1"),
         ("hi", b"hi-0\ta\nhi-1\t\xff\n", 2, "UTF-8"),
         ("hi", b"", 1, "empty"),
         ("gold", b"", 1, "empty"),

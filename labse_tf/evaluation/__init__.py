@@ -1,13 +1,14 @@
-"""Measures an encoder as the paper does: translations must be nearest neighbours.
+"""Evaluation of an encoder: a translation must be the nearest neighbor of its source.
 
-`encode`, everywhere in this folder, is any callable from a list of strings to an
-`(n, D)` matrix: a model's method, a SavedModel, another library's model. Nothing
-here needs TensorFlow.
+In this folder, `encode` is any callable from a list of strings to an `(n, D)` matrix: a
+method of a model, a SavedModel, a model of another library. No module here needs
+TensorFlow.
 
-`nearest` compares vectors; `ranking` measures any pairs, also among the millions of a
-`pool`; `xsim` aligns them by margin; `tatoeba` has the Tatoeba files with the groups of
-languages over which the paper averages; `bucc` mines; `sts` correlates with human
-scores. What they return is a `result.Result`; `report` combines all of them.
+`nearest` compares vectors; `ranking` measures retrieval on any pairs, also among the
+millions of sentences of a `pool`; `xsim` aligns pairs by margin; `tatoeba` reads the
+Tatoeba files and averages over the paper's language groups; `bucc` mines; `sts`
+correlates cosines with human scores. Each returns a `result.Result`; `report` combines
+all of them.
 
 Shapes: N rows of the first matrix, M rows of the second, D dimensions.
 

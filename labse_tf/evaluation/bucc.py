@@ -1,23 +1,22 @@
-"""BUCC: mining translations out of two piles of text, and the threshold that does it.
+"""BUCC: mining translations from two sets of sentences with a score threshold.
 
-Most sentences of either pile have no translation in the other. Each sentence of the
-source side is paired with its best sentence of the target side, the pairs are sorted
-by score, and those from a threshold on are said to be translations. The threshold is
-the one with the best F on the training set.
+Most sentences of either set have no translation in the other. Each source sentence is
+paired with its best target sentence, and all pairs with a score at or above a threshold
+count as translations. The threshold is the one with the best F on the training set.
 
-This is not `mteb`'s "BUCC.v2", which leaves the sentences without a translation out
-and asks only whether the nearest neighbour is right: figures are far higher there.
+This is not `mteb`'s "BUCC.v2", which omits the sentences without a translation and only
+tests whether the nearest neighbor is right. Its scores are far higher.
 
-How pairs are counted. Sentences of the same text on a side are one: the text is
-encoded and searched once, and it can be found in one pair only. A found pair of texts
-is right if the gold file pairs any id of the one with any id of the other, and gold
-lines between the same two texts are one gold pair. With `found` pairs from the
-threshold on, of which `right` are right, and `gold` different gold pairs,
+Counting: sentences with the same text on one side are one row, which is encoded and
+searched once and can be found in only one pair. A found pair of texts is right if the
+gold file pairs any id of the first text with any id of the second. Gold lines between
+the same two texts are one gold pair. With `found` pairs at or above the threshold, of
+which `right` are right, and `gold` distinct gold pairs,
 
     precision = right / found,  recall = right / gold,  F = 2 right / (found + gold),
 
-and precision is 0 where nothing is found. LASER's script leaves texts that repeat
-out of what it finds, and not out of the gold pairs.
+and precision is 0 if no pair is found. LASER's script removes repeated texts from the
+found pairs but not from the gold pairs.
 
 References:
     - Feng et al., the results on BUCC, https://arxiv.org/abs/2007.01852
@@ -56,12 +55,12 @@ _CURVE_POINTS = 100
 
 
 class Cut(NamedTuple):
-    """A threshold and what it keeps.
+    """A threshold and the number of items that it keeps.
 
     Attributes:
-        threshold: items with this score or a higher one are kept.
-        found: number of kept items.
-        right: number of kept items that are right.
+        threshold: Items with this score or a higher one are kept.
+        found: Number of kept items.
+        right: Number of kept items that are right.
     """
 
     threshold: float
@@ -70,24 +69,23 @@ class Cut(NamedTuple):
 
 
 def best_threshold(scores: Any, right: Any, gold: int) -> Cut:
-    """Finds the threshold with the best F.
+    """Find the threshold with the best F.
 
-    A threshold keeps all items of a score or none of them, so only the ends of runs
-    of equal scores are cuts; all of those are looked at, the last item's too. Of cuts
-    with the same F the one with the highest threshold is taken.
+    Items with the same score are kept together. If several thresholds have the same F,
+    the highest one is returned.
 
     Args:
         scores: `(n,)`, in any order; higher is better.
-        right: bool `(n,)`: whether the item is one of the gold ones.
-        gold: number of gold ones, found or not.
+        right: bool `(n,)`, whether each item is a gold item.
+        gold: Number of gold items, found or not.
 
     Returns:
-        The cut. Its threshold lies in the middle between the lowest kept score and
-        the next one; it is the lowest score itself where all items are kept.
+        The best cut. Its threshold is halfway between the lowest kept score and the
+        next lower score, or the lowest score itself if all items are kept.
 
     Raises:
-        ValueError: there is no item, the lengths differ, a score is not finite, or
-            more items are right than there are gold ones.
+        ValueError: If there are no items, the lengths differ, a score is not finite, or
+            more items are right than there are gold items.
 
     Example:
         >>> from labse_tf.evaluation import best_threshold
@@ -100,21 +98,21 @@ def best_threshold(scores: Any, right: Any, gold: int) -> Cut:
 
 
 class _Cuts(NamedTuple):
-    """Every place where a sorted list of items can be cut, `(c,)` each."""
+    """All possible cuts of a sorted list of items, `(c,)` each."""
 
     lowest: np.ndarray  # the lowest kept score
     found: np.ndarray
     right: np.ndarray
 
     def best(self, gold: int) -> Cut:
-        """The first cut with the best F, its threshold halfway to the next score."""
-        # One division: cuts of the same F get the same number.
+        """Return the first cut with the best F."""
+        # A single division gives equal F values exactly the same float.
         index = int(np.argmax(2 * self.right / (self.found + gold)))
         threshold = float(self.lowest[index : index + 2].mean())
         return Cut(threshold, int(self.found[index]), int(self.right[index]))
 
     def at(self, threshold: float) -> Cut:
-        """What a given threshold keeps."""
+        """Return the cut at a given threshold."""
         kept = int((self.lowest >= threshold).sum())
         if not kept:
             return Cut(threshold, 0, 0)
@@ -122,23 +120,23 @@ class _Cuts(NamedTuple):
 
 
 def _cuts(scores: Any, right: Any, gold: int) -> _Cuts:
-    """Sorts items, the best first, and counts what is kept up to each score."""
-    # As float64, in which the middle between two float32 lies between them.
+    """Sort items by score, descending, and count the items kept at each score."""
+    # In float64 the midpoint of two adjacent float32 scores lies between them.
     scores = np.asarray(scores, dtype=np.float64)
     right = np.asarray(right, dtype=bool)
     if scores.ndim != 1 or not scores.size or scores.shape != right.shape:
         raise ValueError(
-            "scores and right must have the same shape (n,), with one item at least. "
-            f"Received: {scores.shape} and {right.shape}"
+            "`scores` and `right` must have the same shape (n,) with at least one "
+            f"item. Received: {scores.shape} and {right.shape}"
         )
     if not np.isfinite(scores).all():
         raise ValueError(
-            "scores must be finite. Received: NaN or infinity as item "
+            "`scores` must be finite. Received: NaN or infinity at index "
             f"{np.flatnonzero(~np.isfinite(scores))[0]}"
         )
     if gold < max(1, right.sum()):
         raise ValueError(
-            f"gold must be 1 at least, and not below the {right.sum()} items that are "
+            f"`gold` must be at least 1 and at least the {right.sum()} items that are "
             f"right. Received: {gold}"
         )
     order = np.argsort(-scores, kind="stable")
@@ -148,10 +146,10 @@ def _cuts(scores: Any, right: Any, gold: int) -> _Cuts:
 
 
 def _curve(cuts: _Cuts, gold: int, chosen: Cut) -> tuple[tuple[float, float], ...]:
-    """Recall and precision at about a hundred cuts, the chosen one among them."""
+    """Return recall and precision at about 100 cuts, including the chosen one."""
     recall = cuts.right / gold
     levels = np.linspace(recall[0], recall[-1], _CURVE_POINTS)
-    # The first cut that reaches a level, which is that of the best precision there.
+    # The first cut that reaches a recall level has the best precision at that level.
     places = np.searchsorted(recall, levels)
     places = np.append(places, [0, len(recall) - 1])
     places = np.append(places, np.flatnonzero(cuts.found == chosen.found))
@@ -176,37 +174,37 @@ def bucc(
     k: int = 4,
     progress: Progress = None,
 ) -> BuccResult:
-    """Mines one pair of languages in one direction by one score.
+    """Mine one language pair in one direction by one score.
 
     Each text of the source side is paired with its best text of the target side; a
-    target may be in many pairs. How pairs are counted, with texts that repeat, is
-    said at the head of this module. To choose a threshold on one split and use it on
-    another, give the `threshold` of the first result to the second call;
-    `bucc_report` does it, and encodes once for all directions and scores.
+    target may be in several pairs. The module docstring describes how pairs are
+    counted. To choose a threshold on one split and use it on another, pass the
+    `threshold` of the first result to the second call, or call `bucc_report`, which
+    also encodes only once for all directions and scores.
 
     Args:
-        encode: from a list of strings to `(n, D)`; the rows need not be unit vectors.
-        folder: with `XX-en.training.{XX,en,gold}` and so on, plain or `.gz`, in it or
-            in its folder `XX-en`.
-        pair: a language and English, with any code of the language.
-        direction: `"forward"`: English is the target; `"backward"`: the source.
-        score: `"cosine"`, the paper's; `"ratio"` and `"distance"`: the cosine over,
-            or less, the mean cosine with both texts' `k` nearest neighbours.
+        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
+            vectors.
+        folder: Folder of `XX-en.training.{XX,en,gold}` (or another split), plain or
+            compressed, directly in it or in its sub-folder `XX-en`.
+        pair: A language and English, with any code of the language.
+        direction: `"forward"` if English is the target, `"backward"` if it is the
+            source.
+        score: `"cosine"`, as in the paper; `"ratio"` or `"distance"`: the cosine
+            divided by, or minus, the mean cosine of both texts with their `k` nearest
+            neighbors.
         split: `"training"`, `"sample"` or `"test"`.
-        threshold: finds pairs with this score or a higher one; the threshold of the
-            best F is searched where None.
-        k: number of neighbours.
-        progress: see `labse_tf.progress`; counts sentences, of each step anew:
-            sources, targets, search.
-
-    Returns:
-        The result.
+        threshold: Lowest score of a found pair. If `None`, the threshold with the best
+            F is used.
+        k: Number of neighbors.
+        progress: See `labse_tf.progress`. Counts sentences of each step: sources,
+            targets, search.
 
     Raises:
-        OSError: the folder or a file cannot be read.
-        ValueError: an argument is none of those above, a file is not there or has a
-            bad line (the message has file and line), or `encode` gives anything but
-            one finite row a sentence.
+        OSError: If the folder or a file cannot be read.
+        ValueError: If an argument is invalid, a file is missing or has an invalid line
+            (the message has file and line), or `encode` does not return one finite row
+            per sentence.
 
     Example:
         >>> result = bucc(model.encode, "bucc2018", "fr-en")  # doctest: +SKIP
@@ -220,7 +218,7 @@ def bucc(
     _check_among("direction", direction, DIRECTIONS)
     _check_among("score", score, SCORES)
     if threshold is not None and not np.isfinite(threshold):
-        raise ValueError(f"threshold must be finite. Received: {threshold}")
+        raise ValueError(f"`threshold` must be finite. Received: {threshold}")
     ((data, _),) = _read(folder, pair, split, None)
     both = _neighbors(encode, data, k, progress)
     return _result(data, both, direction, score, threshold, "caller")
@@ -238,29 +236,29 @@ def bucc_report(
     k: int = 4,
     progress: Progress = None,
 ) -> BuccReport:
-    """Mines pairs of languages: the paper's table, with thresholds used elsewhere.
+    """Mine several language pairs, as in the paper's table.
 
-    The threshold of the best F is searched on `split` and used as it is on
-    `apply_to`, where that has a gold file. Every text is encoded once, and one search
-    gives all directions and scores.
+    The threshold with the best F on `split` is also used on `apply_to`, if that split
+    has a gold file. Every text is encoded once, and one search gives all directions and
+    scores.
 
     Args:
-        encode: as in `bucc`.
-        folder: as in `bucc`.
-        pairs: those to measure; all that have files of `split` where None.
-        directions: as in `bucc`, some of them.
-        scores: as in `bucc`, some of them.
-        split: on which thresholds are searched.
-        apply_to: on which they are used too; None for nowhere.
-        k: as in `bucc`.
-        progress: as in `bucc`.
+        encode: See `bucc`.
+        folder: See `bucc`.
+        pairs: Pairs to measure. If `None`, all pairs that have files of `split`.
+        directions: One or both directions, see `bucc`.
+        scores: One or more scores, see `bucc`.
+        split: Split on which thresholds are chosen.
+        apply_to: Split on which these thresholds are also used, or `None`.
+        k: See `bucc`.
+        progress: See `bucc`.
 
     Returns:
-        The results: by pair, by split, by direction, by score.
+        The results, ordered by pair, split, direction and score.
 
     Raises:
-        OSError: as in `bucc`.
-        ValueError: as in `bucc`, before anything is encoded where it is the files.
+        OSError: See `bucc`.
+        ValueError: See `bucc`. Invalid files are reported before anything is encoded.
 
     Example:
         >>> report = bucc_report(model.encode, "bucc2018")  # doctest: +SKIP
@@ -274,7 +272,7 @@ def bucc_report(
         for part in (data,) if other is None else (data, other):
             both = _neighbors(encode, part, k, progress)
             for key in itertools.product(directions, scores):
-                # Searched on the first part, known on the second.
+                # Chosen on the first part, then reused on the second.
                 result = _result(part, both, *key, thresholds.get(key), split)
                 thresholds[key] = result.threshold
                 results.append(result)
@@ -284,7 +282,7 @@ def bucc_report(
 def _some_of(name: str, values: Iterable[str], known: Sequence[str]) -> list[str]:
     chosen = list(dict.fromkeys([values] if isinstance(values, str) else values))
     if not chosen:
-        raise ValueError(f"{name} must have one at least. Received: none")
+        raise ValueError(f"`{name}` must have at least one value. Received: none")
     for value in chosen:
         _check_among(name, value, known)
     return chosen
@@ -292,7 +290,7 @@ def _some_of(name: str, values: Iterable[str], known: Sequence[str]) -> list[str
 
 def _check_among(name: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be one of {known}. Received: {value!r}")
+        raise ValueError(f"`{name}` must be one of {known}. Received: {value!r}")
 
 
 def _read(
@@ -301,7 +299,7 @@ def _read(
     split: str,
     apply_to: str | None,
 ) -> list[tuple[BuccSentences, BuccSentences | None]]:
-    """Reads all files, before the first sentence is encoded, which may take hours."""
+    """Read all files before any sentence is encoded, which may take hours."""
     _check_among("split", split, SPLITS)
     if apply_to is not None:
         _check_among("apply_to", apply_to, SPLITS)
@@ -309,19 +307,19 @@ def _read(
         named = [pairs] if isinstance(pairs, str) else pairs
         pairs = list(dict.fromkeys(pair_name(pair) for pair in named))
         if not pairs:
-            raise ValueError("pairs must name at least one. Received: none")
+            raise ValueError("`pairs` must name at least one pair. Received: none")
     files = find_bucc_files(folder)
     if pairs is None:
         pairs = [pair for pair, splits in files.items() if split in splits]
         if not pairs:
             raise ValueError(
                 f"{folder}: expected files XX-en.{split}.XX, .en and .gold. Received: "
-                f"other splits of {' '.join(files)}"
+                f"only other splits of {' '.join(files)}"
             )
     missing = [pair for pair in pairs if pair not in files]
     if missing:
         raise ValueError(
-            f"pairs that {folder} has no files of; it has {' '.join(files)}. "
+            f"`pairs` must be in {folder}, which has files of {' '.join(files)}. "
             f"Received: {' '.join(missing)}"
         )
     read: list[tuple[BuccSentences, BuccSentences | None]] = []
@@ -338,9 +336,9 @@ def _read(
 def _neighbors(
     encode: Encoder, data: BuccSentences, k: int, progress: Progress
 ) -> BothWays:
-    """Encodes both sides and finds each text's neighbours on the other side."""
+    """Encode both sides and find the neighbors of each text on the other side."""
     if k < 1:
-        raise ValueError(f"k must be 1 or more. Received: {k}")
+        raise ValueError(f"`k` must be at least 1. Received: {k}")
     what = f"{data.pair} {data.split}"
     codes = (data.pair.removesuffix("-en"), "en")
     sources, targets = (
@@ -349,7 +347,7 @@ def _neighbors(
     )
     if sources.shape[1] != targets.shape[1]:
         raise ValueError(
-            "encode must give vectors of one length. Received: "
+            "`encode` must return vectors of the same length for all texts. Received: "
             f"{sources.shape[1]} for {what} {codes[0]} and {targets.shape[1]} for "
             f"{what} en"
         )
@@ -359,7 +357,7 @@ def _neighbors(
 def _encode(
     encode: Encoder, texts: list[str], what: str, progress: Progress
 ) -> np.ndarray:
-    """Encodes texts in blocks, under a bar."""
+    """Encode texts in blocks and show a progress bar."""
     blocks: list[np.ndarray] = []
     with progress_bar(
         f"Encoding {what}", len(texts), "sentences", show=progress
@@ -369,8 +367,8 @@ def _encode(
             vectors = encoded(encode, block, what=what, first=start)
             if blocks and vectors.shape[1] != blocks[0].shape[1]:
                 raise ValueError(
-                    "encode must give vectors of one length. Received: "
-                    f"{blocks[0].shape[1]}, and {vectors.shape[1]} for {what}"
+                    "`encode` must return vectors of the same length for all texts. "
+                    f"Received: {blocks[0].shape[1]}, and {vectors.shape[1]} for {what}"
                 )
             blocks.append(vectors)
             advance(len(block))
@@ -385,11 +383,11 @@ def _result(
     threshold: float | None,
     given_by: str,
 ) -> BuccResult:
-    """Pairs texts, searches the threshold or uses the given one, and counts."""
+    """Pair the texts, choose the threshold or apply the given one, and count."""
     mined = mine_from_neighbors(
         both, margin=score, retrieval=direction, one_to_one=False
     )
-    # A pair of rows as one number.
+    # Each pair of rows is encoded as one integer.
     width = len(data.targets)
     right = np.isin(
         mined.sources * width + mined.targets, data.gold[:, 0] * width + data.gold[:, 1]

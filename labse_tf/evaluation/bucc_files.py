@@ -1,14 +1,14 @@
-"""The files of BUCC: two piles of sentences of a language and English, and the pairs.
+"""BUCC files: sentences of a language, sentences of English, and the gold pairs.
 
-A pair of languages has three files per split, plain or compressed, in a folder or in
-its sub-folder `XX-en`:
+A language pair has three files per split, plain or compressed, in a folder or in its
+sub-folder `XX-en`:
 
     XX-en.training.XX      id<TAB>sentence
     XX-en.training.en      id<TAB>sentence
     XX-en.training.gold    id of XX<TAB>id of en
 
-The splits are `training`, `sample` and `test`. The organizers gave no gold file of
-`test`; other data in this form may have one.
+The splits are `training`, `sample` and `test`. The organizers did not publish a gold
+file of `test`; other data in this format may include one.
 
 References:
     - Zweigenbaum, Sharoff and Rapp, "Overview of the Third BUCC Shared Task",
@@ -44,16 +44,16 @@ PairFiles = Mapping[str, Mapping[str, Path]]
 
 @dataclass(frozen=True)
 class BuccSentences:
-    """The two sides of a split, each text once, and which belong together.
+    """Distinct texts of both sides of a split, and the gold pairs.
 
     Attributes:
-        pair: the language and English, such as `"hi-en"`.
+        pair: A language and English, such as `"hi-en"`.
         split: `"training"`, `"sample"` or `"test"`.
-        sources: the different texts of the language, in the order of the file.
-        targets: the different texts of English.
-        gold: int64 `(g, 2)`: the different pairs of rows of `sources` and `targets`
-            that the gold file makes translations of each other.
-        lines: number of sentences in both files and of pairs in the gold file.
+        sources: Distinct texts of the language, in the order of the file.
+        targets: Distinct texts of English, in the order of the file.
+        gold: int64 `(g, 2)`, distinct pairs of a row of `sources` and a row of
+            `targets` that are translations of each other.
+        lines: Number of lines of the source, target and gold files.
     """
 
     pair: str
@@ -65,17 +65,17 @@ class BuccSentences:
 
 
 def pair_name(pair: str) -> str:
-    """Writes a pair of a language and English with the table's code of the language.
+    """Return the canonical name of a language paired with English.
 
     Args:
-        pair: such as `"hi-en"`, `"hin-en"` or `"zh_TW-eng"`, with any code of a
-            language that `language_code` takes.
+        pair: Such as `"hi-en"`, `"hin-en"` or `"zh_TW-eng"`, with any code that
+            `language_code` accepts.
 
     Returns:
         `"XX-en"`.
 
     Raises:
-        ValueError: it is no such pair.
+        ValueError: If `pair` is not a language and English.
 
     Example:
         >>> from labse_tf.evaluation.bucc_files import pair_name
@@ -89,27 +89,29 @@ def pair_name(pair: str) -> str:
         codes = ("", "")
     if codes[1] != "en" or codes[0] in ("", "en"):
         raise ValueError(
-            f"pair must be a language and English, such as 'de-en'. Received: {pair!r}"
+            "`pair` must be a language and English, such as 'de-en'. "
+            f"Received: {pair!r}"
         )
     return f"{codes[0]}-en"
 
 
 def find_bucc_files(folder: str | os.PathLike[str]) -> dict[str, PairFiles]:
-    """Finds the files of all pairs in a folder and in its sub-folders `XX-en`.
+    """Find the files of all pairs in a folder and in its sub-folders `XX-en`.
 
     Args:
-        folder: where the files are.
+        folder: Folder of the files.
 
     Returns:
-        Pair, with the code of our table -> split -> `"source"`, `"target"`, `"gold"`
-        -> file, as far as they are there; the pairs by name.
+        Canonical pair -> split -> `"source"`, `"target"` or `"gold"` -> file, for the
+        files that exist. Pairs are sorted by name.
 
     Raises:
-        OSError: the folder cannot be read.
-        ValueError: there are no such files, or two that are the same one.
+        OSError: If the folder cannot be read.
+        ValueError: If there are no such files, or if two files are the same side of one
+            split.
     """
     folder = Path(folder)
-    # os.listdir names the folder in the error where there is none.
+    # If the folder does not exist, the error of os.listdir names it.
     names = sorted(os.listdir(folder))
     inside = [
         folder / name
@@ -128,16 +130,16 @@ def find_bucc_files(folder: str | os.PathLike[str]) -> dict[str, PairFiles]:
         sides = found.setdefault(pair, {}).setdefault(match["split"], {})
         if side in sides:
             raise ValueError(
-                f"one file a side of {pair} {match['split']} is expected in {folder}. "
+                f"{folder}: expected one file per side of {pair} {match['split']}. "
                 f"Received: {sides[side].relative_to(folder)} and "
                 f"{path.relative_to(folder)}"
             )
         sides[side] = path
     if not found:
         raise ValueError(
-            "folder must have files named XX-en.training.XX, XX-en.training.en and "
-            "XX-en.training.gold (or .sample., .test.), plain or compressed, in it or "
-            f"in its folders XX-en. Received: {folder}"
+            "`folder` must have files XX-en.training.XX, XX-en.training.en and "
+            "XX-en.training.gold (or .sample., .test.), plain or compressed, directly "
+            f"or in its sub-folders XX-en. Received: {folder}"
         )
     return dict(sorted(found.items()))
 
@@ -145,24 +147,24 @@ def find_bucc_files(folder: str | os.PathLike[str]) -> dict[str, PairFiles]:
 def read_bucc(
     folder: str | os.PathLike[str], pair: str, split: str, files: PairFiles
 ) -> BuccSentences:
-    """Reads the three files of a split.
+    """Read the three files of a split.
 
-    White space around a sentence is removed. Sentences of the same text on a side
-    are one row.
+    Spaces around a sentence are removed. Sentences with the same text on one side share
+    one row.
 
     Args:
-        folder: of the files, for messages.
-        pair: as in `find_bucc_files`.
-        split: the split to read.
-        files: of this pair.
+        folder: Folder of the files, for messages.
+        pair: See `find_bucc_files`.
+        split: Split to read.
+        files: Files of this pair, from `find_bucc_files`.
 
     Returns:
         The sentences and the gold pairs.
 
     Raises:
-        ValueError: a file is missing.
-        DataError: a file cannot be read, a line does not have the form, an id occurs
-            twice, or a gold id is in neither file.
+        ValueError: If a file is missing.
+        DataError: If a file cannot be read, a line is invalid, an id occurs twice, or a
+            gold id is not in the sentence file of its side.
     """
     sides = files.get(split, {})
     ends = {"source": pair.removesuffix("-en"), "target": "en", "gold": "gold"}
@@ -186,7 +188,7 @@ def read_bucc(
 
 
 def _read_sentences(path: Path) -> tuple[list[str], dict[str, int]]:
-    """Different texts, and the row among them that belongs to each id."""
+    """Return the distinct texts, and the row of the text of each id."""
     rows: dict[str, int] = {}
     texts: dict[str, int] = {}
     for number, line in read_lines(path):
@@ -194,10 +196,10 @@ def _read_sentences(path: Path) -> tuple[list[str], dict[str, int]]:
         if not tab or not name:
             raise DataError(path, number, "id<TAB>sentence", shorten(line))
         if name in rows:
-            # Ids are in the order of the lines.
+            # The ids are in the order of the lines.
             first = list(rows).index(name) + 1
-            received = f"{shorten(name)}, which line {first} has"
-            raise DataError(path, number, "an id that no other line has", received)
+            received = f"{shorten(name)}, also the id of line {first}"
+            raise DataError(path, number, "a unique id", received)
         rows[name] = texts.setdefault(text.strip(), len(texts))
     return list(texts), rows
 
@@ -205,13 +207,13 @@ def _read_sentences(path: Path) -> tuple[list[str], dict[str, int]]:
 def _read_gold(
     path: Path, *sides: tuple[Path, Mapping[str, int]]
 ) -> tuple[np.ndarray, int]:
-    """Different pairs of rows, `(g, 2)`, and the number of lines."""
+    """Return the distinct pairs of rows, int64 `(g, 2)`, and the number of lines."""
     pairs: dict[tuple[int, ...], None] = {}
     count = 0
     for number, line in read_lines(path):
         names = line.rstrip().split("\t")
         if len(names) != 2:
-            expected = "two ids with a tab between them"
+            expected = "two ids separated by a tab"
             raise DataError(path, number, expected, shorten(line))
         for name, (sentences, rows) in zip(names, sides, strict=True):
             if name not in rows:

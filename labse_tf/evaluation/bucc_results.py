@@ -1,4 +1,4 @@
-"""Results on BUCC: one, many in the paper's table, and what was published.
+"""BUCC results: one result, a report of many results, and published results.
 
 References:
     - Feng et al., the results on BUCC, https://arxiv.org/abs/2007.01852
@@ -21,14 +21,15 @@ from labse_tf.plots import PrecisionRecall, plot_precision_recall
 DIRECTIONS = ("forward", "backward")
 
 NOT_MTEB = (
-    "BUCC mining: precision, recall and F in per cent at a threshold, among sentences "
-    "of which\nmost have no translation. Not comparable with mteb's BUCC.v2, which "
-    "ranks gold sentences only."
+    "BUCC mining: precision, recall and F in per cent at a threshold. Most of the "
+    "sentences have\nno translation. Not comparable with mteb's BUCC.v2, which ranks "
+    "gold sentences only."
 )
 
 # === Published ===
 
-# The recall of 72.7 is as printed; with its F of 74.7 it would be 72.2 or 72.3.
+# The recall of 72.7 (fr, backward) is as printed, but its F of 74.7 implies 72.2 or
+# 72.3.
 _PUBLISHED = """
 forward | cosine | Artetxe and Schwenk 2019 | fr 82.1 74.2 78.0 | de 78.9 75.1 77.0
 forward | cosine | Yang et al. 2019 | fr 86.7 85.6 86.1 | de 90.3 88.0 89.2 \
@@ -49,11 +50,11 @@ class PublishedBucc(NamedTuple):
     """A published result on a training set of BUCC.
 
     Attributes:
-        system: whose, such as `"LaBSE"`.
-        pair: such as `"fr-en"`.
-        direction: `"forward"`, `"backward"`, or `"both"`: what is best in either, each
-            sentence in one pair at most.
-        score: by which pairs were sorted.
+        system: Name of the system, such as `"LaBSE"`.
+        pair: Language pair, such as `"fr-en"`.
+        direction: `"forward"`, `"backward"`, or `"both"`: the best pairs of both
+            directions, each sentence in at most one pair.
+        score: Score by which pairs were sorted.
         precision: 0 to 1.
         recall: 0 to 1.
         f1: 0 to 1.
@@ -69,7 +70,7 @@ class PublishedBucc(NamedTuple):
 
 
 def _parse_published(table: str) -> Iterator[PublishedBucc]:
-    """Reads the table above."""
+    """Parse the table of published results."""
     for line in table.strip().split("\n"):
         direction, score, system, *pairs = (part.strip() for part in line.split("|"))
         for code, *numbers in map(str.split, pairs):
@@ -80,11 +81,12 @@ def _parse_published(table: str) -> Iterator[PublishedBucc]:
 
 
 BUCC_PUBLISHED = tuple(_parse_published(_PUBLISHED))
-"""Published results: by cosine the BUCC table of Feng et al., which has LaBSE, Yang et
-al. 2019 and Artetxe and Schwenk 2019; by ratio the README of LASER's `tasks/bucc`."""
+"""Published results. Those by cosine are from the BUCC table of Feng et al. (LaBSE,
+Yang et al. 2019, Artetxe and Schwenk 2019); those by ratio are from the README of
+LASER's `tasks/bucc`."""
 
-# Lines of BUCC's own training.gold files, by which other data of the same form is told
-# apart: what was published does not compare with results on that.
+# Number of lines of BUCC's own training.gold files. It detects other data in the same
+# format, for which published results are not comparable.
 BUCC_GOLD_PAIRS: Mapping[str, int] = MappingProxyType(
     {"fr-en": 9086, "de-en": 9580, "ru-en": 14435, "zh-en": 1899}
 )
@@ -95,25 +97,26 @@ BUCC_GOLD_PAIRS: Mapping[str, int] = MappingProxyType(
 
 @dataclass(frozen=True)
 class BuccResult:
-    """What a threshold finds in one direction by one score.
+    """Pairs found at a threshold in one direction by one score.
 
-    How pairs are counted is said at the head of `labse_tf/evaluation/bucc.py`.
+    `labse_tf/evaluation/bucc.py` describes how pairs are counted.
 
     Attributes:
-        pair: the language and English, such as `"hi-en"`.
+        pair: A language and English, such as `"hi-en"`.
         direction: `"forward"`: each sentence of the language with its best English
-            one; `"backward"`: each English sentence with its best one.
+            sentence; `"backward"`: each English sentence with its best sentence of the
+            language.
         score: `"cosine"`, `"ratio"` or `"distance"`.
         split: `"training"`, `"sample"` or `"test"`.
-        threshold: pairs with this score or a higher one are found.
-        threshold_from: the split on which the threshold has the best F; `"caller"`
-            where it was given.
-        found: number of found pairs.
-        right: number of those that are gold pairs.
-        gold: number of different gold pairs of texts.
-        lines: lines of the files: of the language, English, gold.
-        texts: different texts of the language, of English.
-        curve: recall and precision at about a hundred thresholds, from the highest.
+        threshold: Lowest score of a found pair.
+        threshold_from: Split on which the threshold has the best F, or `"caller"` if it
+            was given.
+        found: Number of found pairs.
+        right: Number of found pairs that are gold pairs.
+        gold: Number of distinct gold pairs of texts.
+        lines: Number of lines of the files: of the language, English, gold.
+        texts: Number of distinct texts of the language, of English.
+        curve: Recall and precision at about 100 thresholds, highest threshold first.
     """
 
     pair: str
@@ -133,7 +136,7 @@ class BuccResult:
 
     @property
     def precision(self) -> float:
-        """Share of the found pairs that are right, 0 to 1; 0 where none is found."""
+        """Share of the found pairs that are right, 0 to 1; 0 if no pair is found."""
         return self.right / self.found if self.found else 0.0
 
     @property
@@ -148,13 +151,13 @@ class BuccResult:
 
     @property
     def comparable(self) -> bool:
-        """Whether published results are on the same data: BUCC's own training set."""
+        """Whether published results apply: this is BUCC's own training set."""
         own = BUCC_GOLD_PAIRS.get(self.pair) == self.lines[2]
         return own and self.split == self.threshold_from == "training"
 
     @property
     def set_name(self) -> str:
-        """The split, and whose threshold it is where it comes from elsewhere."""
+        """The split, with the origin of the threshold if that is not the split."""
         if self.threshold_from == self.split:
             return self.split
         if self.threshold_from == "caller":
@@ -162,21 +165,21 @@ class BuccResult:
         return f"{self.split} at {self.threshold_from}'s threshold"
 
     def scores(self) -> list[Score]:
-        """F at the threshold."""
+        """Return F at the threshold."""
         return BuccReport((self,)).scores()
 
     def table(self) -> str:
-        """Writes the result as text, per cent, with what was published beside it."""
+        """Return the result as text, in per cent, with published results below it."""
         return BuccReport((self,)).table()
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the result as what `json.dump` takes.
+        """Return the result as a dict for `json.dump`.
 
         Returns:
             `"task"`, `"pair"`, `"direction"`, `"score"`, `"split"`, `"threshold"`,
-            `"threshold_from"`, `"precision"`, `"recall"`, `"f1"`, the counts
-            `"found"`, `"right"`, `"gold"`, `"lines"` and `"texts"` (by language), and
-            `"curve"` with the lists `"recall"` and `"precision"`.
+            `"threshold_from"`, `"precision"`, `"recall"`, `"f1"`, the counts `"found"`,
+            `"right"`, `"gold"`, `"lines"` and `"texts"` (by language), and `"curve"`
+            with the lists `"recall"` and `"precision"`.
         """
         code = self.pair.removesuffix("-en")
         return {
@@ -202,15 +205,7 @@ class BuccResult:
         }
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws precision over recall with the threshold marked.
-
-        Args:
-            path: the PNG file to write.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-            OSError: the file cannot be written.
-        """
+        """Plot precision over recall and mark the threshold, see `Result.plot`."""
         BuccReport((self,)).plot(path)
 
 
@@ -222,7 +217,7 @@ class BuccReport:
     """Results over pairs, directions, scores and splits.
 
     Attributes:
-        results: in the order in which they are shown.
+        results: The results in display order.
     """
 
     results: tuple[BuccResult, ...]
@@ -236,20 +231,17 @@ class BuccReport:
         score: str = "cosine",
         split: str = "training",
     ) -> BuccResult:
-        """Looks a result up.
+        """Return the result of one pair, direction, score and split.
 
         Args:
-            pair: with any code of its language.
-            direction: see `BuccResult`.
-            score: see `BuccResult`.
-            split: see `BuccResult`.
-
-        Returns:
-            The result.
+            pair: Pair with any code of its language.
+            direction: See `BuccResult`.
+            score: See `BuccResult`.
+            split: See `BuccResult`.
 
         Raises:
-            KeyError: there is none.
-            ValueError: `pair` is no pair of a language and English.
+            KeyError: If no such result exists.
+            ValueError: If `pair` is not a language and English.
         """
         wanted = (pair_name(pair), direction, score, split)
         for result in self.results:
@@ -259,7 +251,7 @@ class BuccReport:
         raise KeyError(wanted)
 
     def scores(self) -> list[Score]:
-        """Mean F over the pairs, for each split, direction and score."""
+        """Return the mean F over the pairs for each split, direction and score."""
         groups: dict[str, list[float]] = {}
         for result in self.results:
             title = f"BUCC {result.set_name}, {result.direction}, {result.score}: F"
@@ -267,18 +259,18 @@ class BuccReport:
         return [Score(name, len(f1), sum(f1) / len(f1)) for name, f1 in groups.items()]
 
     def table(self) -> str:
-        """Writes the paper's table as text, per cent, a block a pair.
+        """Return the paper's table as text, in per cent, one block per pair.
 
         Returns:
-            Precision, recall, F and threshold in a row, the scores side by side; below
-            them the published rows of the pair, with a mark where they are on other
-            data.
+            Precision, recall, F and threshold in each row, with the scores side by
+            side. The published rows of the pair follow, with a mark if they are on
+            other data.
         """
         scores = _unique(result.score for result in self.results)
         rows: list[_Row] = []
         for pair in _unique(result.pair for result in self.results):
             rows += _pair_rows([r for r in self.results if r.pair == pair], scores)
-        # A row without cells is a heading and may run on under the columns.
+        # A row without cells is a heading and may extend below the columns.
         width = 2 + max(len(row.label) for row in rows if row.cells)
         lines = [NOT_MTEB, ""]
         lines.append(" " * width + "".join(f"{score:>{_CELLS}}" for score in scores))
@@ -292,20 +284,21 @@ class BuccReport:
         if other:
             lines += [
                 "",
-                "* Published on BUCC's own training set. The files here are other "
-                "data, so this is",
-                "  no comparison. Gold pairs here and there: "
+                "* Published on BUCC's own training set. These files are other data, "
+                "so the numbers",
+                "  are not comparable. Gold pairs in these files and in BUCC's own: "
                 f"{', '.join(_unique(other))}.",
             ]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the report as what `json.dump` takes.
+        """Return the report as a dict for `json.dump`.
 
         Returns:
             `{"task": "bucc report", "note": str, "results": [BuccResult.to_dict()],
             "published": [{"system", "pair", "direction", "score", "precision",
-            "recall", "f1", "comparable"}]}`, the published ones of the same pairs.
+            "recall", "f1", "comparable"}]}`, with the published results of the same
+            pairs.
         """
         pairs = {result.pair for result in self.results}
         comparable = {result.pair for result in self.results if result.comparable}
@@ -321,17 +314,10 @@ class BuccReport:
         }
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws precision over recall, a panel a pair, with the thresholds marked.
+        """Plot precision over recall, one panel per pair, and mark the thresholds.
 
-        Where thresholds were searched on one split and used on another, the curves
-        are those of the first.
-
-        Args:
-            path: the PNG file to write.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-            OSError: the file cannot be written.
+        If thresholds were chosen on one split and used on another, only the first split
+        is plotted. See `Result.plot`.
         """
         searched = [r for r in self.results if r.threshold_from == r.split]
         panels: dict[str, list[PrecisionRecall]] = {}
@@ -358,15 +344,15 @@ _CELLS = 31
 
 
 class _Row(NamedTuple):
-    """A line of the table: by score precision, recall, F and threshold."""
+    """A row of the table: precision, recall, F and threshold by score."""
 
     label: str
     cells: Mapping[str, str]
-    other_data: str = ""  # of a published one that does not compare: why
+    other_data: str = ""  # gold pair counts of a published row on other data
 
 
 def _pair_rows(results: Sequence[BuccResult], scores: Sequence[str]) -> Iterator[_Row]:
-    """The rows of a pair: ours, then the published ones, direction by direction."""
+    """Yield the rows of a pair: measured, then published, by direction."""
     first = results[0]
     name = language_name(first.pair.removesuffix("-en"))
     yield _Row(
@@ -399,7 +385,7 @@ def _pair_rows(results: Sequence[BuccResult], scores: Sequence[str]) -> Iterator
 
 
 def _cells(row: BuccResult | PublishedBucc) -> str:
-    """Precision, recall, F and threshold, in columns."""
+    """Format precision, recall, F and threshold in columns."""
     precision, recall, f1 = (100 * v for v in (row.precision, row.recall, row.f1))
     threshold = f"{row.threshold:.4f}" if isinstance(row, BuccResult) else ""
     return f"{precision:7.1f}{recall:6.1f}{f1:6.1f}{threshold:>{_CELLS - 19}}"

@@ -1,4 +1,4 @@
-"""Vectors of sentences, and which of them lie nearest to each other."""
+"""Nearest neighbors among sentence vectors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ Encoder = Callable[[list[str]], Any]
 
 
 class DistinctRows:
-    """Encodes each distinct sentence once, over all calls."""
+    """Encoder that encodes each distinct sentence once over all calls."""
 
     def __init__(self, encode: Encoder) -> None:
         self._encode = encode
-        # Millions of vectors, each an array of its own, would take twice the memory.
+        # Storing each of millions of vectors as a separate array doubles the memory.
         self._rows: dict[str, int] = {}
         self._blocks: list[np.ndarray] = []
         self._ends: list[int] = []
 
     def __call__(self, sentences: Sequence[str], *, what: str) -> np.ndarray:
-        """Gives a row a sentence, `(N, D)`; `what` names them in errors."""
+        """Return one row per sentence, `(N, D)`; errors name the sentences `what`."""
         new = [s for s in dict.fromkeys(sentences) if s not in self._rows]
         if new:
             vectors = encoded(self._encode, new, what=what, among=sentences)
             if self._blocks and self._blocks[0].shape[1] != vectors.shape[1]:
                 raise ValueError(
-                    "encode must give vectors of one length. Received: "
-                    f"{self._blocks[0].shape[1]}, and {vectors.shape[1]} for {what}"
+                    "`encode` must return vectors of the same length for all texts. "
+                    f"Received: {self._blocks[0].shape[1]}, and {vectors.shape[1]} for "
+                    f"{what}"
                 )
             first = len(self._rows)
             self._rows.update((s, first + i) for i, s in enumerate(new))
@@ -55,9 +56,9 @@ def encoded(
     among: Sequence[str] | None = None,
     first: int = 0,
 ) -> np.ndarray:
-    """Encodes sentences and checks what comes back: `(N, D)` float32, finite.
+    """Encode sentences and check that the result is `(N, D)` float32 and finite.
 
-    A row that is not finite is named by its place `among` others and their `first` row.
+    Errors name a row by its index in `among` (default: `sentences`) plus `first`.
     """
     vectors = as_matrix(encode(sentences), rows=len(sentences), what=what)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
@@ -66,14 +67,14 @@ def encoded(
         row = first + list(sentences if among is None else among).index(text)
         raise ValueError(
             f"the vectors of {what} must be finite. Received: NaN or infinity in "
-            f"{len(bad)} of {len(vectors)} rows, the first is row {row}, "
+            f"{len(bad)} of {len(vectors)} rows, first in row {row}, "
             f"{shorten(text)}"
         )
     return vectors
 
 
 def as_matrix(values: Any, *, rows: int | None, what: str) -> np.ndarray:
-    """Makes it `(N, D)` float32, with as many rows as there must be."""
+    """Convert values to `(N, D)` float32 and check the number of rows."""
     try:
         vectors = np.asarray(values)
         vectors = vectors.astype(np.float32, copy=False)
@@ -94,26 +95,26 @@ def as_matrix(values: Any, *, rows: int | None, what: str) -> np.ndarray:
 def translation_accuracy(
     source_vectors: Any, target_vectors: Any, *, block_size: int = 1024
 ) -> tuple[float, float]:
-    """Measures how often the nearest neighbour of a row is the same row.
+    """Measure how often the nearest neighbor of a row is the same row.
 
-    Row i of one matrix is the translation of row i of the other. Vectors are compared
-    by cosine, exactly (every pair). Where several candidates are equally near, that
-    with the lowest row counts as the neighbour, so of several copies of one sentence
-    only the first can be right. Cosines are compared to 7 decimals; a vector of zeros
-    has cosine 0 to all. The search is `labse_tf.mining.neighbors_both_ways`.
+    Row i of one matrix is the translation of row i of the other. Every pair of vectors
+    is compared by cosine, to 7 decimals; a zero vector has cosine 0 with all. If
+    several candidates are equally near, the one with the lowest row is the neighbor, so
+    only the first of several copies of a sentence can be right. The search is
+    `labse_tf.mining.neighbors_both_ways`.
 
     Args:
-        source_vectors: `(N, D)`, of any length.
+        source_vectors: `(N, D)`. Rows need not be unit vectors.
         target_vectors: `(N, D)`.
-        block_size: rows that are compared at a time; it bounds memory, and does not
-            change the result.
+        block_size: Number of rows compared at a time. Bounds memory without changing
+            the result.
 
     Returns:
-        The share of source rows whose nearest target is their translation, and that
-        of target rows whose nearest source is.
+        Share of source rows whose nearest target is their translation, and share of
+        target rows whose nearest source is their translation, 0 to 1.
 
     Raises:
-        ValueError: a matrix has no rows or is not finite, or the shapes differ.
+        ValueError: If a matrix has no rows or is not finite, or the shapes differ.
 
     Example:
         >>> translation_accuracy([[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.1], [3.0, 1.0]])
@@ -125,20 +126,20 @@ def translation_accuracy(
     check_finite(target, "the vectors of target_vectors")
     if source.shape != target.shape or not source.size:
         raise ValueError(
-            "source_vectors and target_vectors must have the same shape, with one row "
-            f"at least. Received: {source.shape} and {target.shape}"
+            "`source_vectors` and `target_vectors` must have the same shape with at "
+            f"least one row. Received: {source.shape} and {target.shape}"
         )
     if block_size < 1:
-        raise ValueError(f"block_size must be 1 or more. Received: {block_size}")
+        raise ValueError(f"`block_size` must be at least 1. Received: {block_size}")
     both = neighbors_both_ways(source, target, 1, block_size=block_size, progress=False)
     return first_shares(both)
 
 
 def first_shares(both: BothWays) -> tuple[float, float]:
-    """Share of rows whose nearest neighbour has the same number.
+    """Return the share of rows whose nearest neighbor has the same index.
 
     Args:
-        both: neighbours, of as many sources as targets.
+        both: Neighbors of as many sources as targets.
 
     Returns:
         The share of the sources and that of the targets, 0 to 1.

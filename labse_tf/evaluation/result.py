@@ -1,4 +1,4 @@
-"""What every result of a test offers: its means, a table, a dict and a plot."""
+"""The interface of every test result: its means, a table, a dict and a plot."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 
 class Score(NamedTuple):
-    """A mean over languages, one row of a report's summary.
+    """A mean over languages, which is one row of a report's summary.
 
     Attributes:
-        measure: Its name, such as `"accuracy, zero-shot"`.
+        measure: Name of the measure, such as `"accuracy, zero-shot"`.
         languages: Number of languages.
         mean: 0 to 1, or -1 to 1 for correlations.
     """
@@ -33,13 +33,21 @@ class Result(Protocol):
     task: ClassVar[str]
 
     def scores(self) -> list[Score]:
-        """The means, the most important one first."""
+        """Return the means, most important first."""
 
     def table(self) -> str:
-        """The result as text, in per cent or correlations times 100."""
+        """Return the result as text, in per cent or correlations times 100."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as a dict for `json.dump`."""
+        """Return the result as a dict for `json.dump`."""
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws the result into a PNG file; needs matplotlib."""
+        """Plot the result.
+
+        Args:
+            path: PNG file to write.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            OSError: If the file cannot be written.
+        """
