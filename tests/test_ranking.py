@@ -361,7 +361,7 @@ def test_xsim_results():
     values = json.loads(json.dumps(result.to_dict()))
     assert values["task"] == "xsim" and values["mean_error_rate"] == 0.5
     assert values["languages"]["hi"]["error_rate"] == 1.0
-    assert result.scores() == [("xSIM error rate (low is good)", 2, 0.5)]
+    assert result.scores() == [("xSIM error rate (lower is better)", 2, 0.5)]
 
 
 @pytest.mark.parametrize(

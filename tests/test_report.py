@@ -161,7 +161,7 @@ def test_missing_kinds_are_said(data, tmp_path):
     report = evaluate_all(letters, data / "dev", tmp_path / "report")
     assert report.missing == ("tatoeba", "bucc", "sts")
     text = (tmp_path / "report/report.md").read_text()
-    assert f"Not there: {KINDS['tatoeba']}; {KINDS['bucc']}; {KINDS['sts']}." in text
+    assert f"No data for: {KINDS['tatoeba']}; {KINDS['bucc']}; {KINDS['sts']}." in text
 
 
 def test_training_text_is_measured_on_where_asked_for(data, tmp_path):

@@ -21,7 +21,7 @@ from labse_tf.plots import PrecisionRecall, plot_precision_recall
 DIRECTIONS = ("forward", "backward")
 
 NOT_MTEB = (
-    "BUCC mining: precision, recall and F in per cent at a threshold. Most of the "
+    "BUCC mining: precision, recall and F in percent at a threshold. Most of the "
     "sentences have\nno translation. Not comparable with mteb's BUCC.v2, which ranks "
     "gold sentences only."
 )
@@ -169,7 +169,7 @@ class BuccResult:
         return BuccReport((self,)).scores()
 
     def table(self) -> str:
-        """Return the result as text, in per cent, with published results below it."""
+        """Return the result as text, in percent, with published results below it."""
         return BuccReport((self,)).table()
 
     def to_dict(self) -> dict[str, Any]:
@@ -259,7 +259,7 @@ class BuccReport:
         return [Score(name, len(f1), sum(f1) / len(f1)) for name, f1 in groups.items()]
 
     def table(self) -> str:
-        """Return the paper's table as text, in per cent, one block per pair.
+        """Return the paper's table as text, in percent, one block per pair.
 
         Returns:
             Precision, recall, F and threshold in each row, with the scores side by

@@ -1,8 +1,8 @@
-"""Sentences that a translation must be found among, beside those of the test itself.
+"""Candidate pools: sentences, beyond those of the test, to search for translations.
 
-The paper's United Nations test looks for each translation in the whole of the other
-side, millions of sentences. They come as a stream and go: memory holds the queries, one
-block of the stream, and of each query its translation's cosine.
+The paper's United Nations test searches for each translation in the whole other side,
+millions of sentences. A pool is streamed: memory holds the queries, one block of the
+pool, and the cosine of each query with its translation.
 
 Shapes: N queries, M sentences of a pool, D dimensions.
 
@@ -24,27 +24,27 @@ from labse_tf.mining import BothWays, check_finite, nearest_neighbors
 Pool = Iterable[str] | np.ndarray
 """Sentences, or their vectors `(M, D)`, which may be a memory-mapped file."""
 
-# Sentences are encoded so many at a time: enough to sort them by length.
+# Number of sentences per call of `encode`: enough to sort them by length.
 _BLOCK = 8192
 
 
 class Queries:
-    """Sentences of one language that look for their translations.
+    """Sentences of one language and the search for their translations.
 
     Attributes:
-        hits: bool `(N,)`: whether no candidate so far is nearer than the translation.
-        candidates: how many there were.
+        hits: bool `(N,)`, whether no candidate so far is nearer than the translation.
+        candidates: Number of candidates so far.
     """
 
     def __init__(
         self, vectors: np.ndarray, candidates: Sequence[str], both: BothWays
     ) -> None:
-        """Begins with the candidates of the test itself.
+        """Start with the candidates of the test itself.
 
         Args:
             vectors: `(N, D)`.
-            candidates: N sentences; the i-th is the translation of query i.
-            both: neighbours of the queries among the candidates, k of 1.
+            candidates: N sentences. Sentence i is the translation of query i.
+            both: Neighbors of the queries among the candidates, searched with k = 1.
         """
         self._vectors = vectors
         self._known = frozenset(candidates)
@@ -60,58 +60,59 @@ class Queries:
     def offer(
         self, texts: Sequence[str] | None, vectors: np.ndarray, block_size: int
     ) -> None:
-        """Looks whether candidates are nearer to queries than their translations.
+        """Update `hits` with more candidates.
 
         Args:
-            texts: M sentences. One that is a candidate already is left out: it is the
-                translation of some query, or as wrong as it was. None if unknown.
+            texts: M sentences, or `None` if unknown. Sentences that are already
+                candidates are skipped, because they cannot change `hits`.
             vectors: `(M, D)`.
-            block_size: rows that are compared at a time.
+            block_size: Number of rows compared at a time.
         """
         if texts is not None:
             vectors = vectors[[text not in self._known for text in texts]]
         self.candidates += len(vectors)
-        # A query that has found something nearer cannot be right any more.
+        # A query with a nearer candidate cannot become a hit again.
         still = np.flatnonzero(self.hits)
         if len(vectors) and len(still):
             cosines, _ = nearest_neighbors(
                 self._vectors[still], vectors, 1, block_size=block_size
             )
-            # Of equals the first is the neighbour, and the test's own come first.
+            # Ties go to the first candidate, and the test's own candidates come first.
             self.hits[still] = cosines[:, 0] <= self._cosines[still]
 
 
 def checked_pools(
     pool: Mapping[str, Pool] | None, codes: Iterable[str]
 ) -> dict[str, Pool]:
-    """Checks what can be checked of pools before anything is encoded.
+    """Check pools as far as possible before anything is encoded.
 
     Args:
-        pool: by language.
-        codes: the languages of the test, without English.
+        pool: Language -> pool.
+        codes: Languages of the test, without English.
 
     Returns:
         The pools by canonical code.
 
     Raises:
-        ValueError: a pool of another language, one that is a string or no matrix.
+        ValueError: If a pool has a language outside the test, or is neither sentences
+            nor a matrix.
     """
     pools = canonical_keys(pool or {})
     known = ["en", *codes]
     for code, sentences in pools.items():
         if code not in known:
             raise ValueError(
-                f"pool must have languages of the pairs, {' '.join(known)}. "
+                f"`pool` must have languages of the pairs, {' '.join(known)}. "
                 f"Received: {code!r}"
             )
         if isinstance(sentences, np.ndarray) and sentences.ndim != 2:
             raise ValueError(
-                f"pool[{code!r}] must have the shape (M, D) where it is an array. "
+                f"`pool[{code!r}]` must have the shape (M, D) if it is an array. "
                 f"Received: {sentences.shape}"
             )
         if isinstance(sentences, str) or not isinstance(sentences, Iterable):
             raise ValueError(
-                f"pool[{code!r}] must be an iterable of sentences or their vectors. "
+                f"`pool[{code!r}]` must be an iterable of sentences or their vectors. "
                 f"Received: {type(sentences).__name__}"
             )
     return pools
@@ -120,25 +121,25 @@ def checked_pools(
 def stream(
     encode: Encoder, pool: Pool, dim: int, what: str
 ) -> Iterator[tuple[list[str] | None, np.ndarray]]:
-    """Goes through a pool once, block by block.
+    """Read a pool once, block by block.
 
     Args:
-        encode: of the sentences.
-        pool: sentences or vectors.
+        encode: Encoder of the sentences.
+        pool: Sentences or vectors.
         dim: D of the queries.
-        what: the sentences are, for errors.
+        what: Name of the sentences, for errors.
 
     Yields:
-        Sentences (None where there are only vectors) and their vectors `(M, D)`.
+        Sentences (`None` for a pool of vectors) and their vectors `(M, D)`.
 
     Raises:
-        ValueError: a row is not finite or has another width; the message names it.
+        ValueError: If a row is not finite or has another width.
     """
     first = 0
     for texts, vectors in _blocks(encode, pool, what):
         if vectors.shape[1] != dim:
             raise ValueError(
-                f"the vectors of {what} must have the length of the others, {dim}. "
+                f"the vectors of {what} must have the length of the queries, {dim}. "
                 f"Received: {vectors.shape[1]}"
             )
         if texts is None:
@@ -150,7 +151,7 @@ def stream(
 def _blocks(
     encode: Encoder, pool: Pool, what: str
 ) -> Iterator[tuple[list[str] | None, np.ndarray]]:
-    """Blocks of a pool, encoded."""
+    """Yield blocks of a pool, encoded."""
     if isinstance(pool, np.ndarray):
         for start in range(0, len(pool), _BLOCK):
             yield None, np.asarray(pool[start : start + _BLOCK], dtype=np.float32)

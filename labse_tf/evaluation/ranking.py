@@ -1,4 +1,4 @@
-"""Nearest-translation accuracy (P@1) on any pairs, and the result that it gives.
+"""Nearest-translation accuracy (P@1) on any sentence pairs.
 
 References:
     - Feng et al., section 5.1 (UN: the translation among all sentences of the other
@@ -35,17 +35,17 @@ Pairs = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """Accuracy of the nearest neighbour a language, 0 to 1.
+    """Accuracy of the nearest neighbor for each language, 0 to 1.
 
     Attributes:
-        forward: share of the sentences of a language whose nearest English sentence
-            is their translation (XX -> en), by language.
-        backward: the same for the English sentences (en -> XX).
-        counts: number of sentence pairs.
-        trained: languages that the encoder was trained on, where that is known; the
-            others are reported apart, as zero-shot.
-        candidates: by language, among how many English sentences and sentences of the
-            language a translation was looked for, where that is more than the pairs.
+        forward: Share of the sentences of a language whose nearest English sentence is
+            their translation (XX -> en), by language.
+        backward: The same for the English sentences (en -> XX).
+        counts: Number of sentence pairs, by language.
+        trained: Languages that the encoder was trained on, or `None` if unknown. All
+            other languages are reported separately, as zero-shot.
+        candidates: Number of English candidates and of candidates in the language, by
+            language; `None` without a pool.
     """
 
     forward: dict[str, float]
@@ -66,17 +66,14 @@ class RetrievalResult:
         trained: tuple[str, ...] | None = None,
         **further: Any,
     ) -> Self:
-        """Makes a result from what was right.
+        """Create a result from the shares of right neighbors.
 
         Args:
-            shares: language -> share of its sentences whose neighbour is right, and
-                that of the English ones, 0 to 1.
-            pairs: that were measured.
-            trained: see above.
-            **further: what else the class has.
-
-        Returns:
-            The result.
+            shares: Language -> share of its sentences, and of its English sentences,
+                whose neighbor is right, 0 to 1.
+            pairs: The measured pairs.
+            trained: See `RetrievalResult`.
+            **further: Other fields of the class.
         """
         return cls(
             forward={code: share for code, (share, _) in shares.items()},
@@ -103,11 +100,11 @@ class RetrievalResult:
     def zero_shot(self) -> tuple[str, ...]:
         """Measured languages that the encoder was not trained on, in any script.
 
-        None of them where `trained` is None.
+        Empty if `trained` is `None`.
         """
         if self.trained is None:
             return ()
-        # A model that knows zh knows zh-Hant.
+        # A model trained on zh is not zero-shot on zh-Hant.
         trained = {without_script(code) for code in self.trained}
         return tuple(c for c in self.forward if without_script(c) not in trained)
 
@@ -115,8 +112,8 @@ class RetrievalResult:
     def training_means(self) -> dict[str, float]:
         """Mean accuracy of the trained and of the zero-shot languages.
 
-        Keys are `"trained"` and `"zero-shot"`, as far as there are such languages;
-        none where `trained` is None.
+        The keys are `"trained"` and `"zero-shot"`, without empty groups. Empty if
+        `trained` is `None`.
         """
         accuracy = self.accuracy
         return {
@@ -126,7 +123,7 @@ class RetrievalResult:
         }
 
     def scores(self) -> list[Score]:
-        """The mean accuracy, and those of the trained and zero-shot languages."""
+        """Return the mean accuracy, overall and for trained and zero-shot languages."""
         rows = [Score("accuracy", len(self.forward), self.mean_accuracy)]
         groups = {name: len(codes) for name, codes in self._groups().items()}
         means = self.training_means
@@ -135,7 +132,7 @@ class RetrievalResult:
         return rows
 
     def _groups(self) -> dict[str, list[str]]:
-        """Languages, best first: all under "", or the trained ones and the others."""
+        """Return languages, best first: all under "", or trained and zero-shot ones."""
         codes = _best_first(self.accuracy)
         if self.trained is None:
             return {"": codes}
@@ -146,15 +143,15 @@ class RetrievalResult:
         }
 
     def _shown(self, accuracy: float) -> float:
-        """What tables and plots show for an accuracy."""
+        """Return the value that tables and plots show for an accuracy."""
         return accuracy
 
     def table(self) -> str:
-        """Writes the result as text, per cent, best language first.
+        """Return the result as text, in percent, best language first.
 
         Returns:
-            A row a language and their means; the languages that the encoder was not
-            trained on stand apart, where `trained` is known.
+            One row per language and the means. If `trained` is known, zero-shot
+            languages are a separate group.
         """
         groups = {name: codes for name, codes in self._groups().items() if codes}
         names = {code: language_name(code) for code in self.forward}
@@ -189,13 +186,13 @@ class RetrievalResult:
         return "\n".join(line.rstrip() for line in lines)
 
     def _row(self, codes: Sequence[str]) -> str:
-        """Both directions and their mean, over languages."""
+        """Format both directions and their mean over languages."""
         columns = (self.forward, self.backward, self.accuracy)
         means = (np.mean([column[code] for code in codes]) for column in columns)
         return "".join(f"{100 * self._shown(float(mean)):7.1f} " for mean in means)
 
     def _mean_row(self, group: str, codes: Sequence[str], width: int) -> str:
-        """The mean over languages, with how many they are."""
+        """Format the mean over languages and their number."""
         title = f"mean of {len(codes)} {group} language".replace("  ", " ")
         title += "s" if len(codes) > 1 else ""
         blank = " " * (16 if self.candidates else 0)
@@ -203,17 +200,17 @@ class RetrievalResult:
         return f"{title:<{9 + width}}{pairs:7d}{blank}{self._row(codes)}"
 
     def _notes(self) -> list[tuple[str, float, str]]:
-        """Further means below the table: title, value, remark."""
+        """Return further means for below the table: title, value, remark."""
         return []
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the result as what `json.dump` takes.
+        """Return the result as a dict for `json.dump`.
 
         Returns:
-            `{"task": str, "mean_accuracy": float, "languages": {code: {"name",
-            "pairs", "forward", "backward", "accuracy"}}}`; where `trained` is known,
-            also `"trained"`, `"training_means"` and `"zero_shot"` of each language,
-            and `"candidates": {"english", "language"}` of one with a pool.
+            `{"task": str, "mean_accuracy": float, "languages": {code: {"name", "pairs",
+            "forward", "backward", "accuracy"}}}`. If `trained` is known, also
+            `"trained"`, `"training_means"` and, per language, `"zero_shot"`. With a
+            pool, each language also has `"candidates": {"english", "language"}`.
         """
         zero_shot = set(self.zero_shot)
         languages: dict[str, dict[str, Any]] = {}
@@ -241,15 +238,7 @@ class RetrievalResult:
         return {**values, "languages": languages}
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws a horizontal bar a language, best on top, zero-shot ones apart.
-
-        Args:
-            path: the PNG file to write.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-            OSError: the file cannot be written.
-        """
+        """Plot one horizontal bar per language, best on top, see `Result.plot`."""
         accuracy = self.accuracy
         groups = {name: codes for name, codes in self._groups().items() if codes}
         codes = [code for group in groups.values() for code in group]
@@ -274,7 +263,7 @@ class RetrievalResult:
                 "en to XX": per_cent(self.backward),
             },
             title=f"{self.title}, mean {self.measure} {mean:.1f} over {count}",
-            axis=f"{self.measure}, per cent",
+            axis=f"{self.measure}, percent",
         )
 
 
@@ -287,43 +276,43 @@ def retrieval(
     block_size: int = 1024,
     progress: Progress = None,
 ) -> RetrievalResult:
-    """Measures how often a sentence's nearest neighbour is its translation.
+    """Measure how often the nearest neighbor of a sentence is its translation.
 
-    The candidates of a sentence are all sentences of the other side of its language,
-    and those of that side's pool. For ties see `translation_accuracy`: of several
-    copies of a sentence only the first can be right, so leave duplicates out where
-    there are any. Each distinct sentence is encoded once, also where many languages
-    share English sentences.
+    The candidates of a sentence are all sentences of the other side of its language and
+    of the pool of that side. `translation_accuracy` describes ties: only the first of
+    several copies of a sentence can be right, so remove duplicates first. Each distinct
+    sentence is encoded once, also if many languages share English sentences.
 
-    A pool makes the test as hard as the paper's on the United Nations corpus, where the
-    translation is one of millions of sentences. It is gone through once, in blocks:
-    memory holds the vectors of the pairs and one block. A sentence of the pool that
-    stands among the pairs' own is no new candidate, so a copy of the translation is no
-    error. Of vectors nobody knows the sentences; a copy is then as near as the
-    translation itself, and of equals the pairs' own come first.
+    A pool makes the test as hard as the paper's test on the United Nations corpus,
+    where the translation is one of millions of sentences. The pool is read once, in
+    blocks: memory holds the vectors of the pairs and one block. Pool sentences that
+    also occur in the pairs are not new candidates, so a copy of a translation is not an
+    error. A pool of vectors has no texts to compare, but ties go to the sentences of
+    the pairs.
 
     Args:
-        encode: from a list of strings to `(n, D)`; the rows need not be unit vectors.
-        pairs: language -> (English sentences, their translations), as long as each
-            other.
-        pool: language, or "en", -> further candidates: an iterable of sentences, such
-            as the lines of a file, or their vectors `(M, D)`, such as
-            `np.load(file, mmap_mode="r")`. English ones are searched for every
+        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
+            vectors.
+        pairs: Language -> (English sentences, their translations), two lists of the
+            same length.
+        pool: Language or `"en"` -> additional candidates: an iterable of sentences,
+            such as the lines of a file, or their vectors `(M, D)`, such as
+            `np.load(file, mmap_mode="r")`. English candidates are searched for every
             language.
-        trained: languages that the encoder was trained on (any spelling), to report
-            the others apart.
-        block_size: rows that are compared at a time; it bounds memory and does not
-            change the result.
-        progress: see `labse_tf.progress`; counts sentences, also those of the pools.
-            The total is unknown where the length of a pool is.
+        trained: Languages that the encoder was trained on, in any spelling. Other
+            languages are reported separately.
+        block_size: Number of rows compared at a time. Bounds memory without changing
+            the result.
+        progress: See `labse_tf.progress`. Counts sentences, including those of the
+            pools. The total is unknown if the length of a pool is unknown.
 
     Returns:
-        Accuracy both ways a language, in the order of `pairs`.
+        Accuracy in both directions for each language, in the order of `pairs`.
 
     Raises:
-        ValueError: there is no language or a language without pairs, the sides of a
-            language differ in length, a pool is of no language of the pairs, or
-            `encode` gives anything but one finite row a sentence.
+        ValueError: If there are no languages, a language has no pairs or sides of
+            different lengths, a pool has a language outside `pairs`, or `encode` does
+            not return one finite row per sentence.
 
     Example:
         >>> import numpy as np
@@ -374,21 +363,21 @@ def searched(
     block_size: int,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray], BothWays]]:
-    """Encodes language after language and finds what lies near what.
+    """Encode one language after another and search for neighbors.
 
     Args:
-        encode: as in `retrieval`.
-        pairs: as in `retrieval`, checked.
-        k: neighbours of each sentence.
-        block_size: as in `retrieval`.
-        advance: called with the number of sentences of each language when it is done.
+        encode: See `retrieval`.
+        pairs: Pairs that `checked_pairs` returned.
+        k: Number of neighbors of each sentence.
+        block_size: See `retrieval`.
+        advance: Called after each language with its number of sentences.
 
     Yields:
-        The language, the vectors `(N, D)` of its sentences and of the English ones, and
-        the neighbours, English ones of its sentences forward.
+        The language; the vectors `(N, D)` of its sentences and of the English
+        sentences; and the neighbors, where forward is from the language to English.
 
     Raises:
-        ValueError: `encode` gives anything but one finite row a sentence.
+        ValueError: If `encode` does not return one finite row per sentence.
     """
     english = DistinctRows(encode)
     for code, (target, source) in pairs.items():
@@ -398,9 +387,9 @@ def searched(
         )
         if vectors[0].shape[1] != vectors[1].shape[1]:
             raise ValueError(
-                "encode must give vectors of one length. Received: "
-                f"{vectors[0].shape[1]} for {code} and {vectors[1].shape[1]} for "
-                "English"
+                "`encode` must return vectors of the same length for all texts. "
+                f"Received: {vectors[0].shape[1]} for {code} and "
+                f"{vectors[1].shape[1]} for English"
             )
         both = neighbors_both_ways(*vectors, k, block_size=block_size, progress=False)
         yield code, vectors, both
@@ -408,7 +397,7 @@ def searched(
 
 
 def _sizes(pairs: Pairs, pools: Mapping[str, Pool]) -> int | None:
-    """Number of sentences to encode; None where the length of a pool is unknown."""
+    """Return the number of sentences to encode, or `None` if a pool has no length."""
     total = count_sentences(pairs)
     for sentences in pools.values():
         if not isinstance(sentences, Sized):
@@ -418,46 +407,46 @@ def _sizes(pairs: Pairs, pools: Mapping[str, Pool]) -> int | None:
 
 
 def count_sentences(pairs: Pairs) -> int:
-    """Counts the sentences of both sides in all languages."""
+    """Return the number of sentences on both sides in all languages."""
     return sum(2 * len(english) for english, _ in pairs.values())
 
 
 def checked_pairs(pairs: Pairs) -> Pairs:
-    """Refuses pairs that cannot be measured.
+    """Check that pairs can be measured.
 
     Args:
-        pairs: language -> (English sentences, their translations).
+        pairs: See `retrieval`.
 
     Returns:
         The pairs by canonical code, see `labse_tf.languages.canonical_keys`.
 
     Raises:
-        ValueError: there is no language, or one without pairs or with sides of
-            different length.
+        ValueError: If there are no languages, or a language has no pairs or sides of
+            different lengths.
     """
     if not pairs:
-        raise ValueError("pairs must have at least one language. Received: none")
+        raise ValueError("`pairs` must have at least one language. Received: none")
     for code, sides in pairs.items():
         sizes = [len(side) for side in sides]
         if len(sizes) != 2 or sizes[0] != sizes[1] or not sizes[0]:
             raise ValueError(
-                f"pairs[{code!r}] must be two lists of the same length, with one "
-                f"sentence at least. Received: lengths {sizes}"
+                f"`pairs[{code!r}]` must be two lists of the same length with at least "
+                f"one sentence. Received: lengths {sizes}"
             )
     return canonical_keys(pairs)
 
 
 def trained_codes(trained: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Canonical codes of the languages that an encoder was trained on.
+    """Return the canonical codes of the languages that an encoder was trained on.
 
     Args:
-        trained: codes or English names in any spelling; None where nobody knows.
+        trained: Codes or English names in any spelling, or `None` if unknown.
 
     Returns:
-        Each code once, in the order given; None for None.
+        Each code once, in the given order, or `None`.
 
     Raises:
-        ValueError: a name has not the form of a code.
+        ValueError: If a name is not a valid code.
     """
     if trained is None:
         return None
@@ -466,5 +455,5 @@ def trained_codes(trained: Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def _best_first(accuracy: Mapping[str, float]) -> list[str]:
-    """Sorts codes by accuracy, those of the same one by code."""
+    """Sort codes by accuracy, descending, then by code."""
     return sorted(accuracy, key=lambda code: (-accuracy[code], code))

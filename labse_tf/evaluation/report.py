@@ -1,12 +1,11 @@
-"""One report of all that a folder of test data lets one measure.
+"""Evaluation report: all measures for which a folder has test data.
 
-    report.md      what was measured, the means, and the table and plot of each part
-    report.json    the same for programs
+    report.md      the measured folder, the means, and the table and plot of each part
+    report.json    the same data for programs
     *.png          the plots
 
-A part is a folder with files of one kind; its name is its path. Files are read and
-checked before the first sentence is encoded, and the report is written
-atomically.
+A part is a folder with files of one kind; its name is its path. All files are read and
+checked before the first sentence is encoded. The report is written atomically.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ KINDS = {
     "sts": "Semantic textual similarity (stsb-XX-test.csv)",
 }
 
-# Text to train on, which takes hours to encode and says nothing about a model that has
-# seen it.
+# Training text takes hours to encode, and scores on it are meaningless for a model that
+# was trained on it.
 TRAINING_FOLDERS = ("corpus", "train", "training")
 
 _NAMES = {
@@ -57,17 +56,17 @@ _NAMES = {
     "bucc": re.compile(rf"(?P<pair>.+-en)\.(training|sample|test)\.gold{COMPRESSED}"),
     "sts": re.compile(rf"stsb-.+-(train|dev|test)\.csv{COMPRESSED}"),
 }
-_NEIGHBORS = 4  # of xSIM's margin, as in LASER
+_NEIGHBORS = 4  # k of xSIM's margin, as in LASER
 
 
 class Part(NamedTuple):
     """A folder with files of one kind.
 
     Attributes:
-        name: its path below the folder that was searched; the kind where it is that
-            folder itself, with the kind behind it where others share the path.
-        kind: one of `KINDS`.
-        folder: where the files are.
+        name: Path below the searched folder; the kind if it is that folder itself;
+            `path:kind` if several parts share the path.
+        kind: Key of `KINDS`.
+        folder: Folder of the files.
     """
 
     name: str
@@ -76,12 +75,12 @@ class Part(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured on a part.
+    """Results of one part.
 
     Attributes:
-        part: the part.
-        results: name of the measure -> its result.
-        seconds: how long it took.
+        part: The part.
+        results: Name of the measure -> result.
+        seconds: Duration of the measurement.
     """
 
     part: Part
@@ -89,10 +88,11 @@ class Measured(NamedTuple):
     seconds: float
 
     def scores(self) -> list[tuple[str, str, int, float]]:
-        """The rows of the summary.
+        """Return the rows of the summary.
 
         Returns:
-            Name of the part, of the measure, number of languages, per cent.
+            Name of the part, name of the measure, number of languages, and mean in
+            percent.
         """
         return [
             (self.part.name, measure, languages, 100 * mean)
@@ -103,17 +103,17 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured on a folder.
+    """All results for a folder.
 
     Attributes:
-        model: its name.
-        folder: that was searched.
-        measured: the parts, in the order of their names.
-        missing: kinds of data, of `KINDS`, that the folder does not have.
-        left_out: folders that were not looked into or not asked for.
-        trained: languages that the encoder was trained on, where that is known.
-        version: of labse_tf.
-        date: of the day, ISO 8601.
+        model: Name of the model.
+        folder: The searched folder.
+        measured: The measured parts, sorted by name.
+        missing: Keys of `KINDS` for which the folder has no data.
+        left_out: Names of parts that were found but not measured.
+        trained: Languages that the encoder was trained on, or `None` if unknown.
+        version: Version of labse_tf.
+        date: Date of the report, ISO 8601.
     """
 
     model: str
@@ -126,10 +126,10 @@ class Report:
     date: str
 
     def table(self) -> str:
-        """Writes the means as text, a row a part and measure.
+        """Return the means as text, one row per part and measure.
 
         Returns:
-            Part, measure, number of languages and the mean over them, per cent.
+            Part, measure, number of languages and the mean over them, in percent.
         """
         rows = [row for part in self.measured for row in part.scores()]
         widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
@@ -141,12 +141,12 @@ class Report:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the report as what `json.dump` takes.
+        """Return the report as a dict for `json.dump`.
 
         Returns:
             `{"task": "all", "model", "folder", "labse_tf", "date", "trained",
             "missing", "left_out", "parts": {name: {"kind", "seconds", "results":
-            {measure: the result's own to_dict()}}}}`.
+            {measure: Result.to_dict()}}}}`.
         """
         return {
             "task": "all",
@@ -170,14 +170,14 @@ class Report:
         }
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `report.md`, `report.json` and the plots.
+        """Write `report.md`, `report.json` and the plots.
 
         Args:
-            folder: it must exist.
+            folder: Existing folder.
 
         Raises:
-            ImportError: matplotlib is not installed.
-            OSError: a file cannot be written.
+            ImportError: If matplotlib is not installed.
+            OSError: If a file cannot be written.
         """
         folder = Path(folder)
         lines = [f"# {self.model}", "", *self._head(), ""]
@@ -188,7 +188,7 @@ class Report:
                 f"{KINDS[part.kind]}, {seconds:.0f} s.",
                 "",
             ]
-            # One plot per part: that of xSIM would be the first one upside down.
+            # One plot per part: the plot of xSIM would repeat the first plot inverted.
             picture = re.sub(r"[^A-Za-z0-9.]+", "-", part.name) + ".png"
             for number, (name, result) in enumerate(results.items()):
                 lines += ["```text", result.table(), "```", ""]
@@ -201,14 +201,19 @@ class Report:
         (folder / "report.json").write_text(values, encoding="utf-8", newline="\n")
 
     def _head(self) -> list[str]:
-        """What was measured and what not, and the means."""
+        """Return the data, the means, and the missing and unmeasured parts as lines."""
         lines = [
             f"Measured on `{self.folder}`, {self.date}, with labse_tf {self.version}. "
-            "Means give each language the same weight; accuracy is that of the nearest "
-            "translation, mean of both directions. Per cent, correlations times 100."
+            "Each language has the same weight in the means. Accuracy is "
+            "nearest-translation accuracy, the mean of both directions. Values are in "
+            "percent; correlations are times 100."
         ]
         if self.trained is not None:
-            lines += ["", f"Trained on {' '.join(self.trained)}; others are zero-shot."]
+            lines += [
+                "",
+                f"Trained on {' '.join(self.trained)}; all other languages are "
+                "zero-shot.",
+            ]
         lines += ["", "| part | measure | languages | mean |", "|---|---|---:|---:|"]
         lines += [
             f"| {part} | {measure} | {languages} | {mean:.1f} |"
@@ -217,9 +222,9 @@ class Report:
         ]
         if self.missing:
             absent = "; ".join(KINDS[kind] for kind in self.missing)
-            lines += ["", f"Not there: {absent}."]
+            lines += ["", f"No data for: {absent}."]
         if self.left_out:
-            lines += ["", f"Left out: {', '.join(self.left_out)}."]
+            lines += ["", f"Not measured: {', '.join(self.left_out)}."]
         return lines
 
 
@@ -235,35 +240,37 @@ def evaluate_all(
     block_size: int = 1024,
     progress: Progress = None,
 ) -> Report:
-    """Measures all that a folder has data for and writes one report.
+    """Run every test for which a folder has data and write one report.
 
-    Looked for in the folder and all below it: Tatoeba's files and pair files
-    (`en-XX.tsv`), for nearest-translation accuracy and xSIM error rates; BUCC's files,
-    for mining; those of STS, the test set where there is one, else the development
-    set; all plain or compressed. Folders named `corpus`, `train` or `training` hold
-    text to train on: they are left out unless `only` asks for one.
+    The folder is searched recursively for the following files, plain or compressed:
+    Tatoeba files and pair files (`en-XX.tsv`), for nearest-translation accuracy and
+    xSIM error rates; BUCC files, for mining; STS files, of which the test split is used
+    if it exists, else the development split, else the training split. Folders named
+    `corpus`, `train` or `training` contain training text and are skipped unless `only`
+    names one.
 
     Args:
-        encode: from a list of strings to `(n, D)`.
-        folder: where the data is.
-        output: the folder of the report, which appears at the end.
-        model: name of the encoder, for the title.
-        only: names of parts, see `find_parts`; all where None.
-        trained: languages that the encoder was trained on, to report the others apart.
-        overwrite: whether an existing report is replaced.
-        block_size: as in `retrieval`.
-        progress: see `labse_tf.progress`; counts sentences, of each step anew.
+        encode: Callable from a list of strings to `(n, D)`.
+        folder: Folder of the data.
+        output: Folder of the report, created atomically at the end.
+        model: Name of the encoder, for the title.
+        only: Names of parts, see `find_parts`. If `None`, all parts except training
+            text.
+        trained: See `retrieval`.
+        overwrite: Whether to replace an existing report.
+        block_size: See `retrieval`.
+        progress: See `labse_tf.progress`. Counts sentences of each step.
 
     Returns:
-        What was measured.
+        The report that was written.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        OSError: a file cannot be read or the report not written.
-        ValueError: the folder has no data or not the parts that are asked for, a file
-            is wrong (the message has file and line), `output` exists, or `encode`
-            gives anything but one finite row a sentence. All but the last is found
-            before anything is encoded.
+        ImportError: If matplotlib is not installed.
+        OSError: If a file cannot be read or the report cannot be written.
+        ValueError: If the folder has no data or not the parts in `only`, a file is
+            invalid (the message has file and line), `output` exists, or `encode` does
+            not return one finite row per sentence. All but the last are found before
+            anything is encoded.
 
     Example:
         >>> report = evaluate_all(model.encode, "data", "report")  # doctest: +SKIP
@@ -271,7 +278,7 @@ def evaluate_all(
     """
     from labse_tf import __version__
 
-    new_figure(1, 1)  # Matplotlib is there.
+    new_figure(1, 1)  # Fail now if matplotlib is missing.
     known = trained_codes(trained)
     found = find_parts(folder)
     parts = _chosen_parts(found, folder, only)
@@ -302,19 +309,19 @@ def evaluate_all(
 
 
 def find_parts(folder: str | os.PathLike[str]) -> list[Part]:
-    """Looks what a folder has data for.
+    """Find the parts of a folder.
 
     Args:
-        folder: to be searched with all below it; hidden folders are not looked into.
+        folder: Folder to search recursively, without hidden folders.
 
     Returns:
-        The parts, by name.
+        The parts, sorted by name.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: If the folder cannot be read.
     """
     root = Path(folder)
-    os.listdir(root)  # os.walk would say nothing where there is no folder.
+    os.listdir(root)  # os.walk reports no error for a missing folder.
     found: dict[tuple[Path, str], None] = {}
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -323,7 +330,7 @@ def find_parts(folder: str | os.PathLike[str]) -> list[Part]:
             names = [match for match in map(pattern.fullmatch, files) if match]
             if not names:
                 continue
-            # Of BUCC a pair may have a folder of its own, of its name.
+            # A BUCC pair may have its own folder, named like the pair.
             apart = kind == "bucc" and here != root
             apart = apart and here.name in {match["pair"] for match in names}
             found[here.parent if apart else here, kind] = None
@@ -342,7 +349,7 @@ def find_parts(folder: str | os.PathLike[str]) -> list[Part]:
 def _chosen_parts(
     parts: Sequence[Part], folder: str | os.PathLike[str], only: Iterable[str] | None
 ) -> list[Part]:
-    """The parts to measure."""
+    """Return the parts to measure."""
     if only is None:
         chosen = [
             part
@@ -355,15 +362,15 @@ def _chosen_parts(
         missing = [name for name in named if name not in there]
         if missing or not named:
             raise ValueError(
-                f"only must name parts of {folder}, which has "
+                f"`only` must name parts of {folder}, which has "
                 f"{', '.join(there) or 'none'}. "
                 f"Received: {', '.join(missing) or 'none'}"
             )
         chosen = [there[name] for name in sorted(set(named))]
     if not chosen:
         raise ValueError(
-            f"folder must have files to measure with: {'; '.join(KINDS.values())}. "
-            f"Received: {folder}" + (", with text to train on only" if parts else "")
+            f"`folder` must have test files: {'; '.join(KINDS.values())}. "
+            f"Received: {folder}" + (", which has only training text" if parts else "")
         )
     return chosen
 
@@ -372,7 +379,7 @@ def _chosen_parts(
 
 
 class _Run(NamedTuple):
-    """What all parts are measured with."""
+    """Settings shared by all parts."""
 
     encode: Encoder
     trained: tuple[str, ...] | None
@@ -384,7 +391,7 @@ Measure = Callable[[_Run], dict[str, Result]]
 
 
 def _prepare(part: Part) -> Measure:
-    """Reads and checks the files of a part; gives what measures on them."""
+    """Read and check the files of a part, and return a function that measures it."""
     if part.kind == "tatoeba":
         return _ranking(part, tatoeba_pairs(part.folder))
     if part.kind == "pairs":
@@ -395,7 +402,7 @@ def _prepare(part: Part) -> Measure:
 
 
 def _ranking(part: Part, pairs: Mapping[str, tuple[list[str], list[str]]]) -> Measure:
-    """Accuracy and xSIM from one search."""
+    """Return a function that measures accuracy and xSIM with one search."""
 
     def measure(run: _Run) -> dict[str, Result]:
         nearest: dict[str, tuple[float, float]] = {}
@@ -417,7 +424,7 @@ def _ranking(part: Part, pairs: Mapping[str, tuple[list[str], list[str]]]) -> Me
 
 
 def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
-    """Reads `en-XX.tsv`, plain or compressed, by the canonical code of XX."""
+    """Read the files `en-XX.tsv`, plain or compressed, by canonical code of XX."""
     pairs: dict[str, tuple[list[str], list[str]]] = {}
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -433,8 +440,8 @@ def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
             ) from None
         if code in files:
             raise ValueError(
-                f"{path}: expected one file a language. Received: {files[code].name} "
-                "too"
+                f"{path}: expected one file per language. Received: "
+                f"{files[code].name} as well"
             )
         files[code] = path
         found = [
@@ -445,13 +452,16 @@ def _pair_files(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def _mining(part: Part) -> Measure:
-    """BUCC's report, from files that are read twice: now and when it is their turn."""
+    """Return a function that runs BUCC.
+
+    The files are read twice: now, to find errors early, and again by `bucc_report`.
+    """
     files = find_bucc_files(part.folder)
     trained_on = [pair for pair, splits in files.items() if "training" in splits]
     if not trained_on:
         raise ValueError(
             f"{part.folder}: expected files XX-en.training.XX, .en and .gold. "
-            f"Received: other splits of {' '.join(files)}"
+            f"Received: only other splits of {' '.join(files)}"
         )
     for pair in trained_on:
         read_bucc(part.folder, pair, "training", files[pair])
@@ -465,7 +475,7 @@ def _mining(part: Part) -> Measure:
 
 
 def _similarity(part: Part) -> Measure:
-    """STS on the test set where there is one, else on the development set."""
+    """Return a function that measures STS on the test split, else dev, else train."""
     names = os.listdir(part.folder)
     there = {m[1] for m in map(_NAMES["sts"].fullmatch, names) if m}
     split = next(s for s in reversed(SPLITS) if s in there)

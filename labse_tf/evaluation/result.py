@@ -36,7 +36,7 @@ class Result(Protocol):
         """Return the means, most important first."""
 
     def table(self) -> str:
-        """Return the result as text, in per cent or correlations times 100."""
+        """Return the result as text, in percent or correlations times 100."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict for `json.dump`."""

@@ -1,4 +1,4 @@
-"""Semantic textual similarity: do cosines order pairs of sentences as people do?
+"""Semantic textual similarity: do cosines rank sentence pairs as people do?
 
 References:
     - Cer et al., "SemEval-2017 Task 1: Semantic Textual Similarity",
@@ -32,23 +32,22 @@ from labse_tf.text import COMPRESSED, DataError, read_csv, shorten
 SPLITS = ("train", "dev", "test")
 _HEADER = ["sentence1", "sentence2"]
 _FILE = re.compile(rf"stsb-({CODE_PATTERN})-(train|dev|test)\.csv{COMPRESSED}")
-_MOST = 5.0  # Two sentences that mean the same.
+_MOST = 5.0  # Score of two sentences with the same meaning.
 
 ScoredPairs = tuple[Sequence[str], Sequence[str], Sequence[float]]
 
 
 class StsScores(NamedTuple):
-    """Correlations with what people say, -1 to 1.
+    """Correlations with human scores, -1 to 1.
 
     Attributes:
-        pairs: number of sentence pairs.
-        spearman: of the cosines' ranks with the people's.
-        spearman_angular: the same of the negative angle, -arccos(cosine). Arccos only
-            ever falls, so it has the order of the cosines and this correlation is
-            theirs: it is here because others report it.
-        pearson: of the cosines themselves.
-        pearson_angular: of the negative angles, which the bend of arccos sets apart
-            from the cosines.
+        pairs: Number of sentence pairs.
+        spearman: Spearman's correlation of the cosines.
+        spearman_angular: Spearman's correlation of the negative angle, -arccos(cosine).
+            Arccos is monotonic, so it equals `spearman`; other libraries report it.
+        pearson: Pearson's correlation of the cosines.
+        pearson_angular: Pearson's correlation of the negative angles. It differs from
+            `pearson` because arccos is not linear.
     """
 
     pairs: int
@@ -60,11 +59,11 @@ class StsScores(NamedTuple):
 
 @dataclass(frozen=True)
 class StsResult:
-    """Semantic textual similarity a language.
+    """Semantic textual similarity for each language.
 
     Attributes:
-        languages: the correlations, by language.
-        split: the part of the data, where it is from files.
+        languages: The correlations, by language.
+        split: The split, if the data was read from files.
     """
 
     languages: dict[str, StsScores]
@@ -83,15 +82,15 @@ class StsResult:
         return float(np.mean(list(self.spearman.values())))
 
     def scores(self) -> list[Score]:
-        """The mean of Spearman's correlation."""
+        """Return the mean of Spearman's correlation."""
         measure = f"STS {self.split}, Spearman" if self.split else "STS, Spearman"
         return [Score(measure, len(self.languages), self.mean_spearman)]
 
     def table(self) -> str:
-        """Writes the result as text, correlations times 100, best language first.
+        """Return the result as text, correlations times 100, best language first.
 
         Returns:
-            A row a language and their mean.
+            One row per language and their mean.
         """
         codes = self._best_first()
         names = {code: language_name(code) for code in codes}
@@ -115,11 +114,11 @@ class StsResult:
         return "\n".join(line.rstrip() for line in lines)
 
     def _best_first(self) -> list[str]:
-        """Languages by Spearman's correlation, those of the same one by code."""
+        """Return languages by Spearman's correlation, descending, then by code."""
         return sorted(self.languages, key=lambda code: (-self.spearman[code], code))
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the result as what `json.dump` takes.
+        """Return the result as a dict for `json.dump`.
 
         Returns:
             `{"task": "sts", "split": str, "mean_spearman": float, "languages": {code:
@@ -137,15 +136,7 @@ class StsResult:
         }
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws a horizontal bar a language, best on top.
-
-        Args:
-            path: the PNG file to write.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-            OSError: the file cannot be written.
-        """
+        """Plot one horizontal bar per language, best on top, see `Result.plot`."""
         codes = self._best_first()
         rows = [self.languages[code] for code in codes]
         count = f"{len(codes)} language" + ("s" if len(codes) > 1 else "")
@@ -158,7 +149,7 @@ class StsResult:
                 "Pearson, arccos": [100 * row.pearson_angular for row in rows],
             },
             title=f"STS, mean Spearman {100 * self.mean_spearman:.1f} over {count}",
-            axis="correlation with what people say, times 100",
+            axis="correlation with human scores, times 100",
         )
 
 
@@ -170,30 +161,31 @@ def sts(
     *,
     progress: Progress = None,
 ) -> StsResult:
-    """Measures whether cosines order pairs of sentences as people do.
+    """Measure whether cosines rank sentence pairs as people do.
 
-    Cosines are taken to 7 decimals, so that equal vectors are equal pairs; equal values
-    share the mean of their ranks. Where all cosines of a language are equal, its
-    correlations are 0: such an encoder tells nothing.
+    Cosines are rounded to 7 decimals, so that equal vectors have equal cosines. Equal
+    values share the mean of their ranks. If all cosines of a language are equal, its
+    correlations are 0.
 
     Args:
-        encode: from a list of strings to `(n, D)`; the rows need not be unit vectors.
-        pairs: a folder of `stsb-XX-{train,dev,test}.csv[.gz]`, each row
-            `sentence1,sentence2,score` with a score from 0 to 5; or language ->
-            (sentences, sentences, scores), as long as each other.
-        languages: codes (any spelling); all there are where None.
-        split: which files of the folder, `"test"`, `"dev"` or `"train"`.
-        progress: see `labse_tf.progress`; counts pairs.
+        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
+            vectors.
+        pairs: A folder of `stsb-XX-{train,dev,test}.csv`, plain or compressed, with
+            rows `sentence1,sentence2,score` and scores from 0 to 5; or language ->
+            (sentences, sentences, scores), three lists of the same length.
+        languages: Codes in any spelling. If `None`, all languages.
+        split: Split to read from a folder: `"test"`, `"dev"` or `"train"`.
+        progress: See `labse_tf.progress`. Counts pairs.
 
     Returns:
-        Correlations a language, in the order of the request (of the codes where all
-        are measured).
+        Correlations for each language, in the order of `languages`, or sorted by code
+        if `languages` is `None`.
 
     Raises:
-        OSError: the folder or a file cannot be read.
-        ValueError: a language is not there, a row of a file is wrong (it is named),
-            lists differ in length, all scores of a language are the same, or `encode`
-            gives anything but one finite row a sentence.
+        OSError: If the folder or a file cannot be read.
+        ValueError: If a language is missing, a row of a file is invalid (the message
+            names it), lists differ in length, all scores of a language are equal, or
+            `encode` does not return one finite row per sentence.
 
     Example:
         >>> import numpy as np
@@ -214,7 +206,7 @@ def sts(
     total = sum(len(people) for _, _, people in scored.values())
     with progress_bar("STS", total, "pairs", show=progress) as advance:
         for code, (first, second, people) in scored.items():
-            # One call a language, whatever sides its sentences stand on.
+            # One call per language, for the sentences of both sides.
             rows = DistinctRows(encode)([*first, *second], what=f"{code} sentences")
             one, other = np.split(unit_rows(rows), [len(first)])
             cosines = np.einsum("nd,nd->n", one, other)
@@ -228,46 +220,46 @@ def read_sts(
     languages: str | Iterable[str] | None = None,
     split: str = "test",
 ) -> dict[str, ScoredPairs]:
-    """Reads `stsb-XX-SPLIT.csv`, plain or compressed.
+    """Read `stsb-XX-SPLIT.csv`, plain or compressed.
 
     Args:
-        folder: where the files are.
-        languages: as in `sts`.
+        folder: Folder of the files.
+        languages: See `sts`.
         split: `"test"`, `"dev"` or `"train"`.
 
     Returns:
         Language -> sentences, sentences, scores.
 
     Raises:
-        OSError: the folder cannot be read.
-        ValueError: there are no such files, or a language has none.
-        DataError: a file cannot be read, or a row is wrong.
+        OSError: If the folder cannot be read.
+        ValueError: If there are no such files, or a language has no file.
+        DataError: If a file cannot be read or a row is invalid.
     """
     if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}. Received: {split!r}")
+        raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}")
     files: dict[str, Path] = {}
-    # os.listdir names the folder in the error where there is none.
+    # If the folder does not exist, the error of os.listdir names it.
     for name in sorted(os.listdir(folder)):
         match = _FILE.fullmatch(name)
         if match and match[2] == split:
             code, path = language_code(match[1]), Path(folder, name)
             if code in files:
                 raise ValueError(
-                    f"one file a language is expected in {folder}. Received: "
+                    f"{folder}: expected one file per language. Received: "
                     f"{files[code].name} and {name}, both of {code!r}"
                 )
             files[code] = path
     if not files:
         raise ValueError(
-            f"folder must have files named stsb-XX-{split}.csv, plain or compressed. "
-            f"Received: {folder}"
+            f"`folder` must have files named stsb-XX-{split}.csv, plain or "
+            f"compressed. Received: {folder}"
         )
     chosen = _chosen(files, languages, str(folder))
     return {code: _read_scored(path) for code, path in chosen.items()}
 
 
 def _read_scored(path: Path) -> ScoredPairs:
-    """Reads sentences and scores of a file."""
+    """Read the sentences and scores of a file."""
     first, second, people = [], [], []
     for line, (one, other, score) in read_csv(path, 3):
         if line == 1 and [one, other] == _HEADER:
@@ -292,42 +284,42 @@ def _read_scored(path: Path) -> ScoredPairs:
 
 
 def _check_lists(code: str, sides: ScoredPairs) -> None:
-    """Refuses lists that do not belong together or have nothing to order."""
+    """Raise an error for lists of different lengths or without different scores."""
     sizes = [len(side) for side in sides]
     if len(sizes) != 3 or len(set(sizes)) != 1:
         raise ValueError(
-            f"pairs[{code!r}] must be two lists of sentences and one of scores, of the "
-            f"same length. Received: lengths {sizes}"
+            f"`pairs[{code!r}]` must be two lists of sentences and one list of scores "
+            f"of the same length. Received: lengths {sizes}"
         )
     bad = [score for score in sides[2] if not math.isfinite(score)]
     if bad or len(set(sides[2])) < 2:
         raise ValueError(
-            f"pairs[{code!r}] must have finite scores, two different ones at least. "
-            f"Received: {sorted(set(bad or sides[2]), key=str)}"
+            f"`pairs[{code!r}]` must have finite scores with at least two different "
+            f"values. Received: {sorted(set(bad or sides[2]), key=str)}"
         )
 
 
 def _chosen(there: Mapping[str, Any], languages: Any, where: str) -> dict[str, Any]:
-    """The languages that are asked for, in that order; all, sorted, where None."""
+    """Return the named languages in that order; all, sorted, if None."""
     if not there:
-        raise ValueError(f"{where} must have at least one language. Received: none")
+        raise ValueError(f"`{where}` must have at least one language. Received: none")
     if languages is None:
         return {code: there[code] for code in sorted(there)}
     named = [languages] if isinstance(languages, str) else languages
     codes = list(dict.fromkeys(language_code(code) for code in named))
     if not codes:
-        raise ValueError("languages must name at least one. Received: none")
+        raise ValueError("`languages` must name at least one. Received: none")
     missing = [code for code in codes if code not in there]
     if missing:
         raise ValueError(
-            f"languages must be in {where}, which has {' '.join(sorted(there))}. "
+            f"`languages` must be in {where}, which has {' '.join(sorted(there))}. "
             f"Received: {' '.join(missing)}"
         )
     return {code: there[code] for code in codes}
 
 
 def _correlations(cosines: np.ndarray, people: Sequence[float]) -> StsScores:
-    """All correlations of a language."""
+    """Return all correlations of a language."""
     scores = np.asarray(people, dtype=np.float64)
     angles = -np.arccos(cosines)
     return StsScores(
@@ -340,13 +332,13 @@ def _correlations(cosines: np.ndarray, people: Sequence[float]) -> StsScores:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, `(n,)`; equal values have the mean of the ranks they take."""
+    """Return ranks from 1, `(n,)`; equal values share the mean of their ranks."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's correlation, 0 where one side is constant."""
+    """Return Pearson's correlation, or 0 if one side is constant."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     x, y = x - x.mean(), y - y.mean()

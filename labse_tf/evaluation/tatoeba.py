@@ -1,4 +1,4 @@
-"""Tatoeba, the test of 112 languages, with the paper's groups and figures beside.
+"""Tatoeba: the test of 112 languages, with the paper's groups and published results.
 
 References:
     - Feng et al., section 5.2, https://arxiv.org/abs/2007.01852
@@ -23,10 +23,9 @@ from labse_tf.languages import language_code
 from labse_tf.progress import Progress
 from labse_tf.text import COMPRESSED, DataError, read_lines
 
-# 14: the languages of XNLI without English. 36: those of XTREME's Tatoeba task.
-# 112: all files of LASER's release. The paper's group of 82 is left out on purpose:
-# no source at hand lists its languages, and a guessed list would give a number that
-# looks comparable and is not.
+# 14: the languages of XNLI without English. 36: the languages of XTREME's Tatoeba task.
+# 112: all files of LASER's release. The paper's group of 82 is omitted on purpose: its
+# list of languages was not found, and a mean over a guessed list is not comparable.
 TATOEBA_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "14": tuple("ar bg de el es fr hi ru sw th tr ur vi zh".split()),
@@ -45,18 +44,17 @@ TATOEBA_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-# Mean accuracy over a group, as published, to be printed beside our own numbers. Only
-# what could be read at its source is here: the groups of 14 and 36 of LASER and m~USE
-# are not.
+# Published mean accuracy over a group. Only numbers that were checked at their source
+# are included, so the groups of 14 and 36 of LASER and m~USE are missing.
 TATOEBA_PUBLISHED: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        # Feng et al., section 5.2; the mean of 112 is in the abstract too.
+        # Feng et al., section 5.2; the mean of 112 is also in the abstract.
         "LaBSE": MappingProxyType({"14": 0.953, "36": 0.950, "112": 0.837}),
         # Mao and Nakagawa, https://arxiv.org/abs/2302.08387
         "LEALLA-large": MappingProxyType({"112": 0.835}),
         "LEALLA-base": MappingProxyType({"112": 0.824}),
         "LEALLA-small": MappingProxyType({"112": 0.807}),
-        # Artetxe and Schwenk, as the abstract of Feng et al. gives it.
+        # Artetxe and Schwenk, as reported in the abstract of Feng et al.
         "LASER": MappingProxyType({"112": 0.655}),
     }
 )
@@ -65,13 +63,13 @@ TATOEBA_FILE = re.compile(rf"tatoeba\.([a-z]{{2,3}})-eng\.([a-z]{{2,3}}){COMPRES
 
 
 class GroupMean(NamedTuple):
-    """Mean accuracy over the languages of a group that were measured.
+    """Mean accuracy over the measured languages of a group.
 
     Attributes:
-        mean: 0 to 1; None where no language of the group was measured.
-        present: how many languages of the group were measured.
-        size: how many languages the group has. Only a mean with `present == size`
-            compares with a published one.
+        mean: 0 to 1, or `None` if no language of the group was measured.
+        present: Number of measured languages of the group.
+        size: Number of languages of the group. Only a mean with `present == size` is
+            comparable with a published mean.
     """
 
     mean: float | None
@@ -81,7 +79,7 @@ class GroupMean(NamedTuple):
 
 @dataclass(frozen=True)
 class TatoebaResult(RetrievalResult):
-    """Accuracy on Tatoeba a language, 0 to 1, by canonical code."""
+    """Accuracy on Tatoeba for each language, 0 to 1, by canonical code."""
 
     task: ClassVar[str] = "tatoeba"
     title: ClassVar[str] = "Tatoeba"
@@ -98,14 +96,14 @@ class TatoebaResult(RetrievalResult):
         return means
 
     def _notes(self) -> list[tuple[str, float, str]]:
-        """The paper's groups, as far as they were measured."""
+        """Return the means over the paper's groups, if measured."""
         notes = []
         for name, (mean, present, size) in self.group_means.items():
             if mean is None:
                 continue
             if present < size:
                 title = f"{present} of the paper's {size}"
-                notes.append((title, mean, "(incomplete: no comparison)"))
+                notes.append((title, mean, "(incomplete: not comparable)"))
                 continue
             title = f"{size} languages of the paper"
             labse = (
@@ -120,10 +118,10 @@ class TatoebaResult(RetrievalResult):
         return notes
 
     def to_dict(self) -> dict[str, Any]:
-        """As `RetrievalResult.to_dict`, with the means of the paper's groups.
+        """Return `RetrievalResult.to_dict` with the means of the paper's groups.
 
         Returns:
-            `"groups": {name: {"mean", "present", "size", "published"}}` in addition.
+            Additionally `"groups": {name: {"mean", "present", "size", "published"}}`.
         """
         groups = {
             name: {**mean._asdict(), "published": published(name)}
@@ -133,10 +131,10 @@ class TatoebaResult(RetrievalResult):
 
 
 def published(group: str) -> dict[str, float]:
-    """Published means over a group of `TATOEBA_GROUPS`, LaBSE's first.
+    """Return published means over a group of `TATOEBA_GROUPS`, LaBSE first.
 
     Args:
-        group: "14", "36" or "112".
+        group: `"14"`, `"36"` or `"112"`.
 
     Returns:
         Model -> mean accuracy, 0 to 1.
@@ -161,33 +159,33 @@ def tatoeba(
     block_size: int = 1024,
     progress: Progress = None,
 ) -> TatoebaResult:
-    """Measures how often a sentence's nearest neighbour is its translation.
+    """Measure how often the nearest neighbor of a sentence is its translation.
 
-    The folder has LASER's layout: `tatoeba.XXX-eng.XXX` and `tatoeba.XXX-eng.eng`,
-    one sentence a line, line i of one file the translation of line i of the other.
-    The neighbour is by cosine, among the sentences of the same pair of files; for
-    ties see `translation_accuracy`. Each distinct sentence is encoded once, also
-    where many languages translate the same English sentence.
+    The folder has LASER's layout: `tatoeba.XXX-eng.XXX` and `tatoeba.XXX-eng.eng`, one
+    sentence per line, where line i of one file is the translation of line i of the
+    other. Neighbors are searched by cosine among the sentences of the same pair of
+    files; see `translation_accuracy` for ties. Each distinct sentence is encoded once,
+    also if many languages translate the same English sentence.
 
     Args:
-        encode: from a list of strings to `(n, D)`; the rows need not be unit vectors.
-        folder: where the files are.
-        languages: codes (any spelling); "14", "36" and "112" stand for a group of the
-            paper; all languages of the folder where None.
-        trained: languages that the encoder was trained on, to report the others apart.
-        block_size: rows that are compared at a time; it bounds memory and does not
-            change the result.
-        progress: see `labse_tf.progress`; counts sentences.
+        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
+            vectors.
+        folder: Folder of the files.
+        languages: Codes in any spelling; `"14"`, `"36"` and `"112"` select a group of
+            the paper. If `None`, all languages of the folder.
+        trained: See `retrieval`.
+        block_size: See `retrieval`.
+        progress: See `labse_tf.progress`. Counts sentences.
 
     Returns:
-        Accuracy both ways a language, in the order of the request (of the codes where
-        all are measured), with means.
+        Accuracy in both directions for each language and the means, in the order of
+        `languages`, or sorted by code if `languages` is `None`.
 
     Raises:
-        OSError: the folder or a file cannot be read.
-        ValueError: a language is not there or has one file only, the files of a
-            language differ in length or are not UTF-8, or `encode` gives anything but
-            one finite row a sentence.
+        OSError: If the folder or a file cannot be read.
+        ValueError: If a language is missing or has only one file, the files of a
+            language differ in length or are invalid UTF-8, or `encode` does not return
+            one finite row per sentence.
 
     Example:
         >>> result = tatoeba(model.encode, "tatoeba", ["hi", "ta"])  # doctest: +SKIP
@@ -208,20 +206,18 @@ def tatoeba(
 def tatoeba_pairs(
     folder: str | os.PathLike[str], languages: str | Iterable[str] | None = None
 ) -> dict[str, tuple[list[str], list[str]]]:
-    """Reads Tatoeba's files in LASER's layout.
+    """Read Tatoeba files in LASER's layout.
 
     Args:
-        folder: where the files are.
-        languages: as in `tatoeba`.
+        folder: Folder of the files.
+        languages: See `tatoeba`.
 
     Returns:
-        Language -> English sentences and their translations, as `retrieval` and `xsim`
-        take them.
+        Language -> (English sentences, their translations), for `retrieval` and `xsim`.
 
     Raises:
-        OSError: the folder or a file cannot be read.
-        ValueError: a language is not there or has one file only, or the files of a
-            language differ in length or are not UTF-8.
+        OSError: See `tatoeba`.
+        ValueError: See `tatoeba`.
     """
     folder = Path(folder)
     files = _tatoeba_files(folder)
@@ -232,11 +228,11 @@ def tatoeba_pairs(
         single = (code for name in named for code in TATOEBA_GROUPS.get(name, (name,)))
         codes = list(dict.fromkeys(language_code(code) for code in single))
         if not codes:
-            raise ValueError("languages must name at least one. Received: none")
+            raise ValueError("`languages` must name at least one. Received: none")
         missing = [code for code in codes if code not in files]
         if missing:
             raise ValueError(
-                f"languages that {folder} has no files of; it has "
+                f"`languages` must be in {folder}, which has "
                 f"{' '.join(sorted(files))}. Received: {' '.join(missing)}"
             )
     pairs = {}
@@ -247,9 +243,9 @@ def tatoeba_pairs(
 
 
 def _tatoeba_files(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Finds the two files of each language, by canonical code."""
+    """Find the two files of each language, by canonical code."""
     sides: dict[str, dict[str, Path]] = {}
-    # os.listdir names the folder in the error where there is none.
+    # If the folder does not exist, the error of os.listdir names it.
     for name in sorted(os.listdir(folder)):
         match = TATOEBA_FILE.fullmatch(name)
         if match and match[2] in (match[1], "eng"):
@@ -263,21 +259,21 @@ def _tatoeba_files(folder: Path) -> dict[str, tuple[Path, Path]]:
             found[side] = folder / name
     if not sides:
         raise ValueError(
-            "folder must have files named tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng. "
-            f"Received: {folder}"
+            "`folder` must have files named tatoeba.XXX-eng.XXX and "
+            f"tatoeba.XXX-eng.eng. Received: {folder}"
         )
     files: dict[str, tuple[Path, Path]] = {}
     for spelling, found in sides.items():
         if len(found) < 2:
             missing = spelling if "eng" in found else "eng"
             raise ValueError(
-                f"{folder / f'tatoeba.{spelling}-eng.{missing}'} must be beside its "
-                f"other half. Received: only {next(iter(found.values())).name}"
+                f"{folder / f'tatoeba.{spelling}-eng.{missing}'}: expected both files "
+                f"of a language. Received: only {next(iter(found.values())).name}"
             )
         code = language_code(spelling)
         if code in files:
             raise ValueError(
-                f"one pair of files a language is expected in {folder}. Received: "
+                f"{folder}: expected one pair of files per language. Received: "
                 f"{files[code][0].name} and {found['other'].name}, both of {code!r}"
             )
         files[code] = (found["other"], found["eng"])
@@ -285,7 +281,7 @@ def _tatoeba_files(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _read_translations(source: Path, target: Path) -> tuple[list[str], list[str]]:
-    """Reads two files whose lines are translations of each other."""
+    """Read two files whose lines are translations of each other."""
     sources, targets = [[line for _, line in read_lines(p)] for p in (source, target)]
     if len(sources) != len(targets):
         sides = sorted([(len(sources), source), (len(targets), target)])

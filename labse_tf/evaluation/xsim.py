@@ -1,8 +1,9 @@
-"""xSIM: how often margin-based alignment takes a wrong sentence.
+"""xSIM: error rate of margin-based sentence alignment.
 
 References:
     - NLLB Team, "No Language Left Behind" (xSIM), https://arxiv.org/abs/2207.04672
-    - LASER, `tasks/xsim` and `source/xsim.py`, https://github.com/facebookresearch/LASER
+    - LASER, `tasks/xsim` and `source/xsim.py`,
+      https://github.com/facebookresearch/LASER
     - Artetxe and Schwenk, section 3.1 (margins), https://arxiv.org/abs/1811.01136
 """
 
@@ -32,15 +33,15 @@ MATCHES = ("row", "text")
 
 @dataclass(frozen=True)
 class XsimResult(RetrievalResult):
-    """xSIM error rates a language.
+    """xSIM error rates for each language.
 
-    Tables and plots show error rates; `forward`, `backward` and `accuracy` are, as in
-    `RetrievalResult`, shares of right ones.
+    Tables and plots show error rates. `forward`, `backward` and `accuracy` are the
+    shares of right sentences, as in `RetrievalResult`.
 
     Attributes:
         margin: `"ratio"`, `"distance"` or `"cosine"`.
-        k: neighbours of the margin.
-        match: what makes a neighbour right, its `"row"` or its `"text"`.
+        k: Number of neighbors of the margin.
+        match: Whether a neighbor is right by its `"row"` or by its `"text"`.
     """
 
     margin: str = "ratio"
@@ -62,30 +63,26 @@ class XsimResult(RetrievalResult):
         return 1 - self.mean_accuracy
 
     def scores(self) -> list[Score]:
-        """The mean error rate."""
-        measure = "xSIM error rate (low is good)"
+        """Return the mean error rate."""
+        measure = "xSIM error rate (lower is better)"
         return [Score(measure, len(self.forward), self.mean_error_rate)]
 
     def _shown(self, accuracy: float) -> float:
         return 1 - accuracy
 
     def table(self) -> str:
-        """Writes the error rates as text, per cent, best language first.
-
-        Returns:
-            As `RetrievalResult.table`, with the settings above.
-        """
+        """Return the settings and the error rates as text, in percent, best first."""
         settings = f"xSIM error rate, margin {self.margin}"
         settings += "" if self.margin == "cosine" else f", k {self.k}"
         settings += ", same text counts as right" if self.match == "text" else ""
         return f"{settings}\n{super().table()}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As `RetrievalResult.to_dict`, with the error rates.
+        """Return `RetrievalResult.to_dict` with the error rates.
 
         Returns:
-            `"margin"`, `"k"`, `"match"`, `"mean_error_rate"` and, of each language,
-            `"error_rate"` in addition.
+            Additionally `"margin"`, `"k"`, `"match"`, `"mean_error_rate"` and, per
+            language, `"error_rate"`.
         """
         values = super().to_dict()
         for code, rate in self.error_rate.items():
@@ -111,36 +108,32 @@ def xsim(
     block_size: int = 1024,
     progress: Progress = None,
 ) -> XsimResult:
-    """Measures how often margin-based alignment takes a wrong sentence.
+    """Measure how often margin-based alignment chooses a wrong sentence.
 
-    Each sentence is aligned with the one of its k nearest that has the best margin
-    score (see `labse_tf.mining.margin_scores`); the error rate is the share of those
-    that are not its translation. LASER gives the rate of one direction, into English
-    for the most part: here that is `XX->en`.
+    Each sentence is aligned with the one of its k nearest neighbors that has the best
+    margin score, see `labse_tf.mining.margin_scores`; of equal scores, the lower row is
+    chosen. The error rate is the share of sentences that are not aligned with their
+    translation. LASER reports one direction, mostly into English, which is `XX->en`
+    here.
 
     Args:
-        encode: from a list of strings to `(n, D)`; the rows need not be unit vectors.
-        pairs: language -> (English sentences, their translations), as long as each
-            other.
-        margin: `"ratio"`, `"distance"`, or `"cosine"` without any margin, which LASER
+        encode: See `retrieval`.
+        pairs: See `retrieval`.
+        margin: `"ratio"`, `"distance"`, or `"cosine"` without a margin, which LASER
             calls absolute.
-        k: neighbours whose mean cosine the margin compares with, and candidates of
-            each sentence; all there are where they are fewer.
-        match: `"row"`: right is the translation alone, LASER's default. `"text"`:
-            right is any sentence with the same text, for a set with duplicates.
-        trained: languages that the encoder was trained on, to report the others apart.
-        block_size: rows that are compared at a time; it bounds memory and does not
-            change the result.
-        progress: see `labse_tf.progress`; counts sentences.
+        k: Number of neighbors whose mean cosine the margin uses, and number of
+            candidates of each sentence.
+        match: `"row"`: only the translation itself is right, LASER's default. `"text"`:
+            any sentence with the same text is right, for sets with duplicates.
+        trained: See `retrieval`.
+        block_size: See `retrieval`.
+        progress: See `labse_tf.progress`. Counts sentences.
 
     Returns:
-        Error rates both ways a language, in the order of `pairs`. Of equal scores the
-        lower row counts as the neighbour.
+        Error rates in both directions for each language, in the order of `pairs`.
 
     Raises:
-        ValueError: an option is unknown or k not positive, there is no language or a
-            language without pairs, the sides of a language differ in length, or
-            `encode` gives anything but one finite row a sentence.
+        ValueError: If an option is unknown or k is not positive; see also `retrieval`.
 
     Example:
         >>> import numpy as np
@@ -152,9 +145,9 @@ def xsim(
     """
     for name, value, names in (("margin", margin, MARGINS), ("match", match, MATCHES)):
         if value not in names:
-            raise ValueError(f"{name} must be one of {names}. Received: {value!r}")
+            raise ValueError(f"`{name}` must be one of {names}. Received: {value!r}")
     if k < 1:
-        raise ValueError(f"k must be positive. Received: {k}")
+        raise ValueError(f"`k` must be positive. Received: {k}")
     pairs = checked_pairs(pairs)
     known = trained_codes(trained)
     near, total = 1 if margin == "cosine" else k, count_sentences(pairs)
@@ -172,16 +165,16 @@ def xsim_shares(
     margin: str = "ratio",
     match: str = "row",
 ) -> tuple[float, float]:
-    """Shares of sentences that are aligned right, from neighbours that are known.
+    """Return the shares of rightly aligned sentences, from known neighbors.
 
     Args:
-        both: the k nearest English sentences of each sentence, and the other way.
+        both: The k nearest English sentences of each sentence, and vice versa.
         sides: English sentences and their translations.
-        margin: as in `xsim`.
-        match: as in `xsim`.
+        margin: See `xsim`.
+        match: See `xsim`.
 
     Returns:
-        The share XX -> en and that en -> XX, 0 to 1.
+        The shares XX -> en and en -> XX, 0 to 1.
     """
     shares = []
     for neighbors, texts in zip((both, both.swapped()), sides, strict=True):

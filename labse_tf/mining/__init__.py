@@ -1,11 +1,11 @@
-"""Finds translations among the vectors of sentences.
+"""Bitext mining: sentence vectors -> pairs of translations.
 
-`neighbors` finds the k nearest, exactly and in blocks; `approximate` finds nearly all
-of them in much less time (FAISS); `bitext` scores candidates against their
-neighbourhoods and makes pairs of them; `quality` finds the score from which on pairs
-are good; `embedding` writes the vectors of a file to disk.
+`neighbors` finds the k nearest neighbors, exactly and in blocks; `approximate` finds
+nearly all of them much faster (FAISS); `bitext` scores candidates by margin and selects
+pairs; `quality` chooses a score threshold from marked pairs; `embedding` writes the
+vectors of a file to disk.
 
-Shapes: N sources, M targets, D dimensions, k neighbours.
+Shapes: N sources, M targets, D dimensions, k neighbors.
 
 References:
     - Artetxe and Schwenk, "Margin-based Parallel Corpus Mining with Multilingual

@@ -1,9 +1,9 @@
-"""Nearly all of the nearest neighbours, in much less time, with FAISS.
+"""Approximate nearest neighbors with FAISS: nearly all neighbors, much faster.
 
-The vectors of one side are sorted into lists around centroids, and a query is compared
-with those of the lists nearest to it. How many lists is what recall and time depend on:
-it is found on a sample whose neighbours are searched exactly. The cosines that come
-back are exact; what can be missing is a neighbour.
+The candidates are clustered into lists around centroids, and a query is only compared
+with the lists nearest to it. The number of lists determines recall and time. It is
+tuned on a sample whose neighbors are searched exactly. Returned cosines are exact; only
+neighbors can be missed.
 
 References:
     - Douze et al., "The Faiss library", https://arxiv.org/abs/2401.08281; how to choose
@@ -29,10 +29,10 @@ from labse_tf.progress import Progress, progress_bar
 _LOG = logging.getLogger(__name__)
 
 _BLOCK = 1 << 14
-_SMALLEST_LISTS = 20_000  # below this a comparison with all is as fast
-_MEMORY = 4 << 30  # bytes of vectors in an index; above, they are stored in fewer
+_SMALLEST_LISTS = 20_000  # below this, an exhaustive search is as fast
+_MEMORY = 4 << 30  # bytes of vectors in an index; above, vectors are compressed
 _SAMPLE = 1_000
-# Where an index rounds vectors, so many times more are looked at exactly.
+# If an index rounds vectors, this many times k candidates are compared exactly.
 _CANDIDATES = 4
 
 
@@ -44,21 +44,21 @@ def neighbors_both_ways(
     recall: float = 0.99,
     progress: Progress = None,
 ) -> BothWays:
-    """Finds nearly all of the k nearest targets of each source, and the other way.
+    """Find nearly all of the k nearest targets of each source, and vice versa.
 
     Args:
-        sources: `(N, D)`, of any length; also a memory-mapped array.
-        targets: `(M, D)`, the same.
-        k: How many; fewer come back where there are fewer candidates.
-        recall: Share of the neighbours that must be found, on a sample.
-        progress: See `labse_tf.progress`; counts sources, then targets.
+        sources: `(N, D)`; may be memory-mapped. Rows need not be unit vectors.
+        targets: `(M, D)`, see `sources`.
+        k: Number of neighbors; fewer if there are fewer candidates.
+        recall: Share of the neighbors that must be found on a sample.
+        progress: See `labse_tf.progress`. Counts sources, then targets.
 
     Returns:
-        As `labse_tf.mining.neighbors_both_ways`: cosines are exact.
+        See `labse_tf.mining.neighbors_both_ways`. The cosines are exact.
 
     Raises:
-        ImportError: If FAISS is not installed (the extra `mining`).
-        ValueError: As `labse_tf.mining.neighbors_both_ways`.
+        ImportError: If FAISS (the extra `mining`) is not installed.
+        ValueError: If a matrix has an invalid shape or a row is not finite.
     """
     options: dict[str, Any] = {"recall": recall, "progress": progress}
     forward = approximate_neighbors(sources, targets, k, **options)
@@ -74,21 +74,21 @@ def approximate_neighbors(
     recall: float = 0.99,
     progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds nearly all of the k candidates with the largest cosine to each query.
+    """Find nearly all of the k candidates with the largest cosine to each query.
 
     Args:
-        queries: `(N, D)`, of any length; also a memory-mapped array.
-        candidates: `(M, D)`, the same.
-        k: How many.
-        recall: Share of the neighbours that must be found, on a sample of 1,000.
-        progress: See `labse_tf.progress`; counts queries.
+        queries: `(N, D)`; may be memory-mapped. Rows need not be unit vectors.
+        candidates: `(M, D)`, see `queries`.
+        k: See `neighbors_both_ways`.
+        recall: Share of the neighbors that must be found on a sample of 1,000 queries.
+        progress: See `labse_tf.progress`. Counts queries.
 
     Returns:
-        Cosines and rows as `labse_tf.mining.nearest_neighbors` gives them.
+        Cosines and rows, see `labse_tf.mining.nearest_neighbors`.
 
     Raises:
-        ImportError: If FAISS is not installed (the extra `mining`).
-        ValueError: As `labse_tf.mining.nearest_neighbors`.
+        ImportError: If FAISS (the extra `mining`) is not installed.
+        ValueError: If a matrix has an invalid shape or a row is not finite.
     """
     for name, vectors in {"queries": queries, "candidates": candidates}.items():
         _check(name, vectors, np.shape(queries)[-1:])
@@ -98,9 +98,9 @@ def approximate_neighbors(
     note = f"{len(candidates):,} vectors, {kind}"
     if "IVF" in kind and len(queries):
         lists, found = search.tune(recall)
-        note += f", {lists:,} lists a query, recall {found:.4f} on a sample"
+        note += f", {lists:,} lists per query, recall {found:.4f} on a sample"
         if found < recall:
-            note += f" (asked for: {recall})"
+            note += f" (requested: {recall})"
     _LOG.info("%s", note)
     cosines = np.empty((len(queries), k), dtype=np.float32)
     rows = np.empty((len(queries), k), dtype=np.int64)
@@ -113,16 +113,17 @@ def approximate_neighbors(
 
 
 def index_kind(count: int, dim: int) -> str:
-    """Chooses an index by size, in the words of FAISS's `index_factory`.
+    """Return the type of index for a size, as a string for FAISS's `index_factory`.
 
     Args:
-        count: Vectors in the index.
-        dim: Their length.
+        count: Number of vectors in the index.
+        dim: Length of the vectors.
 
     Returns:
-        `"Flat"`, which compares all, below 20,000 vectors; then lists, 4 sqrt(count) of
-        them, of vectors as they are up to 4 GB, in 8 bits a number up to 16 GB, and
-        beyond in half a bit to four bits a number (product quantisation).
+        `"Flat"`, an exhaustive search, below 20,000 vectors; otherwise 4 sqrt(count)
+        lists. Vectors in lists are stored as float32 up to 4 GB, with 8 bits per number
+        up to 16 GB, and with product quantization, at most 128 bytes per vector,
+        beyond.
 
     Example:
         >>> from labse_tf.mining.approximate import index_kind
@@ -142,7 +143,7 @@ def index_kind(count: int, dim: int) -> str:
 
 
 def _filled_index(candidates: Any) -> tuple[Any, str]:
-    """An index that has learned from the candidates and holds them."""
+    """Return an index trained on the candidates and filled with them, and its type."""
     import faiss
 
     count, dim = np.shape(candidates)
@@ -150,7 +151,7 @@ def _filled_index(candidates: Any) -> tuple[Any, str]:
     index = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
         lists = faiss.extract_index_ivf(index).nlist
-        # FAISS asks for 39 vectors a list; more change little.
+        # FAISS needs at least 39 vectors per list; more change little.
         size = min(count, 64 * lists)
         rows = np.random.default_rng(0).choice(count, size, replace=False)
         index.train(_float32(candidates, np.sort(rows)))
@@ -160,7 +161,7 @@ def _filled_index(candidates: Any) -> tuple[Any, str]:
 
 
 class _Search:
-    """Searches some of the queries; what comes back is compared exactly."""
+    """Search for some of the queries, whose results are compared exactly."""
 
     def __init__(
         self, index: Any, queries: Any, candidates: Any, k: int, *, exact: bool
@@ -174,7 +175,7 @@ class _Search:
         if not self._k:
             return np.empty((len(chosen), 0)), np.empty((len(chosen), 0))
         _, near = self._index.search(_float32(self._queries, chosen), self._count)
-        # Where the lists that were looked at hold too few, all are.
+        # If the searched lists have too few candidates, all candidates are compared.
         few = np.flatnonzero((near < 0).any(axis=1))
         near[few] = near[few].clip(0)
         cosines, rows = neighbors_of_candidates(
@@ -185,11 +186,11 @@ class _Search:
         return cosines, rows
 
     def exactly(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The neighbours by comparison with every candidate."""
+        """Return the neighbors from a comparison with every candidate."""
         return nearest_neighbors(queries, self._candidates, self._k)
 
     def tune(self, recall: float) -> tuple[int, float]:
-        """Looks into as few lists as give the recall; returns both."""
+        """Set the smallest tried number of lists with the recall, and return both."""
         import faiss
 
         lists = faiss.extract_index_ivf(self._index)
@@ -201,7 +202,7 @@ class _Search:
         wanted = self.exactly(np.asarray(self._queries[chosen]))[0][:, -1:]
         lists.nprobe = 1
         while True:
-            # A neighbour as near as the k-th is one of the k nearest.
+            # A neighbor as near as the k-th nearest is one of the k nearest.
             found = float((self(chosen)[0] >= wanted).mean())
             if found >= recall or lists.nprobe == lists.nlist:
                 return lists.nprobe, found
@@ -210,7 +211,7 @@ class _Search:
 
 
 def _check(name: str, vectors: Any, width: tuple[int, ...]) -> None:
-    """Refuses what is no finite matrix of the width."""
+    """Raise an error for anything but a finite matrix of the width."""
     shape = np.shape(vectors)
     if len(shape) != 2 or shape[1:] != width:
         raise ValueError(
@@ -222,5 +223,5 @@ def _check(name: str, vectors: Any, width: tuple[int, ...]) -> None:
 
 
 def _float32(vectors: Any, rows: Any) -> np.ndarray:
-    """Rows as unit vectors for FAISS, `(n, D)`."""
+    """Return rows as unit vectors for FAISS, float32 `(n, D)`."""
     return np.ascontiguousarray(unit_rows(np.asarray(vectors[rows])), np.float32)

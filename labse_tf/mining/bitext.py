@@ -1,8 +1,8 @@
-"""From neighbours to pairs of translations: margin scores, candidates, one-to-one.
+"""Bitext: nearest neighbors -> pairs of translations, selected by margin scores.
 
-A cosine of 0.8 can be much in one neighbourhood and nothing in another: some sentences
-are near to everything. The margin sets it against the mean cosine of both sentences
-with their k nearest neighbours on the other side.
+Some sentences are near to everything, so the same cosine can be high in one
+neighborhood and low in another. The margin compares the cosine with the mean cosine of
+both sentences with their k nearest neighbors on the other side.
 
 References:
     - Artetxe and Schwenk, sections 3.1 (`MARGINS`) and 3.2 (`RETRIEVALS`),
@@ -24,16 +24,16 @@ MARGINS = ("ratio", "distance", "cosine")
 RETRIEVALS = ("max", "intersection", "forward", "backward")
 INDEXES = ("auto", "exact", "faiss")
 
-# 100,000 x 100,000: about a minute of an exact search on two cores.
+# 100,000 x 100,000: an exact search takes about a minute on two cores.
 _MOST_EXACT_PAIRS = 10**10
 
-# A neighbourhood that is nearly orthogonal, or turned away, has no ratio: below this
-# mean cosine it counts as this.
+# Lower bound of a mean cosine: the ratio is undefined for a mean of 0 and changes its
+# sign for a negative mean.
 _SMALLEST_MEAN = 1e-6
 
 
 class MinedPairs(NamedTuple):
-    """Pairs of translations, the best first.
+    """Pairs of translations, best first.
 
     Of equal scores the lower source row comes first, then the lower target row.
 
@@ -51,21 +51,20 @@ class MinedPairs(NamedTuple):
 def margin_scores(
     cosines: Any, source_means: Any, target_means: Any, margin: str = "ratio"
 ) -> np.ndarray:
-    """Scores pairs by their cosine and the neighbourhoods of both sentences.
+    """Return the margin scores of pairs.
 
-    With the mean m of both neighbourhoods' means: `ratio` is cosine / m, `distance` is
-    cosine - m, `cosine` the cosine as it is.
+    With m, the mean of both neighborhood means, `ratio` is cosine / m, `distance` is
+    cosine - m, and `cosine` is the cosine itself.
 
     Args:
-        cosines: Of any shape.
-        source_means: Mean cosine of the source with its k nearest targets, of a shape
-            that broadcasts.
+        cosines: Cosines of the pairs, of any shape.
+        source_means: Mean cosine of the source with its k nearest targets, of a
+            broadcastable shape.
         target_means: Mean cosine of the target with its k nearest sources.
         margin: `"ratio"`, `"distance"` or `"cosine"`.
 
     Returns:
-        float32, of the shape of all three together. A mean that is not positive counts
-        as 1e-6 in a ratio.
+        float32 of the broadcast shape. Means below 1e-6 count as 1e-6 in a ratio.
 
     Raises:
         ValueError: If `margin` is unknown.
@@ -99,22 +98,21 @@ def mine_bitext(
     threshold: float | None = None,
     **options: Any,
 ) -> list[tuple[float, int, int]]:
-    """Finds pairs of translations in two sets of sentences.
+    """Find pairs of translations in two sets of sentences, as a list.
 
     Args:
-        source_vectors: `(N, D)`, of any length; also a memory-mapped array.
-        target_vectors: `(M, D)`, the same.
-        k: Neighbours whose mean cosine the margin compares with, and candidates of
-            each sentence.
-        margin: `"ratio"`, `"distance"`, or `"cosine"` without any margin.
-        threshold: The lowest score that is kept.
-        **options: As `mine_pairs` takes them.
+        source_vectors: See `sources` of `mine_pairs`.
+        target_vectors: See `targets` of `mine_pairs`.
+        k: See `mine_pairs`.
+        margin: See `mine_pairs`.
+        threshold: See `mine_pairs`.
+        **options: Further arguments of `mine_pairs`.
 
     Returns:
-        `[(score, source row, target row)]`, the best first.
+        `[(score, source row, target row)]`, best first.
 
     Raises:
-        ValueError: As `mine_pairs`.
+        ValueError: See `mine_pairs`.
 
     Example:
         >>> import numpy as np
@@ -150,43 +148,41 @@ def mine_pairs(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> MinedPairs:
-    """Finds pairs of translations in two sets of sentences, as arrays.
+    """Find pairs of translations in two sets of sentences, as arrays.
 
     Args:
-        sources: `(N, D)`, of any length; also a memory-mapped array.
-        targets: `(M, D)`, the same.
-        k: Neighbours whose mean cosine the margin compares with, and candidates of
-            each sentence.
-        margin: `"ratio"`, `"distance"`, or `"cosine"` without any margin.
-        retrieval: Which candidates are pairs: `"forward"`, each source with its best
-            target; `"backward"`, each target with its best source; `"intersection"`,
-            those that both choose; `"max"`, those that either does.
-        one_to_one: Whether a sentence is in one pair at most, the best that is left
-            when better pairs have taken theirs.
-        threshold: The lowest score that is kept.
-        top: Only the best so many.
-        index: `"exact"` compares every pair; `"faiss"` finds nearly all neighbours in
-            a fraction of the time (needs `pip install 'labse_tf[mining]'`); `"auto"`
-            takes FAISS where it is installed and there are more than 10^10 pairs.
-        recall: Share of the neighbours that FAISS must find, measured on a sample.
-        block_size: As in `neighbors_both_ways`.
-        checkpoint: As in `neighbors_both_ways`; the exact search only.
-        progress: See `labse_tf.progress`; counts the rows searched for: sources in the
-            exact search, sources and then targets with FAISS.
+        sources: `(N, D)`; may be memory-mapped. Rows need not be unit vectors.
+        targets: `(M, D)`, see `sources`.
+        k: Number of neighbors whose mean cosine the margin uses, and number of
+            candidates of each sentence.
+        margin: `"ratio"`, `"distance"`, or `"cosine"` without a margin.
+        retrieval: Candidates that become pairs. `"forward"`: each source with its best
+            target; `"backward"`: each target with its best source; `"intersection"`:
+            pairs in both; `"max"`: pairs in either.
+        one_to_one: Whether each sentence is in at most one pair. Pairs are chosen
+            greedily, best first.
+        threshold: Lowest score to keep.
+        top: Maximum number of pairs to keep.
+        index: `"exact"` compares every pair; `"faiss"` finds nearly all neighbors much
+            faster (needs `pip install 'labse_tf[mining]'`); `"auto"` uses FAISS if it
+            is installed and there are more than 10^10 pairs.
+        recall: Share of the neighbors that FAISS must find, measured on a sample.
+        block_size: See `neighbors_both_ways`. Exact search only.
+        checkpoint: See `neighbors_both_ways`. Exact search only.
+        progress: See `labse_tf.progress`. Counts sources, and with FAISS then targets.
 
     Returns:
-        The pairs, the best first.
+        The pairs, best first.
 
     Raises:
-        ImportError: If FAISS is asked for and not installed.
-        ValueError: If an argument is none of those above, or a matrix is wrong; see
-            `neighbors_both_ways`.
+        ImportError: If FAISS is requested but not installed.
+        ValueError: If an argument or a matrix is invalid, see `neighbors_both_ways`.
     """
     check_options(
         k=k, margin=margin, retrieval=retrieval, top=top, index=index, recall=recall
     )
     if margin == "cosine":
-        # Nothing is asked of the neighbourhood, and the best candidate is the nearest.
+        # Without a margin, only the nearest candidate matters.
         k = min(k, 1)
     many = len(sources) * len(targets) > _MOST_EXACT_PAIRS
     if index == "faiss" or (index == "auto" and many and _has_faiss()):
@@ -223,21 +219,21 @@ def mine_from_neighbors(
     threshold: float | None = None,
     top: int | None = None,
 ) -> MinedPairs:
-    """Finds pairs among neighbours that are known, for several scores of one search.
+    """Find pairs among known neighbors, to compute several scores from one search.
 
     Args:
-        both: From `neighbors_both_ways`.
-        margin: As in `mine_pairs`.
-        retrieval: As in `mine_pairs`.
-        one_to_one: As in `mine_pairs`.
-        threshold: As in `mine_pairs`.
-        top: As in `mine_pairs`.
+        both: Neighbors from `neighbors_both_ways`.
+        margin: See `mine_pairs`.
+        retrieval: See `mine_pairs`.
+        one_to_one: See `mine_pairs`.
+        threshold: See `mine_pairs`.
+        top: See `mine_pairs`.
 
     Returns:
-        The pairs, the best first.
+        The pairs, best first.
 
     Raises:
-        ValueError: If an argument is none of those of `mine_pairs`.
+        ValueError: If an argument is invalid.
     """
     check_options(margin=margin, retrieval=retrieval, top=top)
     if not both.forward_rows.size or not both.backward_rows.size:
@@ -263,7 +259,7 @@ def mine_from_neighbors(
         if retrieval == "intersection":
             found = MinedPairs(*(column[agreed] for column in found))
         elif retrieval == "max":
-            # The agreed ones once; their scores are the same both ways.
+            # Pairs in both directions have the same score, so they are added once.
             other = forward[1][backward[1]] != targets
             columns = (backward[0], backward[1], targets)
             found = MinedPairs(
@@ -287,7 +283,7 @@ def _best_candidates(
     other_means: np.ndarray,
     margin: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score and row of each sentence's best candidate; of equals the lower row."""
+    """Return score and row of each best candidate; of equal scores the lower row."""
     scores = margin_scores(cosines, means[:, None], other_means[rows], margin)
     best = scores.max(axis=1)
     equal = scores == best[:, None]
@@ -295,10 +291,10 @@ def _best_candidates(
 
 
 def _one_to_one(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Which pairs, sorted best first, remain if each takes its sentences away.
+    """Select pairs greedily so that each sentence is in at most one pair.
 
-    In rounds: a pair that is the first left of its source and of its target is what a
-    walk down the list would take.
+    The pairs must be sorted, best first. Each round takes the pairs that are the first
+    remaining pair of both their source and their target.
     """
     kept = np.zeros(len(sources), dtype=bool)
     taken = [
@@ -319,7 +315,7 @@ def _one_to_one(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _chosen(pairs: MinedPairs, which: Any) -> MinedPairs:
-    """The pairs of an index, in its order."""
+    """Return the pairs selected by an index, in its order."""
     return MinedPairs(*(column[which] for column in pairs))
 
 
@@ -332,19 +328,19 @@ def check_options(
     index: str = "auto",
     recall: float = 1.0,
 ) -> None:
-    """Refuses what `mine_pairs` would, before hours are spent on the vectors.
+    """Check arguments of `mine_pairs` before hours are spent on embedding.
 
     Args:
-        k: See `mine_pairs`, as all others.
-        margin: One of `MARGINS`.
-        retrieval: One of `RETRIEVALS`.
-        top: Positive or `None`.
-        index: One of `INDEXES`.
-        recall: Above 0, at most 1.
+        k: See `mine_pairs`.
+        margin: See `mine_pairs`.
+        retrieval: See `mine_pairs`.
+        top: See `mine_pairs`.
+        index: See `mine_pairs`.
+        recall: See `mine_pairs`.
 
     Raises:
-        ImportError: If FAISS is asked for and not installed.
-        ValueError: If a value is another.
+        ImportError: If FAISS is requested but not installed.
+        ValueError: If an argument is invalid.
     """
     for name, value, known in (
         ("margin", margin, MARGINS),
@@ -357,7 +353,7 @@ def check_options(
         if count is not None and count < 1:
             raise ValueError(f"`{name}` must be positive. Received: {count}")
     if not 0 < recall <= 1:
-        raise ValueError(f"`recall` must be above 0, at most 1. Received: {recall}")
+        raise ValueError(f"`recall` must be in (0, 1]. Received: {recall}")
     if index == "faiss" and not _has_faiss():
         raise ImportError(
             "an approximate search needs FAISS: pip install 'labse_tf[mining]'"
@@ -365,5 +361,5 @@ def check_options(
 
 
 def _has_faiss() -> bool:
-    """Whether the extra `mining` is installed."""
+    """Return whether the extra `mining` is installed."""
     return importlib.util.find_spec("faiss") is not None

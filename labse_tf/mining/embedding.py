@@ -1,4 +1,4 @@
-"""Embedding: texts -> vectors on disk, resumable."""
+"""Resumable embedding: texts -> vectors on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labse_tf.text import DistinctLines
 
 _SAVE_SECONDS = 30.0
 
-# Its vector tells one model from another.
+# The vector of this sentence identifies the model.
 _PROBE = "The quick brown fox jumps over the lazy dog. 0123456789"
 
 
@@ -28,29 +28,29 @@ def embed_to_disk(
     *,
     progress: Progress = None,
 ) -> np.ndarray:
-    """Embeds the texts of a file into a `.npy` file, from where the last time ended.
+    """Embed the texts of a file into a `.npy` file, and resume if interrupted.
 
-    What is done is noted every half a minute, in a `.json` beside the vectors. Vectors
-    of other texts or of another model are made anew.
+    Progress is saved every 30 seconds in a `.json` file next to the vectors. Vectors of
+    other texts or of another model are recomputed.
 
     Args:
-        texts: What to embed.
-        encode: From a list of strings to `(n, D)`.
-        path: The `.npy` file.
-        progress: See `labse_tf.progress`; counts texts.
+        texts: Texts to embed.
+        encode: Callable from a list of strings to `(n, D)`.
+        path: Path of the `.npy` file.
+        progress: See `labse_tf.progress`. Counts texts.
 
     Returns:
         float32 `(n, D)`, memory-mapped.
 
     Raises:
-        ValueError: If `encode` gives anything but `(n, D)`.
+        ValueError: If `encode` does not return `(n, D)`.
         OSError: If the file cannot be written.
     """
     path = Path(path)
     note = path.with_suffix(".json")
     probe = np.asarray(encode([_PROBE]), dtype=np.float32)
     if probe.ndim != 2 or len(probe) != 1:
-        raise ValueError(f"`encode` must give (n, D). Received: {probe.shape} for one")
+        raise ValueError(f"`encode` must return (1, D). Received: {probe.shape}")
     made_of = {"texts": texts.digest, "probe": [round(float(x), 3) for x in probe[0]]}
     done = 0
     with contextlib.suppress(OSError, ValueError):

@@ -1,11 +1,11 @@
-"""The k nearest neighbours by cosine: every pair compared, in blocks.
+"""Exact k nearest neighbors by cosine, in blocks.
 
-A block of cosines comes from one product of float32 matrices. It only says which pairs
-can be among the best; their cosines are computed again, in float64 and pair by pair,
-so that neither the size of a block nor a row's place in it changes a result, and equal
-vectors have equal cosines.
+A block of cosines is one product of float32 matrices. It only determines which pairs
+can be among the best. Their cosines are computed again in float64, pair by pair, so
+that the result does not depend on block sizes or positions, and equal vectors have
+equal cosines.
 
-Shapes: N queries or sources, M candidates or targets, D dimensions, k neighbours.
+Shapes: N queries or sources, M candidates or targets, D dimensions, k neighbors.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from labse_tf.progress import Progress, progress_bar
 
 _QUERY_BLOCK = 4096
 _SAVE_SECONDS = 60.0
-# Pairs whose cosines are computed at a time, pair by pair.
+# Number of pairs whose float64 cosines are computed at a time.
 _EXACT_PAIRS = 1 << 15
 
 
 class BothWays(NamedTuple):
-    """The nearest neighbours of two sets of vectors in each other.
+    """The nearest neighbors of two sets of vectors in each other.
 
     Attributes:
-        forward_cosines: Of each source's nearest targets, float32 `(N, min(k, M))`, to
-            7 decimals, the largest first; of equals the lower row first.
-        forward_rows: The rows of these targets, int64 of the same shape.
-        backward_cosines: Of each target's nearest sources, `(M, min(k, N))`.
-        backward_rows: The rows of these sources.
+        forward_cosines: Cosines of each source's nearest targets, float32 `(N, min(k,
+            M))`, to 7 decimals, descending; of equal cosines the lower row comes first.
+        forward_rows: Rows of these targets, int64 of the same shape.
+        backward_cosines: Cosines of each target's nearest sources, `(M, min(k, N))`.
+        backward_rows: Rows of these sources.
     """
 
     forward_cosines: np.ndarray
@@ -44,38 +44,34 @@ class BothWays(NamedTuple):
     backward_rows: np.ndarray
 
     def swapped(self) -> BothWays:
-        """The same with sources for targets.
-
-        Returns:
-            What a search from the targets to the sources gives.
-        """
+        """Return the same neighbors with sources and targets exchanged."""
         return BothWays(*self[2:], *self[:2])
 
 
 def nearest_neighbors(
     queries: Any, candidates: Any | Iterable[Any], k: int, *, block_size: int = 2048
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the k candidates with the largest cosine to each query, exactly.
+    """Find the k candidates with the largest cosine to each query, exactly.
 
-    Candidates may be a stream: then memory holds one of its blocks and the best k so
-    far, whatever M is.
+    Candidates may be a stream. Memory then holds one block of candidates and the best k
+    neighbors so far, for any M.
 
     Args:
-        queries: `(N, D)`, of any length.
-        candidates: `(M, D)`, or an iterable of such blocks, whose rows are counted
-            through all blocks.
-        k: How many; fewer come back where there are fewer candidates.
-        block_size: Rows of `candidates` that are compared at a time, where it is one
-            matrix; it bounds memory and does not change the result.
+        queries: `(N, D)`. Rows need not be unit vectors.
+        candidates: `(M, D)`, or an iterable of such blocks, whose rows are numbered
+            consecutively.
+        k: Number of neighbors; fewer if there are fewer candidates.
+        block_size: Number of rows of one candidate matrix that are compared at a time.
+            Bounds memory without changing the result.
 
     Returns:
-        Cosines float32 `(N, min(k, M))`, to 7 decimals, the largest first, and the
-        candidates' rows int64 of the same shape. Of equal cosines the lower row comes
-        first. A row of zeros has cosine 0 with all.
+        Cosines, float32 `(N, min(k, M))`, to 7 decimals, descending, and rows of the
+        candidates, int64 of the same shape. Of equal cosines the lower row comes first.
+        A zero row has cosine 0 with all.
 
     Raises:
-        ValueError: If `k` or `block_size` is not positive, a matrix has another width
-            or is no matrix, or a row is not finite; the message names the row.
+        ValueError: If `k` or `block_size` is not positive, a matrix has an invalid
+            shape, or a row is not finite; the message names the row.
 
     Example:
         >>> import numpy as np
@@ -111,30 +107,29 @@ def neighbors_both_ways(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> BothWays:
-    """Finds the k nearest targets of each source and sources of each target, exactly.
+    """Find the k nearest targets of each source, and vice versa, exactly.
 
-    Every pair is compared once for both directions. Memory holds the neighbours found
-    so far and one block of cosines, whatever N and M are, if the matrices are
-    memory-mapped.
+    Every pair is compared once for both directions. If the matrices are memory-mapped,
+    memory holds the neighbors so far and one block of cosines, for any N and M.
 
     Args:
-        sources: `(N, D)`, of any length; also a memory-mapped array.
-        targets: `(M, D)`, the same.
-        k: How many; fewer come back where there are fewer candidates.
-        block_size: Rows of each side that are compared at a time; it bounds memory
-            and does not change the result.
-        checkpoint: A file that keeps what has been found, written about once a minute
-            and removed at the end: interrupted and called again with the same
-            arguments, the search goes on from it.
-        progress: See `labse_tf.progress`; counts sources.
+        sources: `(N, D)`; may be memory-mapped. Rows need not be unit vectors.
+        targets: `(M, D)`, see `sources`.
+        k: Number of neighbors; fewer if there are fewer candidates.
+        block_size: Number of rows of each side that are compared at a time. Bounds
+            memory without changing the result.
+        checkpoint: File for the state of the search, written about once a minute and
+            removed at the end. If interrupted, call again with the same arguments to
+            resume.
+        progress: See `labse_tf.progress`. Counts sources.
 
     Returns:
-        The neighbours and their cosines.
+        The neighbors and their cosines.
 
     Raises:
-        ValueError: If `k` or `block_size` is not positive, the matrices differ in
-            width or are none, a row is not finite (the message names it), or
-            `checkpoint` belongs to another search.
+        ValueError: If `k` or `block_size` is not positive, a matrix has an invalid
+            shape, a row is not finite (the message names it), or `checkpoint` belongs
+            to another search.
 
     Example:
         >>> import numpy as np
@@ -179,22 +174,21 @@ def neighbors_both_ways(
 def neighbors_of_candidates(
     queries: Any, candidates: Any, near: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the k nearest of some candidates of each query, exactly.
+    """Find the k nearest of given candidates of each query, exactly.
 
     Args:
-        queries: `(N, D)`, of any length.
-        candidates: `(M, D)`; also a memory-mapped array, of which only the rows that
-            are named are read.
-        near: Rows of the candidates to choose from, int64 `(N, c)`; one that is named
-            twice counts once.
-        k: How many, c at most.
+        queries: `(N, D)`. Rows need not be unit vectors.
+        candidates: `(M, D)`. Of a memory-mapped array, only rows in `near` are read.
+        near: Rows of the candidates of each query, int64 `(N, c)`. Repeated rows count
+            once.
+        k: Number of neighbors, at most c.
 
     Returns:
-        Cosines and rows as `nearest_neighbors` gives them, `(N, k)`; where fewer than k
-        different rows were named, the rest is minus infinity and -1.
+        Cosines and rows, `(N, k)`, see `nearest_neighbors`. If a query has fewer than k
+        different rows, the remaining cosines are -inf and the rows -1.
 
     Raises:
-        ValueError: If the matrices differ in width, or a row is not finite.
+        ValueError: If the matrices differ in width or a row is not finite.
     """
     rows, places = np.unique(near, return_inverse=True)
     sources = _Rows(queries, "queries")
@@ -205,7 +199,7 @@ def neighbors_of_candidates(
     numbers = np.repeat(np.arange(len(near)), near.shape[1])
     cosines = _Pairs(sources, targets)(numbers, places.ravel()).reshape(near.shape)
     cosines[again] = -np.inf
-    # Stable, and rows go up: of equals the lower row stays in front.
+    # The sort is stable and rows ascend, so of equal cosines the lower row comes first.
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     found = np.where(again, -1, rows[places])
     return (
@@ -215,7 +209,7 @@ def neighbors_of_candidates(
 
 
 class _Rows:
-    """A checked matrix whose rows are divided by their lengths when they are read."""
+    """A checked matrix whose rows are normalized when they are read."""
 
     def __init__(
         self, values: Any, what: str, dim: int | None = None, first: int = 0
@@ -233,7 +227,7 @@ class _Rows:
             check_finite(block, f"`{what}`", first + start)
             lengths[start : start + len(block)] = _lengths(block)
         self.lengths = lengths
-        # Where float32 holds all lengths and their inverses, it divides well enough.
+        # Division in float32 is safe if it can represent all lengths and inverses.
         self._fast = self._values.dtype in (np.float16, np.float32) and bool(
             ((lengths > 1e-30) & (lengths < 1e30)).all()
         )
@@ -243,41 +237,42 @@ class _Rows:
 
     @property
     def slack(self) -> float:
-        """How far a float32 product of two unit rows can be from their cosine.
+        """Maximum error of a float32 product of two unit rows as their cosine.
 
-        The bound of rounding a sum of D products (Higham, Accuracy and Stability of
-        Numerical Algorithms, section 3.1), of dividing the rows, and to 7 decimals.
+        The sum of the bounds for rounding a sum of D products (Higham, Accuracy and
+        Stability of Numerical Algorithms, section 3.1), for normalizing the rows, and
+        for rounding to 7 decimals.
         """
         return (self.dim + 8) * 2.0**-24 + 1e-7
 
     def float64(self, rows: Any) -> np.ndarray:
-        """Any rows as they are, `(n, D)`."""
+        """Return any rows, not normalized, as float64 `(n, D)`."""
         return np.ascontiguousarray(self._values[rows], dtype=np.float64)
 
     def unit_block(self, start: int, stop: int) -> np.ndarray:
-        """Consecutive rows as float32 `(n, D)`."""
+        """Return consecutive rows as unit vectors, float32 `(n, D)`."""
         block, lengths = self._values[start:stop], self.lengths[start:stop, None]
         if self._fast:
             return block.astype(np.float32) * (1 / lengths).astype(np.float32)
         return (block / lengths).astype(np.float32)
 
     def digest(self) -> str:
-        """Tells one matrix from another: its shape and a sum over all rows."""
+        """Return an identifier of the matrix: its shape and a sum over all rows."""
         return f"{self._values.shape} {float(self.lengths.sum())!r}"
 
 
 class _Pairs:
-    """Cosines of single pairs of rows."""
+    """Exact cosines of single pairs of rows."""
 
     def __init__(self, sources: _Rows, targets: _Rows) -> None:
         self._sources, self._targets = sources, targets
 
     def swapped(self) -> _Pairs:
-        """The same with sources for targets."""
+        """Return the same with sources and targets exchanged."""
         return _Pairs(self._targets, self._sources)
 
     def __call__(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """float32 `(p,)` of rows `(p,)` and columns `(p,)`."""
+        """Return the cosines of rows `(p,)` and columns `(p,)`, float32 `(p,)`."""
         cosines = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), _EXACT_PAIRS):
             span = slice(start, start + _EXACT_PAIRS)
@@ -311,16 +306,17 @@ class _Best:
         first_row: int,
         slack: float,
     ) -> None:
-        """Takes what is near enough from a block of cosines.
+        """Add the candidates of a block of cosines that are near enough.
 
         Args:
-            tile: float32, queries along `axis` and columns along the other; each off
-                by `slack` at most.
+            tile: float32 cosines, queries along `axis` and columns along the other
+                axis. The error of each is at most `slack`.
             axis: 0 or 1.
-            first_query: The number of the tile's first query.
-            first_column: The place of its first column among the candidates at hand.
-            exact: Gives the cosine of a query and one of these candidates.
-            first_row: The row of the first of these candidates among all.
+            first_query: Index of the tile's first query.
+            first_column: Index of the tile's first column among the candidates of
+                `exact`.
+            exact: Function for the exact cosine of a query and a candidate.
+            first_row: Row of the first candidate of `exact` among all candidates.
             slack: See `tile`.
         """
         if not tile.size:
@@ -331,7 +327,7 @@ class _Best:
         if not len(active):
             return
         if 4 * len(active) > count:
-            # A comparison with all costs less than a copy of most.
+            # Comparing the whole tile is faster than copying most of it.
             near, inactive = tile, np.ones(count, dtype=bool)
             inactive[active] = False
             limit[inactive] = np.inf
@@ -349,9 +345,10 @@ class _Best:
         self._merge(queries, columns + first_row, exact(queries, columns))
 
     def _bound(self, tile: np.ndarray, axis: int) -> np.ndarray:
-        """What the k-th largest along an axis is not below, a number a query.
+        """Return a lower bound of the k-th largest value along an axis, one per query.
 
-        The k-th of the largest of some groups: k groups have one as large.
+        It is the k-th largest of the maxima of groups: k groups have a value that
+        large.
         """
         k, count = self.cosines.shape[1], tile.shape[axis]
         groups = min(count, max(64, 8 * k))
@@ -364,26 +361,26 @@ class _Best:
     def _merge(
         self, queries: np.ndarray, rows: np.ndarray, cosines: np.ndarray
     ) -> None:
-        """Sorts new candidates among those of their queries and keeps the first k."""
+        """Merge new candidates into those of their queries and keep the best k."""
         k = self.cosines.shape[1]
         changed, places = np.unique(queries, return_inverse=True)
         every = np.concatenate([self.cosines[changed].ravel(), cosines])
         every_rows = np.concatenate([self.rows[changed].ravel(), rows])
         group = np.concatenate([np.repeat(np.arange(len(changed)), k), places])
         order = np.lexsort((every_rows, -every, group))
-        # Each query has k at least, unfilled places too, so its first k are there.
+        # Each query has at least k entries, including unfilled ones.
         starts = np.searchsorted(group[order], np.arange(len(changed)))
         kept = order[starts[:, None] + np.arange(k)]
         self.cosines[changed], self.rows[changed] = every[kept], every_rows[kept]
 
     def found(self, candidates: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and rows without the places that no candidate was there for."""
+        """Return cosines and rows without unfilled entries."""
         k = min(candidates, self.cosines.shape[1])
         return self.cosines[:, :k], self.rows[:, :k]
 
 
 class _Checkpoint:
-    """Where a search has come to, on disk."""
+    """State of a search on disk."""
 
     def __init__(
         self,
@@ -398,7 +395,7 @@ class _Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> int:
-        """How many sources are done; what was found for them is taken over."""
+        """Restore the neighbors so far and return the number of finished sources."""
         if self._path is None or not self._path.exists():
             return 0
         try:
@@ -412,15 +409,15 @@ class _Checkpoint:
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{self._path}: expected the checkpoint of a search; delete it to "
-                f"begin anew. Received: {error}"
+                f"start again. Received: {error}"
             ) from error
         raise ValueError(
             f"{self._path}: expected the checkpoint of this search ({self._search}); "
-            f"delete it to begin anew. Received: that of another ({search})"
+            f"delete it to start again. Received: that of another search ({search})"
         )
 
     def save(self, done: int) -> None:
-        """Writes, where the last time is long ago."""
+        """Write the state, unless the last write was less than a minute ago."""
         if self._path is None or time.monotonic() - self._saved < _SAVE_SECONDS:
             return
         arrays = {
@@ -433,13 +430,13 @@ class _Checkpoint:
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """Takes the file away."""
+        """Delete the file."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
 def _is_matrix(values: Any) -> bool:
-    """Whether it is one matrix, and no stream of them."""
+    """Return whether values are one matrix and not a stream of matrices."""
     if isinstance(values, np.ndarray) or hasattr(values, "__array__"):
         return True
     rows = isinstance(values, Sequence) and len(values) > 0
@@ -447,33 +444,33 @@ def _is_matrix(values: Any) -> bool:
 
 
 def _check_positive(**values: int) -> None:
-    """Refuses what is not above 0, by name."""
+    """Raise an error for a value that is not positive."""
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
 
 
 def check_finite(vectors: np.ndarray, what: str, first: int = 0) -> None:
-    """Refuses a matrix with NaN or infinity in it.
+    """Raise an error for a matrix with NaN or infinity.
 
     Args:
         vectors: `(rows, D)`.
-        what: What they are, for the message.
-        first: Number of the first row, where they are a block of many.
+        what: Name of the vectors, for the message.
+        first: Index of the first row, if the matrix is a block of many.
 
     Raises:
-        ValueError: If a row is not finite; the message has the number of the first.
+        ValueError: If a row is not finite. The message has the index of the first one.
     """
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise ValueError(
             f"{what} must be finite. Received: NaN or infinity in {len(bad)} of "
-            f"{len(vectors)} rows, the first is row {first + bad[0]}"
+            f"{len(vectors)} rows, first in row {first + bad[0]}"
         )
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Divides rows by their lengths, in float64; rows of zeros stay.
+    """Divide rows by their lengths, in float64; zero rows stay zero.
 
     Args:
         vectors: `(rows, D)`.
@@ -486,6 +483,6 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
-    """Lengths of rows, `(rows,)`; 1 for a row of zeros."""
+    """Return the lengths of rows, `(rows,)`; 1 for a zero row."""
     lengths = np.linalg.norm(vectors, axis=1)
     return np.where(lengths == 0, 1, lengths)

@@ -1,8 +1,8 @@
-"""The score from which on pairs are good, learned from a few that a person has marked.
+"""Choice of a score threshold from pairs that a person has marked as good or bad.
 
 References:
-    - Feng et al., section 3.1 (the threshold of the scoring model at which 80 % of what
-      is kept is good), https://arxiv.org/abs/2007.01852
+    - Feng et al., section 3.1 (the threshold of the scoring model at which 80 % of the
+      kept pairs are good), https://arxiv.org/abs/2007.01852
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from labse_tf.mining.neighbors import check_finite
 
 
 def quality_threshold(scores: Any, good: Any, share: float = 0.8) -> float:
-    """Finds the lowest threshold at which enough of what it keeps is good.
+    """Return the lowest threshold at which enough of the kept pairs are good.
 
     Args:
-        scores: Of the marked pairs, `(p,)`.
-        good: Whether each is a good translation, bool `(p,)`.
-        share: How much of the pairs with the threshold's score or a higher one must be
-            good, above 0 and at most 1; the paper takes 0.8.
+        scores: Scores of the marked pairs, `(p,)`.
+        good: bool `(p,)`, whether each pair is a good translation.
+        share: Required share of good pairs among those with the threshold's score or a
+            higher one, in (0, 1]. The paper uses 0.8.
 
     Returns:
-        The lowest of the scores that does it. Pairs of one score are kept together.
+        One of the scores. Pairs with the same score are kept together.
 
     Raises:
-        ValueError: If there is no pair, the arguments differ in length or are not
-            finite, `share` is none, or no threshold reaches it; the message has the
-            largest share that one reaches.
+        ValueError: If there are no pairs, the arguments differ in length or are not
+            finite, `share` is out of range, or no threshold reaches it; the message
+            then has the largest share that a threshold reaches.
 
     Example:
         >>> from labse_tf.mining import quality_threshold
@@ -40,22 +40,22 @@ def quality_threshold(scores: Any, good: Any, share: float = 0.8) -> float:
     marks = np.asarray(good, dtype=bool)
     if values.ndim != 1 or values.shape != marks.shape or not values.size:
         raise ValueError(
-            "`scores` and `good` must be of one length, with one pair at least. "
+            "`scores` and `good` must have the same length with at least one pair. "
             f"Received: {values.shape} and {marks.shape}"
         )
     if not 0 < share <= 1:
-        raise ValueError(f"`share` must be above 0, at most 1. Received: {share}")
+        raise ValueError(f"`share` must be in (0, 1]. Received: {share}")
     check_finite(values[:, None], "`scores`")
     order = np.argsort(-values, kind="stable")
     values, marks = values[order], marks[order]
-    # A threshold keeps all of a score or none: up to the last of each.
+    # Pairs with the same score are kept together, so cuts are after the last of each.
     last = np.append(values[1:] != values[:-1], True)
     shares = (np.cumsum(marks) / np.arange(1, len(marks) + 1))[last]
     reached = np.flatnonzero(shares >= share)
     if not len(reached):
         raise ValueError(
-            f"no threshold keeps pairs of which {share:.0%} are good: mark more pairs, "
-            f"or ask for less. Received: at most {shares.max():.1%} of "
+            f"no threshold keeps pairs of which {share:.0%} are good: mark more pairs "
+            f"or lower the share. Received: at most {shares.max():.1%} of "
             f"{len(marks)} marked pairs"
         )
     return float(values[last][reached[-1]])
