@@ -168,11 +168,7 @@ def _kept(key: tuple[str, bytes], row: Row) -> tuple[bytes, Pair]:
 
 
 class CombineReports(beam.CombineFn):
-    """Sum of `CleaningReport`s of the same rules, by `CleaningReport.update`.
-
-    Args:
-        rules: Names of the rules.
-    """
+    """Sum of `CleaningReport`s of the same rules, by `CleaningReport.update`."""
 
     def __init__(self, rules: Sequence[str]) -> None:
         super().__init__()

@@ -65,14 +65,10 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, Encode]):
 
 
 class EmbedTexts(beam.PTransform):
-    """Embed texts by Beam's `RunInference`.
+    """Embed texts by Beam's `RunInference`. See `SavedModelHandler` for the arguments.
 
     From (key, text), with keys of any type, to ((key, text), vector). Vectors are
     float32 `(D,)`, of unit length if the model normalizes them.
-
-    Args:
-        model: See `SavedModelHandler`.
-        **options: See `SavedModelHandler`.
     """
 
     def __init__(self, model: str, **options: Any) -> None:

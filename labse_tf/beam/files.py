@@ -39,15 +39,7 @@ Pair = tuple[str, str, str]  # a `SentencePair` as a plain tuple
 
 
 def position(file: int, index: int) -> bytes:
-    """Return the position of an element. Positions sort by file, then by element.
-
-    Args:
-        file: Index of the file.
-        index: Index of the element in the file.
-
-    Returns:
-        12 bytes.
-    """
+    """Return the position of an element: 12 bytes that sort by file, then element."""
     return struct.pack(">IQ", file, index)
 
 
@@ -92,9 +84,6 @@ def local_copy(path: str) -> Iterator[str]:
     The copy has the names of the file and its directory, which may contain the
     language.
 
-    Args:
-        path: Local or remote path.
-
     Raises:
         OSError: If the file cannot be read.
     """
@@ -108,11 +97,7 @@ def local_copy(path: str) -> Iterator[str]:
 
 
 def download(path: str, local: Path) -> None:
-    """Copy a remote file without decompressing it.
-
-    Args:
-        path: Path of the remote file.
-        local: Path of the copy. Its directory is created if needed.
+    """Copy a remote file without decompressing it; create the directory if needed.
 
     Raises:
         OSError: If the file cannot be read.
@@ -125,13 +110,9 @@ def download(path: str, local: Path) -> None:
 
 
 def publish(local: str | Path, target: str) -> None:
-    """Copy a local file to its target atomically.
+    """Copy a local file to a local or remote target atomically.
 
     Idempotent, because runners may run it twice.
-
-    Args:
-        local: Path of the file.
-        target: Local or remote path.
 
     Raises:
         OSError: If the file cannot be written.
@@ -147,11 +128,7 @@ def publish(local: str | Path, target: str) -> None:
 
 
 def publish_text(target: str, text: str) -> None:
-    """Write a small text file atomically.
-
-    Args:
-        target: Local or remote path.
-        text: Content of the file.
+    """Write a small local or remote text file atomically.
 
     Raises:
         OSError: If the file cannot be written.

@@ -52,13 +52,7 @@ class PreparePairs(beam.PTransform):
     written when the pipeline is built, so that workers can read it; `dataset.json` is
     written after all shards. A worker holds one shard.
 
-    Args:
-        tokenizer: See `prepare_pairs`.
-        output: New directory, local or remote.
-        formats: See `prepare_pairs`.
-        sequence_length: See `prepare_pairs`.
-        shard_size: See `prepare_pairs`.
-        seed: See `prepare_pairs`.
+    See `prepare_pairs` for the arguments.
 
     Raises:
         ValueError: If an argument is out of range or, in the pipeline, there are no

@@ -17,11 +17,8 @@ class CountWords(beam.PTransform):
     """Count the words of each language, split by the tokenizer's rules.
 
     From (language, sentence), such as `ReadSentences` returns, to
-    ((language, word), count), the same counts as in `learn_vocabulary`.
-
-    Args:
-        lowercase: See `WordPieceTokenizer`.
-        strip_accents: See `WordPieceTokenizer`.
+    ((language, word), count), the same counts as in `learn_vocabulary`. See
+    `WordPieceTokenizer` for the arguments.
     """
 
     def __init__(
@@ -67,12 +64,10 @@ class _CountWords(beam.DoFn):
 
 
 class WriteWordCounts(beam.PTransform):
-    """Write counts to `counts-00000-of-00003.tsv.gz`, read by `read_word_counts`.
+    """Write counts to files such as `counts-00000-of-00003.tsv.gz` in a directory.
 
-    Lines hold tab-separated language, word and count.
-
-    Args:
-        output: Local or remote directory.
+    Lines hold tab-separated language, word and count. `read_word_counts` reads them.
+    The directory may be remote.
     """
 
     def __init__(self, output: PathLike) -> None:

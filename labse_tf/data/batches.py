@@ -178,10 +178,7 @@ def finish(
         dataset: Batches of text or token ids.
         features: Function from the components of a batch to its features.
         cardinality: Number of batches; `None` if infinite.
-        prefetch: Number of batches to prefetch; `None` lets tf.data choose.
-
-    Returns:
-        The dataset of features.
+        prefetch: See `sentence_pairs`.
     """
     import tensorflow as tf
 

@@ -239,15 +239,11 @@ class ParallelCorpus(Corpus):
     """Sentence pairs of many languages, packed in memory.
 
     Holds the text in UTF-8 and 16 bytes per pair. Pairs are sorted by language and keep
-    the given order inside a language. Exact duplicates are kept.
+    the given order inside a language. Exact duplicates are kept. See `Corpus` for the
+    attributes.
 
     Args:
         pairs: Any iterable of `SentencePair`.
-        skipped: Report of the lines that could not be read.
-
-    Attributes:
-        counts: Language -> number of pairs.
-        languages: Languages, sorted.
         skipped: Report of the lines that could not be read.
     """
 
@@ -269,14 +265,7 @@ class ParallelCorpus(Corpus):
         super().__init__(counts, tuple(sides), skipped)
 
     def sources(self, rows: NDArray[np.integer]) -> NDArray[np.object_]:
-        """Return the English sentences of some rows of the corpus.
-
-        Args:
-            rows: Integers below the number of pairs, in any order.
-
-        Returns:
-            Array of UTF-8 `bytes`, of the shape of `rows`.
-        """
+        """Return the English sentences of rows of the corpus, as UTF-8 `bytes`."""
         return self.sides[0].take(np.asarray(rows, np.int64))
 
     def pairs(
@@ -383,12 +372,7 @@ class DistinctSentences:
             self.add(language, text)
 
     def add(self, language: str, text: bytes) -> None:
-        """Add a sentence unless the language already has it.
-
-        Args:
-            language: Language code.
-            text: UTF-8 `bytes`.
-        """
+        """Add a sentence in UTF-8 unless the language already has it."""
         if language not in self._growing:
             self._growing[language] = _GrowingTexts(), set()
         texts, seen = self._growing[language]
@@ -409,16 +393,11 @@ class MonolingualCorpus(Corpus):
 
     Holds the text in UTF-8 and 8 bytes per sentence. Sentences are sorted by language
     and keep the given order inside a language. Of exact duplicates in a language the
-    first is kept.
+    first is kept. See `Corpus` for the attributes.
 
     Args:
         sentences: Any iterable of (language, sentence), such as `read_sentences`
             returns, or `DistinctSentences`, which is empty afterwards.
-        skipped: Report of the lines that could not be read.
-
-    Attributes:
-        counts: Language -> number of sentences.
-        languages: Languages, sorted.
         skipped: Report of the lines that could not be read.
     """
 
@@ -437,15 +416,7 @@ class MonolingualCorpus(Corpus):
         super().__init__(*sentences.pack(), skipped)
 
     def sentences(self, language: str, rows: ArrayLike) -> NDArray[np.object_]:
-        """Return the sentences of some rows of a language.
-
-        Args:
-            language: One of `languages`.
-            rows: Integers below `counts[language]`, in any order.
-
-        Returns:
-            Array of UTF-8 `bytes`, ready for `tf.constant`.
-        """
+        """Return the sentences of rows of a language, see `ParallelCorpus.pairs`."""
         return self.take(self.rows(language, rows))[0]
 
     def union(self, *others: MonolingualCorpus | ParallelCorpus) -> MonolingualCorpus:

@@ -19,12 +19,6 @@ def hash_bytes(data: bytes) -> int:
 def mix_bits(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Spread close numbers over all 64 bits by a one-to-one function.
 
-    Args:
-        values: uint64 array of any shape.
-
-    Returns:
-        uint64 array of the same shape.
-
     References:
         Steele et al., 2014, the finalizer of SplitMix64.
     """

@@ -143,9 +143,6 @@ def read_files(
         languages: Languages to keep; `None` for all.
         progress: See `labse_tf.progress`; counts files.
 
-    Returns:
-        An iterator of `SentencePair`.
-
     Raises:
         DataError: See `read_pairs`.
     """
@@ -215,9 +212,6 @@ def load_pairs(
         transform: Function called with each pair; returns the pair to keep, or `None`.
         progress: See `labse_tf.progress`; counts files.
 
-    Returns:
-        A `ParallelCorpus`.
-
     Raises:
         DataError: See `read_pairs`.
         ValueError: If no pairs remain, in all or in one of `languages`, or an argument
@@ -271,20 +265,14 @@ def load_sentences(
         skipped: See `read_sentences`; also the corpus's attribute `skipped`.
         languages: Languages to keep; `None` for all. Sources of pairs are `"en"`.
         min_characters: Least number of characters of a sentence. The paper takes lines
-            of 10 to 5000 characters.
+            of 10 to 5000 characters (arXiv 2007.01852).
         max_characters: Greatest number of characters; `None` for no limit.
         progress: See `labse_tf.progress`; counts files.
-
-    Returns:
-        A `MonolingualCorpus`.
 
     Raises:
         DataError: See `read_sentences`.
         ValueError: If no sentences remain, in all or in one of `languages`, or an
             argument is out of range.
-
-    References:
-        arXiv 2007.01852, for the characters of a line.
     """
     if not 1 <= min_characters <= (max_characters or min_characters):
         raise ValueError(

@@ -75,12 +75,8 @@ class MaskedPlan(BatchPlan):
     def pair_rows(self, pairs: object | None, sentences: object | None) -> int:
         """Return the number of rows of a batch that hold pairs, 0 to `batch_size`.
 
-        Args:
-            pairs: Text for TLM, or `None`.
-            sentences: Text for MLM, or `None`.
-
         Raises:
-            ValueError: If both are `None`, or pairs or sentences would get no row.
+            ValueError: If both texts are `None`, or one of them would get no row.
         """
         if pairs is None and sentences is None:
             raise ValueError(

@@ -43,11 +43,7 @@ def mixture(
 
 
 def check_mixture(smoothing: float, cap: int | None) -> None:
-    """Check the options of `mixture`.
-
-    Raises:
-        ValueError: If an option is out of range.
-    """
+    """Raise `ValueError` if an option of `mixture` is out of range."""
     if not 0 <= smoothing <= 1:
         raise ValueError(f"`smoothing` must be from 0 to 1. Received: {smoothing}")
     if cap is not None and cap < 1:

@@ -209,9 +209,6 @@ class SamplingPlan(BatchPlan):
     def check_corpus(self, corpus: Corpus) -> None:
         """Check that the plan fits a corpus.
 
-        Args:
-            corpus: The pairs.
-
         Raises:
             ValueError: If a batch is larger than the corpus, or the number of vectors
                 differs from the number of pairs.
@@ -233,10 +230,6 @@ class SamplingPlan(BatchPlan):
 
 def given_plan(plan: SamplingPlan | None, batch_size: int | None) -> SamplingPlan:
     """Return the given plan, or a plan with the given batch size and all defaults.
-
-    Args:
-        plan: A plan, or `None`.
-        batch_size: B of a plan with all defaults, or `None`.
 
     Raises:
         ValueError: If both are given, or neither.
@@ -373,14 +366,7 @@ class Draws:
         self._seed = seed
 
     def of(self, blocks: range) -> NDArray[np.int64]:
-        """Return the total number of draws of each language in some blocks.
-
-        Args:
-            blocks: Indices of the blocks.
-
-        Returns:
-            int64 array `(L,)`.
-        """
+        """Return the draws of each language, summed over blocks, int64 `(L,)`."""
         golden = 0.6180339887498949  # spreads any number of offsets evenly
         offset = np.random.default_rng(self._seed).random()
         until = np.zeros(len(self._edges), np.int64)
@@ -395,11 +381,7 @@ class Draws:
     def blocks(
         self, orders: Sequence[EndlessOrder], first: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Draw block `first`, `first` + 1, ... without end.
-
-        Args:
-            orders: One order per language.
-            first: Index of the first block.
+        """Draw block `first`, `first` + 1, ... without end; one order per language.
 
         Yields:
             Number of draws of each language, int64 `(L,)`, and the units drawn, sorted
@@ -423,9 +405,6 @@ def in_turns(
         drawn: Units drawn, sorted by language, `(n, ...)`.
         counts: Number of units of each language, int64 `(L,)`.
         random: Generator of the interleaving.
-
-    Returns:
-        The same units in another order.
     """
     turns = random.permutation(np.repeat(np.arange(len(counts)), counts))
     mixed = np.empty_like(drawn)
@@ -440,8 +419,7 @@ class EndlessOrder:
         corpus: Corpus of any kind.
         language: One of its languages.
         seed: Seed, not negative.
-        plan: Plan of batches of one language; the units are then batches. `None` for
-            single rows.
+        plan: Plan of batches of one language, to order batches; `None` to order rows.
         lengths: Length of each item of the corpus, `(N,)`, to form batches of similar
             length; `None` to ignore length.
     """
@@ -467,14 +445,9 @@ class EndlessOrder:
         self._per_epoch = self._units_of_epoch()
 
     def take(self, position: int, count: int) -> Iterator[NDArray[np.int64]]:
-        """Iterate over `count` units from a position on.
+        """Yield `count` units after the first `position` units of all epochs.
 
-        Args:
-            position: Number of units before, over all epochs.
-            count: Number of units.
-
-        Yields:
-            The units in one or more parts: rows `(n,)`, or batches `(n, B)`.
+        The units come in one or more parts: rows `(n,)`, or batches `(n, B)`.
         """
         while count > 0:
             epoch, start = divmod(position, self._per_epoch)

@@ -75,9 +75,6 @@ def character_classes() -> NDArray[np.uint8]:
 def allowed_classes(language: str) -> NDArray[np.bool_]:
     """Return which classes are letters of a language's scripts.
 
-    Args:
-        language: Any code that `labse_tf.languages.language_code` accepts.
-
     Returns:
         bool array of shape `(CLASSES,)`. All letters if the language's scripts are
         unknown.
@@ -109,29 +106,14 @@ class Counts(NamedTuple):
 
 
 def code_points(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Return texts as one array of code points.
-
-    Args:
-        texts: n strings.
-
-    Returns:
-        The concatenated code points, and the bounds of the texts, `(n + 1,)`.
-    """
+    """Return the concatenated code points of n texts, and their bounds `(n + 1,)`."""
     joined = "".join(texts).encode("utf-32-le", "surrogatepass")
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     return np.frombuffer(joined, np.uint32), np.concatenate([[0], lengths.cumsum()])
 
 
 def count_characters(texts: Sequence[str], languages: Sequence[str]) -> Counts:
-    """Count the characters of each class in texts.
-
-    Args:
-        texts: n strings.
-        languages: Language of each text.
-
-    Returns:
-        `Counts`.
-    """
+    """Count the characters of each class in n texts, given the language of each."""
     codes, bounds = code_points(texts)
     classes = character_classes()[codes]
     names, places = np.unique(np.asarray(languages, object), return_inverse=True)
@@ -158,16 +140,10 @@ def count_characters(texts: Sequence[str], languages: Sequence[str]) -> Counts:
 
 
 def letter_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """Hash the letters of texts, ignoring case, digits, punctuation and spaces.
+    """Hash the letters of n texts to uint64 `(n,)`.
 
-    Vowel signs and other marks count as letters. A text without letters is hashed
-    unchanged.
-
-    Args:
-        texts: n strings.
-
-    Returns:
-        uint64 array of shape `(n,)`, one 64-bit key per text.
+    Case, digits, punctuation and spaces are ignored; vowel signs and other marks count
+    as letters. A text without letters is hashed unchanged.
     """
     folded = [unicodedata.normalize("NFKC", text.casefold()) for text in texts]
     codes, bounds = code_points(folded)

@@ -80,14 +80,7 @@ class HeldOut:
         return len(self.keys)
 
     def holds(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return which texts are in the set.
-
-        Args:
-            keys: Keys from `letter_keys`, `(n,)`.
-
-        Returns:
-            bool array of shape `(n,)`.
-        """
+        """Return which keys of `letter_keys` are in the set, bool `(n,)`."""
         places = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         return self.keys[places] == keys
 

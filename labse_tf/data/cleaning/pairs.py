@@ -22,16 +22,10 @@ _BUFFER = 1 << 20  # bytes of a language that are compressed together
 
 
 def new_report(held_out: Sequence[HeldOut] = ()) -> CleaningReport:
-    """Create an empty report for `clean_pairs`.
-
-    Args:
-        held_out: Sets that are passed to `clean_pairs`.
-
-    Returns:
-        A `CleaningReport` with all rules, in their order.
+    """Create an empty report for `clean_pairs` with all rules, in their order.
 
     Raises:
-        ValueError: If two sets have the same name.
+        ValueError: If two held-out sets have the same name.
     """
     names = [each.name for each in held_out]
     if len(set(names)) < len(names):
@@ -60,9 +54,6 @@ def clean_pairs(
         held_out: Sets whose sentences must not be in the text, on either side and in
             any language.
         report: Report from `new_report` to which the counts are added.
-
-    Returns:
-        An iterator over the pairs that are kept.
 
     Example:
         >>> from labse_tf.data import SentencePair, clean_pairs

@@ -51,24 +51,14 @@ class CleaningReport:
     """
 
     def __init__(self, rules: Sequence[str]) -> None:
-        """Create an empty report.
-
-        Args:
-            rules: Names of all rules that may occur.
-        """
+        """Create an empty report of all rules that may occur."""
         self.rules = tuple(rules)
         self.read: Counter[str] = Counter()
         self.removed: Counter[tuple[str, str]] = Counter()
         self.examples: dict[tuple[str, str], list[Example]] = {}
 
     def add(self, rule: str, pair: SentencePair, key: int) -> None:
-        """Count a removed pair.
-
-        Args:
-            rule: Name of the rule that removed it.
-            pair: The pair.
-            key: Hash of the pair's text.
-        """
+        """Count a pair that a rule removed; `key` is a hash of its text."""
         where = rule, pair.language
         self.removed[where] += 1
         self._keep(where, [Example(key, pair.source, pair.target)])
@@ -101,14 +91,7 @@ class CleaningReport:
         return {rule: totals[rule] for rule in self.rules}
 
     def examples_of(self, rule: str) -> list[tuple[str, Example]]:
-        """Return examples of a rule from different languages.
-
-        Args:
-            rule: One of `rules`.
-
-        Returns:
-            At most three (language, example), of the languages with most removed pairs.
-        """
+        """Return one example of a rule for each of the three most affected languages."""
         losses = [(n, code) for (name, code), n in self.removed.items() if name == rule]
         most = sorted(losses, key=lambda loss: (-loss[0], loss[1]))[:EXAMPLES]
         return [(code, self.examples[rule, code][0]) for _, code in most]

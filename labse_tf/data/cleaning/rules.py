@@ -92,10 +92,7 @@ class CleaningRules:
             raise ValueError(f"`max_length_ratio` must be 1 or more. Received: {ratio}")
 
     def without(self, names: Sequence[str]) -> CleaningRules:
-        """Return a copy with some rules switched off.
-
-        Args:
-            names: Names from `RULES` and `DUPLICATES`.
+        """Return a copy without the rules `names` (from `RULES` and `DUPLICATES`).
 
         Raises:
             ValueError: If a name does not exist.
@@ -147,16 +144,7 @@ def judge(
     rules: CleaningRules,
     held_out: Sequence[HeldOut] = (),
 ) -> Judged:
-    """Judge single pairs. Duplicates are found by the caller, which sees all pairs.
-
-    Args:
-        pairs: n pairs of any languages.
-        rules: Rules to apply.
-        held_out: Sets whose sentences must not be in the text, on either side.
-
-    Returns:
-        `Judged`.
-    """
+    """Judge each pair on its own, see `clean_pairs`. The caller finds duplicates."""
     tidy = [_tidy(pair, rules.interface) for pair in pairs]
     # All English sides, then all other sides.
     texts = [pair.source for pair in tidy] + [pair.target for pair in tidy]

@@ -88,11 +88,7 @@ class Description:
 
     @classmethod
     def from_json(cls, text: str, path: str) -> Description:
-        """Read `dataset.json`.
-
-        Args:
-            text: Content of the file.
-            path: Path of the file, for the error.
+        """Read the content of `dataset.json`; `path` is for the error.
 
         Raises:
             ValueError: If the text is not a valid description.
@@ -139,10 +135,7 @@ def join(path: PathLike, *parts: str) -> str:
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """Return the content of a file.
-
-    Args:
-        path: Local or remote path.
+    """Return the content of a local or remote file.
 
     Raises:
         OSError: If the file does not exist or cannot be read.
@@ -171,10 +164,7 @@ def names_in(path: PathLike) -> set[str]:
 
 @contextmanager
 def new_file(path: PathLike) -> Iterator[str]:
-    """Create a file atomically.
-
-    Args:
-        path: Local or remote path. Its directory is created if needed.
+    """Create a local or remote file atomically, and its directory if needed.
 
     Yields:
         A temporary path to write to, which is renamed to `path` at the end.
@@ -198,11 +188,7 @@ def new_file(path: PathLike) -> Iterator[str]:
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
-    """Write a file atomically.
-
-    Args:
-        path: Local or remote path.
-        content: Content of the file.
+    """Write a local or remote file atomically.
 
     Raises:
         OSError: If the file cannot be written.

@@ -65,16 +65,11 @@ class TokenCorpus(Corpus):
     """Pairs of many languages as token ids in memory, for `sentence_pairs`.
 
     Created by `open_prepared`. Holds 2 bytes per token (4 for a vocabulary of more than
-    65,536 tokens) and 16 bytes per pair.
+    65,536 tokens) and 16 bytes per pair. See `Corpus` for the attributes.
 
     Args:
         counts: Language -> number of pairs, sorted.
         sides: Token ids of the sources and of the targets.
-        description: Description of the directory.
-
-    Attributes:
-        counts: Language -> number of pairs.
-        languages: Languages, sorted.
         description: Description of the directory.
     """
 
@@ -113,10 +108,7 @@ class TokenCorpus(Corpus):
 
 
 def read_description(path: PathLike) -> Description:
-    """Read the description of a prepared directory.
-
-    Args:
-        path: Local or remote path.
+    """Read the description of a local or remote prepared directory.
 
     Raises:
         ValueError: If the directory is not prepared or not finished.
@@ -139,16 +131,9 @@ def is_prepared(path: PathLike) -> bool:
 def prepared_counts(
     path: PathLike, languages: Iterable[str] | None = None
 ) -> dict[str, int]:
-    """Return the number of pairs per language of a prepared directory.
+    """Return the number of pairs per language of a local or remote prepared directory.
 
-    Reads the description only.
-
-    Args:
-        path: Local or remote path.
-        languages: Languages to count; `None` for all.
-
-    Returns:
-        Language -> number of pairs, sorted.
+    Reads the description only. `languages` selects languages; `None` for all.
 
     Raises:
         ValueError: If the directory is not prepared or lacks one of the languages.
@@ -168,9 +153,6 @@ def open_prepared(
         path: Local or remote path (`gs://...`).
         languages: Languages to read; `None` for all.
         progress: See `labse_tf.progress`; counts pairs.
-
-    Returns:
-        A `TokenCorpus`.
 
     Raises:
         ValueError: If the directory is not prepared, has no arrays or lacks one of the
@@ -207,10 +189,6 @@ def open_prepared(
 def check_tokenizer(description: Description, preprocessor: Any) -> None:
     """Check that a preprocessor fits prepared token ids.
 
-    Args:
-        description: Description of the prepared directory.
-        preprocessor: Preprocessor that makes features of the token ids.
-
     Raises:
         ValueError: If it is not a `SentencePreprocessor`, has another tokenizer or
             makes longer rows.
@@ -237,16 +215,13 @@ def token_features(
     target: tf.RaggedTensor,
     batch_size: int | None,
 ) -> dict[str, Any]:
-    """Return the features of the token ids of pairs.
+    """Return `{"source": features, "target": features}` of the token ids of pairs.
 
     Args:
         preprocessor: Preprocessor that adds [CLS] and [SEP], and pads.
         source: RaggedTensor int32 `(B, None)`.
         target: RaggedTensor int32 `(B, None)`.
         batch_size: B, or `None` if it is not static.
-
-    Returns:
-        `{"source": features, "target": features}`.
     """
     import tensorflow as tf
 
@@ -262,14 +237,7 @@ def token_features(
 def chosen_counts(
     description: Description, languages: Iterable[str] | None
 ) -> dict[str, int]:
-    """Return the number of pairs of some languages of a prepared directory.
-
-    Args:
-        description: Description of the directory.
-        languages: Language codes; `None` for all.
-
-    Returns:
-        Canonical code -> number of pairs, sorted.
+    """Return canonical code -> number of pairs for some languages (`None` for all).
 
     Raises:
         ValueError: If the directory lacks one of the languages.

@@ -122,17 +122,7 @@ def describe(
     shard_size: int,
     seed: int,
 ) -> Description:
-    """Return the description of a directory of shards before its pairs are known.
-
-    Args:
-        tokenizer: See `prepare_pairs`.
-        formats: See `prepare_pairs`.
-        sequence_length: See `prepare_pairs`.
-        shard_size: See `prepare_pairs`.
-        seed: See `prepare_pairs`.
-
-    Returns:
-        A `Description` without `counts` and `text`.
+    """Return a `Description` without `counts` and `text`. See `prepare_pairs`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -198,11 +188,7 @@ def _begin(description: Description, output: PathLike) -> bool:
 def batch_tokenizer(
     tokenizer: WordPieceTokenizer, most: int
 ) -> Callable[[NDArray[np.object_]], Tokens]:
-    """Return a function from texts to token ids, one graph for all threads.
-
-    Args:
-        tokenizer: The tokenizer.
-        most: Greatest number of tokens per text.
+    """Return a function from texts to at most `most` token ids, for all threads.
 
     Returns:
         Function from an array of n UTF-8 `bytes` to the concatenated ids, int32, and
@@ -245,7 +231,7 @@ def write_shard(
     description: Description,
     language: str,
 ) -> None:
-    """Write the pairs of a shard.
+    """Write the token ids of sources and targets to a shard.
 
     Args:
         path: Local or remote path.
