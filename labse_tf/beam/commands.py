@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     """Add the options of the pipeline's runner."""
-    parser.allow_abbrev = False  # or --project, Beam's, could match one of our flags
+    parser.allow_abbrev = False  # Beam's --project must not match our flags
     parser.add_argument(
         "--runner",
         default="DirectRunner",
