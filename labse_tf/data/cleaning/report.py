@@ -22,7 +22,7 @@ RULES = {
 }
 DUPLICATES = {
     "duplicate": "the same pair occurred before",
-    "near_duplicate": "it occurred before except for case, digits and punctuation",
+    "near_duplicate": "a pair with the same letters in both sides occurred before",
 }
 
 EXAMPLES = 3  # per rule and language
@@ -91,7 +91,7 @@ class CleaningReport:
         return {rule: totals[rule] for rule in self.rules}
 
     def examples_of(self, rule: str) -> list[tuple[str, Example]]:
-        """Return one example of a rule per language, for the most affected languages."""
+        """Return one example of a rule per language, most affected languages first."""
         losses = [(n, code) for (name, code), n in self.removed.items() if name == rule]
         most = sorted(losses, key=lambda loss: (-loss[0], loss[1]))[:EXAMPLES]
         return [(code, self.examples[rule, code][0]) for _, code in most]
