@@ -1,7 +1,7 @@
 """Atomic writes of files and directories.
 
-Each function writes to a hidden temporary name beside the target and renames it when
-the write is complete. After a full disk, an error or Ctrl-C the target is unchanged.
+Each function writes to a hidden temporary name in the target's directory and renames it
+when the write is complete. A full disk, an error or Ctrl-C leaves the target unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file atomically: yields a temporary path that replaces `path` at exit.
+    """Write a file atomically: yield a temporary path that replaces `path` at exit.
 
     Args:
         path: The target. Its directory is created if needed.
@@ -55,11 +55,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def check_vacant(path: str | os.PathLike[str], name: str) -> None:
-    """Raise unless a path is free for a new directory.
+    """Raise an error unless a path is free for a new directory.
 
     Args:
         path: The target.
-        name: The name of the option or argument, for the message.
+        name: Name of the option or argument, for the message.
 
     Raises:
         ValueError: If the target is a file or a directory that is not empty.
@@ -73,14 +73,14 @@ def check_vacant(path: str | os.PathLike[str], name: str) -> None:
 def atomic_directory(
     path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Iterator[Path]:
-    """Write a directory atomically: yields a new one that becomes `path` at exit.
+    """Write a directory atomically: yield a new one that becomes `path` at exit.
 
     Args:
         path: The target.
         overwrite: Whether to replace an existing target.
 
     Yields:
-        An empty directory beside the target.
+        An empty directory next to the target.
 
     Raises:
         ValueError: If the target exists and `overwrite` is false.
@@ -89,8 +89,8 @@ def atomic_directory(
     target = Path(path)
     if target.exists() and not overwrite:
         raise ValueError(
-            f"{target}: expected a path that does not exist, or leave to overwrite it "
-            "(`overwrite=True`, `--overwrite`). Received: an existing one"
+            f"{target}: expected a path that does not exist; to overwrite it, use "
+            "`overwrite=True` or `--overwrite`. Received: an existing path"
         )
     with directory_beside(target) as folder:
         yield folder
@@ -107,7 +107,7 @@ def atomic_directory(
 
 @contextmanager
 def directory_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Provide a hidden temporary directory on the same file system as a target.
+    """Create a hidden temporary directory on the same file system as a target.
 
     Args:
         path: The target. Its parent directory is created if needed.
@@ -116,7 +116,7 @@ def directory_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         An empty directory, deleted at exit.
 
     Raises:
-        OSError: If it cannot be created.
+        OSError: If the directory cannot be created.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""Other people's weights: Hugging Face, TF Hub and BERT checkpoints, in and out.
+"""Import and export of Hugging Face, TF Hub and BERT checkpoints.
 
-The only place with foreign names. All of them hold a BERT, and `bert` knows under which
-name and in which shape each layout keeps each weight. `huggingface`, `tf_hub` and
-`bert` itself read configuration, vocabulary and weights; `writing` makes a directory
-for sentence-transformers. Weights that are missing, surplus or of another shape are
-named.
+Only this package contains the weight names of other libraries. `bert` defines the names
+and shapes of BERT's weights in each layout. `huggingface`, `tf_hub` and `bert` read
+configuration, vocabulary and weights. `writing` writes a directory for
+sentence-transformers. Errors name weights that are missing, unexpected or of the wrong
+shape.
 
-`downloads` fetches a model of `presets.FAMILY`; `conversion` saves a converted model
+`downloads` fetches a model of `presets.FAMILY`. `conversion` saves a converted model
 with a record of its source. `labse_tf.encoders.load_model` loads any of these layouts.
 """
 

@@ -1,11 +1,11 @@
-"""BERT's weights by any name: the layouts, the checks, and Google's own checkpoints.
+"""BERT weights: layouts of other libraries, checks, and Google's BERT checkpoints.
 
-Shapes: D = hidden dimension, H = heads. Ours are Keras's: a query's kernel is
-`(D, H, D / H)`. Most foreign layouts keep it as `(D, D)`, PyTorch's transposed.
+Shapes: D = hidden dimension, H = heads. As in Keras, a query's kernel is
+`(D, H, D / H)` here. Most other layouts have `(D, D)`, which PyTorch transposes.
 
 References:
-    - Devlin et al., 2019, https://arxiv.org/abs/1810.04805; the checkpoints are those
-      of https://github.com/google-research/bert.
+    - Devlin et al., 2019, https://arxiv.org/abs/1810.04805. Checkpoints:
+      https://github.com/google-research/bert.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from labse_tf.tokenizers import WordPieceTokenizer
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a foreign layout keeps the weights.
+    """Names and shapes of BERT's weights in another library.
 
     Attributes:
-        name: What people call it, for messages.
-        parts: Path of a part of ours -> its name there, `{}` for a block's number.
-        table: What follows a table's name, where it is not the name itself.
-        kernel: What follows the name of a dense layer, for its kernel.
-        bias: The same for its bias.
-        scale: What follows the name of a normalization's gamma.
-        shift: What follows the name of a normalization's beta.
-        flat: Whether heads are one axis with their width.
-        transposed: Whether kernels are output first, as in PyTorch.
+        name: Name of the layout, for messages.
+        parts: Path of a part in labse_tf -> name in the layout, `{}` for the index of a
+            block.
+        table: Suffix of embedding tables.
+        kernel: Suffix of a dense layer's kernel.
+        bias: Suffix of a dense layer's bias.
+        scale: Suffix of a layer normalization's gamma.
+        shift: Suffix of a layer normalization's beta.
+        flat: Whether heads and their width are one axis.
+        transposed: Whether the output axis of kernels is first, as in PyTorch.
     """
 
     name: str
@@ -53,14 +54,14 @@ class Layout:
     transposed: bool = False
 
     def names(self, num_layers: int, *, pooler: bool = True) -> dict[str, str]:
-        """Name the weights of a BERT.
+        """Return the names of all weights of a BERT.
 
         Args:
-            num_layers: Blocks.
-            pooler: Whether the pooler is among them.
+            num_layers: Number of blocks.
+            pooler: Whether to include the pooler.
 
         Returns:
-            Weight path of ours -> name there.
+            Weight path in labse_tf -> name in the layout.
         """
         found: dict[str, str] = {}
         for ours, theirs in self.parts.items():
@@ -74,7 +75,7 @@ class Layout:
         return found
 
     def _weights(self, part: str) -> tuple[tuple[str, str], ...]:
-        """The weights of one part: name of ours, suffix there."""
+        """Return the weights of one part: name in labse_tf, suffix in the layout."""
         if part.endswith("_embedding"):
             return (("embeddings", self.table),)
         if part.endswith("layer_norm"):
@@ -82,7 +83,7 @@ class Layout:
         return (("kernel", self.kernel), ("bias", self.bias))
 
     def shape(self, path: str, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape there of a weight that has the shape `ours` here."""
+        """Return the shape in the layout of a weight of shape `ours` in labse_tf."""
         shape = tuple(ours)
         if self.flat and "self_attention_layer/" in path:
             if path.endswith("attention_output/kernel"):
@@ -98,14 +99,14 @@ class Layout:
     def import_array(
         self, path: str, array: np.ndarray, ours: tuple[int, ...]
     ) -> np.ndarray:
-        """Their array as float32 in our shape."""
+        """Convert an array of the layout to float32 in the shape `ours`."""
         array = np.asarray(array, dtype=np.float32)
         if self.transposed and path.endswith("/kernel"):
             array = array.T
         return array.reshape(ours)
 
     def export_array(self, path: str, array: np.ndarray) -> np.ndarray:
-        """Our array as float32 in their shape."""
+        """Convert an array of labse_tf to float32 in the shape of the layout."""
         array = np.asarray(array, dtype=np.float32)
         shape = self.shape(path, array.shape)
         if self.transposed and path.endswith("/kernel"):
@@ -115,7 +116,7 @@ class Layout:
 
 _BLOCK = "transformer_layer_{}"
 _ATTENTION = f"{_BLOCK}/self_attention_layer"
-# Google's first code; Hugging Face has the same names with dots.
+# Names of google-research/bert. Hugging Face has the same names with dots.
 _GOOGLE = {
     "token_embedding": "embeddings/word_embeddings",
     "position_embedding": "embeddings/position_embeddings",
@@ -158,7 +159,7 @@ HUGGING_FACE = Layout(
     flat=True,
     transposed=True,
 )
-# `BertEncoder` of the TensorFlow Model Garden, which LaBSE on TF Hub was exported from.
+# `BertEncoder` of the TensorFlow Model Garden, from which LaBSE on TF Hub was exported.
 MODEL_GARDEN = Layout(
     name="the Model Garden's BERT",
     parts={
@@ -194,12 +195,12 @@ MODEL_GARDEN = Layout(
 
 @dataclass(frozen=True)
 class Source:
-    """Foreign weights that are read one at a time, as LaBSE's table has 1.5 GB.
+    """Weights that are read one at a time, because LaBSE's token table has 1.5 GB.
 
     Attributes:
         where: File or directory, for messages.
-        shapes: Name -> shape of all that may be read.
-        read: Gives the array of a name.
+        shapes: Name -> shape of all weights.
+        read: Function from a name to its array.
     """
 
     where: str
@@ -208,26 +209,26 @@ class Source:
 
 
 def check_names(source: Source, needed: Iterable[str], layout: Layout) -> None:
-    """Raise a source that lacks weights or has some that nothing would take.
+    """Raise an error for missing or unexpected weights.
 
     Args:
-        source: What there is.
-        needed: All names that the model takes.
-        layout: Of the names.
+        source: The available weights.
+        needed: All names that the model needs.
+        layout: Layout of the names.
 
     Raises:
-        ValueError: The message names the first missing or surplus weight and counts
-            the others.
+        ValueError: If the names differ. The message has the first missing or unexpected
+            weight and the number of further weights.
     """
     needed = list(needed)
     for problem, names in (
         ("without the weight", [name for name in needed if name not in source.shapes]),
-        ("with a weight that it lacks", sorted(set(source.shapes) - set(needed))),
+        ("with the unexpected weight", sorted(set(source.shapes) - set(needed))),
     ):
         if names:
             raise ValueError(
                 f"{source.where}: expected the {len(needed)} weights of {layout.name} "
-                f"that its configuration describes. Received: a file {problem}: "
+                f"that its configuration describes. Received: a file {problem} "
                 f"{names[0]}"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             )
@@ -236,17 +237,17 @@ def check_names(source: Source, needed: Iterable[str], layout: Layout) -> None:
 def assign_weights(
     model: LaBSE, source: Source, names: Mapping[str, str], layout: Layout
 ) -> None:
-    """Put foreign weights into a model.
+    """Assign weights of another library to a model.
 
     Args:
-        model: The model; only the weights in `names` change.
-        source: Where the arrays are.
-        names: Weight path of ours -> name there.
-        layout: How they lie there.
+        model: The model. Only the weights in `names` change.
+        source: The weights.
+        names: Weight path in labse_tf -> name in the source.
+        layout: Layout of the source.
 
     Raises:
-        ValueError: If a weight has another shape, or is not finite; the message has
-            both shapes.
+        ValueError: If a weight is not finite or has another shape. The message has both
+            shapes.
     """
     weights = {weight.path: weight for weight in model.weights}
     for path, name in names.items():
@@ -267,10 +268,10 @@ def assign_weights(
 
 
 def neutral_pooler(model: LaBSE) -> None:
-    """Return the pooler, which a source without one leaves at random, the identity.
+    """Set the pooler to the identity, for a source without a pooler.
 
-    Nothing of the model's vectors goes through it then; fixed values make converting
-    repeatable.
+    The model's vectors do not depend on the pooler in this case. Fixed values make the
+    conversion deterministic.
     """
     width = model.backbone.hidden_dim
     model.backbone.pooler.set_weights(
@@ -287,26 +288,27 @@ def make_model(
     sequence_length: int,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> LaBSE:
-    """Create a model whose weights come next.
+    """Create a model with random weights.
 
     Args:
-        config: Of `LaBSEBackbone`.
-        tokenizer: With the vocabulary.
-        where: The vocabulary's file, for messages.
-        pooling: Of `LaBSE`.
-        sequence_length: Of the preprocessor; cut to the position table.
+        config: Arguments of `LaBSEBackbone`.
+        tokenizer: The tokenizer.
+        where: File of the vocabulary, for messages.
+        pooling: Pooling of the model.
+        sequence_length: Maximum number of tokens per sentence. Limited to the rows of
+            the position table.
         dtype: Compute type.
 
     Returns:
-        The model at random weights.
+        The model.
 
     Raises:
-        ValueError: If vocabulary and token table differ in size.
+        ValueError: If the vocabulary and the token table differ in size.
     """
     if tokenizer.vocabulary_size != config["vocabulary_size"]:
         raise ValueError(
-            f"{where}: expected {config['vocabulary_size']:,} tokens, one for each row "
-            f"of the token table. Received: {tokenizer.vocabulary_size:,}"
+            f"{where}: expected {config['vocabulary_size']:,} tokens, one per row of "
+            f"the token table. Received: {tokenizer.vocabulary_size:,}"
         )
     length = min(sequence_length, config["max_sequence_length"])
     backbone = LaBSEBackbone(**config, dtype=dtype)
@@ -323,7 +325,7 @@ def read_json(path: Path) -> dict[str, Any]:
         The object.
 
     Raises:
-        ValueError: If it is missing or no JSON object.
+        ValueError: If the file is missing or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -338,8 +340,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-# What others call GELU's two forms, and the rest that Keras has too. `gelu_fast` and
-# `gelu_new` differ in rounding alone.
+# Hugging Face's name of an activation -> the name in labse_tf. `gelu_fast` and
+# `gelu_new` differ only in rounding.
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -354,25 +356,25 @@ _ACTIVATIONS = {
 
 
 def backbone_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a `config.json` or `bert_config.json` into the arguments of our backbone.
+    """Convert a `config.json` or `bert_config.json` to arguments of `LaBSEBackbone`.
 
     Args:
         path: The file, for messages.
-        config: What it holds.
+        config: Content of the file.
 
     Returns:
         Arguments of `LaBSEBackbone`.
 
     Raises:
-        ValueError: If a size is missing or no positive integer, or the activation is
-            one that we lack.
+        ValueError: If a size is missing or is not a positive integer, or the activation
+            is not supported.
     """
 
     def size(key: str, default: int | None = None, low: int = 1) -> int:
         value = config.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise ValueError(
-                f'{path}: expected "{key}" to be an integer of {low} or more. '
+                f'{path}: expected "{key}" to be an integer of at least {low}. '
                 f"Received: {value!r}"
             )
         return value
@@ -399,35 +401,35 @@ def backbone_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def activation_name(activation: str) -> str:
-    """The name in a `config.json` of an activation of ours.
+    """Return Hugging Face's name of an activation.
 
     Args:
-        activation: Of `LaBSEBackbone`.
+        activation: Activation of `LaBSEBackbone`.
 
     Returns:
-        Hugging Face's name.
+        The name for `config.json`.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If Hugging Face does not have the activation.
     """
     names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     names["gelu_approximate"] = "gelu_pytorch_tanh"
     if activation not in names:
         raise ValueError(
-            f"Hugging Face's BERT has the activations {', '.join(names)}. "
-            f"Received: activation={activation!r}"
+            "`activation` must be one that Hugging Face's BERT has: "
+            f"{', '.join(names)}. Received: activation={activation!r}"
         )
     return names[activation]
 
 
 def is_lowercase(vocabulary: Iterable[str]) -> bool:
-    """Return whether a vocabulary was made of lower-cased text: it has no capitals.
+    """Return whether a vocabulary has no uppercase letters.
 
     Args:
-        vocabulary: Tokens; those in brackets, as `[CLS]`, do not count.
+        vocabulary: Tokens. Tokens in brackets, such as `[CLS]`, are ignored.
 
     Returns:
-        True where no token changes when lower-cased.
+        True if lower-casing changes no token.
 
     Example:
         >>> from labse_tf.checkpoints.bert import is_lowercase
@@ -445,7 +447,7 @@ def is_lowercase(vocabulary: Iterable[str]) -> bool:
 
 _CONFIG = "bert_config.json"
 _VOCABULARY = "vocab.txt"
-# What pre-training leaves in a checkpoint beside the encoder.
+# Variables of pre-training that do not belong to the encoder.
 _NOT_THE_ENCODER = ("cls/", "global_step", "good_steps", "loss_scale")
 _OPTIMIZER = ("/adam_m", "/adam_v", "/AdamWeightDecayOptimizer")
 
@@ -464,21 +466,24 @@ def from_bert_checkpoint(
     Args:
         path: The directory with `bert_config.json`, `vocab.txt` and
             `bert_model.ckpt.index`, or the path before `.index`.
-        activation: What the configuration's `"gelu"` means. The official code
-            computes it by tanh; `"gelu"` is the exact one, which ports use.
-        lowercase: Whether to lower-case and strip accents, which the checkpoint does
-            not say. Left out, text is lower-cased where the vocabulary has no capital.
-        sequence_length: Most tokens a sentence; left out, the position table's rows.
-        pooling: Of `LaBSE`: the checkpoint has a pooler, trained on next sentences.
+        activation: Activation to use if the configuration specifies `"gelu"`. The
+            official code computes it by tanh. `"gelu"` is the exact form, which
+            Hugging Face uses.
+        lowercase: Whether to lower-case text and strip accents, which the checkpoint
+            does not specify. Default: true if the vocabulary has no uppercase letters.
+        sequence_length: Maximum number of tokens per sentence. Default: the number of
+            rows of the position table.
+        pooling: Pooling of the model. The checkpoint's pooler was trained on next
+            sentence prediction.
         dtype: Compute type.
 
     Returns:
-        The model. It is no sentence encoder yet in what it knows: train it.
+        The model. It must be trained to be useful as a sentence encoder.
 
     Raises:
-        ValueError: If files are missing or damaged, weights are missing, surplus (the
-            pre-training heads and the optimizer's aside) or of another shape, or the
-            vocabulary has another size than the token table.
+        ValueError: If files are missing or damaged; if weights of the encoder are
+            missing, unexpected or of another shape; or if the vocabulary and the token
+            table differ in size.
 
     References:
         Devlin et al., 2019 (https://arxiv.org/abs/1810.04805).
@@ -506,7 +511,7 @@ def from_bert_checkpoint(
 
 
 def _cased_as_its_vocabulary(path: Path, lowercase: bool | None) -> WordPieceTokenizer:
-    """A tokenizer that lower-cases if asked to or if the vocabulary has no capitals."""
+    """Create the tokenizer. Without `lowercase` the vocabulary decides the casing."""
     from labse_tf.tokenizers.vocabulary import load_vocabulary
 
     if not path.is_file():
@@ -518,12 +523,12 @@ def _cased_as_its_vocabulary(path: Path, lowercase: bool | None) -> WordPieceTok
 
 
 def _checkpoint_prefix(path: Path) -> Path:
-    """The path before `.index`, of a directory's only checkpoint or as given."""
+    """Return the path of a checkpoint, or of the only one in a directory."""
     if path.is_dir():
         found = sorted(path.glob("*.index"))
         if len(found) != 1:
             raise ValueError(
-                f"{path}: expected one checkpoint, as bert_model.ckpt.index. "
+                f"{path}: expected one checkpoint, such as bert_model.ckpt.index. "
                 f"Received: {len(found)} files that end with .index"
             )
         return found[0].with_suffix("")
@@ -531,24 +536,23 @@ def _checkpoint_prefix(path: Path) -> Path:
         path = path.with_suffix("")
     if not path.with_name(f"{path.name}.index").is_file():
         raise ValueError(
-            f"{path}: expected a checkpoint, so {path.name}.index beside it. "
+            f"{path}: expected a checkpoint with the file {path.name}.index. "
             "Received: no such file"
         )
     return path
 
 
 def _checkpoint_source(prefix: Path) -> Source:
-    """The encoder's variables of a checkpoint, without their common prefix."""
+    """Return the encoder's variables of a checkpoint without their common prefix."""
     import tensorflow as tf
 
     def failed(error: Exception) -> ValueError:
         said = " ".join(str(error).split())[:200]
         return ValueError(
-            f"{prefix}: expected a TensorFlow checkpoint that can be read. "
-            f"Received: {said}"
+            f"{prefix}: expected a readable TensorFlow checkpoint. Received: {said}"
         )
 
-    # TensorFlow's own reader raises errors of many kinds, bare RuntimeErrors too.
+    # TensorFlow's reader raises errors of many types, including RuntimeError.
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = reader.get_variable_to_shape_map()
@@ -556,9 +560,10 @@ def _checkpoint_source(prefix: Path) -> Source:
         raise failed(error) from error
     if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
         raise ValueError(
-            f"{prefix}: expected a checkpoint of TensorFlow 1, whose variables have "
-            "names as bert/pooler/dense/kernel. Received: one of TensorFlow 2, whose "
-            "names depend on the program that wrote it; convert its SavedModel instead"
+            f"{prefix}: expected a checkpoint of TensorFlow 1 with variable names such "
+            "as bert/pooler/dense/kernel. Received: a checkpoint of TensorFlow 2, "
+            "whose names depend on the program that wrote it; convert its SavedModel "
+            "instead"
         )
     root = "bert/"
     kept = {

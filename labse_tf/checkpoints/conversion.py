@@ -1,4 +1,4 @@
-"""Conversions: where the weights of a preset are from, and the preset itself."""
+"""Conversions: presets with a record of the source of their weights."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from labse_tf import presets
 from labse_tf.files import atomic_directory, check_vacant
 from labse_tf.models import LaBSE
 
-# What is read of a Hugging Face directory; there may be other formats beside.
+# Files that are read from a Hugging Face directory, which may have other formats too.
 _READ = ("*.json", "*.txt", "*.safetensors", "pytorch_model.bin")
 
 
 def describe_source(path: str | Path, layout: str | None) -> dict[str, Any]:
-    """Describe the files that a conversion reads, for the preset that it makes.
+    """Describe the files that a conversion reads.
 
     Args:
-        path: A model, as `labse_tf.encoders.load_model` takes it.
-        layout: What `labse_tf.encoders.layout_of` returns for it.
+        path: A model. See `labse_tf.encoders.load_model`.
+        layout: The result of `labse_tf.encoders.layout_of` for `path`.
 
     Returns:
-        `layout`, and `sha256` of the files by name; empty for a preset, which has
-        hashes of its own.
+        `layout`, and `sha256` of the files by name. Empty for a preset, which has its
+        own hashes.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -54,20 +54,20 @@ def save_converted(
     *,
     storage: str = "float32",
 ) -> Path:
-    """Save a preset that says where its weights are from.
+    """Save a preset with a record of the source of its weights.
 
     Args:
-        model: With a preprocessor.
-        directory: The target, new or empty; written atomically.
-        source: As `describe_source` or `Download.source` give it; may be empty.
-        storage: As in `LaBSE.save_to_preset`.
+        model: A model with a preprocessor.
+        directory: New or empty target directory, written atomically.
+        source: The result of `describe_source`, or `Download.source`. May be empty.
+        storage: Storage type. See `LaBSE.save_to_preset`.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: If the directory holds something, or there is no such storage type.
-        OSError: If it cannot be written.
+        ValueError: If the directory is not empty or the storage type is unknown.
+        OSError: If the directory cannot be written.
     """
     target = Path(directory)
     check_vacant(target, "`directory`")

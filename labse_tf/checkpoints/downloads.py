@@ -1,9 +1,8 @@
-"""Published models from the hubs, checked; or what to do by hand without a network.
+"""Downloads of published models, with checks of their hashes.
 
-Hugging Face publishes a hash of every file, SHA-256 of large ones and git's own SHA-1
-of small ones, and each file is compared with it. `kagglehub` compares archives with
-Kaggle's hash itself. No hash is known beforehand, so the SHA-256 of what was downloaded
-is kept in the preset.
+Hugging Face publishes a hash of every file: SHA-256 for large files and git's SHA-1 for
+small files. Each downloaded file is compared with its hash. `kagglehub` itself compares
+archives with Kaggle's hash. The preset records the SHA-256 of the downloaded files.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from labse_tf import presets
 
-# Without the same weights in other formats, which many repositories have too.
+# Many repositories also have the same weights in other formats, which are not needed.
 _SMALL_FILES = (".json", ".txt")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -26,10 +25,10 @@ class Download:
     """A downloaded model.
 
     Attributes:
-        path: Of the model.
-        vocabulary: Of the preprocessing SavedModel, where the vocabulary is apart.
-        source: What to keep of where it is from: hub, revision, licence, paper, and
-            the SHA-256 of the files.
+        path: Path of the model.
+        vocabulary: Path of the preprocessing SavedModel, if it has the vocabulary.
+        source: Record of the source: hub, revision, license, paper, and the SHA-256 of
+            the files.
     """
 
     path: Path
@@ -42,16 +41,16 @@ def download(name: str, *, hub: str | None = None) -> Download:
 
     Args:
         name: A name in `labse_tf.presets.FAMILY`.
-        hub: `"huggingface"` or `"kaggle"`; left out, the first that answers.
+        hub: `"huggingface"` or `"kaggle"`. Default: the first hub that can be reached.
 
     Returns:
-        Where it is on this machine.
+        The paths of the downloaded files and the record of their source.
 
     Raises:
-        ValueError: If there is no such model or no such hub, or a file is not what the
-            hub says it is.
-        ConnectionError: If no hub can be reached or its package is missing; the message
-            says for each hub why, and what to do by hand.
+        ValueError: If there is no such model, the hub does not have it, or the hash of
+            a file is wrong.
+        ConnectionError: If no hub can be reached or its package is missing. The message
+            states the reason for each hub and how to download the model by hand.
     """
     if name not in presets.FAMILY:
         raise ValueError(
@@ -69,7 +68,7 @@ def download(name: str, *, hub: str | None = None) -> Download:
             found = fetch(origin)
         except (ValueError, MemoryError):
             raise
-        # Clients raise errors of many kinds where there is no network or no access.
+        # Clients raise errors of many types without network or access.
         except Exception as error:
             said = " ".join(str(error).split())[:120] or type(error).__name__
             failures.append(f"{origin.hub}: {said}")
@@ -90,15 +89,15 @@ def download(name: str, *, hub: str | None = None) -> Download:
 
 
 def _by_hand(origin: presets.Origin) -> str:
-    """What a person has to fetch."""
+    """Describe how to download a model by hand."""
     if origin.hub == "huggingface":
         return (
-            f"all .json and .txt files, those of the subfolders too, and "
-            f"model.safetensors of {origin.url} into a FOLDER of the same structure"
+            f"download all .json and .txt files, also in subfolders, and "
+            f"model.safetensors from {origin.url} into a FOLDER of the same structure"
         )
-    text = f"unpack the download of {origin.url} into a FOLDER"
+    text = f"download {origin.url} and unpack it into a FOLDER"
     if origin.vocabulary is not None:
-        text += f", and that of {origin.vocabulary_url} into another (--vocabulary)"
+        text += f", and {origin.vocabulary_url} into another folder (--vocabulary)"
     return text
 
 
@@ -106,18 +105,18 @@ def _by_hand(origin: presets.Origin) -> str:
 
 
 def _from_huggingface(origin: presets.Origin) -> Download:
-    """Download the files that converting needs, and compares their hashes."""
+    """Download the files that the conversion needs and compare their hashes."""
     try:
         import huggingface_hub
     except ImportError as error:
         raise ImportError(
-            "it needs huggingface_hub: pip install 'labse-tf[convert]'"
+            "needs huggingface_hub: pip install 'labse-tf[convert]'"
         ) from error
 
     info = huggingface_hub.HfApi().model_info(origin.handle, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or []}
     wanted = [name for name in files if name.endswith(_SMALL_FILES)]
-    # A Dense module has weights in a folder of its own.
+    # A Dense module has weights in its own folder.
     for place in {name.rpartition("/")[0] for name in files}:
         beside = [f"{place}/{name}".lstrip("/") for name in _WEIGHTS]
         wanted += [name for name in beside if name in files][:1]
@@ -144,7 +143,7 @@ def _from_huggingface(origin: presets.Origin) -> Download:
 
 
 def _compare(path: Path, received: str, published: Any) -> None:
-    """Raise a file that is not the published one."""
+    """Raise an error for a file whose hash differs from the published hash."""
     large = getattr(published, "lfs", None)
     if large is not None:
         expected = large["sha256"] if isinstance(large, dict) else large.sha256
@@ -154,8 +153,8 @@ def _compare(path: Path, received: str, published: Any) -> None:
         received = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     if expected is not None and received != expected:
         raise ValueError(
-            f"{path}: expected the file that the hub has ({expected[:12]}…); delete it "
-            f"and download again. Received: {received[:12]}…"
+            f"{path}: expected a file with the published hash {expected[:12]}…; delete "
+            f"the file and download it again. Received: {received[:12]}…"
         )
 
 
@@ -163,13 +162,11 @@ def _compare(path: Path, received: str, published: Any) -> None:
 
 
 def _from_kaggle(origin: presets.Origin) -> Download:
-    """Download a SavedModel, and the one that has its vocabulary."""
+    """Download a SavedModel and, if needed, the SavedModel with its vocabulary."""
     try:
         import kagglehub
     except ImportError as error:
-        raise ImportError(
-            "it needs kagglehub: pip install 'labse-tf[convert]'"
-        ) from error
+        raise ImportError("needs kagglehub: pip install 'labse-tf[convert]'") from error
 
     folder = Path(kagglehub.model_download(origin.handle))
     vocabulary = None
@@ -180,7 +177,7 @@ def _from_kaggle(origin: presets.Origin) -> Download:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    # The version is the folder's name in kagglehub's cache.
+    # In kagglehub's cache the name of the folder is the version.
     source = {"hub": origin.url, "revision": folder.name, "sha256": hashes}
     return Download(folder, vocabulary, source)
 

@@ -1,13 +1,13 @@
-"""Hugging Face directories, read as a sentence encoder.
+"""Import of Hugging Face directories as sentence encoders.
 
-A directory of `sentence-transformers` says in `modules.json` how vectors are made; one
-of `transformers` holds a BERT alone. Weights are read from safetensors one at a time,
-so that PyTorch is not needed and LaBSE's 1.9 GB are not in memory twice.
+In a directory of `sentence-transformers`, `modules.json` specifies how vectors are
+computed. A directory of `transformers` has only a BERT. Weights are read from
+safetensors one at a time, so LaBSE's 1.9 GB are not in memory twice. PyTorch is not
+needed.
 
 References:
     - https://www.sbert.net/docs/package_reference/sentence_transformer/models.html
-    - https://huggingface.co/sentence-transformers/LaBSE, the layout of the released
-      weights.
+    - https://huggingface.co/sentence-transformers/LaBSE, the released weights.
 """
 
 from __future__ import annotations
@@ -56,34 +56,34 @@ def from_huggingface(
 ) -> LaBSE:
     """Load a sentence encoder from a Hugging Face directory.
 
-    Understood are BERTs with WordPiece vocabularies: directories of
-    `sentence-transformers` with a Transformer, optional WordWeights, Pooling (`cls` or
-    `mean`), an optional Dense (tanh, as wide as the encoder, after `cls`: LaBSE's) and
-    Normalize; and plain directories of `transformers`. Vectors are of unit length also
-    where the directory has no Normalize.
+    Supports BERTs with WordPiece vocabularies: directories of `sentence-transformers`
+    with Transformer, optional WordWeights, Pooling (`cls` or `mean`), optional Dense
+    (tanh, as wide as the encoder, after `cls`, as in LaBSE) and Normalize; and plain
+    directories of `transformers`. Vectors always have unit length, also if the
+    directory has no Normalize.
 
-    Text is split as the directory's tokenizer does, but for what
-    `labse_tf.WordPieceTokenizer` does otherwise on purpose: words over 100 characters.
+    Text is split as by the directory's tokenizer, except words over 100 characters. See
+    `labse_tf.WordPieceTokenizer`.
 
     Args:
-        directory: With `config.json`, weights and vocabulary.
-        dtype: Compute type, `"float32"` or `"bfloat16"`; `"auto"` for the one that the
-            directory names. Variables are float32 in any case.
-        pooling: Of `LaBSE`, where the directory does not say it because it has no
-            `modules.json`; left out, `"pooler"` where the weights have one, which is
-            how the ports of LaBSE and LEALLA are used, else `"mean"`.
-        sequence_length: Most tokens a sentence, instead of the directory's.
+        directory: Directory with `config.json`, weights and vocabulary.
+        dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for the type in
+            `config.json`. Variables are always float32.
+        pooling: Pooling, only for directories without `modules.json`. Default:
+            `"pooler"` if the weights include a pooler, as in the ports of LaBSE and
+            LEALLA, else `"mean"`.
+        sequence_length: Maximum number of tokens per sentence. Default: the
+            directory's.
 
     Returns:
-        The model. Where the directory has no pooler, that of the model is the identity
-        and of no effect.
+        The model. If the directory has no pooler, the model's pooler is the identity
+        and is not used.
 
     Raises:
-        ValueError: If files are missing or damaged; if weights are missing, surplus or
-            of another shape; if the vocabulary has another size than the token table;
-            or if the directory asks for what we lack (another architecture, pooling,
-            tokenizer), which the message names.
-        ImportError: If safetensors (or, for `pytorch_model.bin`, PyTorch) is missing.
+        ValueError: If files are missing or damaged; if weights are missing, unexpected
+            or of another shape; if the vocabulary and the token table differ in size;
+            or if the architecture, pooling or tokenizer is not supported.
+        ImportError: If safetensors (or PyTorch, for `pytorch_model.bin`) is missing.
 
     References:
         https://www.sbert.net/docs/sentence_transformer/usage/custom_models.html
@@ -96,7 +96,7 @@ def from_huggingface(
     steps = _read_steps(folder)
     if steps is not None and pooling is not None:
         raise ValueError(
-            f"`pooling` is for directories without {MODULES}. "
+            f"`pooling` must be left out for directories with {MODULES}. "
             f"Received: pooling={pooling!r} and {folder / MODULES}"
         )
     if pooling is not None and pooling not in POOLINGS:
@@ -114,7 +114,7 @@ def from_huggingface(
         pooling = "pooler" if has_pooler else "mean"
     dense = steps.dense if steps is not None else None
     if dense is not None:
-        # Its weights are what the vectors go through, whatever the BERT's pooler is.
+        # The vectors pass through the Dense module instead of the BERT's pooler.
         source = _without(source, "pooler.")
         has_pooler = False
     names = HUGGING_FACE.names(
@@ -141,12 +141,12 @@ def from_huggingface(
     return model
 
 
-# === What the directory describes ===
+# === Modules and configuration ===
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """The modules of a sentence-transformers directory, by what they do."""
+    """The modules of a sentence-transformers directory."""
 
     transformer: Path
     pooling: str
@@ -155,7 +155,7 @@ class _Steps:
 
 
 def _read_steps(folder: Path) -> _Steps | None:
-    """Read `modules.json`; None where there is none."""
+    """Read `modules.json`; return `None` if it does not exist."""
     path = folder / MODULES
     if not path.is_file():
         return None
@@ -175,8 +175,8 @@ def _read_steps(folder: Path) -> _Steps | None:
         known = order.index(kind) if kind in order else -1
         if known < 0 or any(order.index(other) >= known for other in found):
             raise ValueError(
-                f"{path}: expected some of {', '.join(order)}, each once and in this "
-                f"order. Received: {', '.join(name for name, _ in kinds)}"
+                f"{path}: expected the modules {', '.join(order)} in this order, each "
+                f"at most once. Received: {', '.join(name for name, _ in kinds)}"
             )
         found[kind] = place
     for kind in ("Transformer", "Pooling"):
@@ -191,22 +191,22 @@ def _read_steps(folder: Path) -> _Steps | None:
     if dense is not None:
         if pooling != "cls" or weights is not None:
             raise ValueError(
-                f"{path}: expected a Dense after the pooling cls alone, as in LaBSE. "
-                f"Received: one after {pooling}"
+                f"{path}: expected a Dense only after the pooling cls, as in LaBSE. "
+                f"Received: a Dense after {pooling}"
             )
         pooling = "pooler"
     if weights is not None:
         if pooling != "mean":
             raise ValueError(
-                f"{path}: expected WordWeights before the pooling mean alone. "
-                f"Received: before {pooling}"
+                f"{path}: expected WordWeights only before the pooling mean. "
+                f"Received: WordWeights before {pooling}"
             )
         pooling = "weighted_mean"
     return _Steps(found["Transformer"], pooling, dense, weights)
 
 
 def _refuse_prompts(path: Path) -> None:
-    """Raise a text that would be put before every sentence."""
+    """Raise an error for a default prompt, a prefix of every sentence."""
     if not path.is_file():
         return
     config = read_json(path)
@@ -214,13 +214,13 @@ def _refuse_prompts(path: Path) -> None:
     prompt = (config.get("prompts") or {}).get(name) if name else None
     if prompt:
         raise ValueError(
-            f"{path}: expected no default prompt, which would change every vector. "
+            f"{path}: expected no default prompt, because it changes all vectors. "
             f"Received: {prompt!r}"
         )
 
 
 def _read_pooling(path: Path) -> str:
-    """The pooling of a `1_Pooling/config.json`, old form or new."""
+    """Read the pooling from `1_Pooling/config.json` in its old or new format."""
     config = read_json(path)
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
@@ -233,7 +233,8 @@ def _read_pooling(path: Path) -> str:
             for key, value in config.items()
             if key.startswith("pooling_mode_") and value is True
         ]
-    # A sum over the root of the length points where the mean does.
+    # Division by the square root of the length differs from the mean only in the
+    # length of the vector.
     ours = {"cls": "cls", "mean": "mean", "mean_sqrt_len": "mean"}
     ours["mean_sqrt_len_tokens"] = "mean"
     if len(modes) != 1 or modes[0] not in ours:
@@ -245,7 +246,7 @@ def _read_pooling(path: Path) -> str:
 
 
 def _read_config(transformer: Path) -> dict[str, Any]:
-    """Read `config.json` and refuses what is no plain BERT."""
+    """Read `config.json`; raise an error unless it describes a plain BERT."""
     path = transformer / CONFIG
     config = read_json(path)
     for key, expected in (
@@ -263,7 +264,7 @@ def _read_config(transformer: Path) -> dict[str, Any]:
 
 
 def _compute_type(path: Path, config: Mapping[str, Any], dtype: str) -> str:
-    """The compute type that was asked for, or the directory's."""
+    """Return `dtype`, or the type in `config.json` for `"auto"`."""
     if dtype != "auto":
         return dtype
     named = config.get("dtype") or config.get("torch_dtype") or "float32"
@@ -281,7 +282,7 @@ def _compute_type(path: Path, config: Mapping[str, Any], dtype: str) -> str:
 def _read_tokenizer(
     folder: Path, steps: _Steps | None
 ) -> tuple[WordPieceTokenizer, str, int | None]:
-    """The tokenizer, the file of its vocabulary, and the most tokens a sentence."""
+    """Return the tokenizer, its vocabulary file and the maximum number of tokens."""
     config = _optional_json(folder / "tokenizer_config.json")
     whole = _optional_json(folder / "tokenizer.json")
     sentences = (
@@ -293,24 +294,25 @@ def _read_tokenizer(
     vocabulary, where = _read_vocabulary(folder, whole)
     lowercase, strip_accents = _read_casing(folder, config, whole)
     if sentences.get("do_lower_case") and not lowercase:
-        # sentence-transformers lower-cases before the tokenizer, which keeps accents.
+        # sentence-transformers lower-cases before it calls the tokenizer, so accents
+        # are kept.
         lowercase = True
     tokenizer = WordPieceTokenizer(
         vocabulary, lowercase=lowercase, strip_accents=strip_accents
     )
-    # `transformers` writes 1e30 where it has no limit.
+    # `transformers` writes 1e30 if there is no limit.
     limits = [sentences.get("max_seq_length"), config.get("model_max_length")]
     known = [n for n in limits if isinstance(n, (int, float)) and 3 <= n <= 1 << 20]
     return tokenizer, where, int(known[0]) if known else None
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file."""
+    """Read a JSON object; return an empty one if the file does not exist."""
     return read_json(path) if path.is_file() else {}
 
 
 def _refuse_tokenizers(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise what `tokenizer_config.json` asks for and we cannot do."""
+    """Raise an error for unsupported settings in `tokenizer_config.json`."""
     path = folder / "tokenizer_config.json"
 
     def refuse(key: str, expected: str) -> None:
@@ -336,10 +338,7 @@ def _refuse_tokenizers(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _read_vocabulary(folder: Path, whole: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The tokens, and the file they are from.
-
-    Where there is a `tokenizer.json`, `transformers` does not look at `vocab.txt`.
-    """
+    """Return the tokens and their file: `tokenizer.json` or else `vocab.txt`."""
     if whole:
         path = folder / "tokenizer.json"
         return _wordpieces(path, whole), str(path)
@@ -353,12 +352,12 @@ def _read_vocabulary(folder: Path, whole: Mapping[str, Any]) -> tuple[list[str],
 
 
 def _wordpieces(path: Path, whole: Mapping[str, Any]) -> list[str]:
-    """The tokens of a `tokenizer.json` in the order of their ids."""
+    """Return the tokens of a `tokenizer.json` in the order of their ids."""
     model = whole.get("model") or {}
     vocabulary = model.get("vocab")
     prefix = model.get("continuing_subword_prefix", "##")
     if (
-        # Files before version 0.9 of tokenizers have no type.
+        # Files of tokenizers before version 0.9 have no type.
         model.get("type", "WordPiece") != "WordPiece"
         or prefix != "##"
         or not isinstance(vocabulary, dict)
@@ -375,17 +374,17 @@ def _wordpieces(path: Path, whole: Mapping[str, Any]) -> list[str]:
         isinstance(row, int) and 0 <= row < 1 << 24 for row in tokens
     ):
         raise ValueError(
-            f"{path}: expected an id of its own, from 0 on, for each token. "
-            f"Received: {len(tokens):,} different ids for {len(rows):,} tokens"
+            f"{path}: expected a distinct id, at least 0, for each token. "
+            f"Received: {len(tokens):,} distinct ids for {len(rows):,} tokens"
         )
-    # A file that held a token twice has an id that no text gives.
+    # If a token occurred twice in the original file, one id is never used.
     return [tokens.get(row, f"[[{row}]]") for row in range(max(tokens, default=-1) + 1)]
 
 
 def _read_casing(
     folder: Path, config: Mapping[str, Any], whole: Mapping[str, Any]
 ) -> tuple[bool, bool]:
-    """Whether to lower-case and to strip accents, from both files that say it."""
+    """Return whether to lower-case and to strip accents, according to both files."""
     path = folder / "tokenizer.json"
     normalizer = whole.get("normalizer") or {}
     if whole and (
@@ -405,15 +404,16 @@ def _read_casing(
         stated.append((config["do_lower_case"], config.get("strip_accents")))
     if normalizer:
         stated.append((normalizer.get("lowercase"), normalizer.get("strip_accents")))
-    # BERT's tokenizer lower-cases where nothing is said; accents go with the case.
+    # BERT's tokenizer lower-cases by default. It strips accents by default if it
+    # lower-cases.
     casings = {
         (bool(lower), bool(lower if strip is None else strip))
         for lower, strip in stated or [(True, config.get("strip_accents"))]
     }
     if len(casings) > 1:
         raise ValueError(
-            f"{folder}: expected tokenizer_config.json and tokenizer.json to agree "
-            "whether to lower-case and to strip accents. Received: "
+            f"{folder}: expected the same values for lower-casing and stripping "
+            "accents in tokenizer_config.json and tokenizer.json. Received: "
             f"{' and '.join(map(str, sorted(casings)))}"
         )
     return casings.pop()
@@ -423,7 +423,7 @@ def _read_casing(
 
 
 def _weights(folder: Path) -> Source:
-    """All weights of a directory, by the names in its files."""
+    """Return all weights of a directory by the names in its files."""
     if (folder / WEIGHTS).is_file():
         return _safetensors(folder / WEIGHTS)
     if (folder / _INDEX).is_file():
@@ -442,7 +442,7 @@ def _weights(folder: Path) -> Source:
 
 
 def _safetensors(path: Path) -> Source:
-    """The weights of one file."""
+    """Return the weights of a safetensors file."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -450,7 +450,7 @@ def _safetensors(path: Path) -> Source:
 
     def failed(error: Exception) -> ValueError:
         return ValueError(
-            f"{path}: expected a whole safetensors file. Received: {error}"
+            f"{path}: expected a valid safetensors file. Received: {error}"
         )
 
     try:
@@ -472,18 +472,19 @@ def _safetensors(path: Path) -> Source:
 
 
 def _shards(index: Path) -> Source:
-    """The weights of several files, by their index."""
+    """Return the weights of the files that an index lists."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict):
         raise ValueError(
-            f'{index}: expected "weight_map", from weights to files. '
+            f'{index}: expected "weight_map", an object from weights to files. '
             f"Received: {type(places).__name__}"
         )
     files: dict[str, Source] = {}
     for name in sorted(set(places.values())):
         if not (index.parent / name).is_file():
             raise ValueError(
-                f"{index}: expected the file {name} beside it. Received: no such file"
+                f"{index}: expected the file {name} in the same directory. "
+                "Received: no such file"
             )
         files[name] = _safetensors(index.parent / name)
     shapes = {}
@@ -497,35 +498,35 @@ def _shards(index: Path) -> Source:
 
 
 def _pickled(path: Path) -> Source:
-    """The weights of a PyTorch file."""
+    """Return the weights of a PyTorch file."""
     try:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{path.name} needs PyTorch to be read: pip install 'labse-tf[parity]', or "
-            f"take the directory's {WEIGHTS} instead, where there is one"
+            f"{path.name} needs PyTorch: pip install 'labse-tf[parity]', or add the "
+            f"model's {WEIGHTS} to the directory if it exists"
         ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    # PyTorch raises errors of many kinds for a damaged file.
+    # PyTorch raises errors of many types for a damaged file.
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path}: expected a PyTorch file of weights alone. Received: {said}"
+            f"{path}: expected a PyTorch file with only weights. Received: {said}"
         ) from error
     return Source(str(path), shapes, lambda name: state[name].float().numpy())
 
 
 def _encoder_source(source: Source) -> Source:
-    """The weights of the BERT, named as in `BertModel` of today."""
+    """Return the weights of the BERT by their current names in `BertModel`."""
     names: dict[str, str] = {}
     prefixed = any(name.startswith("bert.") for name in source.shapes)
     for full in source.shapes:
         if prefixed and full.startswith("cls."):
-            continue  # the heads of pre-training
+            continue  # pre-training heads
         name = full.removeprefix("bert.")
-        # Directories of before 2019.
+        # Directories from before 2019 have these names.
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
         if name != "embeddings.position_ids":  # 0, 1, 2, ...
@@ -538,25 +539,25 @@ def _encoder_source(source: Source) -> Source:
 
 
 def _without(source: Source, prefix: str) -> Source:
-    """A source without the names that begin so."""
+    """Return a source without the names that start with a prefix."""
     kept = {n: s for n, s in source.shapes.items() if not n.startswith(prefix)}
     return Source(source.where, kept, source.read)
 
 
 def _assign_dense(model: LaBSE, folder: Path) -> None:
-    """Put a Dense module into the pooler, which computes the same."""
+    """Assign a Dense module to the pooler, which computes the same function."""
     path = folder / CONFIG
     config = read_json(path)
     width = model.backbone.hidden_dim
     activation = str(config.get("activation_function", "")).rpartition(".")[2]
     if activation != "Tanh" or config.get("bias") is False:
         raise ValueError(
-            f"{path}: expected a Dense with bias and Tanh, as LaBSE's. Received: "
+            f"{path}: expected a Dense with bias and Tanh, as in LaBSE. Received: "
             f"{activation or 'no activation'}, bias={config.get('bias')}"
         )
     if config.get("out_features") != width:
         raise ValueError(
-            f"{path}: expected a Dense as wide as the encoder, {width}. "
+            f"{path}: expected a Dense of the encoder's width, {width}. "
             f"Received: out_features={config.get('out_features')}"
         )
     source = _weights(folder)
@@ -566,7 +567,7 @@ def _assign_dense(model: LaBSE, folder: Path) -> None:
 
 
 def _assign_word_weights(model: LaBSE, folder: Path) -> None:
-    """Put WordWeights, factors a token, into the pooling, which has logarithms."""
+    """Assign WordWeights, one factor per token, to the pooling as logarithms."""
     source = _weights(folder)
     name = "emb_layer.weight"
     check_names(source, [name], HUGGING_FACE)

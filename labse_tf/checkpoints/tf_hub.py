@@ -1,13 +1,12 @@
-"""SavedModels of TF Hub: LaBSE, LEALLA and other BERTs, weights out of the graph.
+"""Import of TF Hub SavedModels: LaBSE, LEALLA and other BERTs.
 
-Two layouts are known. Encoders of the Model Garden's exporter (LaBSE/2) take token ids
-and name their variables `transformer/layer_0/self_attention/query/kernel`. LEALLA's
-take strings and have Google's first names below `student_bert/`; they also hold a
-`token_type_embeddings_real` that nothing in their graph reads.
+Two layouts are supported. Encoders exported by the Model Garden (LaBSE/2) take token
+ids and name their variables `transformer/layer_0/self_attention/query/kernel`. LEALLA
+takes strings and has the names of google-research/bert below `student_bert/`. It also
+has a variable `token_type_embeddings_real` that its graph does not read.
 
-A converted model is compared with the SavedModel's own vectors before it is returned:
-what a variable's name does not say (which GELU, how many heads) cannot go wrong
-unnoticed.
+Variable names do not specify the form of GELU or the number of heads. For this reason
+the vectors of the converted model are compared with those of the SavedModel.
 
 References:
     - https://www.tensorflow.org/hub/common_saved_model_apis/text, the interfaces.
@@ -40,9 +39,9 @@ from labse_tf.saved_model import graph_nodes, load_saved_model, read_meta_graph
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import load_vocabulary
 
-# The preprocessing SavedModel of LaBSE/2 cuts sentences here.
+# The preprocessing SavedModel of LaBSE/2 truncates sentences to this length.
 _SEQUENCE_LENGTH = 128
-# Float32 sums in another order stay far below; wrong heads or casing are far above.
+# Float32 rounding stays far below this limit. Wrong heads or casing exceed it by far.
 _TOLERANCE = 1e-4
 _UNREAD = "token_type_embeddings_real"
 
@@ -60,27 +59,28 @@ def from_tf_hub(
     """Load LaBSE, LEALLA or another BERT from a SavedModel of TF Hub.
 
     Args:
-        directory: The SavedModel, as `kagglehub` or a download of
-            kaggle.com/models/google/labse leaves it.
-        vocabulary: A `vocab.txt`, or the preprocessing SavedModel that has it among its
-            assets. LaBSE/2 needs it (`universal-sentence-encoder/
-            cmlm-multilingual-preprocess`); left out, the SavedModel's own assets.
-        lowercase: Whether text is lower-cased. Left out, as the SavedModel says, or
-            else where the vocabulary has no capital.
-        activation: Of the feed-forward layers. Left out, as the graph has it.
-        num_heads: Where the variables do not say it (LEALLA's). Left out, that of the
-            model of `labse_tf.presets.FAMILY` with as many layers and dimensions.
-        sequence_length: Most tokens a sentence.
+        directory: Directory of the SavedModel, for example from `kagglehub` or
+            kaggle.com/models/google/labse.
+        vocabulary: A `vocab.txt`, or a preprocessing SavedModel with the vocabulary in
+            its assets. LaBSE/2 needs it (`universal-sentence-encoder/
+            cmlm-multilingual-preprocess`). Default: the assets of `directory`.
+        lowercase: Whether to lower-case text. Default: as the SavedModel specifies, or
+            else true if the vocabulary has no uppercase letters.
+        activation: Activation of the feed-forward layers. Default: read from the graph.
+        num_heads: Number of heads, if the shapes of the variables do not specify it (as
+            in LEALLA). Default: that of the model in `labse_tf.presets.FAMILY` with the
+            same number of layers and dimensions.
+        sequence_length: Maximum number of tokens per sentence.
         dtype: Compute type.
 
     Returns:
-        The model, whose vectors are those of the SavedModel to float32's rounding. They
-        have unit length; LaBSE/2's own are not normalized.
+        The model. Its vectors equal those of the SavedModel up to float32 rounding and
+        L2 normalization, which LaBSE/2 itself does not apply.
 
     Raises:
-        ValueError: If the directory holds no SavedModel, or one of another interface or
-            with other variables; if the vocabulary is missing or has another size; if
-            the converted model's vectors are others than the SavedModel's.
+        ValueError: If there is no SavedModel; if its interface or variables are not
+            supported; if the vocabulary is missing or has the wrong size; or if the
+            vectors of the converted model differ from those of the SavedModel.
 
     References:
         https://www.kaggle.com/models/google/labse
@@ -111,13 +111,13 @@ def from_tf_hub(
 
 
 def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
-    """The layout of the variables' names, and the variables without their prefix."""
+    """Return the layout of the variables, and the variables without their prefix."""
     variables = {
         variable.name.partition(":")[0]: variable
         for variable in getattr(module, "variables", [])
         if variable.dtype.is_floating and _UNREAD not in variable.name
     }
-    # Some exporters say of a table that it is one.
+    # Some exporters add a suffix to the names of embedding tables.
     tidy = {
         re.sub(r"(_embeddings)/(embeddings|weight)$", r"\1", name): variable
         for name, variable in variables.items()
@@ -130,7 +130,7 @@ def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
             if name == table or name.endswith(f"/{table}")
         ]
         if len(roots) == 1:
-            # An encoder inside another model has its name before those of its weights.
+            # An encoder inside another model adds its name as a prefix.
             inside = {
                 name.removeprefix(roots[0]): variable
                 for name, variable in known.items()
@@ -146,7 +146,7 @@ def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
 
 
 def _source(folder: Path, variables: Mapping[str, Any]) -> Source:
-    """Variables as a source of weights."""
+    """Return variables as a source of weights."""
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     return Source(str(folder), shapes, lambda name: variables[name].numpy())
 
@@ -154,7 +154,7 @@ def _source(folder: Path, variables: Mapping[str, Any]) -> Source:
 def _settings(
     folder: Path, layout: Layout, source: Source, num_heads: int | None
 ) -> dict[str, Any]:
-    """The backbone's arguments from the shapes of the variables."""
+    """Return the backbone's arguments from the shapes of the variables."""
     blocks = re.compile(r"(?:^|/)layer_(\d+)/")
     numbers = [int(m[1]) for name in source.shapes if (m := blocks.search(name))]
 
@@ -186,13 +186,13 @@ def _settings(
 
 
 def _known_heads(folder: Path, layers: int, width: int) -> int:
-    """The heads of the published model of this shape."""
+    """Return the number of heads of the published model with this shape."""
     for known in presets.FAMILY.values():
         shape = (known.backbone["num_layers"], known.backbone["hidden_dim"])
         if shape == (layers, width):
             return known.backbone["num_heads"]
     raise ValueError(
-        f"{folder}: the variables do not say how many heads there are: expected "
+        f"{folder}: the variables do not specify the number of heads: expected "
         f"`num_heads`. Received: None, for {layers} layers of {width} dimensions"
     )
 
@@ -203,7 +203,7 @@ def _known_heads(folder: Path, layers: int, width: int) -> int:
 def _vocabulary(
     folder: Path, module: Any, given: str | Path | None, size: int
 ) -> tuple[list[str], str]:
-    """The tokens, and where they are from."""
+    """Return the tokens and their file."""
     if given is not None:
         path = Path(given)
         candidates = sorted((path / "assets").glob("*")) if path.is_dir() else [path]
@@ -215,9 +215,9 @@ def _vocabulary(
             candidates = [Path(asset.asset_path.numpy().decode())]
     if not candidates:
         raise ValueError(
-            f"{path}: expected a vocabulary among the assets, or `vocabulary` "
-            "(`--vocabulary`): a vocab.txt or the preprocessing SavedModel, which for "
-            "LaBSE/2 is universal-sentence-encoder/cmlm-multilingual-preprocess. "
+            f"{path}: expected a vocabulary in the assets, or `vocabulary` "
+            "(`--vocabulary`): a vocab.txt or the preprocessing SavedModel, for LaBSE/2 "
+            "universal-sentence-encoder/cmlm-multilingual-preprocess. "
             "Received: no assets"
         )
     found: dict[Path, int] = {}
@@ -227,17 +227,17 @@ def _vocabulary(
             return tokens, str(file)
         found[file] = len(tokens)
     raise ValueError(
-        f"{path}: expected {size:,} tokens, one for each row of the token table. "
+        f"{path}: expected {size:,} tokens, one per row of the token table. "
         "Received: "
         + ", ".join(f"{count:,} in {file.name}" for file, count in found.items())
     )
 
 
-# === What the graph says ===
+# === Graph and vectors ===
 
 
 def _activation(folder: Path) -> str:
-    """The activation of the feed-forward layers, from the operations of the graph."""
+    """Return the activation of the feed-forward layers from the graph's operations."""
     graph_def = read_meta_graph(folder).graph_def
     operations = {node.op for node in graph_nodes(graph_def)}
     if operations & {"Erf", "Erfc"}:
@@ -248,12 +248,12 @@ def _activation(folder: Path) -> str:
         return "relu"
     raise ValueError(
         f"{folder}: expected a graph with GELU (Erf, or Pow and Tanh) or Relu, or "
-        "`activation`. Received: none of them"
+        "`activation`. Received: a graph without these operations"
     )
 
 
 def _compare(folder: Path, module: Any, model: LaBSE) -> None:
-    """Raise a model whose vectors are others than the SavedModel's."""
+    """Raise an error if the model's vectors differ from the SavedModel's."""
     import tensorflow as tf
 
     preprocessor = model.text_preprocessor()
@@ -273,8 +273,8 @@ def _compare(folder: Path, module: Any, model: LaBSE) -> None:
     difference = float(np.abs(expected - model.encode(texts, progress=False)).max())
     if not difference < _TOLERANCE:
         raise ValueError(
-            f"{folder}: expected the SavedModel's own vectors from the converted "
-            f"model, within {_TOLERANCE:g}; give `activation`, `num_heads` or "
+            f"{folder}: expected the converted model to return the SavedModel's "
+            f"vectors within {_TOLERANCE:g}; set `activation`, `num_heads` or "
             "`lowercase` if you know them. Received: a difference of "
             f"{difference:.2g} with activation={model.backbone.activation!r}, "
             f"num_heads={model.backbone.num_heads}"
@@ -284,7 +284,7 @@ def _compare(folder: Path, module: Any, model: LaBSE) -> None:
 def _vectors(
     folder: Path, module: Any, texts: Any, features: Mapping[str, Any]
 ) -> np.ndarray:
-    """Unit vectors of the SavedModel, called with ids or with strings."""
+    """Return unit vectors of the SavedModel, called with token ids or with strings."""
     names = {
         "input_word_ids": "token_ids",
         "input_mask": "padding_mask",
@@ -293,7 +293,7 @@ def _vectors(
     ids = {theirs: features[ours] for theirs, ours in names.items()}
     failures = []
     for inputs in (ids, texts):
-        # A function without a fitting signature raises any of several errors.
+        # Functions without a matching signature raise errors of several types.
         try:
             outputs = module(inputs)
         except Exception as error:
@@ -308,5 +308,5 @@ def _vectors(
         failures.append(f"an output of {type(outputs).__name__}")
     raise ValueError(
         f"{folder}: expected a SavedModel that takes {', '.join(names)} or strings and "
-        f"gives vectors. Received: {'; '.join(failures)}"
+        f"returns vectors. Received: {'; '.join(failures)}"
     )

@@ -1,4 +1,4 @@
-"""Hugging Face directories, written for sentence-transformers and transformers."""
+"""Export to Hugging Face directories for sentence-transformers and transformers."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def to_huggingface(
 ) -> Path:
     """Write a directory that `SentenceTransformer(directory)` loads.
 
-    All four poolings have a form there: the pooler is a Dense with tanh after `cls`, as
-    in the released LaBSE; a weighted mean is WordWeights before `mean`. The BERT alone
-    loads with `transformers.BertModel`.
+    All four poolings can be exported. The pooler becomes a Dense with tanh after `cls`,
+    as in the released LaBSE. A weighted mean becomes WordWeights before `mean`.
+    `transformers.BertModel` loads the BERT without the pooling.
 
-    Vectors are the same to float32's rounding wherever the tokenizers agree: they
-    differ for words over 100 characters, which Hugging Face's drops, for special tokens
-    written in a text, which it takes for special tokens, and for the lower case of a
-    Greek sigma at a word's end.
+    Vectors are equal up to float32 rounding if the tokens are equal. Hugging Face's
+    tokenizer differs in three cases: it replaces words over 100 characters by [UNK], it
+    recognizes special tokens in text, and it lower-cases a Greek sigma at the end of a
+    word differently.
 
     Args:
-        model: With a preprocessor.
+        model: A model with a preprocessor.
         directory: The target, written atomically.
-        overwrite: Whether an existing one is replaced.
+        overwrite: Whether to replace an existing target.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: If the model has no preprocessor, its tokenizer is that of TF Hub
-            (`compat="tfhub"`), its activation has no name there, or the target exists.
+        ValueError: If the model has no preprocessor, its tokenizer has
+            `compat="tfhub"`, Hugging Face lacks its activation, or the target exists.
         ImportError: If safetensors is missing.
         OSError: If the target cannot be written.
     """
@@ -59,8 +59,8 @@ def to_huggingface(
     tokenizer = preprocessor.tokenizer
     if tokenizer.compat != "bert":
         raise ValueError(
-            "Hugging Face's tokenizer splits text as BERT does: expected a tokenizer "
-            f'with compat="bert". Received: compat={tokenizer.compat!r}'
+            'Cannot export the tokenizer: expected compat="bert", as in Hugging Face. '
+            f"Received: compat={tokenizer.compat!r}"
         )
     config = _bert_config(model)
     arrays = {weight.path: np.asarray(weight) for weight in model.weights}
@@ -110,7 +110,7 @@ def to_huggingface(
 
 
 def _module_folders(pooling: str) -> dict[str, str]:
-    """The modules of sentence-transformers for a pooling, and the folder of each."""
+    """Return the sentence-transformers modules of a pooling and their folders."""
     kinds = ["Transformer", "Pooling", "Normalize"]
     if pooling == "pooler":
         kinds.insert(2, "Dense")
@@ -122,7 +122,7 @@ def _module_folders(pooling: str) -> dict[str, str]:
 
 
 def _modules(places: dict[str, str]) -> list[dict[str, Any]]:
-    """The content of `modules.json`."""
+    """Return the content of `modules.json`."""
     return [
         {
             "idx": number,
@@ -168,7 +168,7 @@ def _write_word_weights(
 
 
 def _bert_config(model: LaBSE) -> dict[str, Any]:
-    """The `config.json` of `transformers.BertModel`."""
+    """Return the `config.json` of `transformers.BertModel`."""
     backbone = model.backbone
     tokenizer = model.text_preprocessor().tokenizer
     return {
@@ -195,7 +195,7 @@ def _bert_config(model: LaBSE) -> dict[str, Any]:
 def _write_tokenizer(
     folder: Path, tokenizer: WordPieceTokenizer, sequence_length: int
 ) -> None:
-    """Write the tokenizer in the forms of old and new versions."""
+    """Write the tokenizer's files for old and new versions of transformers."""
     import tokenizers
 
     tokenizer.save_vocabulary(folder / VOCABULARY)
@@ -236,13 +236,13 @@ def _write_tokenizer(
 
 
 def _write_json(path: Path, value: Any) -> None:
-    """Write JSON."""
+    """Write a JSON file."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
 
 
 def _card(name: str, model: LaBSE) -> str:
-    """A model card with the fields that the hub reads."""
+    """Return a model card with the fields that Hugging Face reads."""
     from labse_tf import __version__
 
     return f"""---
@@ -255,8 +255,8 @@ tags:
 
 # {name}
 
-A multilingual sentence encoder, {model.embedding_dim} dimensions, written by labse_tf
-{__version__}.
+A multilingual sentence encoder with {model.embedding_dim} dimensions, exported by
+labse_tf {__version__}.
 
 ```python
 from sentence_transformers import SentenceTransformer
