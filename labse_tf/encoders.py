@@ -1,7 +1,7 @@
-"""Encoders: a name, a preset, a directory or a SavedModel -> an encoder.
+"""Encoders: name, preset, Hugging Face directory, checkpoint or SavedModel -> encoder.
 
-`layout_of` alone decides what a path holds. `open_encoder` opens all that can embed
-text, `load_model` what can be trained, converted or exported.
+`layout_of` determines the kind of model at a path. `open_encoder` opens models that can
+embed text. `load_model` loads models that can be trained, converted or exported.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ _BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class Encoder:
-    """A function from texts to vectors that knows where it is from.
-
-    Call it as any `encode` that `labse_tf.evaluation` takes.
+    """A function from texts to vectors, as the `encode` of `labse_tf.evaluation`.
 
     Attributes:
-        name: The name or the path that it was opened by.
-        encode: The function from a list of `n` strings to an array `(n, D)`.
+        name: Name or path of the model.
+        encode: Function from a list of `n` strings to an array `(n, D)`.
         dimension: D.
-        dtype: The compute type, or `None` for a SavedModel, which does not state it.
+        dtype: Compute type, or `None` for a SavedModel, which does not state it.
         model: The model, or `None` for a SavedModel.
     """
 
@@ -63,17 +61,18 @@ def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
     """Open an encoder by name or from a path of any kind.
 
     Args:
-        name: A shipped name; a preset or Hugging Face directory; a SavedModel that
-            takes strings; or an official BERT checkpoint.
-        dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for bfloat16 where
-            this machine has instructions for it. A SavedModel has its own.
+        name: Name of a shipped model, preset or Hugging Face directory, SavedModel that
+            takes strings, or official BERT checkpoint.
+        dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for bfloat16 if this
+            CPU has instructions for it. Must be `"float32"` for a SavedModel, whose
+            compute type is fixed.
 
     Returns:
         The encoder.
 
     Raises:
-        ValueError: If there is no such model or it is damaged; if a SavedModel takes
-            token ids, or `dtype` is given for one.
+        ValueError: If there is no such model, it is damaged, a SavedModel takes token
+            ids, or `dtype` is set for a SavedModel.
 
     Example:
         >>> from labse_tf.encoders import open_encoder
@@ -84,8 +83,8 @@ def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
     if layout_of(name) == "saved_model":
         if dtype != "float32":
             raise ValueError(
-                "`dtype` is fixed in a SavedModel: expected float32 here, or another "
-                f"`dtype` when it is exported. Received: {dtype} for {name}"
+                "`dtype` must be float32 for a SavedModel, whose compute type is set "
+                f"when it is exported. Received: {dtype} for {name}"
             )
         return _open_saved_model(name)
     model = load_model(name).with_dtype(dtype)
@@ -94,10 +93,10 @@ def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
 
 
 def layout_of(path: str | Path) -> str | None:
-    """Determine what kind of model a path is.
+    """Determine the kind of model at a path.
 
     Args:
-        path: A directory, or the path of a checkpoint, with or without `.index`.
+        path: A directory, or the path of a checkpoint with or without `.index`.
 
     Returns:
         `"preset"`, `"huggingface"`, `"saved_model"`, `"bert_checkpoint"`, or `None` for
@@ -114,7 +113,7 @@ def layout_of(path: str | Path) -> str | None:
         try:
             config = json.loads((path / presets.CONFIG).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-            return "preset"  # its reader names the fault
+            return "preset"  # The reader of presets describes the problem.
         foreign = isinstance(config, dict) and "model_type" in config
         return "huggingface" if foreign and "format" not in config else "preset"
     folder = path if path.is_dir() else path.parent
@@ -135,10 +134,10 @@ def load_model(
     """Load a model by name or from a path of any kind.
 
     Args:
-        name: A shipped name, a preset directory, a Hugging Face directory, a SavedModel
-            of TF Hub, or an official BERT checkpoint.
-        vocabulary: As in `labse_tf.checkpoints.from_tf_hub`, for a SavedModel without
-            one.
+        name: Name of a shipped model, preset directory, Hugging Face directory,
+            SavedModel of TF Hub, or official BERT checkpoint.
+        vocabulary: Vocabulary of a SavedModel. See
+            `labse_tf.checkpoints.from_tf_hub`.
         dtype: Compute type.
 
     Returns:
@@ -153,7 +152,7 @@ def load_model(
     layout = layout_of(name)
     if vocabulary is not None and layout != "saved_model":
         raise ValueError(
-            "`vocabulary` is for SavedModels, all other models have their own. "
+            "`vocabulary` must be left out except for a SavedModel. "
             f"Received: vocabulary={str(vocabulary)!r} for {name}"
         )
     if layout == "huggingface":
@@ -167,15 +166,15 @@ def load_model(
 
 @contextmanager
 def as_preset(name: str | None) -> Iterator[str | None]:
-    """Provide a preset for a model of any kind, converted for the time of the block.
+    """Provide a preset for a model of any kind, if needed by temporary conversion.
 
-    The conversion is deterministic, so that a resumed run recognizes its initial model.
+    The conversion is deterministic, so a resumed run recognizes its initial model.
 
     Args:
-        name: As in `load_model`, or `None`.
+        name: A model, see `load_model`, or `None`.
 
     Yields:
-        The name itself where it is a preset or `None`, else a temporary directory.
+        `name` if it is a preset or `None`, else a temporary preset directory.
     """
     if name is None or layout_of(name) in (None, "preset"):
         yield name
@@ -187,19 +186,19 @@ def as_preset(name: str | None) -> Iterator[str | None]:
 
 
 def _open_saved_model(path: str | Path) -> Encoder:
-    """The encoder in a SavedModel with the text interface of TF Hub."""
+    """Open a SavedModel with the text interface of TF Hub."""
     import numpy as np
     import tensorflow as tf
 
     module = load_saved_model(path)
-    # Each kind of SavedModel with another interface raises another type of error.
+    # SavedModels with other interfaces raise errors of several types.
     try:
         first = module(tf.constant([""]))
     except Exception as error:
         raise ValueError(
-            f"{path}: expected a SavedModel that takes strings and returns vectors. "
-            "`labse-tf convert` makes a model of a BERT that takes token ids, such as "
-            f"LaBSE on TF Hub. Received: {str(error).strip()[:120]}"
+            f"{path}: expected a SavedModel that takes strings and returns vectors; "
+            "use `labse-tf convert` for a BERT that takes token ids, such as LaBSE on "
+            f"TF Hub. Received: {str(error).strip()[:120]}"
         ) from error
 
     def vectors_of(output: Any) -> Any:
@@ -216,7 +215,7 @@ def _open_saved_model(path: str | Path) -> Encoder:
 
     def encode(texts: list[str]) -> np.ndarray:
         result = np.zeros((len(texts), dimension), vectors.dtype.as_numpy_dtype)
-        # Sorted by length, so that few rows of a batch need much padding.
+        # Sorted by length to reduce padding.
         order = np.argsort([len(text) for text in texts], kind="stable")
         for start in range(0, len(order), _BATCH_SIZE):
             chosen = order[start : start + _BATCH_SIZE]

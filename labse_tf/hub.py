@@ -1,14 +1,14 @@
 """HubEncoder: any reusable SavedModel as a layer of Keras 3.
 
-`hub.KerasLayer` is a layer of Keras 2: a Keras 3 model neither sees its weights nor
-takes its outputs. `keras.layers.TFSMLayer` sees weights, but takes one endpoint for
-inference and another for training, follows no `regularization_losses`, and its saved
-model is a path. This layer follows the contract of reusable SavedModels
-(https://www.tensorflow.org/hub/reusable_saved_models) and keeps what it needs in the
+`hub.KerasLayer` is a layer of Keras 2: a Keras 3 model cannot track its weights or use
+its outputs. `keras.layers.TFSMLayer` tracks weights, but needs separate endpoints for
+inference and training, ignores `regularization_losses`, and saves only the path of the
+SavedModel. This layer follows the contract of reusable SavedModels
+(https://www.tensorflow.org/hub/reusable_saved_models) and saves the SavedModel in the
 `.keras` file.
 
-How it works: the variables that `tf.saved_model.load` makes are the storage of the
-layer's Keras variables, so what an optimizer moves is what the loaded functions read.
+The variables that `tf.saved_model.load` creates are the storage of the layer's Keras
+variables, so the loaded functions read the weights that the optimizer updates.
 
 Shapes: B = examples of a batch, D = dimensions of an embedding.
 """
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-# The public API sets the mode, but does not tell it.
+# The public API can set this mode, but not read it.
 from keras.src.saving.serialization_lib import in_safe_mode
 
 from labse_tf.saved_model import (
@@ -53,47 +53,45 @@ _CHECKPOINT = "variables/variables"
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class HubEncoder(keras.layers.Layer):
-    """A reusable SavedModel as a Keras 3 layer: trained, frozen, saved with the model.
+    """A reusable SavedModel as a Keras 3 layer that can be trained and saved.
 
-    The SavedModel is called as `hub.KerasLayer` calls it: `training` is passed where
-    its `__call__` takes it, and is true only while the layer itself is trainable, so
-    a frozen encoder has no dropout. Its `variables` become weights of the layer; of
-    these, its `trainable_variables` are trainable (an int8 table is not). While the
-    layer is trainable, its `regularization_losses` are added to the model's loss.
+    The SavedModel is called as by `hub.KerasLayer`: `training` is passed if its
+    `__call__` has this argument, and is true only while the layer is trainable, so a
+    frozen encoder has no dropout. Its `variables` become weights of the layer, of which
+    its `trainable_variables` are trainable (an int8 table is not). While the layer is
+    trainable, its `regularization_losses` are added to the model's loss.
 
-    A model saved as `.keras` holds the SavedModel's graph and assets (which its zip
-    grows by) and every weight once, as trained, so the SavedModel itself is needed no
-    more. A graph can read and write files: load it with
-    `keras.saving.load_model(path, safe_mode=False)`, and only if you trust it.
-    `save_weights` writes the weights alone.
+    A model saved as `.keras` includes the SavedModel's graph and assets and the trained
+    weights, so it can be loaded without the SavedModel. A graph can read and write
+    files, so loading requires `keras.saving.load_model(path, safe_mode=False)`. Load
+    only models that you trust. `save_weights` writes only the weights.
 
-    The SavedModel's types are fixed, whatever the dtype policy: integers and floats
-    are cast to what it takes, and outputs have its type.
+    The types of the SavedModel do not depend on the dtype policy: integers and floats
+    are cast to the types of its inputs.
 
     Args:
         path: Directory of a SavedModel; or `https://...`, a handle of TensorFlow Hub
-            or an archive, which `tensorflow_hub` downloads and keeps.
-        trainable: Whether an optimizer moves the trainable weights.
-        output_key: What is taken from the outputs if they are a dict; None gives
+            or an archive, which `tensorflow_hub` downloads and caches.
+        trainable: Whether the optimizer updates the trainable weights.
+        output_key: Key of the returned output if the outputs are a dict. `None` returns
             the whole dict. Text encoders have `"default"`.
-        saved_model: What `get_config` recorded. If `path` no longer holds that
-            SavedModel, the layer waits for `load_assets` to bring it.
+        saved_model: The record in `get_config`. If `path` no longer has the recorded
+            SavedModel, `load_assets` must restore it.
         **kwargs: `name` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: What the SavedModel takes: strings `(B,)`, or a dict of integers;
+        inputs: Inputs of the SavedModel: strings `(B,)` or a dict of integers, as
             tensors, NumPy arrays or lists.
-        training: Whether this is a step of training.
+        training: Whether the call is a training step.
 
     Returns:
-        The output named `output_key`, for text encoders `(B, D)`; else the
-        SavedModel's outputs.
+        The output named `output_key`, for text encoders `(B, D)`, or all outputs.
 
     Raises:
-        ValueError: If Keras does not run on TensorFlow; if there is no SavedModel,
-            it cannot be loaded or called, or its outputs lack `output_key`; in a
-            call, if the inputs do not fit.
-        ImportError: If a handle is given and `tensorflow_hub` is not installed.
+        ValueError: If Keras does not run on TensorFlow; if there is no SavedModel, it
+            cannot be loaded or called, or its outputs lack `output_key`; or if the
+            inputs of a call do not match.
+        ImportError: If `path` is a handle and `tensorflow_hub` is not installed.
 
     Example:
         >>> import tensorflow as tf
@@ -126,14 +124,14 @@ class HubEncoder(keras.layers.Layer):
         super().__init__(trainable=trainable, **kwargs)
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
-                "HubEncoder: expected Keras on TensorFlow (KERAS_BACKEND=tensorflow); "
-                "a SavedModel is a TensorFlow graph. Received: "
+                "HubEncoder: expected Keras on TensorFlow (KERAS_BACKEND=tensorflow), "
+                "because a SavedModel is a TensorFlow graph. Received: "
                 f"KERAS_BACKEND={keras.backend.backend()}"
             )
-        # Strings, lists and the SavedModel's own types pass through as they are.
+        # Keras must not convert strings, lists and the SavedModel's own types.
         self._convert_input_args = False
         self._allow_non_tensor_positional_args = True
-        # Text cannot be compiled, and ids would be, anew for every length.
+        # XLA cannot compile string ops and would recompile for every length of ids.
         self.supports_jit = False
         self.source = os.fspath(path)
         self.output_key = output_key
@@ -160,12 +158,12 @@ class HubEncoder(keras.layers.Layer):
     # === The SavedModel and its variables ===
 
     def _track(self, module: Any, created: Sequence[tf.Variable]) -> None:
-        """Create the variables of a loaded SavedModel weights of this layer."""
+        """Add the variables of a loaded SavedModel to the weights of this layer."""
         self._describe(module)
         order = {id(v): n for n, v in enumerate(created)}
         own = list(getattr(module, "variables", ()))
         if not own:
-            # A tf.Module lists none: take those that its function reads.
+            # A tf.Module has no such list: use the variables that its function reads.
             used = {
                 id(v) for f in module.__call__.concrete_functions for v in f.variables
             }
@@ -173,7 +171,7 @@ class HubEncoder(keras.layers.Layer):
             trainable = {id(v) for v in own if v.trainable}
         else:
             listed = getattr(module, "trainable_variables", ())
-            # The tape does not watch a variable that is not marked.
+            # Gradient tapes only watch variables that are marked as trainable.
             trainable = {id(v) for v in listed if v.trainable}
         trainable = {id(v) for v in own if id(v) in trainable and v.dtype.is_floating}
         # Keras lists trainable weights first.
@@ -192,7 +190,7 @@ class HubEncoder(keras.layers.Layer):
         self._orders = tuple(order[id(v)] for v in own)
 
     def _expect(self, recorded: Mapping[str, Any]) -> None:
-        """Create empty weights for a SavedModel that `load_assets` will bring."""
+        """Create empty weights for a SavedModel that `load_assets` will restore."""
         self._fingerprint = recorded["fingerprint"]
         self._traces = [
             Trace(decode_specs(t["inputs"]), decode_specs(t["outputs"]), t["training"])
@@ -210,11 +208,11 @@ class HubEncoder(keras.layers.Layer):
         self._orders = tuple(entry["order"] for entry in recorded["variables"])
 
     def _pairs(self) -> Iterator[tuple[int, keras.Variable]]:
-        """Weights with their place among the SavedModel's variables."""
+        """Return the weights with their indices among the SavedModel's variables."""
         return zip(self._orders, self.weights, strict=True)
 
     def _describe(self, module: Any) -> None:
-        """Read how a loaded SavedModel is called, and checks the outputs."""
+        """Read the traces of a loaded SavedModel and check its outputs."""
         traces = read_traces(module, self.source)
         for trace in traces:
             self._select(trace.outputs)
@@ -228,24 +226,20 @@ class HubEncoder(keras.layers.Layer):
         self._module = module
 
     def _loaded(self) -> Any:
-        """The loaded SavedModel.
-
-        Raises:
-            ValueError: If there is none.
-        """
+        """Return the loaded SavedModel, or raise an error if it is not loaded."""
         if self._module is None:
             raise ValueError(
-                f"{self.name}: its SavedModel is not loaded. Expected the one that the "
-                "layer was made from at `path`, or a `.keras` file, which carries it "
+                f"{self.name}: the SavedModel of the layer is not loaded: expected the "
+                "original SavedModel at `path`, or a `.keras` file, which includes it "
                 f"(`keras.saving.load_model`). Received: path={self.source!r}, which "
-                "is gone or holds another one"
+                "is missing or has another SavedModel"
             )
         return self._module
 
     # === Calls ===
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Run the SavedModel; see the class."""
+        """Run the SavedModel. See the class."""
         module = self._loaded()
         trace, tensors = self._fit(inputs, bool(training) and self.trainable)
         arguments = {} if trace.training is None else {"training": trace.training}
@@ -256,7 +250,7 @@ class HubEncoder(keras.layers.Layer):
         return self._select(outputs)
 
     def _select(self, outputs: Any) -> Any:
-        """Take `output_key` from the outputs."""
+        """Return the output named `output_key`, or all outputs."""
         if self.output_key is None:
             return outputs
         if isinstance(outputs, Mapping):
@@ -268,13 +262,13 @@ class HubEncoder(keras.layers.Layer):
             )
         if self.output_key != "default":
             raise ValueError(
-                f"{self.source}: `output_key` must be left alone, as the SavedModel "
-                f"gives no dict. Received: {self.output_key!r}"
+                f"{self.source}: `output_key` must be left out, because the SavedModel "
+                f"does not return a dict. Received: {self.output_key!r}"
             )
         return outputs
 
     def _fit(self, inputs: Any, training: bool = False) -> tuple[Trace, Any]:
-        """Find the trace that takes the inputs, and the inputs as it takes them."""
+        """Return the trace that takes the inputs, and the inputs in its types."""
         # A SavedModel may have been traced for one value of `training` only.
         by_preference = sorted(
             self._traces, key=lambda trace: trace.training not in (None, training)
@@ -286,12 +280,12 @@ class HubEncoder(keras.layers.Layer):
                 continue
         accepted = sorted({describe_nest(trace.inputs) for trace in self._traces})
         raise ValueError(
-            f"{self.name}: `inputs` must be {' or '.join(accepted)}, None standing for "
-            f"any size. Received: {describe_nest(inputs)}"
+            f"{self.name}: `inputs` must be {' or '.join(accepted)}, where None is any "
+            f"size. Received: {describe_nest(inputs)}"
         )
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
-        """Shapes and types of the outputs, from the SavedModel's own record.
+        """Return the shapes and types of the outputs from the SavedModel's traces.
 
         Args:
             inputs: A nest of tensors or `keras.KerasTensor`.
@@ -301,7 +295,7 @@ class HubEncoder(keras.layers.Layer):
             A nest of `keras.KerasTensor`.
 
         Raises:
-            ValueError: If the inputs do not fit.
+            ValueError: If the inputs do not match.
         """
         trace, bound = self._fit(inputs)
         rows = {tuple(x.shape)[:1] for x in leaves(bound)}
@@ -317,16 +311,16 @@ class HubEncoder(keras.layers.Layer):
         return map_nest(tensor, self._select(trace.outputs))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shapes of the outputs, None where a dimension is free.
+        """Return the shapes of the outputs, with `None` for a free dimension.
 
         Args:
-            input_shape: A shape, or a dict of them.
+            input_shape: A shape or a dict of shapes.
 
         Returns:
-            A shape, or a nest of them.
+            A shape or a nest of shapes.
 
         Raises:
-            ValueError: If the shapes do not fit.
+            ValueError: If the shapes do not match.
         """
         symbols = symbolic_tensors(self._traces[0].inputs, input_shape)
         outputs = self.compute_output_spec(symbols)
@@ -335,11 +329,7 @@ class HubEncoder(keras.layers.Layer):
     # === Saving ===
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, and what a loader must know before it has the SavedModel.
-
-        Returns:
-            A dict that goes into JSON.
-        """
+        """Return the arguments and a record of traces and variables as JSON values."""
         recorded = {
             "fingerprint": self._fingerprint,
             "traces": [
@@ -370,56 +360,56 @@ class HubEncoder(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> HubEncoder:
-        """Create a layer from `get_config`'s dict.
+        """Create a layer from the dict of `get_config`.
 
         Args:
             config: The dict.
 
         Returns:
-            The layer, with the SavedModel's own weights if `path` still holds it.
+            The layer. It is loaded if `path` still has the same SavedModel.
 
         Raises:
-            ValueError: If it comes from a file that is loaded in safe mode.
+            ValueError: If a file is loaded in safe mode.
         """
         if in_safe_mode():
             raise ValueError(
                 "A HubEncoder runs the graph of a SavedModel, which can read and write "
-                "files. Expected `safe_mode=False` in the function that loads it, if "
+                "files: expected `safe_mode=False` in the function that loads it, if "
                 f"you trust its source. Received: path={config.get('path')!r} in safe "
                 "mode"
             )
         if in_safe_mode() is None and _is_handle(config["path"]):
-            # A copy within the process: no file brings the SavedModel.
+            # The layer is cloned within the process, so no file has the SavedModel.
             config = {key: config[key] for key in config if key != "saved_model"}
         return cls(**config)
 
     def save_assets(self, dir_path: str) -> None:
-        """Write the SavedModel, weights left out, into a folder of a `.keras` file.
+        """Write the SavedModel without the layer's weights into a `.keras` file.
 
         Args:
-            dir_path: The folder.
+            dir_path: The folder of the layer's assets.
 
         Raises:
-            ValueError: If the SavedModel is gone or has changed since it was loaded.
+            ValueError: If the SavedModel is missing or has changed since it was loaded.
         """
         self._loaded()
         if self._temporary is None and not _holds(self._folder, self._fingerprint):
             raise ValueError(
-                f"{self._folder}: expected the SavedModel that {self.name} was made "
-                "from, to save it with the model (`save_weights` needs none). "
-                "Received: none, or another one"
+                f"{self._folder}: expected the SavedModel of {self.name}, to save it "
+                "with the model (`save_weights` does not need it). Received: no "
+                "SavedModel or another one"
             )
         storage = {id(v.value) for v in self.weights}
         _pack(self._folder, Path(dir_path) / ARCHIVE, self._module, storage)
 
     def load_assets(self, dir_path: str | None) -> None:
-        """Take the SavedModel from a folder of a `.keras` file, if it is not loaded.
+        """Load the SavedModel from a `.keras` file, unless it is already loaded.
 
         Args:
-            dir_path: The folder.
+            dir_path: The folder of the layer's assets.
 
         Raises:
-            ValueError: If it has no whole SavedModel.
+            ValueError: If the folder has no valid SavedModel.
         """
         if self._module is not None:
             return
@@ -435,7 +425,7 @@ class HubEncoder(keras.layers.Layer):
                 f"{self.name}: expected {ARCHIVE} among the layer's assets. "
                 f"Received: {error}"
             ) from error
-        # The checkpoint inside holds zeros in their place; they were read before.
+        # The packed checkpoint has zeros for the weights, which Keras has already read.
         values = [v.numpy() for v in self.weights]
         storage = {order: v.value for order, v in self._pairs()}
         module, _ = _load(temporary.name, str(archive), storage)
@@ -443,12 +433,12 @@ class HubEncoder(keras.layers.Layer):
             variable.assign(value)
         self._describe(module)
         self._folder = temporary.name
-        # The folder lives as long as the layer: exporting reads the assets again.
+        # The folder is kept as long as the layer, because exporting reads the assets.
         self._temporary = temporary
 
 
 def _can_be_weight(variable: tf.Variable) -> bool:
-    """Whether Keras can hold and save a variable."""
+    """Return whether Keras can track and save a variable."""
     dtype = variable.dtype
     numeric = dtype.is_floating or dtype.is_integer or dtype.is_bool
     return bool(numeric and variable.shape.is_fully_defined())
@@ -458,26 +448,26 @@ def _can_be_weight(variable: tf.Variable) -> bool:
 
 
 def _is_handle(path: str) -> bool:
-    """Whether TensorFlow Hub must find the directory."""
+    """Return whether a path is a handle that TensorFlow Hub resolves."""
     return path.startswith(("http://", "https://"))
 
 
 def _resolve(path: str) -> str:
-    """The directory that a path or a handle stands for."""
+    """Return the directory of a path or a handle."""
     if not _is_handle(path):
         return path
     try:
         import tensorflow_hub as hub
     except ImportError as error:
         raise ImportError(
-            "`path`: a handle of TensorFlow Hub needs tensorflow_hub: "
+            "`path` is a handle of TensorFlow Hub, which needs tensorflow_hub: "
             f"pip install 'labse-tf[quickstart]'. Received: {path!r}"
         ) from error
     return hub.resolve(path)
 
 
 def _files(folder: str) -> Iterator[str]:
-    """Relative names of the files in a directory, sorted."""
+    """Iterate over the relative paths of the files in a directory, sorted."""
     import tensorflow as tf
 
     for parent, _, names in sorted(tf.io.gfile.walk(folder)):
@@ -486,7 +476,7 @@ def _files(folder: str) -> Iterator[str]:
 
 
 def _fingerprint(folder: str) -> str:
-    """A hash of a SavedModel's graph, assets and, by their checksums, weights."""
+    """Return a hash of a SavedModel's graph, assets and checksums of weights."""
     import tensorflow as tf
 
     digest = hashlib.sha256()
@@ -502,7 +492,7 @@ def _fingerprint(folder: str) -> str:
 
 
 def _holds(folder: str, fingerprint: str) -> bool:
-    """Whether a directory holds the SavedModel of that fingerprint."""
+    """Return whether a directory has the SavedModel with this fingerprint."""
     import tensorflow as tf
 
     return bool(
@@ -514,11 +504,11 @@ def _holds(folder: str, fingerprint: str) -> bool:
 def _load(
     folder: str, name: str, storage: Mapping[int, tf.Variable] | None = None
 ) -> tuple[Any, list[tf.Variable]]:
-    """Load a SavedModel, its n-th variable into `storage[n]` where there is one.
+    """Load a SavedModel; the variable with index n becomes `storage[n]`, if given.
 
     Returns:
-        The module, and its variables in the order of their making, which a
-        SavedModel fixes.
+        The module and its variables in the order of creation, which does not change
+        when the same SavedModel is loaded again.
     """
     import tensorflow as tf
 
@@ -534,17 +524,17 @@ def _load(
     if not callable(module) or not getattr(module.__call__, "concrete_functions", ()):
         endpoints = sorted(getattr(module, "signatures", {}))
         raise ValueError(
-            f"{name}: expected a reusable SavedModel, which can be called. Received: "
-            f"one with the signatures {endpoints} only, which serve but do not "
-            "train; `keras.layers.TFSMLayer(path, call_endpoint=...)` runs those"
+            f"{name}: expected a reusable SavedModel, which can be called; use "
+            "`keras.layers.TFSMLayer(path, call_endpoint=...)` to run signatures "
+            f"without training. Received: only the signatures {endpoints}"
         )
     return module, created
 
 
 def _pack(folder: str, archive: Path, module: Any, storage: set[int]) -> None:
-    """Zip a SavedModel with zeros for the variables that are stored elsewhere.
+    """Zip a SavedModel with zeros for the variables in `storage`.
 
-    The loader insists on a value for every variable; zeros pack to nothing.
+    The loader requires a value for every variable, and zeros compress well.
     """
     import tensorflow as tf
 
@@ -581,7 +571,7 @@ def _pack(folder: str, archive: Path, module: Any, storage: set[int]) -> None:
 
 
 def _attribute(module: Any, key: str) -> Any:
-    """The object that a checkpoint's key names, or None: "variables/3/.ATTRIBUTES/"."""
+    """Return the object of a checkpoint key like `variables/3/.ATTRIBUTES/`, if any."""
     path, _, _ = key.partition("/.ATTRIBUTES/")
     found = module
     for part in path.split("/"):

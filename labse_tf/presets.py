@@ -1,14 +1,14 @@
-"""Presets: a model as a directory of four files, found by name or by path.
+"""Presets: models as directories of four files, found by name or by path.
 
-Models come with the package (`shipped_names`) or are published elsewhere (`FAMILY`) and
-become presets by `labse-tf convert NAME`.
+Some models are shipped with the package (`shipped_names`). Models that others have
+published (`FAMILY`) become presets by `labse-tf convert NAME`.
 
-    config.json        constructor arguments, and the sha256 of the files below
-    vocab.txt          one token a line
+    config.json        constructor arguments, and the SHA-256 of the next two files
+    vocab.txt          one token per line
     model.weights.h5   weights by path, in float32 or a smaller storage type
     README.md          the model card
 
-`config.json` is moved into place last, so a directory that has it is complete.
+`config.json` is moved into place last, so a directory with this file is complete.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ VOCABULARY = "vocab.txt"
 WEIGHTS = "model.weights.h5"
 CARD = "README.md"
 
-# How weights lie on the disk; variables are float32 whatever this is.
+# Types of weights on disk. Variables are always float32.
 STORAGES = ("float32", "float16", "int8")
 
 _FORMAT = "labse_tf preset"
 _FORMAT_VERSION = 1
-# What a configuration must have, and as what.
+# Required keys of a configuration, and their types.
 _SECTIONS = {
     "backbone": dict,
     "pooling": str,
@@ -46,7 +46,7 @@ _SECTIONS = {
     "tokenizer": dict,
     "sha256": dict,
 }
-# The one weight that `int8` stores so; in LaBSE it is 82 % of all.
+# The only weight that `int8` stores as int8. It has 82 % of LaBSE's parameters.
 _TABLE = "token_embedding/embeddings"
 _SCALE = "scale"
 
@@ -55,13 +55,13 @@ _SCALE = "scale"
 
 @dataclass(frozen=True)
 class Origin:
-    """A place that a published model can be downloaded from.
+    """A source to download a published model from.
 
     Attributes:
-        hub: `"huggingface"` or `"kaggle"`, where the models of TF Hub are now.
-        handle: Name of the model there.
-        vocabulary: Handle of the preprocessing SavedModel that has the vocabulary,
-            where the model's own has none.
+        hub: `"huggingface"` or `"kaggle"`, which now hosts the models of TF Hub.
+        handle: Name of the model in the hub.
+        vocabulary: Handle of the preprocessing SavedModel with the vocabulary, if the
+            model itself does not include it.
     """
 
     hub: str
@@ -70,17 +70,17 @@ class Origin:
 
     @property
     def url(self) -> str:
-        """The page of the model, for people."""
+        """The web page of the model."""
         return _page(self.hub, self.handle)
 
     @property
     def vocabulary_url(self) -> str | None:
-        """The page of the preprocessing SavedModel."""
+        """The web page of the preprocessing SavedModel."""
         return None if self.vocabulary is None else _page(self.hub, self.vocabulary)
 
 
 def _page(hub: str, handle: str) -> str:
-    """The address of a model's page."""
+    """Return the address of a model's web page."""
     if hub == "huggingface":
         return f"https://huggingface.co/{handle}"
     owner, model, framework, variation = handle.split("/")
@@ -92,12 +92,12 @@ class PublishedModel:
     """A model of the LaBSE family that others have published.
 
     Attributes:
-        backbone: Shape, as arguments of `labse_tf.LaBSEBackbone`.
-        sequence_length: Most tokens a sentence, as its origin has it.
-        languages: Codes of those that it was trained on.
-        licence: SPDX name.
-        origins: Where to get it, the best first.
-        paper: Address.
+        backbone: Sizes, as arguments of `labse_tf.LaBSEBackbone`.
+        sequence_length: Maximum number of tokens per sentence at the origin.
+        languages: Codes of the training languages.
+        licence: SPDX name of the license.
+        origins: Sources to download the model from, best first.
+        paper: Address of the paper.
     """
 
     backbone: dict[str, Any]
@@ -109,18 +109,18 @@ class PublishedModel:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has."""
+        """Number of parameters."""
         return count_parameters(self.backbone)
 
 
 def count_parameters(sizes: Mapping[str, Any]) -> int:
-    """Count the numbers of an encoder of some shape, without making it.
+    """Return the number of parameters of an encoder without creating it.
 
     Args:
         sizes: Arguments of `labse_tf.LaBSEBackbone`.
 
     Returns:
-        As `LaBSEBackbone(**sizes).count_params()`.
+        The result of `LaBSEBackbone(**sizes).count_params()`.
     """
     width, inner = sizes["hidden_dim"], sizes["intermediate_dim"]
     tables = sizes["vocabulary_size"] + sizes["max_sequence_length"]
@@ -131,7 +131,7 @@ def count_parameters(sizes: Mapping[str, Any]) -> int:
 
 
 def _shape(width: int, layers: int, heads: int, vocabulary: int) -> dict[str, Any]:
-    """A BERT of this size: all of the family have four times as wide inner layers."""
+    """Return the sizes of a BERT with `intermediate_dim` of `4 * width`."""
     return {
         "vocabulary_size": vocabulary,
         "num_layers": layers,
@@ -148,7 +148,7 @@ _LABSE_PAPER = "https://arxiv.org/abs/2007.01852"
 
 
 def _lealla(size: str, width: int, heads: int) -> PublishedModel:
-    """A LEALLA: 24 narrow layers that were taught by LaBSE."""
+    """Return a LEALLA model: 24 narrow layers distilled from LaBSE."""
     return PublishedModel(
         backbone=_shape(width, 24, heads, _LABSE_TOKENS),
         sequence_length=128,
@@ -184,7 +184,7 @@ FAMILY = {
     "lealla-small": _lealla("small", 128, 8),
     "lealla-base": _lealla("base", 192, 12),
     "lealla-large": _lealla("large", 256, 8),
-    # LaBSE with the tokens of 15 languages (arXiv 2010.05609 says how).
+    # LaBSE with the tokens of 15 languages (method: arXiv 2010.05609).
     "smaller-labse": PublishedModel(
         backbone=_shape(768, 12, 12, 173_347),
         sequence_length=512,
@@ -195,13 +195,13 @@ FAMILY = {
     ),
 }
 
-# === Presets on the disk ===
+# === Presets on disk ===
 
 
 def shipped_directory() -> Path:
-    """Return the folder of the models that come with the package.
+    """Return the folder of the models that are shipped with the package.
 
-    In a checkout it is `saved_models/` beside the package, in an installed wheel
+    In a checkout it is `saved_models/` next to the package, in an installed wheel
     `labse_tf/saved_models/`.
     """
     package = Path(__file__).resolve().parent
@@ -210,7 +210,7 @@ def shipped_directory() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Return the names of the models that come with the package, sorted."""
+    """Return the sorted names of the models that are shipped with the package."""
     folder = shipped_directory()
     if not folder.is_dir():
         return []
@@ -221,33 +221,33 @@ def find(preset: str | Path) -> Path:
     """Find a preset by name or path.
 
     Args:
-        preset: A directory that holds `config.json`, or a name in
-            `shipped_names()`. A directory goes first.
+        preset: A directory with `config.json`, or a name in `shipped_names()`. The
+            directory takes precedence.
 
     Returns:
-        The preset's directory.
+        The directory of the preset.
 
     Raises:
-        ValueError: If it is neither; the message lists the names there are, and for
-            a name in `FAMILY` says how to fetch it.
+        ValueError: If there is no such preset. The message lists the shipped names or,
+            for a name in `FAMILY`, describes how to download the model.
     """
     directory = Path(preset)
     if is_preset(directory):
         return directory
     if directory.is_dir():
         raise ValueError(
-            f"{directory}: expected a preset, which holds {CONFIG}. "
-            f"Received: a directory without it ({preset!s})"
+            f"{directory}: expected a preset, which has a {CONFIG}. "
+            f"Received: a directory without this file ({preset!s})"
         )
     if str(preset) in shipped_names():
         return shipped_directory() / str(preset)
     if str(preset) in FAMILY:
         raise ValueError(
-            f"{preset} does not come with the package: fetch it once with `labse-tf "
+            f"{preset} is not shipped with the package: download it with `labse-tf "
             f"convert {preset} --output DIR` and load DIR. Received: {str(preset)!r}, "
-            "a published model, and no directory of this name"
+            "a published model, which is not an existing directory"
         )
-    names = ", ".join(shipped_names()) or "none in this version"
+    names = ", ".join(shipped_names()) or "this version has none"
     raise ValueError(
         "Expected a preset directory or the name of a shipped model "
         f"({names}). Received: {str(preset)!r}"
@@ -255,21 +255,21 @@ def find(preset: str | Path) -> Path:
 
 
 def is_preset(directory: str | Path) -> bool:
-    """Return whether a directory holds a complete preset."""
+    """Return whether a directory is a complete preset."""
     return (Path(directory) / CONFIG).is_file()
 
 
 def stated_languages(directory: str | Path) -> tuple[str, ...] | None:
-    """Look up the languages that a model was trained on, where its files say it.
+    """Return the training languages that the files of a model specify.
 
     Args:
-        directory: A preset, or a Hugging Face directory.
+        directory: A preset or a Hugging Face directory.
 
     Returns:
-        Canonical codes, from the front matter of its card (`language:`, as on Hugging
-        Face), else from the row `| languages | ... |` of the card, else those of the
-        model in `FAMILY` that it was converted from. None if nothing specifies them,
-        or the card has anything but languages there, such as "multilingual".
+        Canonical codes from the front matter of the card (`language:`, as on Hugging
+        Face), else from the row `| languages | ... |` of the card, else from the model
+        in `FAMILY` that was converted. `None` if the languages are not specified, or
+        the card has other values, such as "multilingual".
 
     Raises:
         OSError: If a file cannot be read.
@@ -294,13 +294,13 @@ def stated_languages(directory: str | Path) -> tuple[str, ...] | None:
     try:
         source = json.loads(config.read_text(encoding="utf-8"))["source"]["name"]
         return FAMILY[source].languages
-    # Other files of this name have other things in them.
+    # Other libraries also write a file of this name.
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def _front_matter_languages(card: str) -> list[str]:
-    """`language: hi`, `language: [hi, ta]` or a list below it, heading a card."""
+    """Read `language: hi`, `language: [hi, ta]` or a YAML list from a card's head."""
     front = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", card, re.DOTALL)
     if front is None:
         return []
@@ -311,22 +311,22 @@ def _front_matter_languages(card: str) -> list[str]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read a preset's configuration and checks its files against their hashes.
+    """Read the configuration of a preset and check the hashes of its files.
 
     Args:
-        directory: As `find` returns it.
+        directory: The result of `find`.
 
     Returns:
         The configuration, with `backbone`, `pooling`, `preprocessor`, `tokenizer`.
 
     Raises:
-        ValueError: If the file is no preset's, of a later format, or another file
-            of the preset is missing or is not the one that was saved.
+        ValueError: If the file is not a preset's configuration or has another format
+            version, or a file of the preset is missing or was changed.
     """
     path = directory / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    # No UTF-8, no JSON, a number of 5,000 digits; brackets without end.
+    # Invalid UTF-8, invalid JSON or numbers of 5,000 digits; too deeply nested JSON.
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON. Received: {error}") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
@@ -338,14 +338,14 @@ def read_config(directory: Path) -> dict[str, Any]:
         )
     if config.get("format_version") != _FORMAT_VERSION:
         raise ValueError(
-            f"{path}: expected format version {_FORMAT_VERSION}, a later labse_tf may "
-            f"read this one. Received: {config.get('format_version')!r}"
+            f"{path}: expected format version {_FORMAT_VERSION}; a later labse_tf may "
+            f"read other versions. Received: {config.get('format_version')!r}"
         )
     missing = [key for key in _SECTIONS if key not in config]
     if missing:
         raise ValueError(
             f"{path}: expected the keys {', '.join(_SECTIONS)}. "
-            f"Received: none for {', '.join(missing)}"
+            f"Received: no {', '.join(missing)}"
         )
     for key, kind in _SECTIONS.items():
         if not isinstance(config[key], kind):
@@ -356,21 +356,20 @@ def read_config(directory: Path) -> dict[str, Any]:
     for name, expected in config["sha256"].items():
         if not isinstance(expected, str) or Path(name).name != name:
             raise ValueError(
-                f"{path}: expected names of files and their hashes under sha256. "
+                f"{path}: expected names of files and their hashes in sha256. "
                 f"Received: {name!r:.80}: {expected!r:.80}"
             )
         file = directory / name
         if not file.is_file():
             raise ValueError(
-                f"{directory}: expected the file {name} beside {CONFIG}. "
+                f"{directory}: expected the file {name} next to {CONFIG}. "
                 "Received: no such file"
             )
         received = sha256(file)
         if received != expected:
             raise ValueError(
-                f"{file}: expected the file that was saved (sha256 "
-                f"{expected[:12]}…); it is damaged or was changed. "
-                f"Received: {received[:12]}…"
+                f"{file}: expected the SHA-256 {expected[:12]}…; the file is damaged "
+                f"or was changed. Received: {received[:12]}…"
             )
     return config
 
@@ -387,22 +386,21 @@ def sha256(path: Path) -> str:
 def write_weights(
     path: Path, arrays: Mapping[str, np.ndarray], storage: str = "float32"
 ) -> None:
-    """Write weights under their paths, such as `token_embedding/embeddings`.
+    """Write weights by their paths, such as `token_embedding/embeddings`.
 
-    Keras's own `.weights.h5` numbers layers by class; paths say what a weight is, to
-    people and to other versions of Keras.
+    Keras's own `.weights.h5` numbers layers by class. Paths identify a weight
+    independently of the version of Keras.
 
     Args:
-        path: An HDF5 file, made anew.
+        path: Target HDF5 file, which is replaced.
         arrays: Weight path -> float32 array.
-        storage: `"float32"`, `"float16"`, or `"int8"`: the token table as int8 with a
-            float32 scale a row (the largest value of a row becomes 127), everything
-            else as float16.
+        storage: `"float32"`, `"float16"`, or `"int8"`: the token table as int8 with one
+            float32 scale per row (the largest value of a row becomes 127), other
+            weights as float16.
 
     Raises:
-        OSError: If it cannot be written.
-        ValueError: If there is no such storage type, or a value is beyond what
-            float16 can hold.
+        OSError: If the file cannot be written.
+        ValueError: If the storage type is unknown, or a value is too large for float16.
     """
     import h5py
 
@@ -423,15 +421,14 @@ def write_weights(
 
 
 def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round each row to 255 steps between its largest value and its negative.
+    """Quantize each row to int8 with one scale.
 
     Args:
         table: float `(V, D)`.
 
     Returns:
-        int8 `(V, D)` from -127 to 127, and float32 `(V, 1)`, whose product is the
-        table to within half a step, 1/254 of the row's largest value. A row of zeros
-        stays one.
+        int8 `(V, D)` from -127 to 127, and float32 scales `(V, 1)`. Their product
+        differs from the table by at most 1/254 of the row's largest absolute value.
 
     Raises:
         ValueError: If the table is not finite.
@@ -445,20 +442,20 @@ def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     table = np.asarray(table, dtype=np.float32)
     if not np.isfinite(table).all():
-        raise ValueError("`table` must be finite. Received: NaN or infinity in it")
+        raise ValueError("`table` must be finite. Received: NaN or infinity")
     scale = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
     codes = np.rint(table / np.where(scale == 0, 1, scale)).astype(np.int8)
     return codes, scale
 
 
 def _half(name: str, array: np.ndarray) -> np.ndarray:
-    """Float16, unless that makes an infinity of a number."""
+    """Cast a weight to float16; raise an error if it overflows."""
     with np.errstate(over="ignore"):
         half = np.asarray(array, dtype=np.float16)
     if np.isfinite(array).all() and not np.isfinite(half).all():
         raise ValueError(
-            f"Weights up to 65,504 fit into float16. Received: {np.abs(array).max():g} "
-            f"in {name}"
+            "Weights must not exceed 65,504, the maximum of float16. "
+            f"Received: {np.abs(array).max():g} in {name}"
         )
     return half
 
@@ -466,18 +463,18 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
 def read_weights(
     path: Path, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Read the weights that a model has room for, whatever their storage type.
+    """Read the weights of a model from any storage type.
 
     Args:
-        path: As `write_weights` made it.
-        shapes: Weight path -> shape, of all weights of the model.
+        path: A file written by `write_weights`.
+        shapes: Weight path -> shape for all weights of the model.
 
     Returns:
         Weight path -> float32 array.
 
     Raises:
-        ValueError: If the file is no HDF5, or weights are missing, surplus, of
-            another shape or not finite; the message names the first of them.
+        ValueError: If the file is not HDF5, or weights are missing, unexpected, of
+            another shape or not finite. The message names the first such weight.
     """
     import h5py
 
@@ -495,10 +492,10 @@ def read_weights(
         if not isinstance(item, h5py.Dataset):
             return
         found[name] = item.shape
-        # A file may claim a shape of terabytes: only what has room is read.
+        # A damaged file may declare terabytes, so only expected shapes are read.
         if item.shape == expected.get(name):
             if item.dtype.kind not in "fiu":
-                raise ValueError(f"{name} of type {item.dtype}, no numbers")
+                raise ValueError(f"{name} of type {item.dtype}, which is not numeric")
             if item.dtype.kind != "f":
                 integers.add(name)
             arrays[name] = np.asarray(item[()], dtype=np.float32)
@@ -512,7 +509,7 @@ def read_weights(
         ) from error
     _check_datasets(path, expected, found, integers)
     for name, array in arrays.items():
-        # Neither needs memory of its own, as `isfinite` would.
+        # Unlike `isfinite`, `min` and `max` need no memory of the array's size.
         if not np.isfinite([array.min(), array.max()]).all():
             raise ValueError(
                 f"{path}: expected finite numbers. Received: NaN or infinity in {name}"
@@ -528,11 +525,11 @@ def _check_datasets(
     found: Mapping[str, tuple[int, ...]],
     integers: set[str],
 ) -> None:
-    """Raise weights that are missing, surplus or of another shape."""
+    """Raise an error for weights that are missing, unexpected or of another shape."""
     weights = {name for name in expected if not name.endswith(f":{_SCALE}")}
     for problem, names in (
         ("no such weight", sorted(weights - set(found))),
-        ("a weight that the model lacks", sorted(set(found) - set(expected))),
+        ("an unexpected weight", sorted(set(found) - set(expected))),
     ):
         if names:
             raise ValueError(
@@ -544,7 +541,7 @@ def _check_datasets(
         scale = f"{name}:{_SCALE}"
         if name in integers and found.get(scale) != expected.get(scale, ()):
             raise ValueError(
-                f"{path}: expected {name}, integers, with a scale a row. "
+                f"{path}: expected one scale per row for {name}, which has integers. "
                 f"Received: scales of shape {found.get(scale)}"
             )
         if found[name] != expected[name]:
@@ -558,16 +555,16 @@ def _check_datasets(
 def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
     """Write a preset atomically.
 
-    The block fills an empty folder beside the target with the vocabulary and the
-    weights. When it ends well, hashes, card and configuration are added and the
-    files moved, the configuration last. When it fails, the target is untouched.
+    The block writes the vocabulary and the weights into a temporary folder next to the
+    target. At exit, hashes, card and configuration are added and the files are moved,
+    the configuration last. If the block fails, the target is unchanged.
 
     Args:
-        directory: The target; made if needed. Files that are not the preset's stay.
+        directory: The target, created if needed. Other files in it are kept.
         config: `backbone`, `pooling`, `preprocessor`, `tokenizer`, `storage`.
 
     Yields:
-        The folder to fill.
+        The temporary folder.
 
     Raises:
         OSError: If the target cannot be written.
@@ -589,24 +586,24 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
         (folder / CONFIG).write_text(text, encoding="utf-8")
         target.mkdir(exist_ok=True)
-        # A preset without its configuration is not read, so a power failure between
-        # two moves cannot leave a mixture of the old and the new preset.
+        # A directory without a configuration is not a preset, so a power failure
+        # between two moves cannot leave a mixture of the old and the new preset.
         (target / CONFIG).unlink(missing_ok=True)
         for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
             os.replace(path, target / path.name)
 
 
 def record_source(directory: Path, source: Mapping[str, Any]) -> None:
-    """Write into a preset where its weights are from.
+    """Record the source of the weights in a preset's configuration and card.
 
     Args:
         directory: A preset.
-        source: What `config.json` shall hold under `source`: strings, and `sha256` of
-            the files that were converted.
+        source: Value of `source` in `config.json`: strings, and `sha256` of the
+            converted files.
 
     Raises:
-        ValueError: If it is no preset.
-        OSError: If it cannot be written.
+        ValueError: If the directory is not a preset.
+        OSError: If the files cannot be written.
     """
     config = {**read_config(directory), "source": dict(source)}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -617,19 +614,19 @@ def record_source(directory: Path, source: Mapping[str, Any]) -> None:
     ]
     rows += [f"| sha256 of {n} | `{h}` |" for n, h in source.get("sha256", {}).items()]
     card = (directory / CARD).read_text(encoding="utf-8").rstrip()
-    section = "\n".join(["## Source", "", "| | |", "|---|---|", *rows])
+    section = "\n".join(["## Source", "", "| property | value |", "|---|---|", *rows])
     write_text(directory / CARD, f"{card}\n\n{section}\n")
     write_text(directory / CONFIG, text)
 
 
 def _card(name: str, config: dict[str, Any]) -> str:
-    """A first model card: what the files are and how to use them."""
+    """Return a model card that describes the model and its use."""
     backbone = config["backbone"]
     return f"""# {name}
 
-A sentence encoder made with labse_tf {config["labse_tf_version"]}.
+A sentence encoder saved by labse_tf {config["labse_tf_version"]}.
 
-| | |
+| property | value |
 |---|---|
 | layers | {backbone["num_layers"]} |
 | hidden dimension | {backbone["hidden_dim"]} |

@@ -1,6 +1,6 @@
-"""SavedModels, read: the one loader, the graph, and the ways to call a model.
+"""Loading of SavedModels, their graphs, and the traces of their calls.
 
-Shapes of tensors are tuples in which `None` is a free dimension.
+The shape of a tensor is a tuple in which `None` is a free dimension.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ SAVED_MODEL = "saved_model.pb"
 def check_saved_model_directory(
     path: str | os.PathLike[str], *, name: str | None = None
 ) -> None:
-    """Raise unless a directory holds a SavedModel.
+    """Raise an error unless a directory has a SavedModel.
 
     Args:
         path: The directory, local or remote.
-        name: What to call it in the message. Default: the path.
+        name: Name of the SavedModel in the message. Default: the path.
 
     Raises:
-        ValueError: If it does not. The message lists the entries of the directory.
+        ValueError: If there is no SavedModel. The message lists the entries of the
+            directory.
     """
     import tensorflow as tf
 
@@ -43,9 +44,9 @@ def check_saved_model_directory(
         for entry in entries
         if tf.saved_model.contains_saved_model(os.path.join(folder, entry))
     ]
-    hint = f" (did you mean {versions[-1]!r} in it?)" if versions else ""
+    hint = f" (did you mean its subdirectory {versions[-1]!r}?)" if versions else ""
     raise ValueError(
-        f"{expected}, with {SAVED_MODEL}{hint}. Received: a directory of "
+        f"{expected}, with {SAVED_MODEL}{hint}. Received: a directory with "
         f"{entries[:8]}{' and more' if len(entries) > 8 else ''}"
     )
 
@@ -56,19 +57,19 @@ def load_saved_model(
     name: str | None = None,
     tags: Sequence[str] | None = None,
 ) -> Any:
-    """Load a SavedModel, with the operations of TF-Text where it is installed.
+    """Load a SavedModel, with the operations of TF-Text if it is installed.
 
     Args:
         path: The directory, local or remote.
-        name: What to call it in messages. Default: the path.
-        tags: The tags of the graph, as `tf.saved_model.load` takes them.
+        name: Name of the SavedModel in messages. Default: the path.
+        tags: Tags of the graph. See `tf.saved_model.load`.
 
     Returns:
         The object that `tf.saved_model.load` returns.
 
     Raises:
-        ValueError: If there is no SavedModel in the directory, it is damaged, or it
-            has operations that are not installed.
+        ValueError: If there is no SavedModel in the directory, it is damaged, or its
+            operations are not installed.
     """
     import tensorflow as tf
 
@@ -110,7 +111,7 @@ def read_meta_graph(folder: Path) -> Any:
         saved_model.ParseFromString(file.read_bytes())
     except DecodeError as error:
         raise ValueError(
-            f"{file}: expected a whole SavedModel. Received: {file.stat().st_size:,} "
+            f"{file}: expected a valid SavedModel. Received: {file.stat().st_size:,} "
             f"bytes that cannot be parsed ({error})"
         ) from error
     for graph in saved_model.meta_graphs:
@@ -147,7 +148,7 @@ class Spec:
     dtype: str
 
     def __str__(self) -> str:
-        """The type and the shape."""
+        """Return the type and the shape."""
         return f"{self.dtype} {self.shape}"
 
 
@@ -158,8 +159,7 @@ class Trace:
     Attributes:
         inputs: A nest of `Spec`.
         outputs: A nest of `Spec`.
-        training: The value of `training`, or `None` where the call has no such
-            argument.
+        training: Value of `training`, or `None` if the call has no such argument.
     """
 
     inputs: Any
@@ -168,14 +168,14 @@ class Trace:
 
 
 def read_traces(module: Any, name: str) -> list[Trace]:
-    """Read the ways to call a loaded SavedModel.
+    """Read the traces of a loaded SavedModel.
 
     Args:
         module: The object that `load_saved_model` returned.
-        name: What to call it in the message.
+        name: Name of the SavedModel in the message.
 
     Returns:
-        One `Trace` for each traced function and value of `training`.
+        One `Trace` per traced function and value of `training`.
 
     Raises:
         ValueError: If no trace takes one tensor of known rank or a nest of them.
@@ -204,13 +204,13 @@ def read_traces(module: Any, name: str) -> list[Trace]:
         received = [f.structured_input_signature for f in function.concrete_functions]
         raise ValueError(
             f"{name}: expected a SavedModel that takes one argument, a tensor of known "
-            f"rank or a nest of them, and gives such. Received: {received[:4]}"
+            f"rank or a nest of them, and returns such. Received: {received[:4]}"
         )
     return traces
 
 
 def _spec(leaf: Any) -> Spec:
-    """A TensorSpec as a `Spec`."""
+    """Convert a `tf.TensorSpec` to a `Spec`."""
     import tensorflow as tf
 
     if not isinstance(leaf, tf.TensorSpec) or leaf.shape.rank is None:
@@ -219,7 +219,7 @@ def _spec(leaf: Any) -> Spec:
 
 
 def map_nest(function: Any, nest: Any) -> Any:
-    """Apply a function to the leaves of dicts, lists and tuples."""
+    """Apply a function to the leaves of nested dicts, lists and tuples."""
     if isinstance(nest, Mapping):
         return {key: map_nest(function, value) for key, value in nest.items()}
     if isinstance(nest, (list, tuple)):
@@ -228,7 +228,7 @@ def map_nest(function: Any, nest: Any) -> Any:
 
 
 def leaves(nest: Any) -> list[Any]:
-    """Return the leaves of dicts, lists and tuples."""
+    """Return the leaves of nested dicts, lists and tuples."""
     found: list[Any] = []
     map_nest(found.append, nest)
     return found
@@ -265,7 +265,7 @@ def symbolic_tensors(spec: Any, shape: Any) -> Any:
 
 
 def _kind(dtype: str) -> str:
-    """Types of one kind are cast to each other."""
+    """Return the kind of a type. Types of the same kind are cast to each other."""
     return next((kind for kind in ("float", "int") if kind in dtype), dtype)
 
 
@@ -277,12 +277,12 @@ def fit_to_spec(spec: Any, value: Any) -> Any:
         value: A nest of tensors, symbolic tensors, arrays or lists.
 
     Returns:
-        A nest of tensors, integers and floats cast to the types of the spec. Symbolic
-        tensors are returned as they are.
+        A nest of tensors. Integers and floats are cast to the types of the spec, except
+        symbolic tensors, which do not change.
 
     Raises:
-        TypeError: If a value does not fit.
-        ValueError: If a value does not fit.
+        TypeError: If a value cannot be converted.
+        ValueError: If a value does not match the spec.
     """
     import keras
     import tensorflow as tf

@@ -216,8 +216,8 @@ def _vocabulary(
     if not candidates:
         raise ValueError(
             f"{path}: expected a vocabulary in the assets, or `vocabulary` "
-            "(`--vocabulary`): a vocab.txt or the preprocessing SavedModel, for LaBSE/2 "
-            "universal-sentence-encoder/cmlm-multilingual-preprocess. "
+            "(`--vocabulary`): a vocab.txt or the preprocessing SavedModel, which for "
+            "LaBSE/2 is universal-sentence-encoder/cmlm-multilingual-preprocess. "
             "Received: no assets"
         )
     found: dict[Path, int] = {}

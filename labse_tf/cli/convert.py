@@ -1,4 +1,4 @@
-"""The command convert."""
+"""The command `convert`."""
 
 from __future__ import annotations
 
@@ -14,50 +14,52 @@ from labse_tf.cli.arguments import (
 from labse_tf.cli.output import print_table
 from labse_tf.files import check_vacant
 
-STORAGES = ("float32", "float16", "int8")  # of `presets`, which is slow to import
+# Copied from `presets`, which is slow to import.
+STORAGES = ("float32", "float16", "int8")
 
 
 def add_command(commands: Any) -> None:
-    """Add the command to the parser of all commands."""
+    """Add the command `convert`."""
     parser = command(
         commands,
         "convert",
         _convert,
-        "bring a model in from elsewhere, or write it in another form",
+        "convert a model of another library, or write a model in another format",
         "labse-tf convert sentence-transformers-dir --output my-model, or: labse-tf "
         "convert my-model --storage int8 --output my-model-int8",
     )
     add_model_by_place(
         parser,
-        "model to convert, also the name of a published one to download, see --list",
+        "model to convert, or the name of a published model to download, see --list",
     )
-    add_output(parser, "DIR", "new or empty", required=False)
+    add_output(parser, "DIR", "new or empty directory", required=False)
     parser.add_argument(
         "--to",
         default="preset",
         choices=("preset", "huggingface"),
-        help="huggingface: a directory for sentence-transformers (default: preset)",
+        help="format of the output; huggingface: a directory for sentence-transformers "
+        "(default: preset)",
     )
     parser.add_argument(
         "--storage",
         default="float32",
         choices=STORAGES,
-        help="of a preset; int8: the token table as int8 with a scale a row, the rest "
-        "as float16 (default: float32)",
+        help="storage type of a preset; int8: token table in int8 with one scale per "
+        "row, other weights in float16 (default: float32)",
     )
     parser.add_argument(
         "--vocabulary",
         metavar="PATH",
-        help="for a SavedModel without one: a vocab.txt, or the preprocessing "
-        "SavedModel",
+        help="a vocab.txt or the preprocessing SavedModel, for a SavedModel without a "
+        "vocabulary",
     )
     parser.add_argument(
         "--hub",
         choices=("huggingface", "kaggle"),
-        help="where to download from (default: the first that answers)",
+        help="hub to download from (default: the first that can be reached)",
     )
     parser.add_argument(
-        "--list", action="store_true", help="print the published models and stop"
+        "--list", action="store_true", help="print the available models and exit"
     )
 
 
@@ -78,7 +80,7 @@ def _convert(options: argparse.Namespace) -> None:
     foreign = options.to == "huggingface"
     if foreign and options.storage != "float32":
         raise ValueError(
-            "--storage is for presets, Hugging Face directories are float32. "
+            "--storage must be float32 for --to huggingface. "
             f"Received: --storage {options.storage}"
         )
     path, vocabulary, source = options.model, options.vocabulary, None
@@ -88,7 +90,8 @@ def _convert(options: argparse.Namespace) -> None:
         vocabulary = vocabulary or fetched.vocabulary
     elif options.hub is not None:
         raise ValueError(
-            f"--hub is for {', '.join(presets.FAMILY)}. Received: {options.model}"
+            "--hub requires one of the published models "
+            f"{', '.join(presets.FAMILY)}. Received: {options.model}"
         )
     model = encoders.load_model(path, vocabulary=vocabulary)
     layout = encoders.layout_of(path)
@@ -100,7 +103,7 @@ def _convert(options: argparse.Namespace) -> None:
         if source is None:
             source = checkpoints.describe_source(path, layout)
         checkpoints.save_converted(model, target, source, storage=options.storage)
-    # The vocabulary is text that every model has: what has rounding done to it?
+    # Tokens of the vocabulary are texts that every model has.
     words = model.text_preprocessor().tokenizer.vocabulary[::7][:5000]
     before = model.encode(words, progress=False)
     again = checkpoints.from_huggingface if foreign else LaBSE.from_preset
@@ -116,27 +119,27 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _megabytes(path: Path) -> float:
-    """The size of a directory, or of the one that a checkpoint is in."""
+    """Return the size in MB of a directory, or of the directory of a checkpoint."""
     folder = path if path.is_dir() else path.parent
     files = (file for file in folder.rglob("*") if file.is_file())
     return sum(file.stat().st_size for file in files) / 1e6
 
 
 def _print_family() -> None:
-    """What can be had by name: shipped, or published by others."""
+    """Print the models that are available by name."""
     from labse_tf import presets
 
     rows, places = [], []
     for name in presets.shipped_names():
         sizes = presets.read_config(presets.find(name))["backbone"]
-        rows.append((name, sizes, "see its card", "Apache-2.0"))
+        rows.append((name, sizes, "see card", "Apache-2.0"))
         places.append(f"{name}: ships with labse_tf")
     for name, published in presets.FAMILY.items():
         languages = str(len(published.languages))
         rows.append((name, published.backbone, languages, published.licence))
         places += [f"{name}: {origin.url}" for origin in published.origins]
     print_table(
-        ("name", "layers", "width", "tokens", "languages", "licence"),
+        ("name", "layers", "width", "tokens", "languages", "license"),
         [
             (
                 name,

@@ -1,4 +1,4 @@
-"""The command export."""
+"""The command `export`."""
 
 from __future__ import annotations
 
@@ -20,43 +20,44 @@ _EXPORT_STORAGES = ("float32", "bfloat16", "float16", "int8")
 
 
 def add_command(commands: Any) -> None:
-    """Add the command to the parser of all commands."""
+    """Add the command `export`."""
     parser = command(
         commands,
         "export",
         _export,
-        "write a SavedModel for TF Hub and TF Serving, preprocessing inside",
+        "write a SavedModel with preprocessing for TF Hub and TF Serving",
         "labse-tf export --model my-model --output serving/1",
     )
     add_model(parser, "model to export")
-    add_output(parser, "DIR", "for TF Serving NAME/VERSION", required=False)
+    add_output(parser, "DIR", "NAME/VERSION for TF Serving", required=False)
     parser.add_argument(
         "--check",
         metavar="PATH",
-        help="instead: check any SavedModel for text against TF Hub's contract and "
-        "what TF Serving runs; exit status 2 where it fails",
+        help="instead of exporting, check any text SavedModel against TF Hub's "
+        "contract and the operations of TF Serving; exit status 2 if a check fails",
     )
     add_json(parser)
     parser.add_argument(
         "--interface",
         default="text",
         choices=("text", "preprocessor", "encoder"),
-        help="text: strings to vectors; preprocessor and encoder: the two halves "
-        "(default: text)",
+        help="text: strings to vectors; preprocessor: strings to token ids; encoder: "
+        "token ids to vectors (default: text)",
     )
     parser.add_argument(
         "--storage",
         default="float32",
         choices=_EXPORT_STORAGES,
-        help="bfloat16, float16: half the size, frozen; int8: the token table at a "
-        "quarter, frozen, the rest float32 (default: float32)",
+        help="storage type of the weights; bfloat16, float16: half the size, not "
+        "trainable; int8: token table at a quarter of its size and not trainable, "
+        "other weights float32 (default: float32)",
     )
     add_dtype(parser)
     parser.add_argument(
         "--pad",
         default="longest",
         choices=("longest", "buckets"),
-        help="rows to the longest of the batch, or to the next of --buckets "
+        help="pad rows to the longest of the batch or to the next of --buckets "
         "(default: longest)",
     )
     parser.add_argument(
@@ -64,19 +65,20 @@ def add_command(commands: Any) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="lengths in tokens (default: 16 32 64 128); the model's greatest is the "
-        "last",
+        help="lengths in tokens; the model's maximum length is always added (default: "
+        "16 32 64 128)",
     )
     parser.add_argument(
         "--texts",
         metavar="FILE",
-        help="measure the parity on these sentences, one a line or a pair file "
+        help="sentences to measure the parity on, one per line, or a pair file "
         "(default: the shipped sample in 25 languages)",
     )
     parser.add_argument(
         "--serving",
         action="store_true",
-        help="for TF Serving: warm-up requests, and batching_parameters.txt beside DIR",
+        help="write warm-up requests, and batching_parameters.txt next to DIR, for TF "
+        "Serving",
     )
     parser.add_argument("--overwrite", action="store_true")
 
@@ -92,7 +94,7 @@ def _export(options: argparse.Namespace) -> None:
         )
     if options.buckets is not None and options.pad != "buckets":
         raise ValueError(
-            "--buckets goes with --pad buckets. "
+            "--buckets requires --pad buckets. "
             f"Received: --buckets {options.buckets}, --pad {options.pad}"
         )
     from labse_tf.data import read_sentences
@@ -121,7 +123,7 @@ def _export(options: argparse.Namespace) -> None:
     size = f"{report.num_bytes / 1e6:.1f} MB"
     print(f"{report.interface}, {report.storage}, {computes}{size}")
     if report.parity is None:
-        print("parity: its token ids are the model's")
+        print("parity: token ids equal to the model's")
     else:
         print(
             f"parity: {report.parity.in_words()}, largest difference "
@@ -137,7 +139,7 @@ def _check(options: argparse.Namespace) -> None:
 
     if options.model is not None or options.output is not None:
         raise ValueError(
-            "--check PATH writes no model and takes none. "
+            "--check PATH does not allow --model or --output. "
             f"Received: --model {options.model}, --output {options.output}"
         )
     report = check_saved_model(options.check)
@@ -145,6 +147,6 @@ def _check(options: argparse.Namespace) -> None:
     write_json(options.json, report.to_dict())
     if not report.passed:
         raise ValueError(
-            f"{options.check}: expected a SavedModel that passes. Received: failures "
-            f"in {', '.join(report.names('fail'))}"
+            f"{options.check}: expected a SavedModel that passes all checks. "
+            f"Received: failures in {', '.join(report.names('fail'))}"
         )

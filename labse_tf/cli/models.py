@@ -1,4 +1,4 @@
-"""The encoder of a command: `--model` and `--dtype`."""
+"""The encoder that `--model` and `--dtype` of a command specify."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from labse_tf import encoders
 
 
 def open_encoder(name: str, dtype: str) -> encoders.Encoder:
-    """Open an encoder and reports on standard error what a lower precision costs.
+    """Open an encoder and print the parity of a lower precision to standard error.
 
     Args:
-        name: The value of `--model`.
-        dtype: The value of `--dtype`.
+        name: Value of `--model`.
+        dtype: Value of `--dtype`.
 
     Returns:
         The encoder.
 
     Raises:
-        ValueError: As `labse_tf.encoders.open_encoder` does.
+        ValueError: If the encoder cannot be opened. See
+            `labse_tf.encoders.open_encoder`.
     """
     encoder = encoders.open_encoder(name, dtype)
     if encoder.model is not None and encoder.dtype != "float32":
