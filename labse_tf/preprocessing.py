@@ -372,16 +372,9 @@ class MaskedLMPreprocessor(keras.layers.Layer):
         rows: Any | None = None,
         num_rows: int | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Pack texts into rows, without masking.
+        """Pack texts into rows without masking; see the class for arguments and result.
 
-        Args:
-            texts: See the class.
-            seed: See the class; determines which side of a pair comes first.
-            rows: See the class.
-            num_rows: See the class.
-
-        Returns:
-            Dict of int32 `(R, T)`; see the class.
+        The seed determines which side of a pair comes first.
         """
         import tensorflow as tf
 
@@ -471,8 +464,8 @@ class MaskedLMPreprocessor(keras.layers.Layer):
             seed: See the class.
 
         Returns:
-            The same dict with masked `token_ids`, and with `mask_positions`, `mask_ids`
-            and `mask_weights`; see the class.
+            The same dict with masked `token_ids`, and the three `mask_*` outputs of the
+            class.
         """
         import tensorflow as tf
 
@@ -642,8 +635,7 @@ def plan_rows(lengths: Any, sequence_length: int) -> NDArray[np.int32]:
     """Return the row of each sequence, chosen so that rows contain little padding.
 
     Best fit: a sequence is added to the fullest open row with enough room, or starts a
-    new row. The result depends on the lengths only. Speed: about one million sequences
-    per second.
+    new row. Only the lengths matter. Speed: about one million sequences per second.
 
     Args:
         lengths: int `(N,)`, the result of `MaskedLMPreprocessor.count_tokens`, in the
@@ -651,8 +643,8 @@ def plan_rows(lengths: Any, sequence_length: int) -> NDArray[np.int32]:
         sequence_length: T, the length of a row.
 
     Returns:
-        int32 `(N,)`, row indices from 0 without gaps, in the order in which rows are
-        started.
+        int32 `(N,)`, row indices from 0 without gaps, by the first sequence of each
+        row.
 
     Raises:
         ValueError: If a length is not from 1 to `sequence_length`.

@@ -18,12 +18,12 @@ from labse_tf.cli.output import print_table, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "trim",
         _trim,
-        "keep the tokens that some languages need, and measure what that costs",
+        "keep only the tokens of some languages and measure the effect",
         "labse-tf trim labse-nano --corpus en-hi.tsv en-ta.tsv.gz -o nano-hi-ta, or "
         "without text: labse-tf trim labse-nano --languages hi ta -o nano-hi-ta",
     )
@@ -32,7 +32,7 @@ def add_command(commands: Any) -> None:
         "--corpus",
         nargs="+",
         metavar="FILE",
-        help="keep the tokens that this text uses: text (XX.txt, or XX=FILE), or "
+        help="keep the tokens of this text: text (XX.txt, or XX=FILE), or "
         + PAIRS_HELP,
     )
     parser.add_argument(
@@ -45,7 +45,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--language",
         metavar="CODE",
-        help="of all files that are not given as XX=FILE",
+        help="language of files not given as XX=FILE",
     )
     parser.add_argument(
         "--english",
@@ -53,33 +53,33 @@ def add_command(commands: Any) -> None:
         default=True,
         help="keep English too (default: yes)",
     )
-    add_output(parser, "DIR", "a preset")
+    add_output(parser, "DIR", "directory of the new preset")
     parser.add_argument(
         "--min-count",
         type=int,
         default=1,
         metavar="N",
-        help="keep tokens that the corpus uses so often or more (default: 1)",
+        help="keep tokens that occur at least N times in the corpus (default: 1)",
     )
     parser.add_argument(
         "--keep-characters",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep all tokens of one character in the languages' scripts, so that "
-        "words which the corpus lacks can be spelled (default: yes)",
+        help="keep all single-character tokens in the scripts of the languages, so "
+        "that words missing from the corpus can be split (default: yes)",
     )
     parser.add_argument(
         "--held-out",
         nargs="+",
         metavar="FILE",
-        help="text to compare the old and the new model on (default: 5 %% of the "
-        "corpus, at most 1,000 sentences a language, which then choose no tokens; "
-        "without a corpus the shipped sample)",
+        help="text to compare the old and the new model (default: 5 %% of the corpus, "
+        "at most 1,000 sentences per language, not used to choose the tokens; without "
+        "a corpus the shipped sample)",
     )
     parser.add_argument(
         "--storage",
         choices=STORAGES,
-        help="of the new weights (default: as MODEL has them)",
+        help="storage type of the new weights (default: that of MODEL)",
     )
     add_on_error(parser)
     add_json(parser)
@@ -109,21 +109,21 @@ def _trim(options: argparse.Namespace) -> None:
     )
     say_skipped(skipped)
     print_table(
-        ("", "before", "after", "left"),
+        ("", "before", "after", "kept"),
         [
             (name, form(before), form(after), f"{after / before:.1%}")
             for name, (before, after), form in (
                 ("tokens", report.tokens, "{:,}".format),
                 ("parameters", report.parameters, "{:,}".format),
-                ("bytes on the disk", report.bytes, "{:,}".format),
+                ("bytes on disk", report.bytes, "{:,}".format),
             )
         ],
     )
-    print(f"tokens kept: {report.chosen_by}")
+    print(f"kept: {report.chosen_by}")
     if report.parity:
-        print(f"old and new model on {report.held_out}:")
+        print(f"old and new model, compared on {report.held_out}:")
         print_table(trimming.COLUMNS, report.rows())
     else:
-        print("no text to compare the old and the new model on: give --held-out FILE")
+        print("no text to compare the old and the new model: use --held-out FILE")
     print(f"model: {options.output}")
     write_json(options.json, report.to_dict())

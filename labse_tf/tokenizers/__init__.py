@@ -1,12 +1,12 @@
-"""Text to ids: a WordPiece tokenizer in the graph, and the learning of its vocabulary.
+"""Tokenizers: a WordPiece tokenizer in the graph, and learning of its vocabulary.
 
-`WordPieceTokenizer` gives the ids of the original BERT tokenizer from TensorFlow ops
-alone, so that it runs in `tf.data`, inside a SavedModel and in TensorFlow Serving.
-`learn_vocabulary` makes its vocabulary from text in many languages, smoothed by
-language as in section 3.1 of the LaBSE paper; `unk_rate` says how well it fits.
+`WordPieceTokenizer` returns the ids of the original BERT tokenizer with TensorFlow ops
+only, so it runs in `tf.data`, inside a SavedModel and in TensorFlow Serving.
+`learn_vocabulary` learns its vocabulary from text in many languages, smoothed by
+language as in section 3.1 of the LaBSE paper; `unk_rate` measures the fit.
 
 `vocabulary` reads, writes and checks the list of tokens, `wordpiece` is the tokenizer,
-`learning` makes the list; each imports from those before it only.
+`learning` learns the list. Each module imports only from those before it.
 
 References:
     - Feng et al., Language-agnostic BERT Sentence Embedding,

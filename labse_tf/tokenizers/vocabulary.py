@@ -1,4 +1,4 @@
-"""A vocabulary: its special tokens, its file, and the checks that it must pass."""
+"""Vocabulary: special tokens, the vocabulary file, and its checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEP_TOKEN = "[SEP]"
 MASK_TOKEN = "[MASK]"
 SPECIAL_TOKENS = (PAD_TOKEN, UNK_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN)
 
-# The ids that multilingual BERT and LaBSE have: [PAD] is 0 and the others start at 100.
+# As in multilingual BERT and LaBSE: [PAD] is 0, the other special tokens start at 100.
 LAYOUT = (
     PAD_TOKEN,
     *(f"[unused{number}]" for number in range(1, 100)),
@@ -28,25 +28,25 @@ LAYOUT = (
     MASK_TOKEN,
 )
 
-# TF-Text takes none longer; the "##" before a piece inside a word does not count.
+# The limit of TF-Text, without the "##" before a piece inside a word.
 MAX_BYTES_PER_TOKEN = 256
 
 
 def save_vocabulary(vocabulary: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Writes a vocabulary atomically, one token per line.
+    """Write a vocabulary atomically, one token per line.
 
     Args:
-        vocabulary: the tokens in the order of their ids.
-        path: the file to write; an old one is replaced.
+        vocabulary: Tokens in the order of their ids.
+        path: The file to write; an existing file is replaced.
 
     Raises:
-        ValueError: if a token is empty or holds a line end.
+        ValueError: If a token is empty or contains a line end.
     """
     for index, token in enumerate(vocabulary):
         if not token or "\n" in token or token.endswith("\r"):
             raise ValueError(
-                "A token must have a character and no line end to be written to a "
-                f"file. Received: token {index}, {token!r}"
+                "Tokens in a file must not be empty or contain line ends. "
+                f"Received: token {index}, {token!r}"
             )
     with (
         atomic_file(path) as temporary,
@@ -56,26 +56,26 @@ def save_vocabulary(vocabulary: Sequence[str], path: str | os.PathLike[str]) -> 
 
 
 def load_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """Reads a `vocab.txt`: UTF-8, one token a line.
+    """Read a `vocab.txt`: UTF-8, one token per line.
 
-    Line ends of Windows and a byte order mark are tolerated, blank lines at the end
-    are left out.
+    Windows line ends and a byte order mark are accepted; empty lines at the end are
+    ignored.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
-        The tokens; the line number from 0 is the id.
+        The tokens; the line number, counted from 0, is the id.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is empty, a line is no UTF-8 or blank, or a token
-            comes twice. The message gives file and line.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is empty, a line is empty or invalid UTF-8, or a token
+            occurs twice. The message gives file and line.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"`vocabulary` must be a file with one token a line. Received: {path}"
+            f"`vocabulary` must be a file with one token per line. Received: {path}"
         )
     with open(path, "rb") as file:
         data = file.read()
@@ -84,7 +84,7 @@ def load_vocabulary(path: str | os.PathLike[str]) -> list[str]:
         lines.pop()
     if not lines:
         raise ValueError(
-            f"{path}: a vocabulary has one token a line. Received: an empty file"
+            f"{path}: expected one token per line. Received: an empty file"
         )
     tokens = []
     first_line: dict[str, int] = {}
@@ -93,23 +93,23 @@ def load_vocabulary(path: str | os.PathLike[str]) -> list[str]:
             token = line.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{path}:{number}: a token must be UTF-8. Received: {line!r}"
+                f"{path}:{number}: expected UTF-8. Received: {line!r}"
             ) from error
         if not token:
             raise ValueError(
-                f"{path}:{number}: a line must hold a token. Received: a blank line"
+                f"{path}:{number}: expected a token. Received: an empty line"
             )
         if first_line.setdefault(token, number) != number:
             raise ValueError(
-                f"{path}:{number}: a token must come once. Received: {token!r}, "
-                f"which is on line {first_line[token]} too"
+                f"{path}:{number}: expected each token once. Received: {token!r}, "
+                f"which is also on line {first_line[token]}"
             )
         tokens.append(token)
     return tokens
 
 
 class Table:
-    """A checked vocabulary; a plain object, so that Keras does not wrap its list."""
+    """Checked vocabulary; a plain object, so that Keras does not wrap its list."""
 
     def __init__(self, vocabulary: str | os.PathLike[str] | Sequence[str]) -> None:
         where = "`vocabulary`"
@@ -119,39 +119,38 @@ class Table:
         else:
             self.tokens = list(vocabulary)
         if not self.tokens:
-            raise ValueError(f"{where} must hold tokens. Received: an empty list")
+            raise ValueError(f"{where} must not be empty. Received: an empty list")
         self.index: dict[str, int] = {}
         for number, token in enumerate(self.tokens):
             if not isinstance(token, str) or not token:
                 raise ValueError(
-                    f"{where} must hold strings of one character or more. "
+                    f"{where} must contain non-empty strings. "
                     f"Received: token {number}, {token!r}"
                 )
             length = len(token.removeprefix("##").encode("utf-8", "surrogatepass"))
             if length > MAX_BYTES_PER_TOKEN:
                 raise ValueError(
-                    f"{where} must hold tokens of at most {MAX_BYTES_PER_TOKEN} bytes "
-                    f"of UTF-8. Received: token {number} of {length} bytes, "
+                    f"{where} must contain tokens of at most {MAX_BYTES_PER_TOKEN} "
+                    f"bytes of UTF-8. Received: token {number} of {length} bytes, "
                     f"{token!r:.40}"
                 )
             if self.index.setdefault(token, number) != number:
                 raise ValueError(
-                    f"{where} must hold each token once. Received: {token!r} with "
+                    f"{where} must contain each token once. Received: {token!r} with "
                     f"the ids {self.index[token]} and {number}"
                 )
         missing = [token for token in SPECIAL_TOKENS if token not in self.index]
         if missing:
             raise ValueError(
-                f"{where} must hold the special tokens {', '.join(SPECIAL_TOKENS)}. "
+                f"{where} must contain the special tokens {', '.join(SPECIAL_TOKENS)}. "
                 f"Received: {len(self.tokens)} tokens without {', '.join(missing)}"
             )
         self._strings: tf.Tensor | None = None
 
     def strings(self) -> tf.Tensor:
-        """The tokens as a string tensor: made once when eager, a constant in a graph.
+        """Return the tokens as a string tensor `(vocabulary_size,)`.
 
-        Returns:
-            String tensor `(vocabulary_size,)`.
+        Created once in eager mode; a constant in a graph.
         """
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""WordPiece in the graph: the ids of the original BERT tokenizer from TF-Text's ops.
+"""WordPiece in the graph: the ids of the original BERT tokenizer, with TF-Text's ops.
 
 References:
     - Song et al., Fast WordPiece Tokenization, https://arxiv.org/abs/2012.15524
@@ -28,57 +28,57 @@ from labse_tf.tokenizers.vocabulary import (
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# BERT deletes control, format and private-use characters and U+FFFD before it splits
-# words. TF-Text turns them into blanks, which would split Persian or Malayalam words at
-# a zero-width joiner, so they are deleted before TF-Text sees them.
+# BERT deletes control and format characters and U+FFFD before it splits words, in
+# Hugging Face's version private-use characters too. TF-Text replaces them by spaces,
+# which would split Persian or Malayalam words at a zero-width joiner, so they are
+# deleted before TF-Text runs.
 _DELETED = r"[\p{Cf}\p{Co}\x{FFFD}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x{9F}]"
 
-# The original drops words over 100 characters; TF-Text counts bytes, and no character
-# has more than four.
+# For "bert", 100 characters as in Hugging Face's version; TF-Text counts bytes, and a
+# character has at most four. Google's code has a limit of 200 characters.
 MAX_BYTES_PER_WORD = {"bert": 400, "tfhub": 100}
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
 class WordPieceTokenizer(keras.layers.Layer):
-    """Splits strings into WordPiece ids with TensorFlow ops.
+    """Layer that splits strings into WordPiece ids with TensorFlow ops.
 
     The ids are those of the original BERT tokenizer (cased, accents kept, CJK
-    characters split), with two differences on purpose: a word of 101 characters up to
-    400 bytes is split into pieces and not dropped, and a special token written in the
-    text, as `"[MASK]"`, is text and not a special token. Bytes that are no UTF-8 are
-    deleted, as BERT deletes the replacement character that they decode to.
+    characters split), with two intended differences. Words over 400 bytes become [UNK];
+    the limit is 100 characters in Hugging Face's tokenizer and 200 in Google's. A
+    special token in the text, such as `"[MASK]"`, is plain text. Invalid UTF-8 is
+    deleted, as BERT deletes the replacement character that it decodes to.
 
     Lowercasing is Python's `str.lower`, as in the original; Hugging Face's fast
-    tokenizer differs from it in Greek capital sigmas at a word's end.
+    tokenizer differs for Greek capital sigmas at the end of a word.
 
-    The layer adds no `[CLS]` and no `[SEP]`: `SentencePreprocessor` does.
+    The layer does not add `[CLS]` and `[SEP]`; `SentencePreprocessor` does.
 
     Args:
-        vocabulary: path of a `vocab.txt` (UTF-8, one token a line; the line number
-            from 0 is the id) or the list of tokens. It must hold `[PAD]`, `[UNK]`,
-            `[CLS]`, `[SEP]` and `[MASK]`, anywhere.
-        lowercase: whether to lowercase, for uncased vocabularies.
-        strip_accents: whether to delete all that Unicode calls non-spacing marks; where
-            left out, as `lowercase` is, which is how BERT's uncased models have it. In
-            Indian scripts these marks are vowels: a lowercase vocabulary for them
-            needs `strip_accents=False`.
+        vocabulary: Path of a `vocab.txt` (see `load_vocabulary`), or the list of
+            tokens. It must contain `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]`,
+            with any ids.
+        lowercase: Whether to lowercase, for uncased vocabularies.
+        strip_accents: Whether to delete Unicode's non-spacing marks (default: same as
+            `lowercase`, as in BERT's uncased models). In Indian scripts these marks are
+            vowels: a lowercase vocabulary for them needs `strip_accents=False`.
         compat: `"bert"` for the ids of the original tokenizer, or `"tfhub"` for those
-            of the preprocessing models on TF Hub: words of more than 100 bytes become
-            one `[UNK]`, format characters (zero-width joiners) split words, and bytes
-            that are no UTF-8 become U+FFFD.
+            of the preprocessing models on TF Hub: words over 100 bytes become one
+            `[UNK]`, format characters (zero-width joiners) split words, and invalid
+            UTF-8 becomes U+FFFD.
         **kwargs: `name`, `dtype` and `trainable` of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: list, NumPy array or tensor of strings, `(batch,)`.
+        inputs: List, NumPy array or tensor of strings, `(batch,)`.
 
     Returns:
         `tf.RaggedTensor` of int32 ids, `(batch, None)`.
 
     Raises:
-        FileNotFoundError: if the vocabulary file is not there.
-        ValueError: if the vocabulary is empty, has a token twice or one of over 256
-            bytes, lacks a special token or is not UTF-8; if the inputs are not a batch
-            of strings.
+        FileNotFoundError: If the vocabulary file does not exist.
+        ValueError: If the vocabulary is empty or invalid UTF-8, has a token twice or a
+            token of over 256 bytes, or lacks a special token; or if the inputs are not
+            a batch of strings.
 
     Example:
         >>> tokenizer = WordPieceTokenizer(
@@ -102,7 +102,7 @@ class WordPieceTokenizer(keras.layers.Layer):
         compat: str = "bert",
         **kwargs: Any,
     ) -> None:
-        """Reads and checks the vocabulary, and builds the op's model of it."""
+        """Read and check the vocabulary, and build the op's model of it."""
         super().__init__(**kwargs)
         if compat not in MAX_BYTES_PER_WORD:
             raise ValueError(
@@ -112,7 +112,7 @@ class WordPieceTokenizer(keras.layers.Layer):
             ("lowercase", lowercase),
             ("strip_accents", strip_accents or False),
         ):
-            # "false" would be true.
+            # The string "false" would be true.
             if choice not in (True, False):
                 raise ValueError(
                     f"`{name}` must be True or False. Received: {name}={choice!r}"
@@ -120,10 +120,10 @@ class WordPieceTokenizer(keras.layers.Layer):
         if strip_accents is not None and compat == "tfhub":
             if bool(strip_accents) != bool(lowercase):
                 raise ValueError(
-                    '`strip_accents` goes with `lowercase` where compat="tfhub". '
+                    '`strip_accents` must equal `lowercase` if compat="tfhub". '
                     f"Received: lowercase={lowercase}, strip_accents={strip_accents}"
                 )
-        # Strings come in as they are, whatever the backend.
+        # Keras must not convert strings, on any backend.
         self._convert_input_args = False
         self._allow_non_tensor_positional_args = True
         self.lowercase = bool(lowercase)
@@ -135,74 +135,71 @@ class WordPieceTokenizer(keras.layers.Layer):
 
     @property
     def vocabulary(self) -> list[str]:
-        """The tokens in the order of their ids. Shared, not a copy: do not change."""
+        """Tokens in the order of their ids. Shared, not a copy: do not modify."""
         return self._table.tokens
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens."""
         return len(self._table.tokens)
 
     @property
     def special_tokens(self) -> list[str]:
-        """The names of the five special tokens."""
+        """Names of the five special tokens."""
         return list(SPECIAL_TOKENS)
 
     @property
     def special_token_ids(self) -> dict[str, int]:
-        """The id of each special token."""
+        """Id of each special token."""
         return {token: self._table.index[token] for token in SPECIAL_TOKENS}
 
     @property
     def pad_token_id(self) -> int:
-        """The id of `[PAD]`."""
+        """Id of `[PAD]`."""
         return self._table.index[PAD_TOKEN]
 
     @property
     def unk_token_id(self) -> int:
-        """The id of `[UNK]`."""
+        """Id of `[UNK]`."""
         return self._table.index[UNK_TOKEN]
 
     @property
     def cls_token_id(self) -> int:
-        """The id of `[CLS]`."""
+        """Id of `[CLS]`."""
         return self._table.index[CLS_TOKEN]
 
     @property
     def sep_token_id(self) -> int:
-        """The id of `[SEP]`."""
+        """Id of `[SEP]`."""
         return self._table.index[SEP_TOKEN]
 
     @property
     def mask_token_id(self) -> int:
-        """The id of `[MASK]`."""
+        """Id of `[MASK]`."""
         return self._table.index[MASK_TOKEN]
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """Takes Python strings to a tensor before Keras looks at each one."""
+        """Convert Python strings to a tensor before Keras inspects each string."""
         if not isinstance(inputs, keras.KerasTensor):
             inputs = to_strings(inputs)
         return super().__call__(inputs, **kwargs)
 
     def call(self, inputs: tf.Tensor) -> tf.RaggedTensor:
-        """Splits a batch of strings into ids."""
+        """Split a batch of strings into ids."""
         return self._ops.tokenize(inputs)
 
     def tokenize(self, inputs: Any) -> tf.RaggedTensor:
-        """The same as calling the layer."""
+        """Split a batch of strings into ids, as a call of the layer does."""
         return self(inputs)
 
     def token_to_id(self, token: str) -> int:
-        """Gives the id of a token.
+        """Return the id of a token.
 
         Args:
-            token: a token of the vocabulary, `"##"` before a piece inside a word.
-
-        Returns:
-            The id.
+            token: A token of the vocabulary, with `"##"` before a piece inside a word.
 
         Raises:
-            KeyError: if the vocabulary does not hold the token.
+            KeyError: If the vocabulary does not contain the token.
         """
         try:
             return self._table.index[token]
@@ -212,16 +209,13 @@ class WordPieceTokenizer(keras.layers.Layer):
             ) from None
 
     def id_to_token(self, id: int) -> str:
-        """Gives the token of an id.
+        """Return the token of an id.
 
         Args:
-            id: an integer from 0 to `vocabulary_size - 1`.
-
-        Returns:
-            The token.
+            id: An integer from 0 to `vocabulary_size - 1`.
 
         Raises:
-            ValueError: if the vocabulary has no such id.
+            ValueError: If the vocabulary has no such id.
         """
         if not 0 <= id < self.vocabulary_size:
             raise ValueError(
@@ -230,20 +224,20 @@ class WordPieceTokenizer(keras.layers.Layer):
         return self._table.tokens[id]
 
     def detokenize(self, inputs: Any) -> tf.Tensor:
-        """Joins ids into text: pieces without `##`, words with a blank between.
+        """Join ids into text: pieces without `##`, words separated by spaces.
 
-        `[PAD]`, `[CLS]` and `[SEP]` are left out, `[UNK]` and `[MASK]` are kept.
-        Tokenizing loses blanks, so the text is not always the one that went in.
+        `[PAD]`, `[CLS]` and `[SEP]` are omitted, `[UNK]` and `[MASK]` are kept.
+        Tokenizing loses spaces, so the result can differ from the original text.
 
         Args:
-            inputs: ids as a list (of lists), NumPy array, tensor or ragged tensor,
+            inputs: Ids as a list (of lists), NumPy array, tensor or ragged tensor,
                 `(batch, length)` or `(length,)`.
 
         Returns:
             String tensor `(batch,)`, or a scalar for ids of shape `(length,)`.
 
         Raises:
-            ValueError: if ids are not integers, not of rank 1 or 2, or out of range.
+            ValueError: If ids are not integers, not of rank 1 or 2, or out of range.
         """
         import tensorflow as tf
 
@@ -267,19 +261,19 @@ class WordPieceTokenizer(keras.layers.Layer):
         return text if is_batch else text[0]
 
     def save_vocabulary(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocabulary atomically, one token per line.
+        """Write the vocabulary atomically, one token per line.
 
         Args:
-            path: the file to write; an old one is replaced.
+            path: The file to write; an existing file is replaced.
         """
         save_vocabulary(self._table.tokens, path)
 
     def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        """Gives the shape and type of the ids."""
+        """Return the shape and type of the ids."""
         return keras.KerasTensor((inputs.shape[0], None), dtype="int32", ragged=True)
 
     def get_config(self) -> dict[str, Any]:
-        """Gives the constructor's arguments, the vocabulary as a list."""
+        """Return the constructor's arguments, the vocabulary as a list."""
         config = super().get_config()
         config.update(
             vocabulary=list(self._table.tokens),
@@ -291,7 +285,7 @@ class WordPieceTokenizer(keras.layers.Layer):
 
 
 class FastBert:
-    """The ops of the tokenizer; a plain object, so that Keras does not track it."""
+    """Ops of the tokenizer; a plain object, so that Keras does not track it."""
 
     def __init__(
         self,
@@ -313,31 +307,31 @@ class FastBert:
         self._lowercase = lowercase
         self.strip_accents = bool(lowercase if strip_accents is None else strip_accents)
         self._compat = compat
-        # A token with white space can match no word, but the op lets it match between
-        # words; nor can one with NUL, which the op does not take. Both get a stand-in,
-        # which, as all with punctuation, matches nothing.
+        # A token with white space cannot match a word, but the op lets it match between
+        # words. A token with NUL cannot match either, and the op rejects it. Both are
+        # replaced by a token with punctuation, which matches nothing.
         blank = re.compile(r"[\s\0]").search
         tokens = [
             f"[[{row}]]" if blank(token) else token for row, token in enumerate(tokens)
         ]
-        # The model of the op is a tensor of bytes: made outside any graph, so that
-        # every graph can use it, and kept off the accelerator, which has no such op.
+        # The model of the op is a tensor of bytes. It is created outside any graph, so
+        # that every graph can use it, and on the CPU: accelerators do not have the op.
         with tf.init_scope(), tf.device("cpu:0"):
             self._tokenizer = tf_text.FastBertTokenizer(
                 tokens,
                 token_out_type=tf.int32,
                 unknown_token=UNK_TOKEN,
-                # TF-Text lowercases by NFKC case folding, which rewrites Greek final
-                # sigmas, Thai vowels and more that BERT leaves alone.
+                # TF-Text lowercases by NFKC case folding, which changes Greek final
+                # sigmas, Thai vowels and more that BERT does not change.
                 lower_case_nfd_strip_accents=lowercase and compat == "tfhub",
                 max_bytes_per_word=MAX_BYTES_PER_WORD[compat],
             )
 
     def clean(self, texts: tf.Tensor) -> tf.Tensor:
-        """Deletes what BERT deletes.
+        """Delete the characters that BERT deletes.
 
         Args:
-            texts: string tensor `(batch,)`, any bytes.
+            texts: String tensor `(batch,)`, any bytes.
 
         Returns:
             UTF-8 string tensor `(batch,)`.
@@ -356,10 +350,10 @@ class FastBert:
         return texts
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Splits texts into ids.
+        """Split texts into ids.
 
         Args:
-            texts: string tensor `(batch,)`, any bytes.
+            texts: String tensor `(batch,)`, any bytes.
 
         Returns:
             Ragged int32 tensor `(batch, None)`.
@@ -368,10 +362,10 @@ class FastBert:
 
 
 def to_strings(inputs: Any) -> tf.Tensor:
-    """Makes a string tensor `(batch,)` of a list, an array or a tensor."""
+    """Convert a list, an array or a tensor to a string tensor `(batch,)`."""
     import tensorflow as tf
 
-    expected = "The tokenizer takes a batch of strings, shape `(batch,)`."
+    expected = "The tokenizer expects a batch of strings, shape `(batch,)`."
     if isinstance(inputs, (str, bytes)):
         raise ValueError(
             f"{expected} Put a single string in a list. Received: {inputs!r:.80}"
@@ -392,8 +386,7 @@ def to_strings(inputs: Any) -> tf.Tensor:
     texts = []
     for index, text in enumerate(inputs):
         if isinstance(text, str):
-            # A lone surrogate has no UTF-8; its bytes are deleted with the others
-            # that are none.
+            # The bytes of a lone surrogate are invalid UTF-8 and are deleted later.
             text = text.encode("utf-8", "surrogatepass")
         elif not isinstance(text, bytes):
             if tf.is_tensor(text) and text.dtype == tf.string and text.shape.rank == 0:
@@ -406,7 +399,7 @@ def to_strings(inputs: Any) -> tf.Tensor:
 
 
 def _to_ragged_ids(inputs: Any) -> tuple[tf.RaggedTensor, bool]:
-    """Makes ragged ids `(batch, None)`; says whether there was a batch dimension."""
+    """Return ragged ids `(batch, None)`, and whether there was a batch dimension."""
     import tensorflow as tf
 
     if isinstance(inputs, (list, tuple)):

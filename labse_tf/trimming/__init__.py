@@ -1,15 +1,14 @@
-"""Trimming: a model that keeps the tokens of a few languages.
+"""Trimming: a smaller model that keeps only the tokens of some languages.
 
     text or scripts -choose_tokens-> ids to keep -keep_tokens-> smaller LaBSE
-    held-out text -compare-> what it cost, a language; trim_preset does it all
+    held-out text -compare-> effect per language; trim_preset runs all steps
 
 In LaBSE 82 % of the weights are rows of the token table, most of them for languages
-that a given user never meets. A row that is kept is kept as it is, so a sentence whose
-token ids stay the same has the same vector. WordPiece takes the longest piece that
-matches: while all pieces that a word was cut into are still there, the longest match at
-each place is the same and so is the cut. A word that lost a piece is spelled with
-shorter ones, and in rare cases a word that had no spelling, [UNK], gains one: the
-report therefore compares ids and does not infer them.
+that a given user does not need. Kept rows do not change, so a sentence whose tokens are
+all kept has the same vector. WordPiece takes the longest matching piece: if all pieces
+of a word are kept, its split is the same. A word that lost a piece is split into
+shorter pieces. In rare cases a word that was [UNK] can be split after trimming, so the
+report compares ids instead of inferring them.
 
 Shapes: V = tokens before, n = tokens kept, D = hidden dimension.
 """

@@ -1,4 +1,4 @@
-"""Parity: old model against new on text that had no part in the choice of tokens."""
+"""Parity: old and new model, compared on text not used to choose the tokens."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from labse_tf.progress import Progress, announce, progress_bar
 
 @dataclasses.dataclass(frozen=True)
 class LanguageParity:
-    """Old model against new on held-out sentences of a language.
+    """Old and new model, compared on held-out sentences of a language.
 
     Attributes:
-        sentences: How many.
-        tokens_per_word: Tokens a word (between blanks), before and after.
+        sentences: Number of sentences.
+        tokens_per_word: Tokens per word (split at white space), before and after.
         unk_rate: Share of [UNK] among the tokens, before and after.
-        same: Share of sentences that have the same tokens.
-        same_difference: Largest difference of two numbers in the vectors of those;
-            `None` where there are none.
-        rest_mean_cosine: Mean cosine of old and new vectors of the others; `None`
-            where there are none.
-        rest_lowest_cosine: The lowest of them.
-        mean_cosine: Of all sentences.
+        same: Share of sentences with the same tokens before and after.
+        same_difference: Largest difference of two vector components among sentences
+            with the same tokens; `None` if there are none.
+        rest_mean_cosine: Mean cosine of old and new vectors of the other sentences;
+            `None` if there are none.
+        rest_lowest_cosine: The lowest cosine of the other sentences.
+        mean_cosine: Mean cosine of all sentences.
     """
 
     sentences: int
@@ -46,27 +46,28 @@ def compare(
     *,
     progress: Progress = None,
 ) -> dict[str, LanguageParity]:
-    """Compares a model with the one that was made of it.
+    """Compare a model with its trimmed version.
 
     Args:
-        model: Before.
-        trimmed: After, with tokens that `model` has too.
-        texts: Language -> sentences that had no part in the choice of tokens.
-        progress: See `labse_tf.progress`; counts sentences. `None` prints one line
-            where there is no terminal.
+        model: The model before trimming.
+        trimmed: The model after trimming; all its tokens must be tokens of `model`.
+        texts: Language -> sentences not used to choose the tokens.
+        progress: See `labse_tf.progress`; counts sentences. `None` prints one line if
+            there is no terminal.
 
     Returns:
-        Language -> what was found; languages without sentences are not in it.
+        Language -> results; languages without sentences are omitted.
 
     Raises:
-        ValueError: If a model has no preprocessor, or `trimmed` has other tokens.
+        ValueError: If a model has no preprocessor, or `trimmed` has tokens that `model`
+            does not have.
     """
     old, new = (m.text_preprocessor().tokenizer for m in (model, trimmed))
     index = {token: row for row, token in enumerate(new.vocabulary)}
     renumbered = np.array([index.pop(token, -1) for token in old.vocabulary])
     if index:
         raise ValueError(
-            "`trimmed` must have tokens of `model` alone. "
+            "`trimmed` must only have tokens of `model`. "
             f"Received: {next(iter(index))!r} and {len(index) - 1} more"
         )
     total = sum(map(len, texts.values()))

@@ -1,4 +1,4 @@
-"""From files to a preset: text is read and held out, the smaller model is measured."""
+"""Presets: trim a preset and measure the smaller model on held-out text."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ from labse_tf.trimming.parity import LanguageParity, compare
 from labse_tf.trimming.smaller import trim
 from labse_tf.trimming.tokens import BLOCK, Texts
 
-# ours: enough for a rate to a tenth of a percent, and 5 % of a text leaves its tokens
-# well counted.
+# ours: 1,000 sentences measure a rate to 0.1 %, and the other 95 % of a text still
+# count its tokens well.
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class TrimReport:
-    """What `trim_preset` made of a preset; each pair is before and after.
+    """Result of `trim_preset`; each pair is before and after.
 
     Attributes:
-        source: The preset's name or path, as it was given.
-        source_sha256: Of its `config.json`, which holds those of its other files.
-        languages: Codes of those whose tokens were kept.
-        chosen_by: How the tokens were chosen, in words.
+        source: Name or path of the source preset, as given.
+        source_sha256: Hash of its `config.json`, which holds the hashes of its other
+            files.
+        languages: Codes of the languages whose tokens were kept.
+        chosen_by: How the tokens were chosen, as text.
         storage: Storage type of the weights.
-        tokens: Rows of the token table.
-        parameters: Numbers in all weights.
-        bytes: Of configuration, vocabulary and weights on the disk.
-        held_out: Where the sentences of `parity` came from, in words.
-        parity: Language -> old and new on them.
+        tokens: Number of rows of the token table.
+        parameters: Number of weights.
+        bytes: Size on disk of configuration, vocabulary and weights.
+        held_out: Origin of the sentences of `parity`, as text.
+        parity: Language -> comparison of the old and the new model.
     """
 
     source: str
@@ -63,11 +64,11 @@ class TrimReport:
     parity: dict[str, LanguageParity]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for JSON."""
+        """Return the report for JSON."""
         return dataclasses.asdict(self)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table of `parity`, a row a language, under `COLUMNS`."""
+        """Return the table of `parity`, one row per language, under `COLUMNS`."""
 
         def show(value: float | None, form: str) -> str:
             return "" if value is None else format(value, form)
@@ -90,12 +91,12 @@ class TrimReport:
 COLUMNS = (
     "language",
     "sentences",
-    "tokens/word",
-    "[UNK]",
-    "same",
-    "differ by",
-    "rest, mean",
-    "lowest",
+    "tokens per word",
+    "[UNK] rate",
+    "same tokens",
+    "largest difference",
+    "mean cosine of the rest",
+    "lowest cosine",
 )
 
 
@@ -115,37 +116,38 @@ def trim_preset(
     skipped: SkipReport | None = None,
     progress: Progress = None,
 ) -> TrimReport:
-    """Trims a preset and measures on held-out text what that cost.
+    """Trim a preset and measure the effect on held-out text.
 
-    With `files`, tokens are chosen by their text, and 5 % of each language's
-    sentences, at most 1,000, are held out for the measurement, the same ones each
-    time. Without, tokens are chosen by the languages' scripts, and the measurement is
-    made on the sample that ships with the package, where it has the language. What is
-    measured is the preset as it was written, rounding to `storage` included.
+    With `files`, tokens are chosen by their text; 5 % of the sentences of each
+    language, at most 1,000, are held out for the measurement, the same sentences in
+    every run. Without `files`, tokens are chosen by the scripts of the languages, and
+    the measurement uses the sample shipped with the package, if it has the language.
+    The measurement uses the preset as written, so it includes the rounding to
+    `storage`.
 
     Args:
         preset: A shipped name or a preset directory.
-        directory: Where to write the new one; new or empty.
-        files: Text and pair files, as `labse_tf.data.load_sentences` takes them.
-        languages: Keep these only; may be left out where `files` are given.
+        directory: New or empty directory for the new preset.
+        files: Text and pair files; see `labse_tf.data.load_sentences`.
+        languages: Languages to keep; optional if `files` are given.
         english: Whether to keep English too.
-        language: The language of files whose names do not say it.
-        held_out: Files to measure on instead.
-        min_count: As in `choose_tokens`.
-        keep_characters: As in `choose_tokens`.
-        storage: Of the new weights, as in `LaBSE.save_to_preset`; the old preset's
-            where left out.
-        on_error: What to do at a bad line, `"raise"` or `"skip"`.
-        skipped: Where `"skip"` counts what it left out.
+        language: Language of files whose names do not state it.
+        held_out: Files for the measurement, instead of held-out sentences.
+        min_count: See `choose_tokens`.
+        keep_characters: See `choose_tokens`.
+        storage: Storage type of the new weights, see `LaBSE.save_to_preset` (default:
+            that of the old preset).
+        on_error: Action at an invalid line, `"raise"` or `"skip"`.
+        skipped: Report that counts the lines omitted by `"skip"`.
         progress: See `labse_tf.progress`.
 
     Returns:
-        The report, which is in the new preset's card too.
+        The report, which is also in the card of the new preset.
 
     Raises:
-        ValueError: If there is no such preset, the directory is not empty, a language
+        ValueError: If the preset does not exist, the directory is not empty, a language
             is unknown or has no text, or the text has no token of the vocabulary.
-        DataError: As `labse_tf.data.load_sentences`.
+        DataError: See `labse_tf.data.load_sentences`.
         OSError: If the directory cannot be written.
     """
     source, target = presets.find(preset), Path(directory)
@@ -159,7 +161,7 @@ def trim_preset(
         given = [languages] if isinstance(languages, str) else languages
         languages = sorted({language_code(code) for code in given})
     if not languages and (files is None or languages is not None):
-        raise ValueError("Expected `files`, or `languages`. Received: neither")
+        raise ValueError("Expected `files` or `languages`. Received: neither")
     if files is None:
         for code in languages or ():
             language_code(code, strict=True)
@@ -176,9 +178,9 @@ def trim_preset(
     if held_out is not None:
         choice = choice._replace(
             measured={c: s.lowest(1.0) for c, s in load(held_out).items()},
-            held_out="the files that were given for it",
+            held_out="the given held-out files",
         )
-    # The folder is made before the long work: what cannot be written says so at once.
+    # Create the directory before the long work, so that write errors appear at once.
     with atomic_directory(target, overwrite=target.exists()) as folder:
         model = LaBSE.from_preset(source)
         trimmed = trim(
@@ -208,7 +210,7 @@ def trim_preset(
 
 
 class _Sentences:
-    """The sentences of one language of a corpus; can be read again and again."""
+    """Sentences of one language of a corpus, which can be read repeatedly."""
 
     def __init__(self, corpus: MonolingualCorpus, language: str) -> None:
         self._corpus, self._language = corpus, language
@@ -222,7 +224,7 @@ class _Sentences:
             yield from self._corpus.sentences(self._language, rows)
 
     def lowest(self, share: float) -> list[bytes]:
-        """A share of them, at most 1,000, by their hashes: in any order the same."""
+        """Return the share with the lowest hashes, at most 1,000, in any file order."""
         hashes = np.fromiter(
             (
                 int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
@@ -237,19 +239,19 @@ class _Sentences:
         return list(self._corpus.sentences(self._language, rows))
 
     def without(self, texts: set[bytes]) -> Iterator[bytes]:
-        """Those that are not among `texts`."""
+        """Return the sentences that are not in `texts`."""
         return (text for text in self if text not in texts)
 
 
 class _Choice(NamedTuple):
-    """By what tokens are chosen, and what is measured.
+    """How tokens are chosen, and the text for the measurement.
 
     Attributes:
         codes: The languages.
-        texts: Their text; `None` to choose by scripts.
-        chosen_by: The same in words.
+        texts: Text of each language; `None` to choose by scripts.
+        chosen_by: The rule of the choice, as text.
         measured: Held-out sentences of each language.
-        held_out: Where they are from, in words.
+        held_out: Origin of the held-out sentences, as text.
     """
 
     codes: list[str]
@@ -260,16 +262,16 @@ class _Choice(NamedTuple):
 
 
 def _by_scripts(languages: Sequence[str], english: bool) -> _Choice:
-    """Chooses tokens by the scripts of languages."""
+    """Choose tokens by the scripts of languages."""
     codes = list(languages)
     if english and "en" not in codes:
         codes.append("en")
     return _Choice(
         codes=codes,
         texts=None,
-        chosen_by=f"those written in the scripts of {_names(codes)}",
+        chosen_by=f"all tokens in the scripts of {_names(codes)}",
         measured=_sample(codes),
-        held_out="the sample that ships with labse_tf",
+        held_out="the sample shipped with labse_tf",
     )
 
 
@@ -279,17 +281,17 @@ def _by_text(
     min_count: int,
     keep_characters: bool,
 ) -> _Choice:
-    """Chooses tokens by text, of which a share is held out unless there is other."""
+    """Choose tokens by text, without its held-out share if `hold_out` is set."""
     codes = sorted(corpus)
     measured = {
         code: corpus[code].lowest(HELD_OUT_SHARE) if hold_out else [] for code in codes
     }
-    # A sentence that two languages have would be in the one and out of the other.
+    # A sentence of two languages may be held out of one only: exclude it from both.
     unseen = {text for sentences in measured.values() for text in sentences}
     count = sum(map(len, corpus.values())) - len(unseen)
-    chosen_by = f"those that {count:,} sentences in {_names(codes)} use"
+    chosen_by = f"all tokens of {count:,} sentences in {_names(codes)}"
     if min_count > 1:
-        chosen_by += f" {min_count:,} times or more"
+        chosen_by += f" that occur at least {min_count:,} times"
     if keep_characters:
         chosen_by += ", and single characters"
     return _Choice(
@@ -297,7 +299,7 @@ def _by_text(
         texts={code: corpus[code].without(unseen) for code in corpus},
         chosen_by=chosen_by,
         measured=measured,
-        held_out="the same text, held out from the choice of tokens",
+        held_out="sentences of the same text, not used to choose the tokens",
     )
 
 
@@ -310,7 +312,7 @@ def _load(
     skipped: SkipReport | None,
     progress: Progress,
 ) -> dict[str, _Sentences]:
-    """The sentences of the languages, each of which must be there, and English."""
+    """Load the sentences of the languages, all of which must occur, and of English."""
 
     def wanted(code: str) -> bool:
         if code == "en":
@@ -319,7 +321,7 @@ def _load(
 
     paths = find_sentence_files(files)
     if language is None:
-        # Pairs with a language that is not wanted are not read for their English.
+        # Pairs with an excluded language are not read for their English side.
         some = (p for p in paths if has_one_language(p))
         left_out = {p for p in some if not wanted(file_language(p) or "en")}
         paths = [p for p in paths if p not in left_out] or paths
@@ -334,15 +336,16 @@ def _load(
     missing = set(languages or ()) - set(found)
     if missing or not found:
         raise ValueError(
-            "The files must hold sentences in "
+            "`files` must contain sentences in "
             f"{_names(sorted(missing)) or 'a language to keep'}. Received: "
-            f"{len(paths)} from {paths[0]} on, in {', '.join(corpus.languages)}"
+            f"{len(paths)} file(s) from {paths[0]} on, "
+            f"in {', '.join(corpus.languages)}"
         )
     return {code: _Sentences(corpus, code) for code in found}
 
 
 def _sample(codes: Sequence[str]) -> dict[str, list[bytes]]:
-    """The sentences of the shipped sample in some languages."""
+    """Return the sentences of the shipped sample in some languages."""
     folder = presets.shipped_directory() / "sample"
     paths = [
         path
@@ -364,40 +367,40 @@ def _names(codes: Iterable[str]) -> str:
 
 
 def _bytes(directory: Path) -> int:
-    """Size of a preset's files, its card and what else lies there left out."""
+    """Return the size of a preset's files, without its card and other files."""
     names = (presets.CONFIG, presets.VOCABULARY, presets.WEIGHTS)
     return sum((directory / name).stat().st_size for name in names)
 
 
 def _card(name: str, model: LaBSE, report: TrimReport) -> str:
-    """The model card: what was trimmed, how, and what it cost."""
+    """Return the model card: source, choice of tokens, and effect."""
     backbone = model.backbone
     source = Path(report.source).name
     table = "".join(f"| {' | '.join(row)} |\n" for row in report.rows())
     head = f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}\n"
     parity = (
-        f"""Old model against new on {report.held_out}.
-"Same" are sentences all of whose tokens were kept: their vectors are the same, and
-"differ by" is the largest difference of two numbers in them, rounding of the weights to
-{report.storage} included. "The rest" lost a token, are spelled with other ones, and
-have the cosine with their old vectors that the last two columns give.
+        f"""Old and new model, compared on {report.held_out}.
+"Same tokens" is the share of sentences whose tokens were all kept. Their vectors are
+the same: "largest difference" is that of two vector components, including the rounding
+of the weights to {report.storage}. The rest of the sentences lost a token and are split
+into other tokens; the last two columns give the cosine with their old vectors.
 
 {head}{table}"""
         if report.parity
-        else "No text was at hand to compare it with the old model.\n"
+        else "Not compared with the old model: no text was given.\n"
     )
     return f"""# {name}
 
 `{source}` with fewer tokens.
 Kept: {report.chosen_by}.
-All other weights are those of `{source}`, whose card has its training data, its scores
-and its licence, which is the licence of this model too.
+All other weights are those of `{source}`. See its card for training data, scores and
+license; the same license applies to this model.
 
 | | before | after |
 |---|---:|---:|
 | tokens | {report.tokens[0]:,} | {report.tokens[1]:,} |
 | parameters | {report.parameters[0]:,} | {report.parameters[1]:,} |
-| on the disk | {report.bytes[0] / 1e6:.1f} MB | {report.bytes[1] / 1e6:.1f} MB |
+| size on disk | {report.bytes[0] / 1e6:.1f} MB | {report.bytes[1] / 1e6:.1f} MB |
 
 | | |
 |---|---|
@@ -416,6 +419,6 @@ model = labse_tf.LaBSE.from_preset("{name}")  # or the path of this directory
 vectors = model.encode(["Hello, world."])
 ```
 
-## What it costs
+## Effect on the vectors
 
 {parity}"""

@@ -1,4 +1,4 @@
-"""The smaller model: the same weights with rows for some of the tokens."""
+"""Smaller models: the same weights with the rows of some tokens."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def trim(
     keep_characters: bool = True,
     progress: Progress = None,
 ) -> LaBSE:
-    """Makes a model with the tokens that some languages need.
+    """Create a model with only the tokens that some languages need.
 
     Args:
         model: Any `LaBSE` with a preprocessor.
-        texts: As in `choose_tokens`.
-        languages: As in `choose_tokens`.
-        min_count: As in `choose_tokens`.
-        keep_characters: As in `choose_tokens`.
-        progress: As in `choose_tokens`.
+        texts: See `choose_tokens`.
+        languages: See `choose_tokens`.
+        min_count: See `choose_tokens`.
+        keep_characters: See `choose_tokens`.
+        progress: See `choose_tokens`.
 
     Returns:
         A new model; see `keep_tokens`.
 
     Raises:
-        ValueError: As in `choose_tokens`, or if the model has no preprocessor.
+        ValueError: See `choose_tokens`; or if the model has no preprocessor.
 
     Example:
         >>> from labse_tf.models import LaBSE, LaBSEBackbone
@@ -64,22 +64,22 @@ def trim(
 
 
 def keep_tokens(model: LaBSE, ids: Any) -> LaBSE:
-    """Makes a model with some of the tokens.
+    """Create a model with some of the tokens.
 
-    What has a row a token (the token table, and the token weights of
-    `pooling="weighted_mean"`) keeps the rows of these tokens; everything else is
-    copied. Beside the model, memory for the smaller one is needed twice.
+    Weights with one row per token (the token table, and the token weights of
+    `pooling="weighted_mean"`) keep only the rows of these tokens; all other weights are
+    copied. The peak memory is that of the given model plus twice the smaller model.
 
     Args:
         model: A `LaBSE` with a preprocessor.
-        ids: Ids of the tokens to keep, `(n,)`, in ascending order; the special tokens
-            among them.
+        ids: Ids of the tokens to keep, `(n,)`, in ascending order, including the
+            special tokens.
 
     Returns:
         A new model in which token `ids[i]` has the id i.
 
     Raises:
-        ValueError: If the model has no preprocessor, or the ids are not as described.
+        ValueError: If the model has no preprocessor or the ids are invalid.
     """
     preprocessor = model.text_preprocessor()
     tokenizer = preprocessor.tokenizer
@@ -98,8 +98,8 @@ def keep_tokens(model: LaBSE, ids: Any) -> LaBSE:
     missing = [t for t, i in tokenizer.special_token_ids.items() if i not in kept]
     if missing:
         raise ValueError(
-            f"`ids` must hold those of {', '.join(SPECIAL_TOKENS)}. "
-            f"Received: none for {', '.join(missing)}"
+            f"`ids` must include the ids of {', '.join(SPECIAL_TOKENS)}. "
+            f"Received: ids without {', '.join(missing)}"
         )
     tokens = tokenizer.vocabulary
     smaller = SentencePreprocessor(
@@ -120,13 +120,13 @@ def keep_tokens(model: LaBSE, ids: Any) -> LaBSE:
     old, new = ({w.path: w for w in m.weights} for m in (model, trimmed))
     if old.keys() != new.keys():
         raise ValueError(
-            "The model must have the weights that its configuration describes. "
-            f"Received: also or not {', '.join(sorted(old.keys() ^ new.keys()))}"
+            "`model` must have the weights that its configuration describes. Received: "
+            f"missing or additional {', '.join(sorted(old.keys() ^ new.keys()))}"
         )
     for path, weight in new.items():
         value = old[path]
         if tuple(weight.shape) != tuple(value.shape):
-            # A gather from the variable: the whole table is never copied.
+            # Gathering from the variable does not copy the whole table.
             value = keras.ops.take(value, kept, axis=0)
         weight.assign(value)
     return trimmed

@@ -1,4 +1,4 @@
-"""Tokens: which of them some languages need, by their text or by their scripts."""
+"""Tokens: choose the tokens that languages need, by their text or their scripts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from labse_tf.tokenizers import WordPieceTokenizer
 
 Texts = Mapping[str, Iterable[str | bytes]]
 
-# A language's text quotes others; a script with less than this share of its characters
-# is not the language's own. ours: the English words in Hindi text are above it, the
-# Chinese ones in English text far below.
+# Text of one language quotes other languages; a script with a smaller share of the
+# characters is ignored. ours: English words in Hindi text are above it, Chinese words
+# in English text far below.
 _SCRIPT_SHARE = 0.01
 _UNUSED = re.compile(r"\[unused\d+\]").fullmatch
 BLOCK = 8192  # sentences that are tokenized at once
@@ -36,27 +36,27 @@ def choose_tokens(
     keep_characters: bool = True,
     progress: Progress = None,
 ) -> NDArray[np.int64]:
-    """Chooses the tokens that some languages need.
+    """Return the ids of the tokens that some languages need.
 
-    With `texts`, the tokens that the text is cut into, and single characters; with
-    `languages` alone, every token that is written in their scripts, digits,
-    punctuation and symbols included. Scripts cannot tell English from French: with
-    any language of Latin script all tokens in Latin letters stay, so text is the
-    sharper way. The five special tokens stay always, `[unused...]` never.
+    With `texts`, these are the tokens of the text, and single characters. With
+    `languages`, these are all tokens in the scripts of the languages, including digits,
+    punctuation and symbols. Languages of one script, such as English and French, cannot
+    be separated by script: use text for a smaller choice. The five special tokens are
+    always kept, `[unused...]` never.
 
     Args:
-        tokenizer: The model's.
-        texts: Language code -> sentences, each language's read once.
+        tokenizer: Tokenizer of the model.
+        texts: Language code -> sentences, which are read once.
         languages: Codes or English names; instead of `texts`.
-        min_count: How often a token must occur in all of the text.
-        keep_characters: Whether to keep also the tokens of one character that are
-            written in Latin letters, in a script of the languages of `texts` (by the
-            table of languages, or 1 % of a language's characters), or in none (digits,
-            punctuation, symbols), so that words which the text lacks can be spelled.
+        min_count: Minimum number of occurrences of a token in the whole text.
+        keep_characters: Whether to also keep single-character tokens, so that words
+            missing from the text can be split: Latin letters, characters of the scripts
+            of `texts` (by the table of languages, or over 1 % of the characters of a
+            language), and characters of no script (digits, punctuation, symbols).
         progress: See `labse_tf.progress`; counts sentences.
 
     Returns:
-        Ids in ascending order, `(n,)`.
+        int64 ids in ascending order, `(n,)`.
 
     Raises:
         ValueError: If not exactly one of `texts` and `languages` is given, a language
@@ -73,7 +73,7 @@ def choose_tokens(
     """
     if (texts is None) == (languages is None):
         raise ValueError(
-            "Expected `texts` or `languages`, one of them. Received: "
+            "Expected either `texts` or `languages`. Received: "
             f"{'neither' if texts is None else 'both'}"
         )
     if min_count < 1:
@@ -83,8 +83,8 @@ def choose_tokens(
         counts = _count_tokens(tokenizer, texts, progress)
         if not sum(count.sum() for count in counts.values()):
             raise ValueError(
-                "`texts` must hold tokens of the vocabulary. Received: none in the "
-                f"text of {', '.join(counts) or 'no language'}"
+                "`texts` must contain tokens of the vocabulary. Received: no tokens in "
+                f"the text of {', '.join(counts) or 'no language'}"
             )
         keep = sum(counts.values()) >= min_count
         if keep_characters:
@@ -96,7 +96,7 @@ def choose_tokens(
         scripts = set()
         codes = [languages] if isinstance(languages, str) else list(languages or ())
         if not codes:
-            raise ValueError("`languages` must name a language. Received: none")
+            raise ValueError("`languages` must not be empty. Received: an empty list")
         for code in codes:
             scripts |= _language_scripts(language_code(code, strict=True))
         keep = characters.within(scripts)
@@ -107,8 +107,8 @@ def choose_tokens(
     keep[special] = False
     if not keep.any():
         raise ValueError(
-            "At least one token must be left beside the special ones. Received: none "
-            f"with min_count={min_count}, keep_characters={keep_characters}"
+            "At least one token besides the special tokens must be kept. Received: "
+            f"none with min_count={min_count}, keep_characters={keep_characters}"
         )
     keep[special] = True
     return np.flatnonzero(keep)
@@ -117,7 +117,7 @@ def choose_tokens(
 def _count_tokens(
     tokenizer: WordPieceTokenizer, texts: Texts, progress: Progress
 ) -> dict[str, NDArray[np.int64]]:
-    """How often each token comes in each language's text; special ones: never."""
+    """Count each token in the text of each language, except special tokens."""
     size = tokenizer.vocabulary_size
     special = list(tokenizer.special_token_ids.values())
     counts = {}
@@ -133,7 +133,7 @@ def _count_tokens(
 
 
 def _blocks(sentences: Iterable[str | bytes]) -> Iterator[list[str | bytes]]:
-    """Lists of sentences, none longer than a block."""
+    """Yield lists of at most `BLOCK` sentences."""
     block: list[str | bytes] = []
     for sentence in sentences:
         block.append(sentence)
@@ -145,7 +145,7 @@ def _blocks(sentences: Iterable[str | bytes]) -> Iterator[list[str | bytes]]:
 
 
 class _Characters:
-    """The characters of all tokens, without `##`, by script."""
+    """Characters of all tokens, without `##`, by script."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         words = [t[2:] if len(t) > 2 and t.startswith("##") else t for t in tokens]
@@ -155,12 +155,12 @@ class _Characters:
         self.single = self._lengths == 1
 
     def within(self, scripts: Set[str]) -> NDArray[np.bool_]:
-        """Which tokens have only characters of these scripts or of no script."""
+        """Return which tokens have only characters of these scripts or of no script."""
         allowed = np.array([True, *(script in scripts for script in SCRIPTS)])
         return np.logical_and.reduceat(allowed[self._scripts], self._starts)
 
     def scripts_of(self, counts: NDArray[np.int64]) -> set[str]:
-        """The scripts that tokens with these counts are written in."""
+        """Return the scripts of tokens with these counts, without rare scripts."""
         weights = np.repeat(counts, self._lengths)
         shares = np.bincount(self._scripts, weights, len(SCRIPTS) + 1)[1:]
         own = np.flatnonzero(shares > _SCRIPT_SHARE * shares.sum())
@@ -168,5 +168,5 @@ class _Characters:
 
 
 def _language_scripts(code: str) -> frozenset[str]:
-    """The usual scripts of a language by the table; none if the table lacks it."""
+    """Return the usual scripts of a language; empty if the table lacks it."""
     return scripts_of(code, usual=True) or frozenset()
