@@ -172,14 +172,7 @@ def all_gather_rows(rows: Any) -> Any:
 
 
 def sum_over_replicas(value: Any) -> Any:
-    """Return the sum of a value over all replicas.
-
-    Args:
-        value: Number or tensor, of the same shape on all replicas.
-
-    Returns:
-        Tensor of the same shape; `value` itself on one replica.
-    """
+    """Return the sum of a value over all replicas; `value` itself on one replica."""
     if replica_count() == 1:
         return value
     return _replica_context().all_reduce("SUM", value)
@@ -282,13 +275,10 @@ class Workers:
         self._of_all = over_replicas(of_all, (2,))
 
     def share(self, value: Any) -> Any:
-        """Send a value of the chief to all workers.
+        """Return the chief's value on all workers.
 
         Args:
             value: Value that JSON can represent; only the chief's value is used.
-
-        Returns:
-            The chief's value.
         """
         if self.count == 1:
             return value
@@ -298,14 +288,11 @@ class Workers:
         return json.loads(self.share_arrays([data])[0].tobytes())
 
     def share_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Send arrays of the chief to all workers, bit for bit.
+        """Return the chief's arrays on all workers, bit for bit.
 
         Args:
             arrays: Arrays of the same shapes and dtypes on all workers; only the
                 chief's values are used.
-
-        Returns:
-            The chief's arrays.
         """
         if self.count == 1:
             return list(arrays)
@@ -325,11 +312,7 @@ class Workers:
         return received
 
     def gather(self, first: int, second: int) -> np.ndarray:
-        """Collect two integers from each replica.
-
-        Returns:
-            int32 `(replicas, 2)`; one row if there is one process.
-        """
+        """Return two integers of each replica, int32 `(replicas, 2)`."""
         numbers = np.array([first, second], np.int32)
         if self.count == 1:
             return numbers[None]
@@ -345,11 +328,7 @@ def is_tpu(strategy: Any) -> bool:
 
 
 def is_multi_worker(strategy: Any) -> bool:
-    """Return whether a strategy spans several processes.
-
-    Args:
-        strategy: A `tf.distribute` strategy or `None`.
-    """
+    """Return whether a strategy (or `None`) spans several processes."""
     if strategy is None or keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf

@@ -225,9 +225,6 @@ def is_language_code(text: str, *, known: bool = False) -> bool:
         text: Any string. English names of languages do not count.
         known: Whether the language must be in the table.
 
-    Returns:
-        Whether `language_code` accepts it as a code.
-
     Example:
         >>> [is_language_code(x) for x in ("hi", "xqx", "zh_Hant", "Hindi", "data")]
         [True, True, True, False, False]
@@ -241,16 +238,9 @@ def is_language_code(text: str, *, known: bool = False) -> bool:
 def canonical_keys(values: Mapping[str, _Value]) -> dict[str, _Value]:
     """Replace the keys of per-language values by canonical codes.
 
-    Args:
-        values: Code or English name -> any value.
-
-    Returns:
-        Canonical code -> the same value, in the same order. If several keys belong to
-        one language, the first key gets the code and the other keys keep their
-        spelling: test sets such as `ti`, `ti_ER` and `ti_ET` stay separate.
-
-    Raises:
-        ValueError: If a key does not have the form of a code.
+    The order is kept. If several keys belong to one language, the first key gets the
+    code and the other keys keep their spelling: test sets such as `ti`, `ti_ER` and
+    `ti_ET` stay separate. For accepted keys see `language_code`.
 
     Example:
         >>> canonical_keys({"pt-BR": 1, "hin": 2, "ti": 3, "ti_ER": 4})
@@ -267,12 +257,6 @@ def canonical_keys(values: Mapping[str, _Value]) -> dict[str, _Value]:
 
 def without_script(code: str) -> str:
     """Return the canonical code of a language without its script.
-
-    Args:
-        code: Any code that `language_code` accepts.
-
-    Raises:
-        ValueError: If `code` does not have the form of a code.
 
     Example:
         >>> without_script("zh-Hant"), without_script("mni_Beng")
@@ -292,14 +276,7 @@ def is_english(code: str) -> bool:
 def language_name(code: str) -> str:
     """Return the English name of a language, or its code if the name is unknown.
 
-    Args:
-        code: Any code that `language_code` accepts.
-
-    Returns:
-        The name, with the script if the code has one.
-
-    Raises:
-        ValueError: If `code` does not have the form of a code.
+    The script is appended if the code has one. For accepted codes see `language_code`.
 
     Example:
         >>> language_name("hin"), language_name("zh-TW"), language_name("xyz")

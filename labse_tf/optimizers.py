@@ -136,11 +136,7 @@ class AdamW(keras.optimizers.AdamW):
             super().apply(grads, trainable_variables)
 
     def build(self, variables: Any) -> None:
-        """Create the moments and the counter of skipped steps.
-
-        Args:
-            variables: The trainable variables.
-        """
+        """Create the moments and the counter of skipped steps."""
         super().build(variables)
         if self.skip_nonfinite:
             count = keras.Variable(
@@ -227,14 +223,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """
 
     def check_finite(self, grads: Any) -> Any:
-        """Return whether all gradients are finite on all replicas.
-
-        Args:
-            grads: Tensors or `None`.
-
-        Returns:
-            bool scalar.
-        """
+        """Return as bool scalar whether all gradients are finite on all replicas."""
         bad = ops.logical_not(super().check_finite(grads))
         return ops.equal(sum_over_replicas(ops.cast(bad, "float32")), 0.0)
 
@@ -278,10 +267,9 @@ class LazyAdamW(AdamW):
         beta_1: Decay of the first moment.
         beta_2: Decay of the second moment.
         epsilon: Added to the root of the second moment.
-        clipnorm: Largest norm of each gradient.
+        clipnorm: Largest norm of each gradient. At most one limit can be set.
         clipvalue: Largest element of a gradient.
-        global_clipnorm: Largest norm of all gradients together. At most one of the
-            three limits can be set.
+        global_clipnorm: Largest norm of all gradients together.
         not_decayed: See `AdamW`.
         skip_nonfinite: See `AdamW`.
         tables: Pattern that the path of a variable must contain; only used on backends
@@ -340,8 +328,7 @@ class LazyAdamW(AdamW):
         """Update one variable and its moments.
 
         Args:
-            gradient: Tensor of the variable's shape, or `tf.IndexedSlices` with unique
-                indices, as `apply` creates them.
+            gradient: Tensor, or `tf.IndexedSlices` with unique indices as from `apply`.
             variable: A variable that the optimizer was built for.
             learning_rate: Learning rate of this step.
         """
@@ -457,11 +444,8 @@ class LazyAdamW(AdamW):
 def sum_repeated_rows(gradient: Any) -> Any:
     """Sum the rows of a sparse gradient that belong to the same row of the table.
 
-    Args:
-        gradient: `tf.IndexedSlices`; any other value is returned unchanged.
-
-    Returns:
-        `tf.IndexedSlices` with unique indices, in the order of first occurrence.
+    Returns `tf.IndexedSlices` with unique indices in the order of first occurrence.
+    Other types are returned unchanged.
 
     Example:
         >>> import tensorflow as tf

@@ -1,6 +1,8 @@
 """Plots of results, as PNG files.
 
-Matplotlib is imported when a plot is drawn; the module imports without it.
+Matplotlib is imported when a plot is drawn; the module imports without it. All `plot_*`
+functions raise `ImportError` if matplotlib is not installed and `OSError` if the file
+cannot be written.
 """
 
 from __future__ import annotations
@@ -28,9 +30,6 @@ def new_figure(width: float, height: float) -> Figure:
         width: Width in inches.
         height: Height in inches.
 
-    Returns:
-        A `matplotlib.figure.Figure` that draws to PNG.
-
     Raises:
         ImportError: If matplotlib is not installed.
     """
@@ -47,15 +46,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, atomically.
-
-    Args:
-        figure: A figure from `new_figure`.
-        path: The file. Its directory is created if needed.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write a figure as PNG, atomically; create the directory if needed."""
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", bbox_inches="tight")
 
@@ -85,8 +76,6 @@ def plot_similarity(
         title: Title above the map.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        OSError: If the file cannot be written.
         ValueError: If the labels do not match the matrix.
     """
     matrix = np.asarray(cosines, dtype=np.float32)
@@ -139,10 +128,6 @@ def plot_bars(
         marks: Name -> `n` positions in percent, at most two names.
         title: Title above the chart.
         axis: Label of the horizontal axis.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-        OSError: If the file cannot be written.
     """
     figure = new_figure(8, 1.3 + 0.19 * len(labels))
     axes = figure.add_subplot()
@@ -215,8 +200,6 @@ def plot_precision_recall(
         title: Title above all panels.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        OSError: If the file cannot be written.
         ValueError: If there are no panels, or a panel has no curves.
     """
     if not panels or not all(panels.values()):
@@ -278,10 +261,6 @@ def plot_histogram(
         edges: Edges of the intervals, `(n + 1,)`, ascending.
         threshold: The lowest cosine that is kept.
         path: The PNG file to write.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-        OSError: If the file cannot be written.
     """
     filled = np.flatnonzero(counts)
     figure = new_figure(7, 3.2)
@@ -324,10 +303,6 @@ def plot_shares(
         labels: `n` languages, by amount of text, descending.
         before: `n` shares of the text, 0 to 1.
         after: `n` shares of the batches, 0 to 1.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-        OSError: If the file cannot be written.
     """
     figure = new_figure(min(14.0, 3 + 0.16 * len(labels)), 3.4)
     axes = figure.add_subplot()

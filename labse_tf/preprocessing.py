@@ -90,26 +90,15 @@ class SentencePreprocessor(keras.layers.Layer):
         self.built = True
 
     def token_rows(self, texts: Any) -> tf.RaggedTensor:
-        """Convert sentences to unpadded rows `[CLS] tokens [SEP]`.
-
-        Args:
-            texts: Strings `(B,)`.
+        """Convert strings `(B,)` to unpadded rows `[CLS] tokens [SEP]`.
 
         Returns:
-            RaggedTensor int32 `(B, None)` with at most `sequence_length` tokens per
-            row.
+            RaggedTensor int32 `(B, None)`, at most `sequence_length` tokens per row.
         """
         return self.frame(self.tokenizer(texts))
 
     def frame(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Convert token ids to unpadded rows `[CLS] tokens [SEP]`, see `token_rows`.
-
-        Args:
-            ids: RaggedTensor int32 `(B, None)`, the tokenizer's output.
-
-        Returns:
-            RaggedTensor int32 `(B, None)`.
-        """
+        """Convert the tokenizer's ids to the unpadded rows of `token_rows`."""
         return frame_segments(self.tokenizer, [ids], self.sequence_length)[0]
 
     def pack(
@@ -352,9 +341,6 @@ class MaskedLMPreprocessor(keras.layers.Layer):
     def count_tokens(self, texts: Any) -> tf.Tensor:
         """Return the number of tokens of each sequence, without packing.
 
-        Args:
-            texts: See the class.
-
         Returns:
             int32 `(B,)`, special tokens included, at most `sequence_length`.
         """
@@ -464,8 +450,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
             seed: See the class.
 
         Returns:
-            The same dict with masked `token_ids`, and the three `mask_*` outputs of the
-            class.
+            The same dict, masked, with the three `mask_*` outputs of the class.
         """
         import tensorflow as tf
 

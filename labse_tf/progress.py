@@ -33,11 +33,7 @@ def announce(
 ) -> Progress:
     """Print one line at the start of a long step if there is no terminal for a bar.
 
-    Args:
-        description: Name of the step, "Counting words".
-        total: Number of units.
-        unit: Name of a unit, "files".
-        show: The caller's `progress`. The line is printed for `None` only.
+    The arguments are those of `progress_bar`; the line is printed for `show=None` only.
 
     Returns:
         The value of `show` for `progress_bar`.

@@ -56,16 +56,10 @@ def save_vocabulary(vocabulary: Sequence[str], path: str | os.PathLike[str]) -> 
 
 
 def load_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """Read a `vocab.txt`: UTF-8, one token per line.
+    """Read a `vocab.txt`: UTF-8, one token per line; the line number from 0 is the id.
 
     Windows line ends and a byte order mark are accepted; empty lines at the end are
     ignored.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The tokens; the line number, counted from 0, is the id.
 
     Raises:
         FileNotFoundError: If the file does not exist.

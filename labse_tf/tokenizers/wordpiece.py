@@ -193,10 +193,7 @@ class WordPieceTokenizer(keras.layers.Layer):
         return self(inputs)
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token.
-
-        Args:
-            token: A token of the vocabulary, with `"##"` before a piece inside a word.
+        """Return the id of a token; pieces inside words start with `##`.
 
         Raises:
             KeyError: If the vocabulary does not contain the token.
@@ -210,9 +207,6 @@ class WordPieceTokenizer(keras.layers.Layer):
 
     def id_to_token(self, id: int) -> str:
         """Return the token of an id.
-
-        Args:
-            id: An integer from 0 to `vocabulary_size - 1`.
 
         Raises:
             ValueError: If the vocabulary has no such id.
@@ -261,11 +255,7 @@ class WordPieceTokenizer(keras.layers.Layer):
         return text if is_batch else text[0]
 
     def save_vocabulary(self, path: str | os.PathLike[str]) -> None:
-        """Write the vocabulary atomically, one token per line.
-
-        Args:
-            path: The file to write; an existing file is replaced.
-        """
+        """Write the vocabulary to a file; see `labse_tf.tokenizers.save_vocabulary`."""
         save_vocabulary(self._table.tokens, path)
 
     def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
@@ -328,14 +318,7 @@ class FastBert:
             )
 
     def clean(self, texts: tf.Tensor) -> tf.Tensor:
-        """Delete the characters that BERT deletes.
-
-        Args:
-            texts: String tensor `(batch,)`, any bytes.
-
-        Returns:
-            UTF-8 string tensor `(batch,)`.
-        """
+        """Delete the bytes and characters that BERT deletes from strings `(batch,)`."""
         import tensorflow as tf
 
         if self._compat == "tfhub":
@@ -350,14 +333,7 @@ class FastBert:
         return texts
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Split texts into ids.
-
-        Args:
-            texts: String tensor `(batch,)`, any bytes.
-
-        Returns:
-            Ragged int32 tensor `(batch, None)`.
-        """
+        """Split strings `(batch,)` into ragged int32 ids `(batch, None)`."""
         return self._tokenizer.tokenize(self.clean(texts))
 
 

@@ -27,19 +27,8 @@ def trim(
 ) -> LaBSE:
     """Create a model with only the tokens that some languages need.
 
-    Args:
-        model: Any `LaBSE` with a preprocessor.
-        texts: See `choose_tokens`.
-        languages: See `choose_tokens`.
-        min_count: See `choose_tokens`.
-        keep_characters: See `choose_tokens`.
-        progress: See `choose_tokens`.
-
-    Returns:
-        A new model; see `keep_tokens`.
-
-    Raises:
-        ValueError: See `choose_tokens`; or if the model has no preprocessor.
+    Calls `choose_tokens` with the other arguments, then `keep_tokens`. The model must
+    have a preprocessor.
 
     Example:
         >>> from labse_tf.models import LaBSE, LaBSEBackbone
