@@ -62,7 +62,7 @@ class _Texts(NamedTuple):
         return _Texts(b"".join(self.take(rows)), np.concatenate([[0], sizes]))
 
     def lengths(self) -> NDArray[np.int32]:
-        """Return the characters of each string; a CJK character counts as three.
+        """Count the characters of each string; a CJK character counts as three.
 
         This is roughly proportional to the number of tokens. Bytes are not: an Indian
         letter has three bytes and a Latin letter has one.
