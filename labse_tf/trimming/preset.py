@@ -336,7 +336,7 @@ def _load(
     missing = set(languages or ()) - set(found)
     if missing or not found:
         raise ValueError(
-            "`files` must contain sentences in "
+            "The files must contain sentences in "
             f"{_names(sorted(missing)) or 'a language to keep'}. Received: "
             f"{len(paths)} file(s) from {paths[0]} on, "
             f"in {', '.join(corpus.languages)}"
