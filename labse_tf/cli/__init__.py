@@ -56,26 +56,15 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: Arguments without the program name; None for `sys.argv[1:]`.
-
-    Returns:
-        The exit status.
-    """
+    """Run a command, by default that of `sys.argv`, and return the exit status."""
     return run_command("labse-tf", build_parser().parse_args(arguments))
 
 
 def run_command(program: str, options: argparse.Namespace) -> int:
-    """Run a parsed command and print its errors on one line.
+    """Run a parsed command, print its errors on one line, return the exit status.
 
-    Args:
-        program: Name of the program in error messages.
-        options: Parsed arguments, with the function `run` of them and `traceback`.
-
-    Returns:
-        The exit status.
+    `program` is the name in error messages. `options` have the function `run`, which
+    is called with them, and `traceback`.
     """
     try:
         if getattr(options, "start_tensorflow", True):

@@ -118,13 +118,7 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: Any, purpose: str, *, default: str | None = None) -> None:
-    """Add `--model`, which accepts the same kinds of models in every command.
-
-    Args:
-        parser: Parser or argument group.
-        purpose: Noun phrase for the help, such as "encoder".
-        default: Default model, if any.
-    """
+    """Add `--model`; `purpose` is a noun phrase for the help, such as "encoder"."""
     ending = f" (default: {default})" if default else ""
     parser.add_argument(
         "--model",

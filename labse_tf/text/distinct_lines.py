@@ -64,25 +64,11 @@ class DistinctLines:
         return self._digest
 
     def blocks(self, start: int = 0) -> Iterator[list[str]]:
-        """Read the texts in blocks of some thousands.
-
-        Args:
-            start: Index of the first text to read.
-
-        Yields:
-            Lists of texts without leading and trailing white space.
-        """
+        """Yield lists of some thousands of stripped texts, from index `start` on."""
         return blocks_of(text for _, text in self._texts(self._first[start:]))
 
     def texts(self, rows: np.ndarray) -> dict[int, str]:
-        """Read the texts of some rows.
-
-        Args:
-            rows: Indices of distinct texts.
-
-        Returns:
-            Row -> text.
-        """
+        """Return row -> text for some rows, which are indices of distinct texts."""
         chosen = np.unique(rows)
         places = dict(zip(self._first[chosen].tolist(), chosen.tolist(), strict=True))
         return {places[place]: text for place, text in self._texts(self._first[chosen])}

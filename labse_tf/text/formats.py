@@ -62,14 +62,7 @@ _TFDS = Format(tfds_rows, several=True)
 
 
 def format_of(path: PathLike) -> Format | None:
-    """Return the format of a file, from its name and the neighboring files.
-
-    Args:
-        path: Path, `XX=PATH` or `tfds:...`.
-
-    Returns:
-        The format of a pair file, or None for any other file (see `OTHER`).
-    """
+    """Return the format of a path, `XX=PATH` or `tfds:...`, or None for `OTHER`."""
     _, place = split_language(path)
     if os.fspath(place).startswith(TFDS):
         return _TFDS
@@ -89,13 +82,9 @@ def moses_sides(path: PathLike) -> list[Path]:
 
 
 def distinct_files(paths: Iterable[PathLike]) -> list[Path]:
-    """Return files without duplicates; two Moses files become the non-English one.
+    """Return files without duplicates, in the given order and with their `XX=`.
 
-    Args:
-        paths: Paths or `XX=PATH`.
-
-    Returns:
-        The paths in the given order, with `XX=`.
+    Two Moses files become the file that is not English.
     """
     found: dict[Path, None] = {}
     for path in paths:

@@ -29,16 +29,12 @@ class Markup(Generic[_Found]):
 
     Names have no namespace. The text of a chosen element includes the text of the
     elements inside, except codes.
-
-    Attributes:
-        root: Name of the outermost element.
-        found: Items that `read` yields and removes.
     """
 
-    root = ""
+    root = ""  # name of the outermost element
 
     def __init__(self) -> None:
-        self.found: list[_Found] = []
+        self.found: list[_Found] = []  # items that `read` yields and removes
         self._text: list[str] | None = None  # of the chosen element
         self._depth = 0  # of elements in the chosen element
         self._hidden = 0  # depth of codes in the chosen element

@@ -21,15 +21,10 @@ _ENGLISH = ("en", "eng", "eng_Latn")
 
 
 def sides(path: Path) -> list[tuple[Path, Path, str]]:
-    """Return the pairs of files that a path stands for.
+    """Return (English file, other file, its language) for each pair of a path.
 
-    Args:
-        path: File of one language, or the path without the language. The English file
-            and the path without the language stand for all languages.
-
-    Returns:
-        (English file, other file, language of the other file) for each pair that
-        exists.
+    A path is the file of one language, or a path without the language. The English file
+    and the path without the language stand for all languages.
     """
     name, code = _name_and_code(path)
     if path.exists() and not code:

@@ -15,13 +15,9 @@ TFDS = "tfds:"
 
 
 def split_language(path: PathLike) -> tuple[str | None, Path]:
-    """Split `hi=pairs.tsv` into language and path.
+    """Return the canonical code in `XX=PATH`, or None, and the path.
 
-    Args:
-        path: Path, or `XX=PATH`; the name of an existing file is always a path.
-
-    Returns:
-        The canonical code of the language, or None, and the path.
+    The name of an existing file is always a path.
     """
     code, mark, place = os.fspath(path).partition("=")
     if mark and place and is_language_code(code) and not os.path.exists(path):
@@ -60,7 +56,7 @@ def pair_language(name: str) -> str | None:
 
 
 def file_language(path: PathLike, said: str = "") -> str | None:
-    """Return the language of a file from its name, or None.
+    """Return the canonical code of a file's language from its name, or None.
 
     The first of: `XX=any/path`; `en-XX.tsv`, also with other endings of pair files;
     `XX/LC_MESSAGES/any.po`; the language in the file's header (`Language:` of a gettext
@@ -71,9 +67,6 @@ def file_language(path: PathLike, said: str = "") -> str | None:
     Args:
         path: Path of the file, which need not exist.
         said: Language in the file's header, if any.
-
-    Returns:
-        The canonical code of the language, or None.
     """
     given, path = split_language(path)
     if given is not None or os.fspath(path).startswith(TFDS):

@@ -100,17 +100,10 @@ class SkipReport:
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """A file to read, and the treatment of its problems.
-
-    Attributes:
-        path: Path of the file.
-        language: Language given by the caller, if any.
-        on_error: `"raise"` or `"skip"`.
-        report: Report that counts the skipped problems.
-    """
+    """A file to read, and the treatment of its problems."""
 
     path: Path
-    language: str | None
+    language: str | None  # given by the caller
     on_error: OnError
     report: SkipReport
 

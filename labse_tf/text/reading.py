@@ -57,7 +57,7 @@ def read_lines(
 
     Raises:
         DataError: If the file is missing, empty or damaged, or a line is invalid UTF-8.
-        ImportError: If a zstd file needs the extra `text`.
+        ImportError: If the file needs the extra `text` (zstd).
     """
     file = _input_file(path, None, on_error, skipped)
     return _warned(_decoded(file), file, skipped)
@@ -158,9 +158,9 @@ def read_numbered(
 ) -> Iterator[tuple[int, str]]:
     """Read single sentences in any language with their line numbers.
 
-    Unlike in `read_sentences`, the language of the file may be unknown. A file without
-    the ending of a pair format is text with one sentence per line, which may be empty.
-    A Moses file is text as well.
+    Unlike in `read_sentences`, the language of the file may be unknown. Each Moses file
+    and each file without the ending of a pair format is text with one sentence per
+    line. Such a file may be empty.
 
     Args:
         path: See `read_sentences`. For a file with several languages, `XX=PATH` selects
@@ -192,16 +192,7 @@ def read_numbered(
 
 
 def blocks_of(items: Iterable[_Item], size: int | None = None) -> Iterator[list[_Item]]:
-    """Group items, such as lines, into lists.
-
-    Args:
-        items: Items to group.
-        size: Length of all lists except the last, which may be shorter; None for
-            `BLOCK`.
-
-    Yields:
-        Lists with at least one item.
-    """
+    """Yield lists of `size` items, by default `BLOCK`; the last may be shorter."""
     iterator = iter(items)
     while block := list(itertools.islice(iterator, size or BLOCK)):
         yield block

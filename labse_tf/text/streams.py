@@ -141,7 +141,7 @@ def text_lines(
     may_be_empty: bool = False,
     keep_returns: bool = False,
 ) -> Iterator[tuple[int, str | None]]:
-    """Read and decode lines.
+    """Yield line numbers and lines without their end, None if not decodable.
 
     Args:
         file: File to read.
@@ -149,9 +149,6 @@ def text_lines(
         numbered: Lines of the file, if they are read already.
         may_be_empty: Whether to accept an empty file.
         keep_returns: Whether to keep the CR of a CRLF.
-
-    Yields:
-        Line number and line without its end, or None if the line cannot be decoded.
     """
     if numbered is None:
         numbered = lines(file, may_be_empty=may_be_empty)

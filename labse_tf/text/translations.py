@@ -9,11 +9,7 @@ from labse_tf.text.problems import InputFile, Row, shorten
 
 
 class Translations:
-    """Pairing of the translations in a file with their English.
-
-    Args:
-        file: File whose problems are reported.
-    """
+    """Pairing of the translations in a file with their English."""
 
     def __init__(self, file: InputFile) -> None:
         self._file = file
@@ -22,10 +18,8 @@ class Translations:
     def rows(self, line: int, texts: Iterable[tuple[str, str]]) -> list[Row]:
         """Return one row per translation, or no rows without English.
 
-        Args:
-            line: Line number of the texts.
-            texts: (language, text). Empty texts are ignored. The language may be `""`
-                if only the caller or the name of the file specifies it.
+        `texts` are (language, text). Empty texts are ignored. The language may be `""`
+        if only the caller or the name of the file specifies it.
         """
         checked = [self.check(line, code, text) for code, text in texts]
         english, others = "", []

@@ -79,8 +79,8 @@ def learn_vocabulary(
         p_l = n_l ** smoothing / sum over k of n_k ** smoothing
 
     of the text, so that small languages keep enough weight. The ops of the tokenizer
-    split the words. Starting from characters, the pair of neighbors with the largest
-    weight becomes a token until the vocabulary is full.
+    split the words. Starting from characters, the pair of neighboring tokens with the
+    largest weight is joined to a new token until the vocabulary is full.
 
     The ids are laid out as in LaBSE: `[PAD]` 0, `[unused1]` to `[unused99]`, `[UNK]`
     100, `[CLS]` 101, `[SEP]` 102, `[MASK]` 103, then characters in code point order,
@@ -99,7 +99,7 @@ def learn_vocabulary(
         lowercase: See `WordPieceTokenizer`.
         strip_accents: See `WordPieceTokenizer`.
         min_frequency: Minimum frequency of a token in the text before smoothing. ours:
-            2, because an embedding that is seen once learns nothing.
+            2, because a token seen once learns nothing.
         character_coverage: Share of each language's characters to keep; the rarest
             characters become `[UNK]`. This limits Chinese characters and keeps whole
             alphabets. At most half of `size` are characters. ours: 0.9999.
@@ -122,9 +122,6 @@ def learn_vocabulary(
         tokenizer = WordPieceTokenizer(vocabulary)
         tokenizer.save_vocabulary("vocab.txt")
         ```
-
-    References:
-        - Section 3.1 of https://arxiv.org/abs/2007.01852 for the smoothing.
     """
     files = _list_files(files, reader)
     _check_learning(size, smoothing, min_frequency, character_coverage)
@@ -133,7 +130,7 @@ def learn_vocabulary(
     if not counts:
         chosen = "" if languages is None else f" in {', '.join(sorted(languages))}"
         raise ValueError(
-            f"`files` must hold text{chosen}. Received: {len(files)} files without text"
+            f"`files` must contain text{chosen}. Received: {len(files)} files"
         )
     return _learn(counts, size, smoothing, min_frequency, character_coverage, progress)
 
@@ -147,9 +144,7 @@ def learn_vocabulary_from_counts(
     character_coverage: float = 0.9999,
     progress: Progress = None,
 ) -> list[str]:
-    """Learn a WordPiece vocabulary from word counts.
-
-    The result is that of `learn_vocabulary` for the counted text.
+    """Learn the vocabulary of `learn_vocabulary` from word counts instead of text.
 
     Args:
         counts: Language -> word -> count, from `WordCounter` or `read_word_counts`.
@@ -169,7 +164,7 @@ def learn_vocabulary_from_counts(
     _check_learning(size, smoothing, min_frequency, character_coverage)
     words = {code: Counter(counts[code]) for code in sorted(counts) if counts[code]}
     if not words:
-        raise ValueError(f"`counts` must hold words. Received: {len(counts)} languages")
+        raise ValueError(f"`counts` must have words. Received: {len(counts)} languages")
     return _learn(words, size, smoothing, min_frequency, character_coverage, progress)
 
 
@@ -296,14 +291,9 @@ class WordCounter:
         self._splitter = _WordSplitter(lowercase, strip_accents)
 
     def count(self, sentences: Iterable[str]) -> Counter[str]:
-        """Count the words of some sentences.
+        """Return word -> count, without words that are too long for the tokenizer.
 
-        Args:
-            sentences: Any strings.
-
-        Returns:
-            Word -> count, without words that are too long for the tokenizer. Counts of
-            parts of a text may be added.
+        The counts of several parts of a text may be added.
         """
         return _usable(self._splitter.count(list(sentences)))
 
@@ -487,11 +477,8 @@ def _repetitions(weights: dict[str, int], lightest: int) -> dict[str, int]:
     """Return the number of repetitions of each word for the trainer, sorted by word.
 
     The checksum of a word decides between rounding up and down, so that rare words as a
-    group lose no weight and rounding is reproducible.
-
-    Args:
-        weights: Word -> weight.
-        lightest: Weight of an occurrence in the language with the smallest weight.
+    group lose no weight and rounding is reproducible. `lightest` is the weight of an
+    occurrence in the language with the smallest weight.
     """
     scale = min(_FINENESS / lightest, _MOST_WORDS / max(1, sum(weights.values())))
     times = {}
@@ -513,13 +500,9 @@ def _join_pieces(
 ) -> list[str]:
     """Join neighbors with the largest weight; return at most `size` tokens.
 
-    Args:
-        times: Word -> number of repetitions for the trainer.
-        occurrences: Word -> count in the text.
-        characters: First tokens of the result.
-        size: Maximum number of tokens.
-        min_frequency: Minimum count in the text of a joined token.
-        bars: Whether the trainer shows its progress bars.
+    `times` are the repetitions of each word for the trainer, `occurrences` the counts
+    in the text, of which a joined token needs `min_frequency`. `characters` are the
+    first tokens of the result.
     """
     letters = {form: chr(_FIRST_LETTER + row) for row, form in enumerate(characters)}
     spelled: dict[str, str] = {}
