@@ -157,7 +157,7 @@ def _message_rows(messages: Iterable[_Message]) -> Iterator[Row]:
 
 @functools.lru_cache(maxsize=256)
 def _form_of_one(plural_forms: str) -> int:
-    """Return the index of the form for n = 1, usually 0 (in Arabic 1)."""
+    """Return the index of the form for n = 1: usually 0, but 1 in Arabic."""
     formula = re.search(r"plural\s*=\s*([^;]+)", plural_forms)
     compiler: Any = gettext
     try:

@@ -27,8 +27,8 @@ class _Refused(Exception):
 class Markup(Generic[_Found]):
     """Base class of XML readers; `opened` and `closed` collect items in `found`.
 
-    Names have no namespace. The text of a chosen element includes the text of the
-    elements inside, except codes.
+    Names are given without their namespace. The text of a chosen element includes the
+    text of the elements inside, except codes.
     """
 
     root = ""  # name of the outermost element
@@ -46,7 +46,7 @@ class Markup(Generic[_Found]):
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._data
         parser.EntityDeclHandler = self._entity
-        # A document type is not fetched; its entities, as "&nbsp;", are those of HTML.
+        # Document types are not fetched: entities such as "&nbsp;" are those of HTML.
         parser.SkippedEntityHandler = lambda name, _: self._data(
             html.unescape(f"&{name};")
         )

@@ -56,7 +56,7 @@ def pair_language(name: str) -> str | None:
 
 
 def file_language(path: PathLike, said: str = "") -> str | None:
-    """Return the canonical code of a file's language from its name, or None.
+    """Return the canonical code of a file's language, or None.
 
     The first of: `XX=any/path`; `en-XX.tsv`, also with other endings of pair files;
     `XX/LC_MESSAGES/any.po`; the language in the file's header (`Language:` of a gettext

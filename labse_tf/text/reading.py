@@ -76,7 +76,7 @@ def read_pairs(
     |---|---|
     | `.tsv`, any other | `English<TAB>translation`; further columns are ignored |
     | `.po`, `.mo`, `.gmo` | gettext: `msgid` is English; not fuzzy or obsolete |
-    | `.en` and `.hi` | Moses: two aligned files; the path of one, or `corpus` |
+    | `.en` and `.hi` | Moses: two aligned files; either path, or `corpus` |
     | `.tmx` | translation memories; one pair per unit and language |
     | `.xlf`, `.xliff` | XLIFF 1.2 and 2.x; only translated segments |
     | `.jsonl`, `.ndjson` | `{"en": ..., "hi": ...}`, also as `"translation"`; \

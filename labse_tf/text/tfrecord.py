@@ -100,7 +100,7 @@ _BLOCK = 256
 
 
 def _tables() -> Any:
-    """Return what a byte adds to the CRC, by its position in a block."""
+    """Return what each byte value adds to the CRC, by position in a block."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, table >> 1 ^ np.uint32(0x82F63B78), table >> 1)
