@@ -46,14 +46,7 @@ class Encoder:
     model: LaBSE | None = None
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        """Embed texts.
-
-        Args:
-            texts: `n` strings.
-
-        Returns:
-            `(n, D)`, in the order of the texts.
-        """
+        """Embed `n` texts; return an array `(n, D)` in their order."""
         return self.encode(texts)
 
 

@@ -18,14 +18,7 @@ from pathlib import Path
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that replaces `path` at exit.
 
-    Args:
-        path: The target. Its directory is created if needed.
-
-    Yields:
-        The path to write to, in the same directory and with the same suffix.
-
-    Raises:
-        OSError: If the directory cannot be written.
+    The temporary path has the same suffix and directory, which is created if needed.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,29 +34,13 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file atomically.
-
-    Args:
-        path: The target.
-        text: The complete content.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write a UTF-8 text file atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def check_vacant(path: str | os.PathLike[str], name: str) -> None:
-    """Raise an error unless a path is free for a new directory.
-
-    Args:
-        path: The target.
-        name: Name of the option or argument, for the message.
-
-    Raises:
-        ValueError: If the target is a file or a directory that is not empty.
-    """
+    """Raise `ValueError` unless a path is new or an empty directory."""
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{name} must be a new or empty directory. Received: {target}")
@@ -75,16 +52,8 @@ def atomic_directory(
 ) -> Iterator[Path]:
     """Write a directory atomically: yield a new one that becomes `path` at exit.
 
-    Args:
-        path: The target.
-        overwrite: Whether to replace an existing target.
-
-    Yields:
-        An empty directory next to the target.
-
     Raises:
         ValueError: If the target exists and `overwrite` is false.
-        OSError: If the target cannot be written.
     """
     target = Path(path)
     if target.exists() and not overwrite:
@@ -107,16 +76,9 @@ def atomic_directory(
 
 @contextmanager
 def directory_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Create a hidden temporary directory on the same file system as a target.
+    """Yield a hidden temporary directory next to a target, deleted at exit.
 
-    Args:
-        path: The target. Its parent directory is created if needed.
-
-    Yields:
-        An empty directory, deleted at exit.
-
-    Raises:
-        OSError: If the directory cannot be created.
+    Both are on the same file system. The parent directory is created if needed.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -285,18 +285,7 @@ class HubEncoder(keras.layers.Layer):
         )
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
-        """Return the shapes and types of the outputs from the SavedModel's traces.
-
-        Args:
-            inputs: A nest of tensors or `keras.KerasTensor`.
-            training: Not used.
-
-        Returns:
-            A nest of `keras.KerasTensor`.
-
-        Raises:
-            ValueError: If the inputs do not match.
-        """
+        """Return `keras.KerasTensor`s of the outputs, from the SavedModel's traces."""
         trace, bound = self._fit(inputs)
         rows = {tuple(x.shape)[:1] for x in leaves(bound)}
         free = {spec.shape[:1] for spec in leaves(trace.inputs)} == {(None,)}
@@ -311,17 +300,7 @@ class HubEncoder(keras.layers.Layer):
         return map_nest(tensor, self._select(trace.outputs))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shapes of the outputs, with `None` for a free dimension.
-
-        Args:
-            input_shape: A shape or a dict of shapes.
-
-        Returns:
-            A shape or a nest of shapes.
-
-        Raises:
-            ValueError: If the shapes do not match.
-        """
+        """Return the shapes of the outputs, with `None` for a free dimension."""
         symbols = symbolic_tensors(self._traces[0].inputs, input_shape)
         outputs = self.compute_output_spec(symbols)
         return map_nest(lambda tensor: tuple(tensor.shape), outputs)
@@ -360,13 +339,7 @@ class HubEncoder(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> HubEncoder:
-        """Create a layer from the dict of `get_config`.
-
-        Args:
-            config: The dict.
-
-        Returns:
-            The layer. It is loaded if `path` still has the same SavedModel.
+        """Create a layer from `get_config`, loaded if `path` has the same SavedModel.
 
         Raises:
             ValueError: If a file is loaded in safe mode.
@@ -384,14 +357,7 @@ class HubEncoder(keras.layers.Layer):
         return cls(**config)
 
     def save_assets(self, dir_path: str) -> None:
-        """Write the SavedModel without the layer's weights into a `.keras` file.
-
-        Args:
-            dir_path: The folder of the layer's assets.
-
-        Raises:
-            ValueError: If the SavedModel is missing or has changed since it was loaded.
-        """
+        """Write the SavedModel without the layer's weights into a `.keras` file."""
         self._loaded()
         if self._temporary is None and not _holds(self._folder, self._fingerprint):
             raise ValueError(
@@ -403,14 +369,7 @@ class HubEncoder(keras.layers.Layer):
         _pack(self._folder, Path(dir_path) / ARCHIVE, self._module, storage)
 
     def load_assets(self, dir_path: str | None) -> None:
-        """Load the SavedModel from a `.keras` file, unless it is already loaded.
-
-        Args:
-            dir_path: The folder of the layer's assets.
-
-        Raises:
-            ValueError: If the folder has no valid SavedModel.
-        """
+        """Load the SavedModel from a `.keras` file, unless it is already loaded."""
         if self._module is not None:
             return
         archive = Path(dir_path or "") / ARCHIVE

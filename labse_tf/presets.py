@@ -114,14 +114,7 @@ class PublishedModel:
 
 
 def count_parameters(sizes: Mapping[str, Any]) -> int:
-    """Return the number of parameters of an encoder without creating it.
-
-    Args:
-        sizes: Arguments of `labse_tf.LaBSEBackbone`.
-
-    Returns:
-        The result of `LaBSEBackbone(**sizes).count_params()`.
-    """
+    """Return `LaBSEBackbone(**sizes).count_params()` without creating the model."""
     width, inner = sizes["hidden_dim"], sizes["intermediate_dim"]
     tables = sizes["vocabulary_size"] + sizes["max_sequence_length"]
     tables += sizes["num_segments"]
@@ -313,12 +306,6 @@ def _front_matter_languages(card: str) -> list[str]:
 def read_config(directory: Path) -> dict[str, Any]:
     """Read the configuration of a preset and check the hashes of its files.
 
-    Args:
-        directory: The result of `find`.
-
-    Returns:
-        The configuration, with `backbone`, `pooling`, `preprocessor`, `tokenizer`.
-
     Raises:
         ValueError: If the file is not a preset's configuration or has another format
             version, or a file of the preset is missing or was changed.
@@ -463,14 +450,7 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
 def read_weights(
     path: Path, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Read the weights of a model from any storage type.
-
-    Args:
-        path: A file written by `write_weights`.
-        shapes: Weight path -> shape for all weights of the model.
-
-    Returns:
-        Weight path -> float32 array.
+    """Read weights, given their paths and shapes, as float32 from any storage type.
 
     Raises:
         ValueError: If the file is not HDF5, or weights are missing, unexpected, of
@@ -596,14 +576,7 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
 def record_source(directory: Path, source: Mapping[str, Any]) -> None:
     """Record the source of the weights in a preset's configuration and card.
 
-    Args:
-        directory: A preset.
-        source: Value of `source` in `config.json`: strings, and `sha256` of the
-            converted files.
-
-    Raises:
-        ValueError: If the directory is not a preset.
-        OSError: If the files cannot be written.
+    `source` has strings, and `sha256` of the converted files.
     """
     config = {**read_config(directory), "source": dict(source)}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"

@@ -19,15 +19,9 @@ SAVED_MODEL = "saved_model.pb"
 def check_saved_model_directory(
     path: str | os.PathLike[str], *, name: str | None = None
 ) -> None:
-    """Raise an error unless a directory has a SavedModel.
+    """Raise `ValueError` unless a local or remote directory has a SavedModel.
 
-    Args:
-        path: The directory, local or remote.
-        name: Name of the SavedModel in the message. Default: the path.
-
-    Raises:
-        ValueError: If there is no SavedModel. The message lists the entries of the
-            directory.
+    The message uses `name`, by default the path, and lists the directory's entries.
     """
     import tensorflow as tf
 
@@ -90,13 +84,7 @@ def load_saved_model(
 
 
 def read_meta_graph(folder: Path) -> Any:
-    """Read the graph that servers and `load_saved_model` load.
-
-    Args:
-        folder: The directory of the SavedModel.
-
-    Returns:
-        The `MetaGraphDef` with the tag `serve`.
+    """Read the `MetaGraphDef` with the tag `serve`, which servers load.
 
     Raises:
         ValueError: If there is no such graph, or the file is damaged.
@@ -124,14 +112,7 @@ def read_meta_graph(folder: Path) -> Any:
 
 
 def graph_nodes(graph_def: Any) -> Iterator[Any]:
-    """Iterate over the nodes of a graph and of its function library.
-
-    Args:
-        graph_def: A `tf.compat.v1.GraphDef`.
-
-    Yields:
-        `NodeDef` messages.
-    """
+    """Iterate over the `NodeDef`s of a graph and of its function library."""
     yield from graph_def.node
     for function in graph_def.library.function:
         yield from function.node_def
@@ -168,14 +149,7 @@ class Trace:
 
 
 def read_traces(module: Any, name: str) -> list[Trace]:
-    """Read the traces of a loaded SavedModel.
-
-    Args:
-        module: The object that `load_saved_model` returned.
-        name: Name of the SavedModel in the message.
-
-    Returns:
-        One `Trace` per traced function and value of `training`.
+    """Return one `Trace` per traced function and value of `training`.
 
     Raises:
         ValueError: If no trace takes one tensor of known rank or a nest of them.

@@ -54,15 +54,7 @@ class Layout:
     transposed: bool = False
 
     def names(self, num_layers: int, *, pooler: bool = True) -> dict[str, str]:
-        """Return the names of all weights of a BERT.
-
-        Args:
-            num_layers: Number of blocks.
-            pooler: Whether to include the pooler.
-
-        Returns:
-            Weight path in labse_tf -> name in the layout.
-        """
+        """Return weight path in labse_tf -> name in the layout for all weights."""
         found: dict[str, str] = {}
         for ours, theirs in self.parts.items():
             if ours == "pooler" and not pooler:
@@ -209,17 +201,7 @@ class Source:
 
 
 def check_names(source: Source, needed: Iterable[str], layout: Layout) -> None:
-    """Raise an error for missing or unexpected weights.
-
-    Args:
-        source: The available weights.
-        needed: All names that the model needs.
-        layout: Layout of the names.
-
-    Raises:
-        ValueError: If the names differ. The message has the first missing or unexpected
-            weight and the number of further weights.
-    """
+    """Raise `ValueError` for the first missing or unexpected weight of a source."""
     needed = list(needed)
     for problem, names in (
         ("without the weight", [name for name in needed if name not in source.shapes]),
@@ -237,17 +219,10 @@ def check_names(source: Source, needed: Iterable[str], layout: Layout) -> None:
 def assign_weights(
     model: LaBSE, source: Source, names: Mapping[str, str], layout: Layout
 ) -> None:
-    """Assign weights of another library to a model.
-
-    Args:
-        model: The model. Only the weights in `names` change.
-        source: The weights.
-        names: Weight path in labse_tf -> name in the source.
-        layout: Layout of the source.
+    """Assign the weights in `names`: path in labse_tf -> name in `source`.
 
     Raises:
-        ValueError: If a weight is not finite or has another shape. The message has both
-            shapes.
+        ValueError: If a weight is not finite or has another shape.
     """
     weights = {weight.path: weight for weight in model.weights}
     for path, name in names.items():
@@ -268,11 +243,7 @@ def assign_weights(
 
 
 def neutral_pooler(model: LaBSE) -> None:
-    """Set the pooler to the identity, for a source without a pooler.
-
-    The model's vectors do not depend on the pooler in this case. Fixed values make the
-    conversion deterministic.
-    """
+    """Set an unused pooler to the identity, so that conversion is deterministic."""
     width = model.backbone.hidden_dim
     model.backbone.pooler.set_weights(
         [np.eye(width, dtype=np.float32), np.zeros(width, np.float32)]
@@ -288,19 +259,10 @@ def make_model(
     sequence_length: int,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> LaBSE:
-    """Create a model with random weights.
+    """Create a model with random weights from a configuration of the backbone.
 
-    Args:
-        config: Arguments of `LaBSEBackbone`.
-        tokenizer: The tokenizer.
-        where: File of the vocabulary, for messages.
-        pooling: Pooling of the model.
-        sequence_length: Maximum number of tokens per sentence. Limited to the rows of
-            the position table.
-        dtype: Compute type.
-
-    Returns:
-        The model.
+    `sequence_length` is limited to the rows of the position table. `where` is the file
+    of the vocabulary, for messages.
 
     Raises:
         ValueError: If the vocabulary and the token table differ in size.
@@ -316,17 +278,7 @@ def make_model(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The object.
-
-    Raises:
-        ValueError: If the file is missing or is not a JSON object.
-    """
+    """Read a JSON object; raise `ValueError` if the file is missing or invalid."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -357,13 +309,6 @@ _ACTIVATIONS = {
 
 def backbone_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a `config.json` or `bert_config.json` to arguments of `LaBSEBackbone`.
-
-    Args:
-        path: The file, for messages.
-        config: Content of the file.
-
-    Returns:
-        Arguments of `LaBSEBackbone`.
 
     Raises:
         ValueError: If a size is missing or is not a positive integer, or the activation
@@ -401,17 +346,7 @@ def backbone_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def activation_name(activation: str) -> str:
-    """Return Hugging Face's name of an activation.
-
-    Args:
-        activation: Activation of `LaBSEBackbone`.
-
-    Returns:
-        The name for `config.json`.
-
-    Raises:
-        ValueError: If Hugging Face does not have the activation.
-    """
+    """Return Hugging Face's name of an activation, or raise `ValueError`."""
     names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     names["gelu_approximate"] = "gelu_pytorch_tanh"
     if activation not in names:
@@ -423,13 +358,7 @@ def activation_name(activation: str) -> str:
 
 
 def is_lowercase(vocabulary: Iterable[str]) -> bool:
-    """Return whether a vocabulary has no uppercase letters.
-
-    Args:
-        vocabulary: Tokens. Tokens in brackets, such as `[CLS]`, are ignored.
-
-    Returns:
-        True if lower-casing changes no token.
+    """Return whether a vocabulary has no uppercase letters outside `[CLS]` and so on.
 
     Example:
         >>> from labse_tf.checkpoints.bert import is_lowercase

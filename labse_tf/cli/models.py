@@ -8,19 +8,7 @@ from labse_tf import encoders
 
 
 def open_encoder(name: str, dtype: str) -> encoders.Encoder:
-    """Open an encoder and print the parity of a lower precision to standard error.
-
-    Args:
-        name: Value of `--model`.
-        dtype: Value of `--dtype`.
-
-    Returns:
-        The encoder.
-
-    Raises:
-        ValueError: If the encoder cannot be opened. See
-            `labse_tf.encoders.open_encoder`.
-    """
+    """Open an encoder; print the parity of a lower precision to standard error."""
     encoder = encoders.open_encoder(name, dtype)
     if encoder.model is not None and encoder.dtype != "float32":
         from labse_tf.export import parity

@@ -47,14 +47,7 @@ class Parity(NamedTuple):
 
 
 def sample_texts(model: LaBSE) -> list[str]:
-    """Return the sentences of the shipped sample.
-
-    Args:
-        model: If the sample is missing, tokens of this model's vocabulary are returned.
-
-    Returns:
-        Distinct sentences in all languages of the sample.
-    """
+    """Return the shipped sample's sentences or, without it, tokens of the model."""
     texts: dict[str, None] = {}
     for file in sorted((presets.shipped_directory() / "sample").glob("*.tsv")):
         with file.open(encoding="utf-8", newline="") as lines:
@@ -68,15 +61,9 @@ def measure(
 ) -> Parity | None:
     """Compare the outputs of a SavedModel with those of its model.
 
-    Args:
-        path: The SavedModel.
-        model: The model that it was exported from.
-        interface: `"text"`, `"encoder"` or `"preprocessor"`. A preprocessor must return
-            exactly the model's token ids.
-        texts: Sentences.
-
     Returns:
-        The parity of the vectors, `None` for a preprocessor.
+        The parity of the vectors. `None` for a preprocessor, whose features must be
+        equal to the model's.
 
     Raises:
         RuntimeError: If the features of a preprocessor differ from the model's.
@@ -101,14 +88,7 @@ def measure(
 
 
 def compare(new: np.ndarray, old: np.ndarray) -> Parity:
-    """Compare two matrices of vectors row by row.
-
-    Args:
-        new: float `(n, D)`. Rows need not have unit length.
-        old: float `(n, D)`.
-
-    Returns:
-        The parity.
+    """Compare two matrices `(n, D)` row by row. Rows need not have unit length.
 
     Example:
         >>> import numpy as np

@@ -194,13 +194,7 @@ def export_saved_model(
 
 
 def read_report(path: str | Path) -> ExportReport:
-    """Read the report that `export_saved_model` wrote.
-
-    Args:
-        path: The SavedModel's directory.
-
-    Returns:
-        The report.
+    """Read the report that `export_saved_model` wrote into a directory.
 
     Raises:
         ValueError: If the directory has no valid report.

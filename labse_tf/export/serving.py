@@ -35,9 +35,6 @@ _BATCH_SIZES = (1, 16)
 def check_version_directory(path: str | Path) -> None:
     """Raise an error unless the name of a directory is a version number.
 
-    Args:
-        path: The directory, which need not exist.
-
     Raises:
         ValueError: If the name is not an integer, at least 0, without sign or leading
             zeros.
@@ -100,15 +97,7 @@ def warmup_requests(
 
 
 def write_warmup(folder: Path, logs: Sequence[Any]) -> None:
-    """Write warm-up requests into the `assets.extra` of a SavedModel.
-
-    Args:
-        folder: The SavedModel.
-        logs: The result of `warmup_requests`.
-
-    Raises:
-        tf.errors.OpError: If the file cannot be written.
-    """
+    """Write warm-up requests into the `assets.extra` of a SavedModel."""
     import tensorflow as tf
 
     file = folder / WARMUP_REQUESTS
@@ -119,14 +108,9 @@ def write_warmup(folder: Path, logs: Sequence[Any]) -> None:
 
 
 def batching_parameters(interface: str) -> str:
-    """Return batching parameters for a CPU server: short waits and small batches.
+    """Return a `BatchingParameters` text for a CPU: short waits and small batches.
 
-    Args:
-        interface: One of `labse_tf.export.INTERFACES`. For an encoder the server also
-            pads the rows of different requests to the same length.
-
-    Returns:
-        A `BatchingParameters` message as text.
+    For an encoder the server also pads the rows of requests to the same length.
 
     Example:
         >>> from labse_tf.export.serving import batching_parameters
@@ -148,17 +132,7 @@ def batching_parameters(interface: str) -> str:
 
 
 def import_serving(module: str) -> Any:
-    """Import a module with message types of TF Serving.
-
-    Args:
-        module: Name of the module in `tensorflow_serving.apis`.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: If `tensorflow-serving-api` is missing.
-    """
+    """Import a module of `tensorflow_serving.apis`, or raise `ImportError`."""
     import importlib
 
     try:

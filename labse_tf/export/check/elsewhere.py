@@ -66,13 +66,9 @@ def run_in_session(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Run `serving_default` as TF Serving does: with the tag `serve`, in a session.
 
-    Args:
-        folder: The SavedModel.
-        batches: Batches by name. See `main`.
-
     Returns:
-        The signature's outputs of `batch` by name, and for each batch the length T of
-        tensors (B, T, D) in the graph, 0 if there are no such tensors.
+        The outputs of `batch` by name, and for each batch the length T of tensors
+        (B, T, D) in the graph, 0 if there are no such tensors.
 
     Raises:
         ValueError: If there is no such signature, or its inputs do not match.
@@ -110,14 +106,7 @@ def run_in_session(
 
 
 def tensors(batch: Any) -> Any:
-    """Convert a batch from JSON values to tensors.
-
-    Args:
-        batch: A list of strings, or a dict or a list of integer matrices.
-
-    Returns:
-        Tensors in the same structure: string (B,) or int32 (B, T).
-    """
+    """Convert a batch of JSON values to tensors: string (B,) or int32 (B, T)."""
     import tensorflow as tf
 
     if isinstance(batch, dict):
@@ -128,14 +117,7 @@ def tensors(batch: Any) -> Any:
 
 
 def match_names(names: Sequence[str], batch: Any) -> dict[str, Any]:
-    """Match the parts of a batch to the inputs of a signature.
-
-    Args:
-        names: The signature's inputs. A name may have a prefix before the batch's name.
-        batch: See `tensors`. May also hold tensors.
-
-    Returns:
-        The values by the signature's names.
+    """Match parts of a batch to inputs of a signature, whose names may have a prefix.
 
     Raises:
         ValueError: If the names cannot be matched.
@@ -157,15 +139,9 @@ def match_names(names: Sequence[str], batch: Any) -> dict[str, Any]:
 
 
 def named_tensors(outputs: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten the outputs of a call.
+    """Flatten the outputs of a call to tensors by name.
 
-    Args:
-        outputs: A tensor, or dicts and lists of tensors.
-        prefix: Prefix of the names.
-
-    Returns:
-        Tensors by name: keys and list indices joined by `_`, or `output` for a bare
-        tensor.
+    Keys and list indices are joined by `_`. The name of a bare tensor is `output`.
     """
     if isinstance(outputs, Mapping):
         items: Any = outputs.items()
@@ -180,12 +156,7 @@ def named_tensors(outputs: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def first_line(error: BaseException, width: int = 200) -> str:
-    """Return the type of an error and the first line that states a reason.
-
-    Args:
-        error: Any exception.
-        width: Maximum number of characters.
-    """
+    """Return the type of an error and the first line that states a reason."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(_NO_REASON)]
     return f"{type(error).__name__}: {told[0] if told else ''}"[:width]

@@ -44,15 +44,7 @@ class Interface(NamedTuple):
         return shape[1] if shape.rank == 2 else None
 
     def batch(self, rows: Sequence[Any], extra: int = 0) -> Any:
-        """Create a batch of JSON values.
-
-        Args:
-            rows: Sentences, or lists of token ids.
-            extra: Number of padding tokens after the longest row.
-
-        Returns:
-            Strings, or ids, mask and types (B, T) in the structure of the call.
-        """
+        """Create a batch of JSON values with `extra` tokens of padding."""
         if self.strings:
             return list(rows)
         width = self.fixed_length() or max(map(len, rows)) + extra
@@ -82,19 +74,7 @@ class Interface(NamedTuple):
 
 
 def load_object(folder: Path, meta_graph: Any) -> Any:
-    """Load a SavedModel.
-
-    Args:
-        folder: The SavedModel.
-        meta_graph: The result of `read_meta_graph`.
-
-    Returns:
-        The result of `load_saved_model`.
-
-    Raises:
-        ValueError: If the SavedModel cannot be loaded. The message names operations
-            that TF Serving lacks, which are a likely cause.
-    """
+    """Load a SavedModel; errors name operations that TF Serving lacks."""
     try:
         return load_saved_model(folder, tags=["serve"])
     except ValueError as error:
@@ -107,13 +87,6 @@ def load_object(folder: Path, meta_graph: Any) -> Any:
 
 def read_interface(folder: Path, module: Any) -> Interface:
     """Read the interface from the traces or, without traces, from the signature.
-
-    Args:
-        folder: The SavedModel, for messages.
-        module: The loaded object.
-
-    Returns:
-        The interface.
 
     Raises:
         ValueError: If the object does not have one of the text interfaces.

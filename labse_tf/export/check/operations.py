@@ -152,12 +152,7 @@ PYTHON_OPERATIONS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 def graph_operations(graph_def: Any) -> frozenset[Operation]:
     """Return the distinct operations of a graph and of its function library.
 
-    Args:
-        graph_def: A `tf.compat.v1.GraphDef`.
-
-    Returns:
-        The operations, without calls of library functions by name and without
-        attributes that start with `_`, which do not change an operation.
+    Calls of library functions and attributes that start with `_` are left out.
     """
     functions = {f.signature.name for f in graph_def.library.function}
     return frozenset(
@@ -171,14 +166,9 @@ def graph_operations(graph_def: Any) -> frozenset[Operation]:
 
 
 def foreign_operations(operations: Iterable[Operation]) -> dict[str, str]:
-    """Find operations and attributes that a stock TF Serving 2.12 to 2.19 may lack.
+    """Return operations that TF Serving 2.12 to 2.19 may lack, with the reason.
 
-    Args:
-        operations: The result of `graph_operations`.
-
-    Returns:
-        Operation, or `operation.attribute`, -> reason. Empty if the server can run the
-        graph.
+    Keys are names of operations, or `operation.attribute` for an unknown attribute.
 
     Example:
     >>> trim = Operation("TFText>RoundRobinTrim", frozenset({"T"}))
