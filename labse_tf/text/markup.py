@@ -113,4 +113,4 @@ class Markup(Generic[_Found]):
             self._text.append(data)
 
     def _entity(self, name: str, *declared: object) -> None:
-        raise _Refused("XML without entity declarations", f"<!ENTITY {name}>")
+        raise _Refused("XML that declares no entities", f"<!ENTITY {name}>")

@@ -70,7 +70,7 @@ def moses_rows(file: InputFile) -> Iterator[Row]:
             line += 1
             if ours is None or theirs is None:
                 short, full = (left, other) if ours is None else (right, english)
-                short.problem(line, f"as many lines as in {full.name}", "the end")
+                short.problem(line, f"as many lines as in {full.name}", "its end")
                 break
             source, target = ours[1], theirs[1]
             if source is None or target is None:
