@@ -38,7 +38,7 @@ def command(
 
 
 PAIRS_HELP = (
-    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .tfrecord, the two files of Moses "
+    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .tfrecord, two Moses files "
     "(corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory of them, or "
     "tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the language"
 )
@@ -285,7 +285,7 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
         help="pairs per shard (default: 65536)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the shuffle (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="shuffle seed (default: 0)"
     )
 
 
