@@ -54,8 +54,8 @@ def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
     """Open an encoder by name or from a path of any kind.
 
     Args:
-        name: Name of a shipped model, preset or Hugging Face directory, SavedModel that
-            takes strings, or official BERT checkpoint.
+        name: Name of a shipped model, or path of a preset, a Hugging Face directory, a
+            SavedModel that takes strings, or an official BERT checkpoint.
         dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for bfloat16 if this
             CPU has instructions for it. Must be `"float32"` for a SavedModel, whose
             compute type is fixed.
@@ -127,10 +127,9 @@ def load_model(
     """Load a model by name or from a path of any kind.
 
     Args:
-        name: Name of a shipped model, preset directory, Hugging Face directory,
-            SavedModel of TF Hub, or official BERT checkpoint.
-        vocabulary: Vocabulary of a SavedModel. See
-            `labse_tf.checkpoints.from_tf_hub`.
+        name: Name of a shipped model, or path of a preset, a Hugging Face directory, a
+            SavedModel of TF Hub, or an official BERT checkpoint.
+        vocabulary: Only for a SavedModel. See `labse_tf.checkpoints.from_tf_hub`.
         dtype: Compute type.
 
     Returns:

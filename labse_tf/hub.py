@@ -232,7 +232,7 @@ class HubEncoder(keras.layers.Layer):
                 f"{self.name}: the SavedModel of the layer is not loaded: expected the "
                 "original SavedModel at `path`, or a `.keras` file, which includes it "
                 f"(`keras.saving.load_model`). Received: path={self.source!r}, which "
-                "is missing or has another SavedModel"
+                "is missing or has a different SavedModel"
             )
         return self._module
 
@@ -363,7 +363,7 @@ class HubEncoder(keras.layers.Layer):
             raise ValueError(
                 f"{self._folder}: expected the SavedModel of {self.name}, to save it "
                 "with the model (`save_weights` does not need it). Received: no "
-                "SavedModel or another one"
+                "SavedModel, or a different one"
             )
         storage = {id(v.value) for v in self.weights}
         _pack(self._folder, Path(dir_path) / ARCHIVE, self._module, storage)

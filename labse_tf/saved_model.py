@@ -178,7 +178,7 @@ def read_traces(module: Any, name: str) -> list[Trace]:
         received = [f.structured_input_signature for f in function.concrete_functions]
         raise ValueError(
             f"{name}: expected a SavedModel that takes one argument, a tensor of known "
-            f"rank or a nest of them, and returns such. Received: {received[:4]}"
+            f"rank or a nest of them, and returns the same. Received: {received[:4]}"
         )
     return traces
 
@@ -255,8 +255,7 @@ def fit_to_spec(spec: Any, value: Any) -> Any:
         symbolic tensors, which do not change.
 
     Raises:
-        TypeError: If a value cannot be converted.
-        ValueError: If a value does not match the spec.
+        TypeError, ValueError: If a value does not match the spec.
     """
     import keras
     import tensorflow as tf

@@ -358,7 +358,7 @@ def activation_name(activation: str) -> str:
 
 
 def is_lowercase(vocabulary: Iterable[str]) -> bool:
-    """Return whether a vocabulary has no uppercase letters outside `[CLS]` and so on.
+    """Return whether no token, except tokens in brackets, has uppercase letters.
 
     Example:
         >>> from labse_tf.checkpoints.bert import is_lowercase

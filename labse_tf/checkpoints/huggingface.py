@@ -346,7 +346,7 @@ def _read_vocabulary(folder: Path, whole: Mapping[str, Any]) -> tuple[list[str],
     if not path.is_file():
         raise ValueError(
             f"{folder}: expected a WordPiece vocabulary, {VOCABULARY} or "
-            "tokenizer.json. Received: neither"
+            "tokenizer.json. Received: neither file"
         )
     return load_vocabulary(path), str(path)
 
@@ -491,7 +491,7 @@ def _shards(index: Path) -> Source:
     for weight, name in places.items():
         if weight not in files[name].shapes:
             raise ValueError(
-                f"{index}: expected {weight} in {name}. Received: a file without it"
+                f"{index}: expected {weight} in {name}. Received: no such weight"
             )
         shapes[weight] = files[name].shapes[weight]
     return Source(str(index), shapes, lambda weight: files[places[weight]].read(weight))

@@ -125,7 +125,7 @@ def match_names(names: Sequence[str], batch: Any) -> dict[str, Any]:
     if not isinstance(batch, dict):
         if len(names) == 1:
             return {names[0]: batch}
-        raise ValueError(f"expected a signature of one input. Received: {names}")
+        raise ValueError(f"expected a signature with one input. Received: {names}")
     matched = {}
     for name, value in batch.items():
         found = [other for other in names if other == name]

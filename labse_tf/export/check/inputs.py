@@ -111,7 +111,7 @@ def read_interface(folder: Path, module: Any) -> Interface:
         f"{folder}: expected a text model, called with strings (batch,) or with token "
         "ids, mask and type ids (batch, length). Received: "
         + (
-            f"one called with {specification_text(candidates[0][0])}"
+            f"a model called with {specification_text(candidates[0][0])}"
             if candidates
             else "an object that cannot be called"
         )
