@@ -1,7 +1,7 @@
-"""Pre-training under its documented names: the model, the trainer and the stacking.
+"""Public names of pre-training: the model, the trainer and the stacking.
 
-`MaskedLM` is in `models.masked_lm`, `pretrain` in `training.masked_lm`, and what makes
-a model deeper in `training.growing`.
+`MaskedLM` is defined in `models.masked_lm`, `pretrain` in `training.masked_lm`, and
+stacking in `training.growing`.
 """
 
 from __future__ import annotations

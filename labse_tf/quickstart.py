@@ -1,9 +1,10 @@
-"""The whole way in minutes, on real text: vocabulary, two trainings, accuracy, export.
+"""Quickstart: from real text to a served model in minutes.
 
     catalogues -> text/ -> vocab.txt -> pretrained/ -> model/ -> saved_model/1
         -> hub.KerasLayer
 
-Each stage leaves its result in the output directory and is skipped when it is there.
+Each stage writes its result to the output directory. A stage whose result exists is
+skipped.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from labse_tf.training.options import RunOptions
 if TYPE_CHECKING:
     from labse_tf.models import LaBSE
 
-# Packages whose message catalogues are the text, with the licence of each. They are
-# dependencies of the extra `quickstart` and are read where pip has put them.
+# Packages whose message catalogs are the text, with their licenses. The extra
+# `quickstart` installs them.
 PACKAGES: Mapping[str, str] = {
     "django": "BSD-3-Clause",
     "rest_framework": "BSD-3-Clause",
@@ -43,7 +44,7 @@ PACKAGES: Mapping[str, str] = {
 # Twelve Indian languages first, then eight others of several scripts.
 LANGUAGES = tuple("hi bn ta te mr ml kn pa ne ur or si ar de es fr id ru tr zh".split())
 
-# Its shape is that of RECIPE.
+# The shape is taken from RECIPE.
 PRETRAINING = PretrainingRecipe(
     sequence_length=64,
     batch_size=32,
@@ -68,20 +69,20 @@ RECIPE = Recipe(
 )
 
 VOCABULARY_SIZE = 8000
-_HELD_OUT = 0.1  # share of the English sentences, and so of all their translations
-_HELD_OUT_MOST = 200  # pairs a language that accuracy is measured on
+_HELD_OUT = 0.1  # share of the English sentences, with all their translations
+_HELD_OUT_MOST = 200  # maximum number of held-out pairs per language
 _STATE = "quickstart.json"
 _MADE = (
     *("text", "vocab.txt", "pretrained", "model", "saved_model"),
     *("accuracy.json", _STATE),
 )
-# What both trainings must agree on: it is one encoder.
+# Fields that must be equal in both trainings, since they train the same encoder.
 _SHAPE = (
     *("num_layers", "num_heads", "hidden_dim", "intermediate_dim", "activation"),
     *("max_sequence_length", "pooling"),
 )
 
-# Runs in a process of its own, which shows that the SavedModel needs no labse_tf.
+# Runs in a separate process, to show that the SavedModel does not need labse_tf.
 _NEIGHBOURS = """
 import json, os, sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -112,7 +113,7 @@ class Accuracy(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A sentence, the English one the model finds nearest, and the right one."""
+    """Sentence with its nearest English sentence and its correct translation."""
 
     language: str
     sentence: str
@@ -123,14 +124,15 @@ class Neighbour(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class QuickstartResult:
-    """What a quickstart made.
+    """Result of a quickstart.
 
     Attributes:
-        model: The preset's directory.
-        saved_model: The SavedModel's directory.
+        model: Directory of the preset.
+        saved_model: Directory of the SavedModel.
         accuracy: Language -> accuracy before and after training.
-        neighbours: Five sentences and what the served model finds for them.
-        seconds: Wall time, of this call.
+        neighbours: Up to five sentences with the nearest sentence found by the
+            SavedModel.
+        seconds: Wall time of this call.
     """
 
     model: Path
@@ -140,7 +142,7 @@ class QuickstartResult:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return the result in JSON types."""
         return {
             "model": str(self.model),
             "saved_model": str(self.saved_model),
@@ -162,30 +164,29 @@ def quickstart(
     fresh: bool = False,
     progress: Progress = None,
 ) -> QuickstartResult:
-    """Learns a vocabulary, pre-trains, trains, measures, exports and serves an encoder.
+    """Learn a vocabulary, pre-train, train, measure, export and serve an encoder.
 
-    Without `pairs` the text is the message catalogues of Django and a few more
-    packages, which the extra `quickstart` installs. A tenth of the English sentences
-    is held out with all their translations.
+    A tenth of the English sentences is held out with all their translations. Run the
+    same call again to resume.
 
     Args:
-        output: Where to; `model` is the preset, `saved_model/1` the SavedModel.
-        pairs: Files of your own instead; see `labse_tf.data.find_pair_files`.
-        languages: Codes to keep; left out, `LANGUAGES`, or all of `pairs`.
-        recipe: The model and its training on pairs.
-        pretraining: How it is trained as a masked language model before that; the
-            shape comes from `recipe`. `None` leaves it out, and so does an encoder
-            without layers.
-        vocabulary_size: Of the vocabulary, special tokens included.
-        on_error: `"skip"` counts bad lines of `pairs` and goes on.
-        fresh: Starts over instead of going on where an earlier call stopped.
+        output: Output directory; `model` is the preset, `saved_model/1` the SavedModel.
+        pairs: Pair files; see `labse_tf.data.find_pair_files`. By default, the message
+            catalogs of the `PACKAGES`, which the extra `quickstart` installs.
+        languages: Language codes to keep. By default all languages of `pairs`, or
+            `LANGUAGES` if `pairs` is not given.
+        recipe: Recipe of the dual encoder.
+        pretraining: Recipe of the masked language model; the shape is taken from
+            `recipe`. If it is `None`, or the encoder has no layers, pre-training is
+            skipped.
+        vocabulary_size: Size of the vocabulary, with special tokens.
+        on_error: `"skip"` counts invalid lines of `pairs` instead of raising an error.
+        fresh: Whether to remove the results of an earlier call first.
         progress: See `labse_tf.progress`.
 
-    Returns:
-        Where the models are, and how good they are.
-
     Raises:
-        ValueError: If there is no text, or `output` holds something else.
+        ValueError: If there is no text, or `output` contains other files or the
+            results of other settings.
         ImportError: If the extra `quickstart` is not installed.
     """
     from labse_tf.export import export_saved_model
@@ -225,7 +226,7 @@ def quickstart(
     with _stage(3, "Pre-training") as say:
         start = {"vocabulary": vocabulary}
         if pretraining is None:
-            say("left out")
+            say("skipped")
         else:
             start = {"model": _pretrain(pretraining, train, folder, say, progress)}
     with _stage(4, "Training") as say:
@@ -235,7 +236,7 @@ def quickstart(
         accuracy = _compare(before, _measure(model, held_out), held_out)
         found = {code: row._asdict() for code, row in accuracy.items()}
         write_text(folder / "accuracy.json", json.dumps(found, indent=2))
-        say("nearest translation among the held-out pairs per language, both ways")
+        say("nearest translation among the held-out pairs, mean of both directions")
     with _stage(6, "Export") as say:
         if not _reused(saved_model.is_dir(), saved_model, say):
             export_saved_model(model, saved_model)
@@ -253,7 +254,7 @@ def quickstart(
 
 
 def print_result(result: QuickstartResult) -> None:
-    """Prints the two tables of a quickstart to standard output."""
+    """Print the two tables of a quickstart to standard output."""
     from rich.console import Console
     from rich.table import Table
 
@@ -285,7 +286,7 @@ def print_result(result: QuickstartResult) -> None:
         f"{sum(row.after for row in rows) / len(rows):.1%}",
     )
     console.print(table)
-    table = Table(title="Nearest English sentence, by the SavedModel", show_lines=True)
+    table = Table(title="Nearest English sentence (SavedModel)", show_lines=True)
     for name in ("sentence", "nearest English", "cosine", ""):
         table.add_column(name, overflow="fold")
     for n in result.neighbours:
@@ -304,7 +305,7 @@ def print_result(result: QuickstartResult) -> None:
 
 @contextmanager
 def _stage(number: int, name: str) -> Iterator[Callable[[str], None]]:
-    """Announces a stage and the time it took, on standard error."""
+    """Print a stage and its time to standard error."""
     started = time.perf_counter()
     print(f"[{number}/7] {name}", file=sys.stderr, flush=True)
     yield lambda text: print(f"      {text}", file=sys.stderr, flush=True)
@@ -313,24 +314,24 @@ def _stage(number: int, name: str) -> Iterator[Callable[[str], None]]:
 
 
 def _reused(made: bool, path: Path, say: Callable[[str], None]) -> bool:
-    """Reports a result that an earlier call has made, and returns whether it has."""
+    """Report an existing result, and return whether it exists."""
     if made:
-        say(f"reused, {path}")
+        say(f"reused: {path}")
     return made
 
 
 def _need_hub() -> None:
-    """Asks for the extra before minutes of work, not after."""
+    """Raise an error before the work starts if the extra is not installed."""
     for module in ("tensorflow_hub", "tf_keras"):
         if importlib.util.find_spec(module) is None:
             raise ImportError(
-                f"The quickstart needs {module}: pip install 'labse-tf[quickstart]'"
+                f"The quickstart requires {module}: pip install 'labse-tf[quickstart]'"
             )
 
 
 def _take_folder(folder: Path, wanted: dict[str, Any], *, fresh: bool) -> None:
-    """Makes the folder ours, or refuses one that holds something else."""
-    # As it reads when it comes back from the file: tuples are lists there.
+    """Prepare the output directory, or raise an error if it contains other files."""
+    # JSON turns tuples into lists; convert for the comparison with the file.
     wanted = json.loads(json.dumps(wanted))
     state = folder / _STATE
     if folder.exists() and not folder.is_dir():
@@ -339,8 +340,8 @@ def _take_folder(folder: Path, wanted: dict[str, Any], *, fresh: bool) -> None:
     others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if known is None and others:
         raise ValueError(
-            f"{folder}: expected a new or empty directory, or one that a quickstart "
-            f"made. Received: {', '.join(sorted(others)[:5])}"
+            f"{folder}: expected a new or empty directory, or one of a quickstart. "
+            f"Received: {', '.join(sorted(others)[:5])}"
         )
     if fresh and known is not None:
         for name in _MADE:
@@ -350,8 +351,8 @@ def _take_folder(folder: Path, wanted: dict[str, Any], *, fresh: bool) -> None:
     if known is not None and known != wanted:
         different = sorted(key for key in wanted if known.get(key) != wanted[key])
         raise ValueError(
-            f"{folder} was made with other settings: --fresh starts over, another "
-            f"directory keeps both. Received: another {', '.join(different)}"
+            f"{folder} was made with other settings: expected --fresh to start over "
+            f"or another directory. Received: other values of {', '.join(different)}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(state, json.dumps(wanted, indent=2))
@@ -363,7 +364,7 @@ def _collect(
     languages: Sequence[str] | None,
     on_error: data.OnError,
 ) -> None:
-    """Writes `train/en-XX.tsv` and `held_out/en-XX.tsv`: both or nothing."""
+    """Write `train/en-XX.tsv` and `held_out/en-XX.tsv` atomically."""
     files = data.find_pair_files(pairs) if pairs else _catalogues(languages or ())
     seen = set()
 
@@ -374,7 +375,7 @@ def _collect(
             translation = data.clean_interface_text(translation)
         source, translation = " ".join(source.split()), " ".join(translation.split())
         key = (pair.language, source, translation)
-        # Untranslated messages and single signs teach and measure nothing.
+        # Untranslated messages and single characters are useless as pairs.
         if len(source) < 3 or len(translation) < 2 or source == translation:
             return None
         if key in seen:
@@ -382,7 +383,7 @@ def _collect(
         seen.add(key)
         return data.SentencePair(source, translation, pair.language)
 
-    # A fault in a package's catalogue is not the user's to mend.
+    # The user cannot fix errors in the catalogs of packages.
     on_error = on_error if pairs else "skip"
     corpus = data.load_pairs(
         files, languages=languages, transform=tidy, on_error=on_error
@@ -402,22 +403,22 @@ def _collect(
             origins = [f"- {name}: {licence}" for name, licence in PACKAGES.items()]
             write_text(
                 folder / "SOURCES.md",
-                "Messages and their translations from the catalogues of these "
-                "packages, under their licences:\n\n" + "\n".join(origins) + "\n",
+                "Messages and their translations from the catalogs of these "
+                "packages, under their licenses:\n\n" + "\n".join(origins) + "\n",
             )
 
 
 def _rows(corpus: data.ParallelCorpus, code: str) -> list[tuple[str, str]]:
-    """All pairs of a language, English first."""
+    """Return all pairs of a language, English first."""
     sides = corpus.pairs(code, range(corpus.counts[code]))
     return [(s.decode(), t.decode()) for s, t in zip(*sides, strict=True)]
 
 
 def _catalogues(languages: Iterable[str]) -> list[Path]:
-    """The gettext catalogues of the installed packages in some languages.
+    """Return the gettext catalogs of the packages in the given languages.
 
-    Beside the catalogue of a language those of its regions are not read: most of their
-    messages are the same.
+    Of several variants of a language, only the first catalog is used, since most of
+    their messages are the same.
     """
     wanted = {language_code(code) for code in languages}
     found: dict[tuple[Path, str, str | None], Path] = {}
@@ -425,7 +426,7 @@ def _catalogues(languages: Iterable[str]) -> list[Path]:
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
             raise ImportError(
-                f"The quickstart reads the translations of {name}: "
+                f"The quickstart requires {name}: "
                 "pip install 'labse-tf[quickstart]', or give --pairs"
             )
         for place in spec.submodule_search_locations:
@@ -437,7 +438,7 @@ def _catalogues(languages: Iterable[str]) -> list[Path]:
 
 
 def _learn(text: Path, target: Path, size: int, progress: Progress) -> None:
-    """Learns the vocabulary from the training text."""
+    """Learn the vocabulary from the training text."""
     from labse_tf.tokenizers import learn_vocabulary, save_vocabulary
 
     files = data.find_pair_files(text)
@@ -450,13 +451,13 @@ def _learn(text: Path, target: Path, size: int, progress: Progress) -> None:
 def _fitted(
     pretraining: PretrainingRecipe | None, recipe: Recipe
 ) -> PretrainingRecipe | None:
-    """The pre-training of an encoder of the recipe's shape; `None` for none."""
+    """Return the pre-training recipe in the shape of `recipe`; `None` to skip it."""
     if pretraining is None or not recipe.num_layers:
         return None
     shape = {name: getattr(recipe, name) for name in _SHAPE}
     fitted = dataclasses.replace(pretraining, **shape)
     if fitted.stages is None and fitted.num_layers % 4:
-        # A quarter of the layers is no number of layers.
+        # The default stages need a number of layers that 4 divides.
         fitted = dataclasses.replace(fitted, stages=())
     fitted.check()
     return fitted
@@ -469,7 +470,7 @@ def _pretrain(
     say: Callable[[str], None],
     progress: Progress,
 ) -> Path:
-    """Trains the masked language model and returns its preset's directory."""
+    """Train the masked language model and return the directory of its preset."""
     from labse_tf.training.masked_lm import pretrain
 
     target = folder / "pretrained"
@@ -498,7 +499,7 @@ def _train(
     say: Callable[[str], None],
     progress: Progress,
 ) -> LaBSE:
-    """Trains the dual encoder and returns its encoder."""
+    """Train the dual encoder and return its encoder."""
     from labse_tf.training import train_dual_encoder
 
     target = folder / "model"
@@ -522,7 +523,7 @@ def _compare(
     after: Mapping[str, float],
     held_out: data.ParallelCorpus,
 ) -> dict[str, Accuracy]:
-    """Returns the accuracy before and after training for each language."""
+    """Return the accuracy before and after training for each language."""
     return {
         code: Accuracy(held_out.counts[code], before[code], after[code])
         for code in held_out.languages
@@ -530,7 +531,7 @@ def _compare(
 
 
 def _measure(model: LaBSE, held_out: data.ParallelCorpus) -> dict[str, float]:
-    """Accuracy a language, mean of both directions."""
+    """Return the accuracy for each language, mean of both directions."""
     accuracy = {}
     for code in held_out.languages:
         source, target = (
@@ -542,10 +543,11 @@ def _measure(model: LaBSE, held_out: data.ParallelCorpus) -> dict[str, float]:
 
 
 def _neighbours(saved_model: Path, held_out: data.ParallelCorpus) -> list[Neighbour]:
-    """Five sentences in five languages and the English that the SavedModel finds."""
+    """Return up to five sentences in as many languages with their neighbors."""
     everything = {code: _rows(held_out, code) for code in held_out.languages}
     candidates = sorted({s for rows in everything.values() for s, _ in rows})
-    # The languages in the order of LANGUAGES; of each a sentence of middling length.
+    # Languages in the order of LANGUAGES; for each, a sentence at the third
+    # quartile of the length.
     order = [code for code in LANGUAGES if code in everything]
     order += [code for code in everything if code not in order]
     step = max(1, len(order) // 5)

@@ -1,9 +1,9 @@
-"""Recipes: everything that decides what a training run makes, by name.
+"""Recipes: all settings that determine the result of a training run.
 
-A recipe is a frozen dataclass; the command line's flags come from its fields: `Recipe`
-for the dual encoder, `PretrainingRecipe` for the masked language model. Each named
-recipe says for each field where the value is from: a section of the paper, the official
-YAML, or `ours:` and the reason.
+A recipe is a frozen dataclass: `Recipe` for the dual encoder, `PretrainingRecipe` for
+the masked language model. The flags of the command line come from its fields. Each
+named recipe gives the source of each value: a section of the paper, the official YAML,
+or `ours:` and the reason.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ LENGTH_BUCKETS = ("characters", "tokens", "none")
 DTYPES = ("float32", "bfloat16", "float16")
 OPTIMIZERS = ("adamw", "lazy_adamw")
 
-# Shares of the steps that the paper gives to its stages (section 4.1: 400k, 800k and
-# 1.8M), and the part of the depth that each has.
+# The paper's stages (section 4.1): divisor of the depth, thousands of steps.
 _PAPER_STAGES = ((4, 400), (2, 800), (1, 1800))
 
 
 class Stage(NamedTuple):
-    """A part of a run in which the depth stays the same.
+    """Part of a run with constant depth.
 
     Attributes:
-        number: From 1.
-        num_layers: Transformer blocks.
-        start: The step it begins after.
-        end: The step it ends with.
+        number: Number of the stage, from 1.
+        num_layers: Number of transformer blocks.
+        start: Number of steps before the stage.
+        end: Last step of the stage.
     """
 
     number: int
@@ -44,16 +43,13 @@ class Stage(NamedTuple):
 
 
 def parse_stage(text: str) -> tuple[int, int]:
-    """Reads a stage as the command line writes it.
+    """Parse a stage of the command line.
 
     Args:
-        text: `"LAYERS:STEPS"`.
-
-    Returns:
-        The two numbers.
+        text: A string `"LAYERS:STEPS"`.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If `text` has another form.
 
     Example:
         >>> from labse_tf.recipes import parse_stage
@@ -68,88 +64,91 @@ def parse_stage(text: str) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class BaseRecipe:
-    """What both kinds of training have; see the fields' help for meaning and units.
+    """Settings of both trainings; see the help of each field for meaning and unit."""
 
-    Raises:
-        ValueError: From `check`, if a value makes no sense.
-    """
-
-    # The encoder: used where a model is made anew, not where one is loaded.
+    # The encoder. A loaded model keeps its shape, except that `stages` can deepen it.
     num_layers: int = setting(
-        2, "transformer blocks", group="model", must_be="0 or more"
+        2, "number of transformer blocks", group="model", must_be="0 or more"
     )
     num_heads: int = setting(
-        4, "attention heads a block", group="model", must_be="positive"
+        4, "number of attention heads per block", group="model", must_be="positive"
     )
     hidden_dim: int = setting(
-        256, "width, and length of the vectors", group="model", must_be="positive"
+        256, "hidden width and embedding dimension", group="model", must_be="positive"
     )
     intermediate_dim: int = setting(
-        1024, "feed-forward width", group="model", must_be="positive"
+        1024, "width of the feed-forward layer", group="model", must_be="positive"
     )
     activation: str = setting(
         "gelu",
-        "of the feed-forward layer",
+        "activation of the feed-forward layer",
         group="model",
         choices=("gelu", "gelu_approximate", "relu"),
     )
     dropout: float = setting(0.1, "dropout rate", group="model")
-    max_sequence_length: int = setting(512, "rows of the position table", group="model")
+    max_sequence_length: int = setting(512, "size of the position table", group="model")
     pooling: str = setting(
-        "pooler", "how a sentence becomes a vector", group="model", choices=POOLINGS
+        "pooler", "pooling of the token vectors", group="model", choices=POOLINGS
     )
     # The text.
-    sequence_length: int = setting(64, "most tokens a sentence", group="data")
+    sequence_length: int = setting(64, "maximum tokens per sentence", group="data")
     smoothing: float = setting(
         0.3,
-        "exponent of the language mixture: 1 as it is, 0 all alike",
+        "exponent of the language mixture: 1 keeps the shares of the text, 0 gives all "
+        "languages equal shares",
         group="data",
         must_be="0 or more",
     )
-    cap: int | None = setting(None, "most pairs a language", group="data")
+    cap: int | None = setting(
+        None,
+        "number of pairs above which the share of a language does not grow",
+        group="data",
+    )
     # The training.
     batch_size: int = setting(
-        256, "pairs a step, over all replicas", group="training", must_be="positive"
+        256, "number of pairs in the global batch", group="training", must_be="positive"
     )
     train_steps: int = setting(
-        10_000, "steps in all, over all stages", group="training", must_be="positive"
+        10_000, "number of steps of all stages", group="training", must_be="positive"
     )
     stages: tuple[tuple[int, int], ...] | None = setting(
         (),
-        "shallower stages that come first, LAYERS:STEPS each; the rest of the steps "
-        "has all layers. From 0 layers the function is kept, from others blocks are "
-        "copied",
+        "shallower stages before the last one, LAYERS:STEPS each; the last stage has "
+        "all layers and the remaining steps. Growing from 0 layers keeps the function, "
+        "growing from more layers copies blocks",
         group="training",
         parse=parse_stage,
     )
     learning_rate: float = setting(
-        1e-4, "highest learning rate", group="training", must_be="positive"
+        1e-4, "peak learning rate", group="training", must_be="positive"
     )
     warmup_steps: int = setting(
-        0, "steps until it is reached", group="training", must_be="0 or more"
+        0, "number of warm-up steps", group="training", must_be="0 or more"
     )
     weight_decay: float = setting(
-        0.01, "of AdamW", group="training", must_be="0 or more"
+        0.01, "weight decay of AdamW", group="training", must_be="0 or more"
     )
     clip_norm: float | None = setting(
-        None, "largest norm of all gradients", group="training"
+        None, "maximum norm of all gradients together", group="training"
     )
-    epsilon: float = setting(1e-6, "of AdamW", group="training", must_be="positive")
+    epsilon: float = setting(
+        1e-6, "epsilon of AdamW", group="training", must_be="positive"
+    )
     dtype: str = setting(
         "float32", "compute type; weights are float32", group="training", choices=DTYPES
     )
-    seed: int = setting(0, "of weights, dropout and data order", group="training")
+    seed: int = setting(0, "seed of weights, dropout and data order", group="training")
 
     def check(self) -> None:
-        """Refuses values that make no sense, by name.
+        """Check the values.
 
         Raises:
-            ValueError: The first field that is wrong, and what was expected.
+            ValueError: If a value is not allowed. The message names the field.
         """
         check_settings(self)
         if not 0 <= self.dropout < 1:
             raise ValueError(
-                f"`dropout` must be from 0 up to 1. Received: {self.dropout}"
+                f"`dropout` must be 0 or more and below 1. Received: {self.dropout}"
             )
         if self.warmup_steps >= self.train_steps:
             raise ValueError(
@@ -159,16 +158,14 @@ class BaseRecipe:
         self.stage_plan()
 
     def stage_plan(self) -> list[Stage]:
-        """Lists the stages, the last one with all layers.
+        """Return the stages; the last stage has all layers.
 
-        Returns:
-            At least one stage; together they have all steps. `stages=None` means the
-            paper's three: a quarter, half and all of the layers, for 2/15, 4/15 and
-            9/15 of the steps.
+        `stages=None` means the paper's three stages: a quarter, half and all of the
+        layers, for 2/15, 4/15 and 9/15 of the steps.
 
         Raises:
-            ValueError: If a stage has no steps, there are none left for the last
-                one, or its layers do not divide those of the next one.
+            ValueError: If a stage has no steps, no steps remain for the last stage, or
+                the layers of a stage do not divide the layers of the next stage.
 
         Example:
             >>> from labse_tf.recipes import PretrainingRecipe
@@ -180,8 +177,8 @@ class BaseRecipe:
         steps = sum(count for _, count in stages)
         if any(count < 1 for _, count in stages) or steps >= self.train_steps:
             raise ValueError(
-                "`stages` must have a step each and leave some of `train_steps` to "
-                f"the last one. Received: stages={_written(stages)}, "
+                "`stages` must have at least one step each and leave some of the "
+                f"`train_steps` for the last one. Received: stages={_written(stages)}, "
                 f"train_steps={self.train_steps}"
             )
         plan: list[Stage] = []
@@ -191,7 +188,7 @@ class BaseRecipe:
                 before.num_layers and layers % before.num_layers
             ):
                 raise ValueError(
-                    "`stages` must go from layers to a multiple of them, up to "
+                    "`stages` must have layers that divide those of the next stage and "
                     f"`num_layers`. Received: stages={_written(stages)}, "
                     f"num_layers={self.num_layers}"
                 )
@@ -201,11 +198,11 @@ class BaseRecipe:
         return plan
 
     def _paper_stages(self) -> tuple[tuple[int, int], ...]:
-        """A quarter and half of the layers, for the paper's shares of the steps."""
+        """Return the paper's first two stages: a quarter and half of the layers."""
         if self.num_layers < 1 or self.num_layers % 4:
             raise ValueError(
-                "`num_layers` must be a multiple of 4 for the paper's stages of a "
-                "quarter, half and all layers; or give `stages`. "
+                "`num_layers` must be a multiple of 4 for the paper's stages (a "
+                "quarter, half and all layers) unless `stages` is given. "
                 f"Received: num_layers={self.num_layers}"
             )
         whole = sum(share for _, share in _PAPER_STAGES)
@@ -217,67 +214,65 @@ class BaseRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(BaseRecipe):
-    """What makes a dual encoder; see the fields' help for meaning and units.
-
-    Raises:
-        ValueError: From `check`, if a value makes no sense.
-    """
+    """Settings of a dual encoder; see the help of each field for meaning and unit."""
 
     batches: str = setting(
-        "mixed", "languages in a batch", group="data", choices=BATCHES
+        "mixed", "languages of a batch", group="data", choices=BATCHES
     )
     length_buckets: str = setting(
         "characters",
-        "pairs of a batch are of similar length, to save padding: by characters, or by "
-        "tokens, which saves more and first counts those of the whole corpus; none is "
-        "slower and may teach more",
+        "similar length of the pairs in a batch, to save padding: in characters, or in "
+        "tokens, which saves more but tokenizes the whole corpus first; none is slower "
+        "but may give a better model",
         group="data",
         choices=LENGTH_BUCKETS,
     )
     hard_negatives: int = setting(
         0,
-        "a batch is put together of groups of so many pairs whose English sentences "
-        "are near each other by the model that the run starts from; 0: at random. "
-        "Needs --model and --batches one_language",
+        "size of the groups that form a batch: pairs whose English sentences have near "
+        "embeddings in the starting model; 0: random batches. Requires --model and "
+        "--batches one_language",
         group="data",
     )
     optimizer: str = setting(
         "adamw",
-        "lazy_adamw lets the rows of the token table rest that a batch has not: many "
-        "times faster where the table is large",
+        "optimizer; lazy_adamw updates only the rows of the token table that the batch "
+        "uses, which is many times faster if the table is large",
         group="training",
         choices=OPTIMIZERS,
     )
     chunk_size: int | None = setting(
         None,
-        "gradient caching: pairs of a replica that are encoded at a time, each twice; "
-        "the negatives are those of the whole batch, and memory holds one chunk",
+        "gradient caching: number of pairs that a replica encodes at a time, each "
+        "twice; memory holds one chunk, and the negatives are still the whole batch",
         group="training",
         must_be="positive",
     )
     length_groups: int = setting(
         1,
-        "sentences of a batch are encoded in so many groups of like length, each cut "
-        "to its own longest: saves padding where length buckets are none, and changes "
-        "no result. 8 is good; not on a TPU",
+        "number of groups of similar length in which the sentences of a batch are "
+        "encoded, each cut to its longest sentence: saves padding with "
+        "--length-buckets none, same result. 8 is a good value; not on a TPU",
         group="training",
         must_be="positive",
     )
     loss_block_size: int | None = setting(
         None,
-        "candidates that a batch is compared with at a time: the loss is the same, and "
-        "its memory grows with the batch and not with its square. 256 is good for "
-        "batches of thousands",
+        "number of candidates that a batch is compared with at a time: memory grows "
+        "with the batch size, not with its square; same loss. 256 is a good value for "
+        "batches of thousands of pairs",
         group="training",
         must_be="positive",
     )
-    margin: float = setting(0.3, "subtracted from the positive", group="training")
+    margin: float = setting(
+        0.3, "subtracted from the cosine of the positive", group="training"
+    )
     scale: float = setting(
-        20.0, "multiplies the cosines", group="training", must_be="positive"
+        20.0, "factor of the cosines", group="training", must_be="positive"
     )
 
     def check(self) -> None:
-        """See `BaseRecipe.check`."""
+        """Check the values; see `BaseRecipe.check`."""
         super().check()
         size = self.hard_negatives
         if size < 0 or (size and self.batch_size % size):
@@ -287,53 +282,50 @@ class Recipe(BaseRecipe):
             )
         if size and self.batches != "one_language":
             raise ValueError(
-                '`hard_negatives` needs `batches` "one_language". Received: '
+                '`hard_negatives` requires `batches` "one_language". Received: '
                 f"hard_negatives={size}, batches={self.batches!r}"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingRecipe(BaseRecipe):
-    """What makes a masked language model; see the fields' help.
-
-    Raises:
-        ValueError: From `check`, if a value makes no sense.
-    """
+    """Settings of a masked language model; see the help of each field."""
 
     num_layers: int = setting(
-        4, "transformer blocks", group="model", must_be="positive"
+        4, "number of transformer blocks", group="model", must_be="positive"
     )
-    sequence_length: int = setting(128, "tokens a row", group="data")
+    sequence_length: int = setting(128, "number of tokens per row", group="data")
     cap: int | None = setting(
         None,
-        "sentences or pairs of a language beyond which its share stays",
+        "number of sentences or pairs above which the share of a language does not "
+        "grow",
         group="data",
     )
     batch_size: int = setting(
         64,
-        "rows a step, several sentences each, over all replicas",
+        "number of rows in the global batch; a row holds several sentences",
         group="training",
         must_be="positive",
     )
     stages: tuple[tuple[int, int], ...] | None = setting(
         None,
-        "shallower stages that come first, LAYERS:STEPS each; the rest of the steps "
-        "has all layers (left out: a quarter and half of the layers for 2/15 and 4/15 "
-        "of the steps; without a value: no stages)",
+        "shallower stages before the last one, LAYERS:STEPS each; the last stage has "
+        "all layers and the remaining steps (default: a quarter and half of the layers "
+        "for 2/15 and 4/15 of the steps; the flag without values: no stages)",
         group="training",
         parse=parse_stage,
     )
     mask_rate: float = setting(0.2, "share of the tokens to predict", group="data")
     max_predictions: int = setting(
-        26, "most predictions a row", group="data", must_be="positive"
+        26, "maximum number of predictions per row", group="data", must_be="positive"
     )
-    tlm_share: float = setting(0.5, "rows of pairs among all rows", group="data")
+    tlm_share: float = setting(0.5, "share of the rows that hold pairs", group="data")
     sentences_from_pairs: bool = setting(
-        True, "the two sides of pairs are sentences too", group="data"
+        True, "use both sides of the pairs as sentences as well", group="data"
     )
 
     def check(self) -> None:
-        """See `BaseRecipe.check`."""
+        """Check the values; see `BaseRecipe.check`."""
         super().check()
         for name in ("mask_rate", "tlm_share"):
             if not 0 <= getattr(self, name) <= 1:
@@ -349,7 +341,7 @@ class PretrainingRecipe(BaseRecipe):
 
 
 def _written(stages: tuple[tuple[int, int], ...]) -> str:
-    """Stages as the command line takes them."""
+    """Return stages in the form of the command line."""
     return " ".join(f"{layers}:{steps}" for layers, steps in stages) or "none"
 
 
@@ -358,11 +350,11 @@ AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
 
 @dataclasses.dataclass(frozen=True)
 class NamedRecipe(Generic[AnyRecipe]):
-    """A recipe, what it is for, and where each value is from.
+    """Recipe with a description and the source of each value.
 
     Attributes:
-        recipe: The values.
-        about: One line.
+        recipe: Recipe.
+        about: Description in one line.
         sources: Field name -> source, for every field.
     """
 
@@ -390,28 +382,28 @@ _BERT_SOURCES = {
     "activation": "BERT, arXiv 1810.04805, appendix A.2",
     "dropout": "BERT, arXiv 1810.04805, appendix A.2",
     "max_sequence_length": f"{_PAPER}, section 4.1 (512 positions)",
-    "pooling": "the released weights; the paper's text says [CLS], which is `cls`",
+    "pooling": "the released weights; the paper states [CLS], which is `cls`",
 }
 _OURS_EVERYWHERE = {
-    "smoothing": "ours: the vocabulary's exponent (section 4.1), for the pairs too",
-    "cap": "ours: none; the paper's 100 M a language is known second-hand only",
-    "batches": "ours: the paper says nothing of a batch's languages",
-    "hard_negatives": "arXiv 2007.01852: none; they are said not to help",
-    "length_buckets": "ours: the paper says nothing of lengths in a batch",
-    "chunk_size": "ours: none; the paper's accelerators hold their part of the batch",
-    "loss_block_size": "ours: none; 4096 x 4096 cosines fit",
-    "length_groups": "ours: 1; a TPU's shapes do not vary",
-    "stages": "ours: none; the encoder comes from pre-training with all its layers",
-    "optimizer": "ours: dense; on a TPU rows of tables cannot be sparse",
-    "dtype": "ours: float32 is exact everywhere",
-    "seed": "ours: any number does",
+    "smoothing": "ours: the exponent of the vocabulary (section 4.1), also for pairs",
+    "cap": "ours: none; 100 M per language is known only from secondary sources",
+    "batches": "ours: mixed; the paper does not mention the languages of a batch",
+    "hard_negatives": "arXiv 2007.01852: none; the paper reports no gain",
+    "length_buckets": "ours: characters; the paper does not mention lengths in a batch",
+    "chunk_size": "ours: none; the paper's accelerators hold their parts of the batch",
+    "loss_block_size": "ours: none; 4096 x 4096 cosines fit into memory",
+    "length_groups": "ours: 1; a TPU requires fixed shapes",
+    "stages": "ours: none; the pre-trained encoder already has all layers",
+    "optimizer": "ours: dense; sparse updates of tables do not run on a TPU",
+    "dtype": "ours: float32 is precise on all hardware",
+    "seed": "ours: any number",
 }
 
 
 def _named(
     about: str, values: Mapping[str, Any], sources: Mapping[str, str]
 ) -> NamedRecipe[Recipe]:
-    """A recipe of BERT-base shape with its sources."""
+    """Return a recipe of BERT-base shape with its sources."""
     return NamedRecipe(
         Recipe(**{**_BERT_BASE, **values}),
         about,
@@ -440,12 +432,12 @@ RECIPES: Mapping[str, NamedRecipe[Recipe]] = MappingProxyType(
                     ),
                     f"{_PAPER}v1, section 3.4",
                 ),
-                "warmup_steps": "ours: none; the paper speaks of linear decay only",
-                "weight_decay": "ours: 0.01 as BERT; the paper says AdamW only",
-                "clip_norm": "ours: none, the paper does not say",
-                "epsilon": "ours: 1e-6 as BERT; the paper does not say",
+                "warmup_steps": "ours: none; the paper only states linear decay",
+                "weight_decay": "ours: 0.01 as in BERT; the paper only states AdamW",
+                "clip_norm": "ours: none; not in the paper",
+                "epsilon": "ours: 1e-6 as in BERT; not in the paper",
                 "margin": f"{_PAPER}v1, section 2.1 (0.3)",
-                "scale": "ours: 100 as in the official YAML; the paper gives none",
+                "scale": "ours: 100 as in the official YAML; not in the paper",
             },
         ),
         "paper_v2": _named(
@@ -458,16 +450,16 @@ RECIPES: Mapping[str, NamedRecipe[Recipe]] = MappingProxyType(
                 "scale": 100.0,
             },
             {
-                "sequence_length": f"{_PAPER}v2, known second-hand only",
+                "sequence_length": f"{_PAPER}v2, known only from secondary sources",
                 "batch_size": f"{_PAPER}v2, section 4.2 (32 cores x 128)",
-                "train_steps": f"{_PAPER}v1, section 3.4; v2 is taken to have kept it",
-                "learning_rate": f"{_PAPER}v2, known second-hand only",
-                "warmup_steps": "ours: none; the paper speaks of linear decay only",
-                "weight_decay": "ours: 0.01 as BERT; the paper says AdamW only",
-                "clip_norm": "ours: none, the paper does not say",
-                "epsilon": "ours: 1e-6 as BERT; the paper does not say",
+                "train_steps": f"{_PAPER}v1, section 3.4; assumed unchanged in v2",
+                "learning_rate": f"{_PAPER}v2, known only from secondary sources",
+                "warmup_steps": "ours: none; the paper only states linear decay",
+                "weight_decay": "ours: 0.01 as in BERT; the paper only states AdamW",
+                "clip_norm": "ours: none; not in the paper",
+                "epsilon": "ours: 1e-6 as in BERT; not in the paper",
                 "margin": f"{_PAPER}v2, section 4.2 (0.3)",
-                "scale": "ours: 100 as in the official YAML; the paper gives none",
+                "scale": "ours: 100 as in the official YAML; not in the paper",
             },
         ),
         "model_garden": _named(
@@ -527,28 +519,28 @@ PRETRAINING_RECIPES: Mapping[str, NamedRecipe[PretrainingRecipe]] = MappingProxy
                 mask_rate=0.2,
                 max_predictions=80,
             ),
-            "MLM and TLM in three stages, as both versions of the paper have it",
+            "MLM and TLM in three stages, as in both versions of the paper",
             MappingProxyType(
                 {
                     **_BERT_SOURCES,
                     "sequence_length": f"{_PAPER}, section 4.1 (512)",
-                    "smoothing": "ours: the vocabulary's exponent (section 4.1)",
-                    "cap": "ours: none; the paper has text enough of no language",
+                    "smoothing": "ours: the exponent of the vocabulary (section 4.1)",
+                    "cap": "ours: none; `smoothing` already reduces large languages",
                     "batch_size": f"{_PAPER}, section 4.1 (8192)",
-                    "train_steps": f"{_PAPER}, section 4.1 (400k + 800k + 1.8M; that "
-                    "these are per stage and not cumulative is a reading)",
+                    "train_steps": f"{_PAPER}, section 4.1 (400k + 800k + 1.8M, read "
+                    "as steps per stage, not as cumulative steps)",
                     "stages": f"{_PAPER}, section 4.1 (progressive stacking)",
-                    "learning_rate": "ours: 1e-4 as BERT; the paper does not say",
-                    "warmup_steps": "ours: 10k as BERT; the paper does not say",
-                    "weight_decay": "ours: 0.01 as BERT; the paper does not say",
-                    "clip_norm": "ours: none, the paper does not say",
-                    "epsilon": "ours: 1e-6 as BERT; the paper does not say",
-                    "dtype": "ours: float32 is exact everywhere",
-                    "seed": "ours: any number does",
+                    "learning_rate": "ours: 1e-4 as in BERT; not in the paper",
+                    "warmup_steps": "ours: 10k as in BERT; not in the paper",
+                    "weight_decay": "ours: 0.01 as in BERT; not in the paper",
+                    "clip_norm": "ours: none; not in the paper",
+                    "epsilon": "ours: 1e-6 as in BERT; not in the paper",
+                    "dtype": "ours: float32 is precise on all hardware",
+                    "seed": "ours: any number",
                     "mask_rate": f"{_PAPER}, section 4.1 (20 %)",
                     "max_predictions": f"{_PAPER}, section 4.1 (80)",
-                    "tlm_share": "ours: half; the paper does not say",
-                    "sentences_from_pairs": "ours: pairs are text too",
+                    "tlm_share": "ours: half; not in the paper",
+                    "sentences_from_pairs": "ours: yes; both sides of pairs are text",
                 }
             ),
         ),
@@ -567,17 +559,14 @@ PRETRAINING_RECIPES: Mapping[str, NamedRecipe[PretrainingRecipe]] = MappingProxy
 
 
 def get_recipe(name: str, **changes: Any) -> Recipe:
-    """Returns a dual encoder's recipe by name, with some fields changed.
+    """Return a dual encoder's recipe by name, with some fields changed.
 
     Args:
-        name: One of `RECIPES`.
+        name: Name in `RECIPES`.
         **changes: Field name -> value.
 
-    Returns:
-        A checked recipe.
-
     Raises:
-        ValueError: If there is no such recipe or field, or a value makes no sense.
+        ValueError: If no such recipe or field exists, or a value is not allowed.
 
     Example:
         >>> from labse_tf.recipes import get_recipe
@@ -590,17 +579,14 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
 
 
 def get_pretraining_recipe(name: str, **changes: Any) -> PretrainingRecipe:
-    """Returns a masked language model's recipe by name, with some fields changed.
+    """Return a masked language model's recipe by name, with some fields changed.
 
     Args:
-        name: One of `PRETRAINING_RECIPES`.
+        name: Name in `PRETRAINING_RECIPES`.
         **changes: Field name -> value.
 
-    Returns:
-        A checked recipe.
-
     Raises:
-        ValueError: If there is no such recipe or field, or a value makes no sense.
+        ValueError: See `get_recipe`.
 
     Example:
         >>> from labse_tf.recipes import get_pretraining_recipe
@@ -613,7 +599,7 @@ def get_pretraining_recipe(name: str, **changes: Any) -> PretrainingRecipe:
 def _get(
     recipes: Mapping[str, NamedRecipe[AnyRecipe]], name: str, changes: dict[str, Any]
 ) -> AnyRecipe:
-    """One of the named recipes with some fields changed, checked."""
+    """Return a named recipe with some fields changed, checked."""
     if name not in recipes:
         raise ValueError(
             f"`name` must be one of {', '.join(sorted(recipes))}. Received: {name!r}"
@@ -623,7 +609,7 @@ def _get(
     unknown = sorted(set(changes) - names)
     if unknown:
         raise ValueError(
-            f"A recipe has the fields {', '.join(sorted(names))}. "
+            f"Unknown field: expected one of {', '.join(sorted(names))}. "
             f"Received: {', '.join(unknown)}"
         )
     recipe = dataclasses.replace(recipe, **changes)

@@ -1,7 +1,7 @@
-"""Settings: dataclass fields that carry their help, their flag and their limits.
+"""Settings: dataclass fields with help text, flag and limits.
 
 `recipes` and `training.options` declare their fields with `setting`. The command line
-makes its flags from the same fields, and `check_settings` validates them.
+derives its flags from these fields, and `check_settings` validates the values.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ def setting(
     parse: Callable[[str], Any] | None = None,
     must_be: Literal["positive", "0 or more"] | None = None,
 ) -> Any:
-    """Declares a dataclass field with what the command line needs for its flag.
+    """Declare a dataclass field with the metadata of its flag.
 
     Args:
-        default: The field's default value.
-        help: One line; also the help of the flag.
-        group: The heading of the flag in the command's help; `None` for a field
-            without a flag.
-        choices: The values that are allowed.
-        parse: Parses one value of a flag that takes any number of values.
-        must_be: The lower limit of a number. `None` as the field's value passes.
-
-    Returns:
-        A `dataclasses.field`.
+        default: Default value of the field.
+        help: Help of the field and of its flag.
+        group: Group of the flag in the command's help; `None` for a field without a
+            flag.
+        choices: Allowed values.
+        parse: Parser of one value, for a flag that takes any number of values.
+        must_be: Lower limit of a number. The value `None` is always allowed.
     """
     metadata = {
         "help": help,
@@ -45,19 +42,19 @@ def setting(
 
 
 def check_settings(settings: Any) -> None:
-    """Checks the fields of a dataclass against their limits and choices.
+    """Check the fields of a dataclass against their limits and choices.
 
     Args:
-        settings: An instance whose fields were declared with `setting`.
+        settings: Dataclass instance whose fields were declared with `setting`.
 
     Raises:
-        ValueError: If a value is not allowed; the message names the first such field.
+        ValueError: If a value is not allowed. The message names the first such field.
     """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         must_be, choices = field.metadata["must_be"], field.metadata["choices"]
         if must_be and value is not None:
-            # NaN is in no range.
+            # Written so that NaN fails, too.
             if not (value > 0 if must_be == "positive" else value >= 0):
                 raise ValueError(f"`{field.name}` must be {must_be}. Received: {value}")
         if choices and value not in choices:

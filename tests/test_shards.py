@@ -505,7 +505,7 @@ def test_prepare_and_train_from_the_shell(tmp_path, capsys) -> None:
     for change, message in (
         (["--sequence-length", "64"], "at most 16"),
         (["--lowercase"], "lowercase=False"),
-        (["--language", "hi"], "goes alone"),
+        (["--language", "hi"], "without --language"),
     ):
         assert cli.main([*wrong, *change]) == 2
         assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command pretrain."""
+"""The command `pretrain`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labse_tf.recipes import (
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "pretrain",
@@ -31,9 +31,9 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text for MLM: a sentence or paragraph a line, the language in the name "
-        "(wiki.hi.txt.gz) or before it (hi=wiki.txt), JSON Lines with a text each, or "
-        "pair files, of which both sides are taken",
+        help="text for MLM: one sentence or paragraph per line, with the language in "
+        "the name (wiki.hi.txt.gz) or before it (hi=wiki.txt); JSON Lines of one text "
+        "each; or pair files, of which both sides are read",
     )
     parser.add_argument(
         "--pairs",
@@ -51,7 +51,7 @@ def _pretrain(options: argparse.Namespace) -> int | None:
     recipe = get_pretraining_recipe(options.recipe, **given(options, PretrainingRecipe))
     how = run_options(options)
     if not options.mono and not options.pairs:
-        raise ValueError("--mono or --pairs must name text. Received: neither")
+        raise ValueError("Expected --mono, --pairs or both. Received: neither")
     from labse_tf import data, pretraining
 
     report = data.SkipReport()

@@ -1,4 +1,4 @@
-"""The command quickstart."""
+"""The command `quickstart`."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from labse_tf.recipes import PretrainingRecipe
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "quickstart",
         _quickstart,
-        "learn, train, measure, export and serve a small encoder in minutes",
+        "train, measure, export and serve a small encoder in minutes",
         "labse-tf quickstart --output labse-quickstart",
     )
-    add_output(parser, "DIR", "for model and SavedModel", default="labse-quickstart")
+    add_output(parser, "DIR", "output directory", default="labse-quickstart")
     parser.add_argument(
-        "--pairs", nargs="+", metavar="FILE", help="your own; " + PAIRS_HELP
+        "--pairs", nargs="+", metavar="FILE", help="your own text; " + PAIRS_HELP
     )
     parser.add_argument(
-        "--languages", nargs="+", metavar="CODE", help="only these, such as hi bn ta"
+        "--languages", nargs="+", metavar="CODE", help="languages, such as hi bn ta"
     )
     add_on_error(parser)
-    parser.add_argument("--fresh", action="store_true", help="start over")
+    parser.add_argument("--fresh", action="store_true", help="delete earlier results")
     parser.add_argument("--train-steps", type=int, metavar="N")
     parser.add_argument(
         "--pretrain-steps",
         type=int,
         metavar="N",
-        help="of the masked language model before; 0 leaves it out",
+        help="number of steps of the masked language model; 0 skips it",
     )
     parser.add_argument("--vocabulary-size", type=int, metavar="N")
     add_json(parser)

@@ -1,4 +1,4 @@
-"""Runs: what the commands that train share, and flags from dataclasses."""
+"""Functions that all training commands share, such as flags from dataclasses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from labse_tf.training.options import RunOptions
 _R = typing.TypeVar("_R", bound=BaseRecipe)
 
 _TITLES = {
-    "model": "the model, where it is new",
+    "model": "shape of a new model",
     "data": "text",
-    "run": "how it runs",
+    "run": "run options",
 }
 
 
 def with_steps(recipe: _R, steps: int) -> _R:
-    """A recipe of fewer or more steps, with a warm-up that fits into them."""
+    """Return a recipe with another number of steps and a warm-up that fits."""
     warmup = min(recipe.warmup_steps, steps // 10)
     return dataclasses.replace(recipe, train_steps=steps, warmup_steps=warmup)
 
@@ -35,20 +35,20 @@ def add_run(
     *,
     without: Collection[str] = (),
 ) -> None:
-    """Adds the arguments of a command that trains.
+    """Add the arguments of a training command.
 
     Args:
-        parser: The command's.
-        recipes: The named recipes of its kind.
-        without: Fields of `RunOptions` that make no sense for the command.
+        parser: Parser of the command.
+        recipes: Named recipes of the command.
+        without: Names of fields of `RunOptions` without a flag.
     """
-    add_output(parser, "DIR", "a preset when the run ends")
+    add_output(parser, "DIR", "directory of the run, which becomes the preset")
     about = "; ".join(f"{name}: {named.about}" for name, named in recipes.items())
     parser.add_argument(
         "--recipe",
         default="small",
         choices=sorted(recipes),
-        help="where the values come from that no flag gives (default: small). " + about,
+        help="values of the flags below that are not given (default: small). " + about,
     )
     add_case(parser)
     add_settings(parser, RunOptions, without=without, show_defaults=True)
@@ -62,14 +62,14 @@ def add_settings(
     without: Collection[str] = (),
     show_defaults: bool = False,
 ) -> None:
-    """Adds a flag for each field of a dataclass, under the titles of their groups.
+    """Add one flag per field of a dataclass, in groups.
 
     Args:
-        parser: The command's.
-        kind: A dataclass whose fields were declared with `labse_tf.settings.setting`.
-        without: Names of fields that get no flag.
-        show_defaults: Whether the help shows the fields' own defaults. Those of
-            recipes depend on `--recipe`.
+        parser: Parser of the command.
+        kind: Dataclass whose fields were declared with `labse_tf.settings.setting`.
+        without: Names of fields without a flag.
+        show_defaults: Whether the help shows the defaults of the fields. The defaults
+            of recipes depend on `--recipe`.
     """
     types = typing.get_type_hints(kind)
     groups: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def add_settings(
 
 
 def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
-    """Returns the fields of a dataclass whose flags were given."""
+    """Return the fields of a dataclass whose flags were given."""
     given = {}
     for field in dataclasses.fields(kind):
         value = getattr(options, field.name, None)
@@ -111,22 +111,22 @@ def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:
-    """Returns the run's options, checked."""
+    """Return the checked run options."""
     return RunOptions(**given(options, RunOptions))
 
 
 def say_model(output: str) -> None:
-    """Says where the model is."""
+    """Print the path of the model."""
     from labse_tf import presets
 
     if presets.is_preset(Path(output)):
         print(f"model: {output}")
     else:
-        print(f"the chief has written the model, to its {output}")
+        print(f"the chief has written the model to {output} on its host")
 
 
 def until_signal(work: Callable[[], Any]) -> Any:
-    """Runs a training; an exit status instead of a result if it ended otherwise."""
+    """Run a training and return its result, or an exit status if it has none."""
     from labse_tf.distribute import WorkerLostError
     from labse_tf.training import EndedElsewhere, Interrupted
 
@@ -137,11 +137,11 @@ def until_signal(work: Callable[[], Any]) -> Any:
         return 0
     except WorkerLostError as lost:
         print(
-            f"labse-tf: {lost}; the same command on all hosts goes on from the last "
-            "checkpoint",
+            f"labse-tf: {lost}; run the same command on all hosts to resume from the "
+            "last checkpoint",
             file=sys.stderr,
         )
         return 1
     except Interrupted as stop:
-        print(f"labse-tf: {stop}; the same command goes on from there", file=sys.stderr)
+        print(f"labse-tf: {stop}; run the same command to resume", file=sys.stderr)
         return 128 + stop.signal

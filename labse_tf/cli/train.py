@@ -1,4 +1,4 @@
-"""The command train."""
+"""The command `train`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "train",
@@ -27,20 +27,21 @@ def add_command(commands: Any) -> None:
     add_text(parser)
     start = parser.add_mutually_exclusive_group(required=True)
     add_model(start, "model to start from")
-    start.add_argument("--vocab", metavar="FILE", help="a new model with this one")
+    start.add_argument("--vocab", metavar="FILE", help="vocabulary of a new model")
     add_run(parser, RECIPES)
     parser.add_argument(
         "--stream",
         action="store_true",
-        help="read the TFRecords of a prepared directory as they are used, and not "
-        "its arrays into memory",
+        help="stream the TFRecords of a prepared directory instead of reading its "
+        "arrays into memory",
     )
     parser.add_argument(
         "--dev",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="held-out pairs, as FILE; their accuracy goes into the log",
+        help="held-out pairs, in the formats of FILE; their accuracy is written to the "
+        "log",
     )
 
 
@@ -77,7 +78,7 @@ def _train(options: argparse.Namespace) -> int | None:
 
 
 def _training_pairs(options: argparse.Namespace, report: SkipReport) -> Any:
-    """Pairs of files, or of a directory that `prepare` has made."""
+    """Return the pairs of files or of a prepared directory."""
     from labse_tf import data
 
     prepared = [path for path in options.files if data.is_prepared(path)]
@@ -86,8 +87,8 @@ def _training_pairs(options: argparse.Namespace, report: SkipReport) -> Any:
         return load(options, files, data.load_pairs, report)
     if len(options.files) > 1 or options.language is not None:
         raise ValueError(
-            "A prepared directory goes alone, and knows its languages. Received: "
-            f"{' '.join(options.files)}"
+            "A prepared directory must be the only input, without --language. "
+            f"Received: {' '.join(options.files)}"
         )
     path, languages = prepared[0], options.languages
     if options.stream or "arrays" not in data.read_description(path).formats:

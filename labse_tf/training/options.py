@@ -72,9 +72,7 @@ class RunOptions:
         must_be="positive",
     )
     deterministic: bool = setting(
-        False,
-        "bit-identical results on the same machine; somewhat slower",
-        group="run",
+        False, "bit-identical results on the same machine; somewhat slower", group="run"
     )
     progress: Progress = setting(None, "see `labse_tf.progress`", group=None)
 
