@@ -1,4 +1,4 @@
-"""The command `doctor`: prints the facts and findings of `labse_tf.doctor`."""
+"""The command `doctor`: print the facts and findings of `labse_tf.doctor`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from labse_tf.doctor import Facts, Finding, Module, diagnose, gather
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "doctor",
         _doctor,
-        "print versions and devices, find what will fail, and say what to do about "
-        "it; exit status 2 where an error was found, 0 where none was",
+        "print versions and devices, find problems and how to fix them; exit status 2 "
+        "if there are errors, else 0",
         "labse-tf doctor",
     )
-    # A TensorFlow that cannot be imported is what this command is for.
+    # This command must work if TensorFlow cannot be imported.
     parser.set_defaults(start_tensorflow=False)
     add_json(parser)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     if sys.stderr.isatty():
-        print("importing TensorFlow and the others ...", file=sys.stderr, flush=True)
+        print("importing TensorFlow and Keras ...", file=sys.stderr, flush=True)
     facts = gather()
     findings = diagnose(facts)
     print("\n".join(report(facts, findings)))
@@ -47,14 +47,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def report(facts: Facts, findings: Sequence[Finding]) -> list[str]:
-    """Writes facts and findings for people.
+    """Return facts and findings as lines of text.
 
     Args:
-        facts: Of the environment.
-        findings: What `diagnose` said of them.
-
-    Returns:
-        Lines.
+        facts: Facts of the environment.
+        findings: Findings of `diagnose` about these facts.
     """
     tensorflow = facts.modules.get("tensorflow", Module())
     memory = f", {facts.memory_gb:.0f} GB" if facts.memory_gb else ""
@@ -70,7 +67,10 @@ def report(facts: Facts, findings: Sequence[Finding]) -> list[str]:
         ("  driver", facts.nvidia_driver or ""),
         ("  seen by TensorFlow", ", ".join(tensorflow.gpus) or "none"),
         ("TPUs", ", ".join(facts.tpu_devices) or "none"),
-        ("  TensorFlow's build", "for TPUs" if tensorflow.tpu_kernels else "for none"),
+        (
+            "  TensorFlow's build",
+            "for TPUs" if tensorflow.tpu_kernels else "not for TPUs",
+        ),
         ("Keras backend", facts.modules.get("keras", Module()).backend or "unknown"),
         *facts.variables.items(),
     ]
@@ -79,5 +79,5 @@ def report(facts: Facts, findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         lines += ["", f"{finding.level}: {finding.title}", f"  -> {finding.advice}"]
     if not any(finding.level != "note" for finding in findings):
-        lines += ["", "Nothing is wrong."]
+        lines += ["", "No problems found."]
     return lines

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = commands.add_parser(
         "evaluate",
         help="measure a model",
@@ -50,8 +50,9 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
         "--trained",
         nargs="*",
         metavar="CODE",
-        help="languages that the model was trained on: the others are reported apart, "
-        "as zero-shot (default: what its card says; no code: do not set them apart)",
+        help="languages that the model was trained on; all other languages are "
+        "reported separately, as zero-shot (default: the languages in its card; "
+        "without a code: no separate report)",
     )
 
 
@@ -61,7 +62,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
-    """The languages that the user names, or the model's card."""
+    """Return the languages from `--trained`, or else from the model's card."""
     from labse_tf import evaluation, presets
 
     if options.trained is not None:
@@ -73,14 +74,14 @@ def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _show(options: argparse.Namespace, measure: Callable[[Encoder], Result]) -> None:
-    """Measures, prints the table and writes what else was asked for."""
+    """Measure the model and write all requested outputs."""
     _tell(options, measure(open_encoder(options.model, options.dtype)))
 
 
 def _tell(options: argparse.Namespace, result: Result) -> None:
-    """Prints the table and writes what else was asked for."""
+    """Print the table and write all other requested outputs."""
     print(result.table())
-    # Before the plot, which needs matplotlib.
+    # JSON is written before the plot, which needs matplotlib.
     write_json(options.json, result.to_dict())
     if options.plot:
         result.plot(options.plot)
@@ -95,18 +96,19 @@ def _add_tatoeba(tests: Any) -> None:
         tests,
         "tatoeba",
         _tatoeba,
-        "nearest-translation accuracy on the Tatoeba files of LASER",
+        "measure nearest-translation accuracy on the Tatoeba files of LASER",
         "labse-tf evaluate tatoeba tatoeba/v1 --model my-model --plot tatoeba.png",
     )
     parser.add_argument(
-        "folder", metavar="DIR", help="with tatoeba.XXX-eng.XXX and tatoeba.XXX-eng.eng"
+        "folder", metavar="DIR", help="folder of the files tatoeba.XXX-eng.{XXX,eng}"
     )
     add_encoder(parser)
     parser.add_argument(
         "--languages",
         nargs="+",
         metavar="CODE",
-        help="only these; 14, 36 and 112 stand for the groups of the paper",
+        help="languages to measure; 14, 36 and 112 select a group of the paper "
+        "(default: all)",
     )
     _add_trained(parser)
     _add_outputs(parser)
@@ -139,7 +141,7 @@ def _add_retrieval(tests: Any) -> None:
         tests,
         "retrieval",
         _retrieval,
-        "nearest-translation accuracy on pair files of your own",
+        "measure nearest-translation accuracy on pair files",
         "labse-tf evaluate retrieval un/en-fr.tsv --model my-model --pool un.en.txt",
     )
     add_text(parser)
@@ -149,9 +151,9 @@ def _add_retrieval(tests: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="more sentences to look for translations among, of any number: text "
-        "(news.en.txt, news.hi.txt.gz), pairs (en-hi.tsv), or vectors that `labse-tf "
-        "embed` wrote (news.en.npy); the name gives the language, or hi=FILE",
+        help="additional candidates: text (news.en.txt, news.hi.txt.gz), pairs "
+        "(en-hi.tsv), or vectors written by `labse-tf embed` (news.en.npy); the "
+        "language is in the name or given as hi=FILE",
     )
     _add_trained(parser)
     _add_outputs(parser)
@@ -172,7 +174,7 @@ def _retrieval(options: argparse.Namespace) -> None:
 
 
 def _pairs(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
-    """The pairs of the files, by language."""
+    """Return the pairs of the files by language."""
     from labse_tf import data
 
     report = data.SkipReport()
@@ -183,7 +185,7 @@ def _pairs(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]
 
 
 def _pool(options: argparse.Namespace, pairs: Mapping[str, Any]) -> dict[str, Pool]:
-    """Streams and vectors, by language."""
+    """Return streams of sentences and vectors by language."""
     from labse_tf import data
 
     streams: dict[str, list[Path]] = {}
@@ -204,15 +206,15 @@ def _pool(options: argparse.Namespace, pairs: Mapping[str, Any]) -> dict[str, Po
                 matrix = _vectors(data.split_language(path)[1])
                 if vectors.setdefault(code, matrix) is not matrix:
                     raise ValueError(
-                        f"{path}: expected one file of vectors a language. "
-                        f"Received: another of {code!r}"
+                        f"{path}: expected one file of vectors per language. "
+                        f"Received: a second file of {code!r}"
                     )
             else:
                 streams.setdefault(code, []).append(path)
     both = sorted(streams.keys() & vectors.keys())
     if both:
         raise ValueError(
-            f"--pool must have text or vectors of a language. Received: both of "
+            f"--pool must have either text or vectors per language. Received: both of "
             f"{', '.join(both)}"
         )
     skipped = data.SkipReport()
@@ -225,9 +227,9 @@ def _pool(options: argparse.Namespace, pairs: Mapping[str, Any]) -> dict[str, Po
 
 
 class _Sentences:
-    """The sentences of a language in files, read anew each time.
+    """The sentences of a language in files, read again in each iteration.
 
-    They are read once at the start, to find a bad line before hours of encoding.
+    They are read once at the start, to find invalid lines before hours of encoding.
     """
 
     def __init__(
@@ -253,14 +255,14 @@ class _Sentences:
 
 
 def _vectors(path: Path) -> np.ndarray:
-    """A matrix on disk."""
+    """Memory-map a matrix and check its shape and type."""
     import numpy as np
 
     try:
         matrix = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
         raise ValueError(
-            f"{path}: expected vectors that NumPy has saved. Received: {error}"
+            f"{path}: expected vectors saved by NumPy. Received: {error}"
         ) from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise ValueError(
@@ -278,7 +280,7 @@ def _add_xsim(tests: Any) -> None:
         tests,
         "xsim",
         _xsim,
-        "error rate of margin-based alignment (LASER's xSIM) on pair files",
+        "measure the error rate of margin-based alignment (LASER's xSIM) on pair files",
         "labse-tf evaluate xsim dev/en-hi.tsv dev/en-ta.tsv --model my-model",
     )
     add_text(parser)
@@ -288,8 +290,8 @@ def _add_xsim(tests: Any) -> None:
         "--match",
         default="row",
         choices=("row", "text"),
-        help="right is the translation alone, or any sentence of the same text, for "
-        "files with duplicates (default: row)",
+        help="sentences that count as right: only the translation (row), or any "
+        "sentence with the same text (text), for files with duplicates (default: row)",
     )
     _add_trained(parser)
     _add_outputs(parser)
@@ -318,19 +320,21 @@ def _add_sts(tests: Any) -> None:
         tests,
         "sts",
         _sts,
-        "correlation of cosines with what people say of pairs of sentences (STS)",
+        "measure the correlation of cosines with human similarity scores (STS)",
         "labse-tf evaluate sts stsb --model my-model --languages de fr",
     )
     parser.add_argument(
-        "folder", metavar="DIR", help="with stsb-XX-{dev,test}.csv, plain or compressed"
+        "folder", metavar="DIR", help="folder of stsb-XX-SPLIT.csv, also compressed"
     )
     add_encoder(parser)
-    parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these")
+    parser.add_argument(
+        "--languages", nargs="+", metavar="CODE", help="languages (default: all)"
+    )
     parser.add_argument(
         "--split",
         default="test",
         choices=("train", "dev", "test"),
-        help="(default: test)",
+        help="split to measure (default: test)",
     )
     _add_outputs(parser)
 
@@ -354,20 +358,21 @@ def _add_all(tests: Any) -> None:
         tests,
         "all",
         _all,
-        "all that a folder has data for, in one report with plots",
+        "run every test for which a folder has data and write one report with plots",
         "labse-tf evaluate all data --model my-model --output report",
     )
     parser.add_argument(
         "folder",
         metavar="DIR",
-        help="with files of Tatoeba, en-XX.tsv, BUCC or STS in it or anywhere below; "
-        "folders named corpus, train or training are left out",
+        help="folder of Tatoeba, en-XX.tsv, BUCC or STS files, also in sub-folders; "
+        "folders named corpus, train or training are skipped",
     )
     add_encoder(parser)
     add_output(
         parser,
         "DIR",
-        "for report.md, report.json and the plots; appears when all is measured",
+        "folder for report.md, report.json and the plots, written atomically at the "
+        "end",
     )
     parser.add_argument(
         "--only", nargs="+", metavar="PART", help="folders below DIR, such as dev/news"
@@ -402,32 +407,34 @@ def _add_bucc(tests: Any) -> None:
         tests,
         "bucc",
         _bucc,
-        "translations mined out of two piles of text, by BUCC's protocol",
+        "mine translations from two sets of sentences, by BUCC's protocol",
         "labse-tf evaluate bucc bucc2018 --model my-model --pairs fr-en de-en",
     )
     parser.add_argument(
         "folder",
         metavar="DIR",
-        help="with XX-en.training.{XX,en,gold}, plain or compressed, or folders XX-en",
+        help="folder of XX-en.training.{XX,en,gold}, plain or compressed, or of "
+        "sub-folders XX-en",
     )
     add_encoder(parser)
     parser.add_argument(
         "--pairs",
         nargs="+",
         metavar="XX-en",
-        help="only these (default: all that are there)",
+        help="language pairs to measure (default: all)",
     )
     parser.add_argument(
         "--scores",
         nargs="+",
         choices=("cosine", "ratio", "distance"),
         default=("cosine", "ratio"),
-        help="what pairs are sorted by (default: cosine, the paper's, and ratio)",
+        help="scores by which pairs are sorted (default: cosine, as in the paper, and "
+        "ratio)",
     )
     parser.add_argument(
         "--training-only",
         action="store_true",
-        help="leave out the test set, where training's threshold is used",
+        help="skip the test set, on which the threshold of the training set is used",
     )
     add_plot(parser, "precision over recall, one panel per pair")
     add_json(parser)
@@ -441,7 +448,7 @@ def _bucc(options: argparse.Namespace) -> None:
             f"{options.folder}: expected the folder of the BUCC files. "
             "Received: no such directory"
         )
-    # A model is loaded when the files have been read.
+    # The model is loaded after all files have been read.
     encode = functools.cache(lambda: open_encoder(options.model, options.dtype))
     result = evaluation.bucc_report(
         lambda texts: encode()(texts),

@@ -1,4 +1,4 @@
-"""The command filter."""
+"""The command `filter`: keep the pairs whose cosine reaches a threshold."""
 
 from __future__ import annotations
 
@@ -31,52 +31,53 @@ _EDGES = [i / 100 for i in range(-100, 101)]
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "filter",
         _filter,
-        "keep the pairs of a file whose sentences mean the same",
+        "keep the pairs of a file whose sentences have the same meaning",
         "labse-tf filter pairs.tsv --marked sample.tsv -o kept.tsv",
     )
     parser.add_argument(
         "file",
         metavar="PAIRS",
-        help="a table whose last two columns are the sentences, as en-XX.tsv and the "
-        "output of mine, or any other format that train reads, written as "
-        "source<TAB>target; UTF-8; plain, .gz, .bz2, .xz or .zst",
+        help="tab-separated table with the sentences in the last two columns, such as "
+        "en-XX.tsv or the output of mine, or any other format of train, whose pairs "
+        "are written as source<TAB>target; UTF-8; plain, .gz, .bz2, .xz or .zst",
     )
     add_on_error(parser)
     add_encoder(parser)
-    add_output(parser, "FILE.tsv", "the lines that are kept, unchanged")
+    add_output(parser, "FILE.tsv", "kept lines, unchanged")
     rule = parser.add_mutually_exclusive_group(required=True)
     rule.add_argument(
-        "--threshold", type=float, metavar="COSINE", help="lowest cosine that is kept"
+        "--threshold", type=float, metavar="COSINE", help="lowest cosine to keep"
     )
     rule.add_argument(
         "--marked",
         metavar="SAMPLE.tsv",
-        help="pairs that a person has marked, `good` or `bad` in a last column: the "
-        "lowest threshold is taken at which enough of those it keeps are good",
+        help="pairs marked by a person, with `good` or `bad` in the last column; the "
+        "threshold is the lowest at which enough of the kept pairs are good",
     )
     parser.add_argument(
         "--good-share",
         type=float,
         default=0.8,
         metavar="SHARE",
-        help="how much of it must be good (default: 0.8, as in the paper)",
+        help="share of the kept marked pairs that must be good (default: 0.8, as in "
+        "the paper)",
     )
     parser.add_argument(
         "--with-scores",
         action="store_true",
-        help="put the cosine in front of each line",
+        help="write the cosine before each line",
     )
     add_plot(parser, "a histogram of the cosines")
     add_json(parser)
 
 
 class _Pair(NamedTuple):
-    """A pair, and the line that is written where it is kept."""
+    """A pair, and the line to write if it is kept."""
 
     whole: str
     texts: tuple[str, str]
@@ -88,14 +89,14 @@ def _filter(options: argparse.Namespace) -> None:
 
     if not 0 < options.good_share <= 1:
         raise ValueError(
-            f"--good-share must be above 0, at most 1. Received: {options.good_share}"
+            f"--good-share must be in (0, 1]. Received: {options.good_share}"
         )
     marked = list(_marked(options.marked)) if options.marked else []
     skipped = SkipReport()
     total = sum(1 for _ in _pairs(options, skipped))
     say_skipped(skipped)
     if not total:
-        raise ValueError(f"{options.file}: expected pairs. Received: no line with text")
+        raise ValueError(f"{options.file}: expected pairs. Received: no pairs")
     encode = open_encoder(options.model, options.dtype)
     threshold, rule = options.threshold, ""
     if marked:
@@ -103,10 +104,10 @@ def _filter(options: argparse.Namespace) -> None:
         good = [mark for _, mark in marked]
         threshold = mining.quality_threshold(cosines, good, options.good_share)
         above = [mark for mark, c in zip(good, cosines, strict=True) if c >= threshold]
-        rule = f"; of {len(above)} marked pairs above, {sum(above)} are good"
+        rule = f"; {sum(above)} of {len(above)} marked pairs above it are good"
     histogram, kept = _write_kept(options, encode, float(threshold), total)
     print(
-        f"{kept:,} of {total:,} pairs kept ({kept / total:.1%}), cosine from "
+        f"{kept:,} of {total:,} pairs kept ({kept / total:.1%}), cosine threshold "
         f"{threshold:.4f}{rule}: {options.output}"
     )
     if options.plot:
@@ -124,7 +125,7 @@ def _filter(options: argparse.Namespace) -> None:
 def _write_kept(
     options: argparse.Namespace, encode: Encode, threshold: float, total: int
 ) -> tuple[list[int], int]:
-    """Writes the lines above the threshold; returns a histogram and their number."""
+    """Write the kept lines, and return a histogram of all cosines and their number."""
     import numpy as np
 
     from labse_tf.progress import progress_bar
@@ -150,7 +151,10 @@ def _write_kept(
 
 
 def _cosines(encode: Encode, pairs: list[tuple[str, str]]) -> np.ndarray:
-    """The cosine of each pair, float32, to 7 decimals; each text is encoded once."""
+    """Return the cosine of each pair, float32, to 7 decimals.
+
+    Each text is encoded once.
+    """
     import numpy as np
 
     from labse_tf import mining
@@ -164,7 +168,7 @@ def _cosines(encode: Encode, pairs: list[tuple[str, str]]) -> np.ndarray:
 
 
 def _marked(path: str) -> Iterator[tuple[_Pair, bool]]:
-    """Pairs and what a person says of them."""
+    """Yield each marked pair and whether it is good."""
     from labse_tf.text import DataError
 
     expected = f"a last column with {' or '.join(sorted(_MARKS))}"
@@ -176,7 +180,7 @@ def _marked(path: str) -> Iterator[tuple[_Pair, bool]]:
 
 
 def _pairs(options: argparse.Namespace, skipped: SkipReport) -> Iterator[_Pair]:
-    """The pairs of the file, which is a table or has another format."""
+    """Yield the pairs of the file, a table or another format."""
     from labse_tf.text import FORMATS, format_of, read_pairs, split_language
 
     if format_of(options.file) in (None, FORMATS[".tsv"]):
@@ -197,11 +201,11 @@ def _table(
     on_error: OnError = "raise",
     skipped: SkipReport | None = None,
 ) -> Iterator[tuple[int, _Pair]]:
-    """Line number and pair of each line that is not blank."""
+    """Yield the line number and pair of each line that is not blank."""
     from labse_tf.text import DataError, SkipReport, read_lines, shorten
 
     report = SkipReport() if skipped is None else skipped
-    expected = "two sentences with a tab between them"
+    expected = "two sentences separated by a tab"
     expected += "" if columns.stop is None else ", and a mark"
     for number, whole in read_lines(path, on_error=on_error, skipped=report):
         if not whole.strip():

@@ -1,4 +1,4 @@
-"""The command mine."""
+"""The command `mine`: two files of sentences -> pairs of translations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def add_command(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
+    """Add the command to the parser of all commands."""
     parser = command(
         commands,
         "mine",
@@ -45,7 +45,7 @@ def add_command(commands: Any) -> None:
         parser.add_argument(
             name,
             metavar=name.upper(),
-            help=f"{TEXT_HELP}; each text counts once",
+            help=f"{TEXT_HELP}; repeated sentences are used once",
         )
     for name in ("source", "target"):
         add_side(parser, f"--{name}-side")
@@ -54,47 +54,50 @@ def add_command(commands: Any) -> None:
     add_output(
         parser,
         "FILE.tsv",
-        "score, line numbers and texts of each pair, best first, tabs between",
+        "tab-separated score, line numbers and texts of each pair, best first",
     )
     add_margin(parser)
     parser.add_argument(
         "--retrieval",
         default="max",
         choices=("max", "intersection", "forward", "backward"),
-        help="pairs that either side chooses, both do, the source or the target does "
+        help="pairs to keep: best candidates of either side (max), of both sides "
+        "(intersection), of the source (forward) or of the target (backward) "
         "(default: max)",
     )
     parser.add_argument(
         "--many-to-many",
         action="store_true",
-        help="let a sentence be in several pairs",
+        help="allow a sentence in several pairs",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="SCORE",
-        help="lowest score (default: none; for ratio, 1.05 is a good start)",
+        help="lowest score to keep (default: none; for ratio, start with 1.05)",
     )
-    parser.add_argument("--top", type=int, metavar="N", help="only the best N pairs")
+    parser.add_argument(
+        "--top", type=int, metavar="N", help="maximum number of pairs (default: all)"
+    )
     parser.add_argument(
         "--index",
         default="auto",
         choices=("auto", "exact", "faiss"),
-        help="compare all pairs, or nearly all neighbours much faster; auto: faiss "
-        "where it is installed and there are more than 10^10 pairs",
+        help="compare all pairs (exact), or find nearly all neighbors much faster "
+        "(faiss); auto: faiss if it is installed and there are more than 10^10 pairs",
     )
     parser.add_argument(
         "--recall",
         type=float,
         default=0.99,
         metavar="SHARE",
-        help="of the neighbours that faiss must find on a sample (default: 0.99)",
+        help="share of the neighbors that faiss must find on a sample (default: 0.99)",
     )
     parser.add_argument(
         "--work",
         metavar="DIR",
-        help="keep vectors and the state of the search there: interrupted, the same "
-        "command goes on (default: OUTPUT.work, removed at the end)",
+        help="folder for vectors and the state of the search; if interrupted, run the "
+        "same command again to resume (default: OUTPUT.work, removed at the end)",
     )
     add_json(parser)
 
@@ -104,7 +107,7 @@ def _mine(options: argparse.Namespace) -> None:
     from labse_tf.text import SkipReport
 
     output = Path(options.output)
-    # Before hours of embedding.
+    # Check the options before hours of embedding.
     mining.check_options(
         k=options.k,
         margin=options.margin,
@@ -153,7 +156,7 @@ def _mine(options: argparse.Namespace) -> None:
 def _embedded(
     options: argparse.Namespace, sides: list[DistinctLines], work: Path
 ) -> list[np.ndarray]:
-    """The vectors of both files, on disk."""
+    """Return the vectors of both files, on disk."""
     from labse_tf import mining
 
     encode = open_encoder(options.model, options.dtype)
@@ -166,7 +169,7 @@ def _embedded(
 def _searched(
     options: argparse.Namespace, vectors: list[np.ndarray], work: Path
 ) -> MinedPairs:
-    """The pairs among the vectors."""
+    """Return the pairs found among the vectors."""
     from labse_tf import mining
 
     with logged_to_stderr("labse_tf.mining"):
@@ -187,7 +190,7 @@ def _searched(
 def _say_mined(
     options: argparse.Namespace, sides: list[DistinctLines], found: MinedPairs
 ) -> None:
-    """Tells what was found and writes it, where asked."""
+    """Print a summary and write the JSON file, if requested."""
     sizes = [len(side) for side in sides]
     count = len(found.scores)
     ends = [round(float(score), 6) for score in found.scores[[0, -1] if count else []]]

@@ -1,6 +1,6 @@
-"""Doctor: what is installed, what will fail, and what to do about it.
+"""Doctor: the installed environment, what will fail in it, and how to fix it.
 
-`environment` gathers facts about this machine, `diagnosis` derives findings from them.
+`environment` gathers facts about this machine; `diagnosis` derives findings from them.
 Neither imports TensorFlow or Keras into this process.
 
 Example:

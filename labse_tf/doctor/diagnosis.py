@@ -1,4 +1,4 @@
-"""Diagnosis: what is installed, what will fail, and what to do about it."""
+"""Diagnosis: facts about an environment -> findings with advice."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from labse_tf.doctor.environment import TENSORFLOWS, Facts, Module, gather
 
 LEVELS = ("error", "warning", "note")
 
-# Supported: from, below. They repeat what setup.py asks for, in a form that needs no
-# package to be compared.
+# Supported versions: lower bound, exclusive upper bound. They repeat setup.py in a form
+# that can be compared without another package.
 _SUPPORTED = {
     "tensorflow": ((2, 20), (2, 22)),
     "keras": ((3, 10), None),
@@ -27,19 +27,19 @@ _TPU_INDEX = "https://storage.googleapis.com/libtpu-tf-releases/index.html"
 _TPU_INSTALL = (
     "pip uninstall -y tensorflow tensorflow-cpu tensorflow-tpu tensorflow-text && "
     f"pip install 'tensorflow-tpu==2.20.*' --find-links {_TPU_INDEX} && "
-    "pip install --no-deps 'tensorflow-text==2.20.*', then start Python anew"
+    "pip install --no-deps 'tensorflow-text==2.20.*', then restart Python"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something to know.
+    """A finding about the environment.
 
     Attributes:
-        level: `"error"`: commands will fail; `"warning"`: some will, or are slow;
-            `"note"`: nothing to do unless one wonders.
-        title: What it is.
-        advice: What to do about it.
+        level: `"error"`: commands will fail; `"warning"`: some commands will fail or be
+            slow; `"note"`: for information, no action needed.
+        title: Description of the finding.
+        advice: How to fix it.
     """
 
     level: str
@@ -48,14 +48,14 @@ class Finding:
 
 
 def diagnose(facts: Facts | None = None) -> list[Finding]:
-    """Judges an environment.
+    """Return findings about an environment.
 
     Args:
-        facts: As `gather` returns them; `None` gathers those of this environment,
-            which takes as long as importing TensorFlow.
+        facts: Facts from `gather`. `None` gathers the facts of this environment, which
+            takes as long as importing TensorFlow.
 
     Returns:
-        Findings, the worst first; none where all is well.
+        Findings, errors first. Empty if there are no problems.
 
     Example:
         >>> from labse_tf.doctor import Facts, diagnose
@@ -80,7 +80,7 @@ def diagnose(facts: Facts | None = None) -> list[Finding]:
 
 
 def _version(text: str | None) -> tuple[int, ...]:
-    """The numbers at a version's head: (2, 21, 0) of "2.21.0rc1"."""
+    """Return the leading numbers of a version: (2, 21, 0) for "2.21.0rc1"."""
     match = re.match(r"\d+(\.\d+)*", text or "")
     return tuple(map(int, match[0].split("."))) if match else ()
 
@@ -96,15 +96,15 @@ def _unsupported(name: str, version: str | None) -> bool:
 
 
 def _builds(facts: Facts) -> list[str]:
-    """The installed distributions of TensorFlow."""
+    """Return the installed distributions of TensorFlow."""
     return [name for name in TENSORFLOWS if name in facts.packages]
 
 
 def _has_tpu(facts: Facts) -> bool:
-    """Whether this is a TPU's machine."""
+    """Return whether this machine has a TPU."""
     set_up = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE", "COLAB_TPU_")
     accelerators = any("accel" in path for path in facts.tpu_devices)
-    # Other devices that are passed through have files in /dev/vfio too.
+    # Other devices that are passed through also have files in /dev/vfio.
     passed = bool(facts.tpu_devices) and "libtpu" in facts.packages
     return accelerators or passed or any(v.startswith(set_up) for v in facts.variables)
 
@@ -114,25 +114,25 @@ def _python(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"Python {facts.python}; labse_tf is tested on 3.10 to 3.12",
-            "make an environment with one of those: TensorFlow and TF-Text may have "
-            "no wheels for yours",
+            "create an environment with one of these versions: TensorFlow and TF-Text "
+            "may have no wheels for this one",
         )
     if facts.system == "Windows" and "tensorflow-text" not in facts.packages:
         yield Finding(
             "error",
-            "Windows: TF-Text, which the tokenizer needs, has no build for it",
+            "TF-Text, which the tokenizer needs, has no build for Windows",
             "install labse_tf inside WSL2 (wsl --install)",
         )
     elif facts.system == "Darwin" and facts.machine == "x86_64":
         yield Finding(
             "error",
-            "macOS on Intel: TF-Text and current TensorFlow have no build for it",
+            "TF-Text and current TensorFlow have no build for macOS on Intel",
             "use Linux, or a Mac with Apple silicon",
         )
 
 
 def _tensorflow(facts: Facts) -> Iterator[Finding]:
-    """Whether TensorFlow is there, can be imported, and has a version that fits."""
+    """Check that TensorFlow is installed, importable and has a supported version."""
     builds, module = _builds(facts), facts.modules.get("tensorflow", Module())
     if not builds and module.error:
         yield Finding(
@@ -153,43 +153,44 @@ def _tensorflow(facts: Facts) -> Iterator[Finding]:
 
 
 def _failed_import(facts: Facts, module: Module) -> tuple[str, str]:
-    """Why TensorFlow cannot be imported, as far as its words tell."""
+    """Return title and advice for an import error of TensorFlow."""
     error = module.error or ""
     title = f"TensorFlow cannot be imported: {_short(error)}"
     if module.signal == "SIGILL":
         return (
-            f"TensorFlow ended with SIGILL: it was built for a processor with "
+            f"TensorFlow crashed with SIGILL: it was built for a processor with "
             f"instructions that this one lacks ({facts.cpu or 'unknown'})",
-            "its wheels need AVX: use another machine, or a build of your own",
+            "the wheels of TensorFlow need AVX: use another machine, or build "
+            "TensorFlow yourself",
         )
     if module.signal:
-        title = f"TensorFlow ended the process that imports it with {module.signal}"
+        title = f"importing TensorFlow ended the process with {module.signal}"
     for sign, advice in (
         (
             r"no end after",
-            "a TPU or GPU that another process holds makes it wait: end that process "
+            "it may wait for a TPU or GPU that another process holds: end that process "
             "and run labse-tf doctor again",
         ),
         (
             r"__version__",
-            "the folder holds remains of an uninstalled one: pip uninstall -y "
+            "the folder has remains of an uninstalled TensorFlow: pip uninstall -y "
             f"{' '.join(_builds(facts))}, delete the folder "
             f"{Path(module.file).parent if module.file else 'tensorflow'}, and "
             "pip install labse-tf",
         ),
         (
             r"numpy|_ARRAY_API|multiarray",
-            "NumPy and TensorFlow do not fit: pip install --upgrade --force-reinstall "
-            "'numpy>=1.26' tensorflow",
+            "NumPy and TensorFlow are incompatible: pip install --upgrade "
+            "--force-reinstall 'numpy>=1.26' tensorflow",
         ),
         (
             r"[Pp]rotobuf|Descriptors? cannot be created|google\.protobuf",
-            "Protobuf and TensorFlow do not fit: pip install --upgrade protobuf, and "
-            "pip check names what else disagrees",
+            "Protobuf and TensorFlow are incompatible: pip install --upgrade protobuf; "
+            "pip check lists other conflicts",
         ),
         (
             r"GLIBC|libstdc",
-            "the system is too old for TensorFlow's wheels: use a newer one, or a "
+            "the system is too old for TensorFlow's wheels: use a newer system or a "
             "container",
         ),
         (r"DLL", "install Microsoft's Visual C++ redistributable, or use WSL2"),
@@ -200,7 +201,7 @@ def _failed_import(facts: Facts, module: Module) -> tuple[str, str]:
         title,
         "pip install --force-reinstall tensorflow tensorflow-text; a file or folder "
         "named tensorflow in the working directory or on PYTHONPATH hides the real "
-        f"one (found: {module.file or 'none'})",
+        f"package (found: {module.file or 'none'})",
     )
 
 
@@ -210,22 +211,22 @@ def _short(text: str) -> str:
 
 
 def _tensorflow_builds(facts: Facts) -> Iterator[Finding]:
-    """Distributions that overwrite each other's files."""
+    """Check for distributions that overwrite each other's files."""
     builds, module = _builds(facts), facts.modules.get("tensorflow", Module())
     for_tpu = [name for name in builds if name.endswith("-tpu")]
     if for_tpu and len(builds) > 1:
         lost = not module.error and "tensorflow" in facts.modules
         lost = lost and not module.tpu_kernels
         what = (
-            '; the CPU build has won: "No OpKernel was registered to support Op '
-            "'ConfigureDistributedTPU'\" is what a TPU then says"
+            '; the CPU build is in use, so a TPU fails with "No OpKernel was '
+            "registered to support Op 'ConfigureDistributedTPU'\""
             if lost
             else ""
         )
         yield Finding(
             "error",
             f"{' and '.join(builds)} are installed over each other{what}",
-            "tensorflow-text brings tensorflow along, so it goes in without its "
+            "tensorflow-text depends on tensorflow, so install it without "
             f"dependencies: {_TPU_INSTALL}",
         )
     elif for_tpu and "tensorflow" in facts.modules and not module.error:
@@ -233,8 +234,8 @@ def _tensorflow_builds(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 f"{for_tpu[0]} is installed, but its files are those of another "
-                'build: a TPU would say "No OpKernel was registered to support Op '
-                "'ConfigureDistributedTPU'\"",
+                'build: a TPU would fail with "No OpKernel was registered to support '
+                "Op 'ConfigureDistributedTPU'\"",
                 _TPU_INSTALL,
             )
     elif len(builds) > 1:
@@ -253,32 +254,32 @@ def _tpu(facts: Facts) -> Iterator[Finding]:
     if builds and not any(name.endswith("-tpu") for name in builds):
         yield Finding(
             "error" if not module.tpu_kernels else "note",
-            f"this machine has a TPU, and {builds[0]} is no build for it",
+            f"this machine has a TPU, but {builds[0]} is not a build for TPUs",
             _TPU_INSTALL,
         )
     name = facts.variables.get("TPU_NAME")
     if facts.variables.get("COLAB_TPU_ADDR"):
         yield Finding(
             "warning",
-            "COLAB_TPU_ADDR is set: this TPU is reached over the network, as in "
-            "Colab's older runtimes",
-            "choose a runtime of type v5e-1 or later; else give that address as tpu= "
-            "of labse_tf.distribute.get_strategy",
+            "COLAB_TPU_ADDR is set: this TPU is used over the network, as in Colab's "
+            "older runtimes",
+            "choose a runtime of type v5e-1 or later, or pass that address as tpu= to "
+            "labse_tf.distribute.get_strategy",
         )
     elif name and name != "local":
         yield Finding(
             "warning",
-            f"TPU_NAME is {name}; labse_tf asks for the TPU of this machine",
-            'labse_tf.distribute.get_strategy("tpu", tpu=...) takes another name; '
-            "unset TPU_NAME where the TPU is in this machine",
+            f"TPU_NAME is {name}, but labse_tf uses the TPU of this machine",
+            'for another TPU call labse_tf.distribute.get_strategy("tpu", tpu=...); '
+            "unset TPU_NAME if the TPU is in this machine",
         )
     if module.tpu_kernels:
         yield Finding(
             "note",
-            "a TPU on its own machine is found by the name local",
-            'train with --strategy tpu, or TPUClusterResolver(tpu="local"); older '
-            'images take tpu="" instead. A v5e-1 has one chip and so one '
-            "replica: large batches come from gradient caching there",
+            "the TPU of this machine has the name local",
+            'train with --strategy tpu, or use TPUClusterResolver(tpu="local"), with '
+            'tpu="" on older images. A v5e-1 has one chip and one replica, so large '
+            "batches need gradient caching",
         )
 
 
@@ -288,8 +289,8 @@ def _tensorflow_text(facts: Facts) -> Iterator[Finding]:
     module = facts.modules.get("tensorflow_text", Module())
     wanted = _minor(tensorflow.version or (facts.packages[builds[0]] if builds else ""))
     if not wanted or (facts.system == "Windows" and version is None):
-        return  # TensorFlow is missing, or Windows has been told of
-    # Its dependency is a distribution called tensorflow, whatever else is there.
+        return  # Another finding covers a missing TensorFlow and Windows.
+    # TF-Text would install the distribution tensorflow over any other build.
     alone = "--no-deps " if "tensorflow" not in builds else ""
     install = f"pip install {alone}'tensorflow-text=={wanted}.*'"
     if version is None:
@@ -315,12 +316,12 @@ def _keras(facts: Facts) -> Iterator[Finding]:
     backend = module.backend or variables.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         where = (
-            "KERAS_BACKEND is" if "KERAS_BACKEND" in variables else "keras.json says"
+            "KERAS_BACKEND is" if "KERAS_BACKEND" in variables else "keras.json selects"
         )
         yield Finding(
             "warning",
-            f"{where} {backend}; labse_tf supports tensorflow: with another backend "
-            "models load and train on arrays of token ids, and the commands that "
+            f"{where} {backend}; labse_tf supports tensorflow. With another backend, "
+            "models load and train on arrays of token ids, but the commands that "
             "train or export fail",
             "export KERAS_BACKEND=tensorflow, before Keras is imported",
         )
@@ -341,7 +342,7 @@ def _keras(facts: Facts) -> Iterator[Finding]:
                 )
         elif _unsupported(name, version):
             least = ".".join(map(str, _SUPPORTED[name][0] or ()))
-            # Keras 2 has no backends and no operations of its own.
+            # Keras 2 has no backends and no `keras.ops`.
             old = name == "keras" and _version(version) < (3,)
             yield Finding(
                 "error" if old else "warning",
@@ -370,7 +371,7 @@ def _other_packages(facts: Facts) -> Iterator[Finding]:
         if _minor(packages["tf-keras"]) != _minor(version):
             yield Finding(
                 "warning",
-                f"tf-keras {packages['tf-keras']} beside TensorFlow {version}: "
+                f"tf-keras {packages['tf-keras']} does not match TensorFlow {version}: "
                 "hub.KerasLayer may fail",
                 f"pip install --no-deps 'tf-keras=={_minor(version)}.*'",
             )
@@ -383,9 +384,10 @@ def _other_packages(facts: Facts) -> Iterator[Finding]:
     ):
         yield Finding(
             "warning",
-            f"tensorflow-hub {packages['tensorflow-hub']} needs pkg_resources, which "
-            f"{'no setuptools' if setuptools is None else f'setuptools {setuptools}'} "
-            "has (81 dropped it): hub.KerasLayer and hub.load fail",
+            f"tensorflow-hub {packages['tensorflow-hub']} needs pkg_resources from "
+            "setuptools below 81, but found "
+            f"{'no setuptools' if setuptools is None else f'setuptools {setuptools}'}: "
+            "hub.KerasLayer and hub.load fail",
             "pip install 'setuptools<81'",
         )
     elif hub.error and not facts.modules.get("tensorflow", Module()).error:
@@ -409,21 +411,21 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
     visible = facts.variables.get("CUDA_VISIBLE_DEVICES")
     version = module.version or "2.21.0"
     if visible is not None:
-        advice = f"CUDA_VISIBLE_DEVICES={visible} hides some: unset it"
+        advice = f"CUDA_VISIBLE_DEVICES={visible} hides GPUs: unset it"
     elif facts.system == "Windows":
         advice = "TensorFlow has no GPU build for Windows since 2.11: use WSL2"
     elif facts.nvidia_driver is None:
         advice = "load the NVIDIA driver: nvidia-smi must list the GPU"
     elif not module.cuda:
         advice = (
-            f"this build has no CUDA in it: pip uninstall -y {' '.join(_builds(facts))}"
+            f"this build has no CUDA: pip uninstall -y {' '.join(_builds(facts))}"
             f" && pip install 'tensorflow[and-cuda]=={version}'"
         )
     else:
         advice = (
-            "the CUDA libraries are missing or of another version: "
-            f"pip install 'tensorflow[and-cuda]=={version}', and no LD_LIBRARY_PATH "
-            "that leads to others"
+            "the CUDA libraries are missing or have another version: "
+            f"pip install 'tensorflow[and-cuda]=={version}', and remove other CUDA "
+            "libraries from LD_LIBRARY_PATH"
         )
     yield Finding("warning", title, advice)
 
@@ -437,25 +439,25 @@ def _processor_and_messages(facts: Facts) -> Iterator[Finding]:
                 "error",
                 f"the processor ({facts.cpu or 'unknown'}) lacks AVX, which "
                 "TensorFlow's wheels need",
-                "use another machine, or a build of TensorFlow of your own",
+                "use another machine, or build TensorFlow yourself",
             )
         elif "avx" in flags and "avx2" not in flags:
             yield Finding(
                 "note",
-                "the processor lacks AVX2, so that models with blocks are slow on it",
-                "a model without blocks, such as labse-nano, needs it least",
+                "the processor lacks AVX2, so models with blocks are slow on it",
+                "a model without blocks, such as labse-nano, is affected least",
             )
     if facts.variables.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         yield Finding(
             "note",
-            "TF_ENABLE_ONEDNN_OPTS=0 turns TensorFlow's fast CPU kernels off",
-            "unset it, unless results must not change from machine to machine",
+            "TF_ENABLE_ONEDNN_OPTS=0 turns off TensorFlow's fast CPU kernels",
+            "unset it, unless results must be the same on all machines",
         )
     elif "oneDNN custom operations are on" in facts.messages:
         yield Finding(
             "note",
-            "TensorFlow says that oneDNN custom operations are on, and names CPU "
-            "instructions: that is no fault",
+            "TensorFlow prints that oneDNN custom operations are on and which CPU "
+            "instructions it uses: this is not an error",
             "the labse-tf command hides it; in Python, set TF_CPP_MIN_LOG_LEVEL=3 "
             "before the first import",
         )

@@ -1,9 +1,8 @@
-"""What an environment has: the facts that `doctor` judges.
+"""Facts about an environment, from which `diagnosis` derives findings.
 
-`gather` looks at the installed distributions, at the machine, and, in a process of its
-own, at what happens when the libraries are imported, because a TensorFlow that does not
-fit the machine can end the process or never come back. Nothing here needs more than
-Python.
+`gather` reads the installed distributions and the hardware. It imports the libraries in
+a separate process, because a TensorFlow that does not match the machine can crash or
+hang. This module needs only Python.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Distributions that all put files into the folder `tensorflow`.
+# Distributions that all install files into the folder `tensorflow`.
 TENSORFLOWS = (
     "tensorflow",
     "tensorflow-cpu",
@@ -35,18 +34,19 @@ DISTRIBUTIONS = (
     *("tensorflow-text", "keras", "keras-hub", "keras-nlp", "tensorflow-hub"),
     *("tf-keras", "numpy", "h5py", "protobuf", "setuptools", "libtpu", "jax", "torch"),
 )
-# By name and not by prefix: Terraform's variables start with TF_ too, and hold secrets.
+# Full names instead of prefixes: Terraform's variables, which can contain secrets, also
+# start with TF_.
 _VARIABLES = re.compile(
     r"TF_(CONFIG|(CPP|USE|ENABLE|DISABLE|FORCE|GPU|XLA|NUM|DETERMINISTIC)_\w+)|TPU_\w+|"
     r"KERAS_(BACKEND|HOME)|CUDA_VISIBLE_DEVICES|XLA_FLAGS|JAX_PLATFORMS|PJRT_DEVICE|"
     r"COLAB_(TPU_\w+|RELEASE_TAG)|LD_LIBRARY_PATH|PYTHONPATH"
 )
-# Imported by the probe, in this order; the last two where they are installed.
+# Imported by the probe in this order; the optional modules only if installed.
 _MODULES = ("tensorflow", "tensorflow_text", "keras", "keras_hub")
 _OPTIONAL = {"tensorflow_hub": "tensorflow-hub", "tf_keras": "tf-keras"}
 PROBE_SECONDS = 180
 
-# A line of JSON a module, as soon as it is known: the next import may be the last.
+# Prints one line of JSON per module at once, because the next import may crash.
 _PROBE = """
 import importlib, json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -75,19 +75,19 @@ for name in sys.argv[2:]:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """What came of importing a module.
+    """Result of importing a module.
 
     Attributes:
-        error: Why it could not be imported; `None` where it could.
-        signal: Name of the signal that ended the process in it, if one did.
+        error: Reason why it could not be imported, or `None`.
+        signal: Name of the signal that ended the process during the import, or `None`.
         version: Its `__version__`.
-        file: Where it lies.
+        file: Its path.
         backend: Of `keras`: the backend in use.
         cuda: Of `tensorflow`: whether it was built for NVIDIA GPUs.
-        gpus: Of `tensorflow`: the GPUs that it sees.
-        tpus: Of `tensorflow`: the TPUs that it sees before one is set up.
-        tpu_kernels: Of `tensorflow`: kernels of the op that sets up a TPU; only the
-            TPU build has some.
+        gpus: Of `tensorflow`: visible GPUs.
+        tpus: Of `tensorflow`: visible TPUs, before a TPU is initialized.
+        tpu_kernels: Of `tensorflow`: number of kernels of the op that initializes a
+            TPU; 0 unless this is the TPU build.
     """
 
     error: str | None = None
@@ -103,23 +103,23 @@ class Module:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """An environment, as far as it matters here.
+    """Facts about an environment.
 
     Attributes:
         python: Version, such as `"3.11.9"`.
         system: `"Linux"`, `"Darwin"` or `"Windows"`.
         machine: `"x86_64"`, `"arm64"`, ...
-        packages: Installed distribution -> version, of those that matter.
-        modules: Module -> what came of importing it.
-        variables: Environment variables that matter.
+        packages: Installed distribution of `DISTRIBUTIONS` -> version.
+        modules: Module -> result of importing it.
+        variables: Relevant environment variables.
         cpu: Name of the processor.
-        cpu_flags: What it can do (`"avx"`, ...); empty where nobody tells.
-        cores: Logical ones that this process may use.
-        memory_gb: Main memory; 0 where nobody tells.
-        nvidia_gpus: Of the machine, whatever TensorFlow sees.
-        nvidia_driver: Its version; `None` where none is loaded.
+        cpu_flags: Its instruction sets (`"avx"`, ...); empty if unknown.
+        cores: Number of logical cores that this process may use.
+        memory_gb: Main memory; 0 if unknown.
+        nvidia_gpus: GPUs of the machine, including those that TensorFlow does not see.
+        nvidia_driver: Version of the NVIDIA driver; `None` if no driver is loaded.
         tpu_devices: Device files of TPUs on this machine.
-        messages: What TensorFlow wrote to standard error.
+        messages: Output of TensorFlow on standard error.
     """
 
     python: str = "3.11.0"
@@ -138,16 +138,12 @@ class Facts:
     messages: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts for JSON."""
+        """Return the facts as a dict for JSON."""
         return dataclasses.asdict(self) | {"cpu_flags": sorted(self.cpu_flags)}
 
 
 def gather() -> Facts:
-    """Looks at the environment that this process runs in.
-
-    Returns:
-        The facts. What cannot be found out is left at its default.
-    """
+    """Return the facts of this environment; unknown facts have their default values."""
     packages = _packages()
     wanted = [*_MODULES, *(m for m, name in _OPTIONAL.items() if name in packages)]
     modules, messages = _probe(wanted)
@@ -190,7 +186,7 @@ def _packages() -> dict[str, str]:
 
 
 def _probe(names: Sequence[str]) -> tuple[dict[str, Module], str]:
-    """Imports modules in a new process that finds what this one finds."""
+    """Import modules in a new process that has the same `sys.path`."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
     code = [sys.executable, "-c", _PROBE, json.dumps(sys.path), *names]
     try:
@@ -215,7 +211,7 @@ def _probe(names: Sequence[str]) -> tuple[dict[str, Module], str]:
             told = json.loads(line)
             name = told.pop("module")
         except (ValueError, KeyError, AttributeError, TypeError):
-            continue  # a library's own words
+            continue  # Other output of a library.
         if told.pop("started", False):
             started = name
         else:
@@ -226,14 +222,14 @@ def _probe(names: Sequence[str]) -> tuple[dict[str, Module], str]:
         if name not in modules:
             first = name == started or started is None
             modules[name] = Module(
-                error=end if first else f"not tried: {started} ended the process",
+                error=end if first else f"not imported: {started} ended the process",
                 signal=died if first else None,
             )
     return modules, messages.decode("utf-8", "replace")
 
 
 def _processor() -> tuple[str, frozenset[str]]:
-    """Its name and flags, where the system tells."""
+    """Return the name and flags of the processor, if the system provides them."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -261,7 +257,7 @@ def _memory_gb() -> float:
 
 
 def _nvidia() -> tuple[tuple[str, ...], str | None]:
-    """GPUs and driver: by the driver's tool, else by the driver, else by the bus."""
+    """Return GPUs and driver version from nvidia-smi, the driver, or the PCI bus."""
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],

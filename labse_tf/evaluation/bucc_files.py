@@ -158,8 +158,6 @@ def read_bucc(
         split: Split to read.
         files: Files of this pair, from `find_bucc_files`.
 
-    Returns:
-        The sentences and the gold pairs.
 
     Raises:
         ValueError: If a file is missing.

@@ -261,10 +261,8 @@ class BuccReport:
     def table(self) -> str:
         """Return the paper's table as text, in percent, one block per pair.
 
-        Returns:
-            Precision, recall, F and threshold in each row, with the scores side by
-            side. The published rows of the pair follow, with a mark if they are on
-            other data.
+        The scores are side by side. Published rows have a mark if they are on other
+        data.
         """
         scores = _unique(result.score for result in self.results)
         rows: list[_Row] = []

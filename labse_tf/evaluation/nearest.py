@@ -136,13 +136,10 @@ def translation_accuracy(
 
 
 def first_shares(both: BothWays) -> tuple[float, float]:
-    """Return the share of rows whose nearest neighbor has the same index.
+    """Return the shares of sources and of targets with their own index as neighbor.
 
     Args:
         both: Neighbors of as many sources as targets.
-
-    Returns:
-        The share of the sources and that of the targets, 0 to 1.
     """
     rows = np.arange(len(both.forward_rows))
     return (

@@ -149,9 +149,7 @@ class RetrievalResult:
     def table(self) -> str:
         """Return the result as text, in percent, best language first.
 
-        Returns:
-            One row per language and the means. If `trained` is known, zero-shot
-            languages are a separate group.
+        If `trained` is known, zero-shot languages are a separate group.
         """
         groups = {name: codes for name, codes in self._groups().items() if codes}
         names = {code: language_name(code) for code in self.forward}

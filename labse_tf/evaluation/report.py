@@ -88,12 +88,7 @@ class Measured(NamedTuple):
     seconds: float
 
     def scores(self) -> list[tuple[str, str, int, float]]:
-        """Return the rows of the summary.
-
-        Returns:
-            Name of the part, name of the measure, number of languages, and mean in
-            percent.
-        """
+        """Return the rows of the summary: part, measure, languages, percent."""
         return [
             (self.part.name, measure, languages, 100 * mean)
             for result in self.results.values()
@@ -126,11 +121,7 @@ class Report:
     date: str
 
     def table(self) -> str:
-        """Return the means as text, one row per part and measure.
-
-        Returns:
-            Part, measure, number of languages and the mean over them, in percent.
-        """
+        """Return the means in percent as text, one row per part and measure."""
         rows = [row for part in self.measured for row in part.scores()]
         widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
         head = f"{'part':<{widths[0]}}  {'measure':<{widths[1]}}  languages    mean"
@@ -240,7 +231,7 @@ def evaluate_all(
     block_size: int = 1024,
     progress: Progress = None,
 ) -> Report:
-    """Run every test for which a folder has data and write one report.
+    """Run every test for which a folder has data, and write and return a report.
 
     The folder is searched recursively for the following files, plain or compressed:
     Tatoeba files and pair files (`en-XX.tsv`), for nearest-translation accuracy and
@@ -261,8 +252,6 @@ def evaluate_all(
         block_size: See `retrieval`.
         progress: See `labse_tf.progress`. Counts sentences of each step.
 
-    Returns:
-        The report that was written.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -309,13 +298,10 @@ def evaluate_all(
 
 
 def find_parts(folder: str | os.PathLike[str]) -> list[Part]:
-    """Find the parts of a folder.
+    """Return the parts of a folder, sorted by name.
 
     Args:
         folder: Folder to search recursively, without hidden folders.
-
-    Returns:
-        The parts, sorted by name.
 
     Raises:
         OSError: If the folder cannot be read.

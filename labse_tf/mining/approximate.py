@@ -151,7 +151,7 @@ def _filled_index(candidates: Any) -> tuple[Any, str]:
     index = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
         lists = faiss.extract_index_ivf(index).nlist
-        # FAISS needs at least 39 vectors per list; more change little.
+        # FAISS recommends at least 39 vectors per list; more change little.
         size = min(count, 64 * lists)
         rows = np.random.default_rng(0).choice(count, size, replace=False)
         index.train(_float32(candidates, np.sort(rows)))
@@ -161,7 +161,7 @@ def _filled_index(candidates: Any) -> tuple[Any, str]:
 
 
 class _Search:
-    """Search for some of the queries, whose results are compared exactly."""
+    """Search for the neighbors of chosen queries, with exact cosines."""
 
     def __init__(
         self, index: Any, queries: Any, candidates: Any, k: int, *, exact: bool

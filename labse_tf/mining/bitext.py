@@ -171,9 +171,6 @@ def mine_pairs(
         checkpoint: See `neighbors_both_ways`. Exact search only.
         progress: See `labse_tf.progress`. Counts sources, and with FAISS then targets.
 
-    Returns:
-        The pairs, best first.
-
     Raises:
         ImportError: If FAISS is requested but not installed.
         ValueError: If an argument or a matrix is invalid, see `neighbors_both_ways`.
@@ -228,9 +225,6 @@ def mine_from_neighbors(
         one_to_one: See `mine_pairs`.
         threshold: See `mine_pairs`.
         top: See `mine_pairs`.
-
-    Returns:
-        The pairs, best first.
 
     Raises:
         ValueError: If an argument is invalid.

@@ -31,8 +31,9 @@ class BothWays(NamedTuple):
     """The nearest neighbors of two sets of vectors in each other.
 
     Attributes:
-        forward_cosines: Cosines of each source's nearest targets, float32 `(N, min(k,
-            M))`, to 7 decimals, descending; of equal cosines the lower row comes first.
+        forward_cosines: Cosines of each source's nearest targets, to 7 decimals,
+            descending, float32 `(N, min(k, M))`; of equal cosines the lower row comes
+            first.
         forward_rows: Rows of these targets, int64 of the same shape.
         backward_cosines: Cosines of each target's nearest sources, `(M, min(k, N))`.
         backward_rows: Rows of these sources.
@@ -123,8 +124,6 @@ def neighbors_both_ways(
             resume.
         progress: See `labse_tf.progress`. Counts sources.
 
-    Returns:
-        The neighbors and their cosines.
 
     Raises:
         ValueError: If `k` or `block_size` is not positive, a matrix has an invalid
