@@ -87,7 +87,7 @@ class StsResult:
         return [Score(measure, len(self.languages), self.mean_spearman)]
 
     def table(self) -> str:
-        """Return correlations times 100 as text, best language first, and their mean."""
+        """Return the correlations times 100 as text, best language first."""
         codes = self._best_first()
         names = {code: language_name(code) for code in codes}
         width = max(map(len, (*names.values(), "mean of 00 languages")))
