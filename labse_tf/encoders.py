@@ -144,7 +144,7 @@ def load_model(
     layout = layout_of(name)
     if vocabulary is not None and layout != "saved_model":
         raise ValueError(
-            "`vocabulary` must be left out except for a SavedModel. "
+            "`vocabulary` must be left out except for SavedModels. "
             f"Received: vocabulary={str(vocabulary)!r} for {name}"
         )
     if layout == "huggingface":
