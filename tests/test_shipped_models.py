@@ -66,7 +66,7 @@ def test_small_and_described(name):
     card = (folder / "README.md").read_text(encoding="utf-8")
     zoo = (presets.shipped_directory() / "README.md").read_text(encoding="utf-8")
     scores = json.loads((folder / "scores.json").read_text())
-    for text in ("Licence", "Limits", "train.sh", "accuracy.png"):
+    for text in ("License", "Limits", "train.sh", "accuracy.png"):
         assert text in card, text
     assert f"[{name}]({name}/README.md)" in zoo
     # The tables say what the file says.

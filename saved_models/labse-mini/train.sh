@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes labse-mini again from labse-nano and a folder of pair files en-XX.tsv.gz:
+# Train labse-mini from labse-nano and a directory of pair files en-XX.tsv.gz:
 #
 #   bash saved_models/labse-mini/train.sh CORPUS OUTPUT [DEV_FILE...]
 #
-# The accuracy on DEV_FILEs, pair files too, goes into the log. Killed at any moment, the
-# same command goes on. About an hour on two cores.
+# DEV_FILEs are held-out pair files; their accuracy is written to the log. If
+# interrupted, run the same command to resume. Takes about an hour on two cores.
 set -euo pipefail
 corpus=$1 output=$2
 shift 2
@@ -14,8 +14,8 @@ languages="hi bn mr ta te ml gu kn pa ur or as ne si sa mai
   fr de es pt it nl af id vi tr fa ru zh ar fi bg eu"
 files=()
 for code in $languages; do files+=("$corpus/en-$code.tsv.gz"); done
-# One block on the bag, whose function it keeps at first; batches of near neighbours of
-# all lengths, encoded in groups of like length.
+# Growing one block keeps the function of the bag of tokens at first. The batches contain
+# near neighbors of mixed lengths and are encoded in groups of similar length.
 labse-tf train "${files[@]}" --model labse-nano --output "$output/grown" \
   --num-layers 1 --stages 1:1 --hidden-dim 384 --num-heads 6 --intermediate-dim 768 \
   --dropout 0 --pooling weighted_mean --optimizer lazy_adamw --batches one_language \

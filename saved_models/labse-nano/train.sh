@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes labse-nano again from a folder of pair files en-XX.tsv.gz:
+# Train labse-nano from a directory of pair files en-XX.tsv.gz:
 #
 #   bash saved_models/labse-nano/train.sh CORPUS OUTPUT [DEV_FILE...]
 #
-# The accuracy on DEV_FILEs, pair files too, goes into the log. Killed at any moment, the
-# same command goes on. About 35 minutes on one core, and six more on two.
+# DEV_FILEs are held-out pair files; their accuracy in the last run is written to the log.
+# If interrupted, run the same command to resume. Takes about 35 minutes on one core, and
+# 6 more minutes on two cores.
 set -euo pipefail
 corpus=$1 output=$2
 shift 2
@@ -23,11 +24,12 @@ mkdir -p "$output"
 labse-tf train "${files[@]}" --vocab "$output/vocab.txt" --lowercase --no-strip-accents \
   --output "$output/first" "${flags[@]}" --batch-size 512 --train-steps 10000 \
   --warmup-steps 200 --learning-rate 6e-3 --log-every 100
-# Among 512 the translation is found nearly always by then: four times as many negatives.
+# The translation is by now nearly always the nearest of 512, so use four times as many
+# negatives.
 labse-tf train "${files[@]}" --model "$output/first" --output "$output/second" \
   "${flags[@]}" --batch-size 2048 --train-steps 600 --warmup-steps 30 \
   --learning-rate 4e-3 --log-every 50
-# And then batches of all lengths, of neighbours: what is not told apart yet.
+# Batches of near neighbors of mixed lengths: the pairs that are still confused.
 labse-tf train "${files[@]}" --model "$output/second" --output "$output/third" \
   "${flags[@]}" --length-buckets none --hard-negatives 64 --batch-size 512 \
   --train-steps 700 --warmup-steps 20 --learning-rate 2e-3 --log-every 50 \
