@@ -299,7 +299,7 @@ def test_command(data, tmp_path, capsys, monkeypatch):
         == 2
     )
     error = capsys.readouterr().err.strip()
-    assert error.startswith("labse-tf: only must name parts") and "\n" not in error
+    assert error.startswith("labse-tf: `only` must name parts") and "\n" not in error
 
 
 def test_languages_of_a_card(tmp_path):

@@ -387,7 +387,7 @@ def _result(
     mined = mine_from_neighbors(
         both, margin=score, retrieval=direction, one_to_one=False
     )
-    # Each pair of rows is encoded as one integer.
+    # Each pair of rows as one integer, to compare pairs with `np.isin`.
     width = len(data.targets)
     right = np.isin(
         mined.sources * width + mined.targets, data.gold[:, 0] * width + data.gold[:, 1]
