@@ -183,8 +183,7 @@ def bucc(
     also encodes only once for all directions and scores.
 
     Args:
-        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
-            vectors.
+        encode: Callable from a list of strings to vectors `(n, D)` of any norm.
         folder: Folder of `XX-en.training.{XX,en,gold}` (or another split), plain or
             compressed, directly in it or in its sub-folder `XX-en`.
         pair: A language and English, with any code of the language.

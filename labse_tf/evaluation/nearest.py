@@ -106,8 +106,7 @@ def translation_accuracy(
     Args:
         source_vectors: `(N, D)`. Rows need not be unit vectors.
         target_vectors: `(N, D)`.
-        block_size: Number of rows compared at a time. Bounds memory without changing
-            the result.
+        block_size: Rows compared at a time; affects memory, not the result.
 
     Returns:
         Share of source rows whose nearest target is their translation, and share of

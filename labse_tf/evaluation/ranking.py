@@ -289,8 +289,7 @@ def retrieval(
     the pairs.
 
     Args:
-        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
-            vectors.
+        encode: Callable from a list of strings to vectors `(n, D)` of any norm.
         pairs: Language -> (English sentences, their translations), two lists of the
             same length.
         pool: Language or `"en"` -> additional candidates: an iterable of sentences,
@@ -299,8 +298,7 @@ def retrieval(
             language.
         trained: Languages that the encoder was trained on, in any spelling. Other
             languages are reported separately.
-        block_size: Number of rows compared at a time. Bounds memory without changing
-            the result.
+        block_size: Rows compared at a time; affects memory, not the result.
         progress: See `labse_tf.progress`. Counts sentences, including those of the
             pools. The total is unknown if the length of a pool is unknown.
 

@@ -164,8 +164,7 @@ def sts(
     correlations are 0.
 
     Args:
-        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
-            vectors.
+        encode: Callable from a list of strings to vectors `(n, D)` of any norm.
         pairs: A folder of `stsb-XX-{train,dev,test}.csv`, plain or compressed, with
             rows `sentence1,sentence2,score` and scores from 0 to 5; or language ->
             (sentences, sentences, scores), three lists of the same length.

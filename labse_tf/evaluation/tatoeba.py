@@ -168,8 +168,7 @@ def tatoeba(
     also if many languages translate the same English sentence.
 
     Args:
-        encode: Callable from a list of strings to `(n, D)`. Rows need not be unit
-            vectors.
+        encode: Callable from a list of strings to vectors `(n, D)` of any norm.
         folder: Folder of the files.
         languages: Codes in any spelling; `"14"`, `"36"` and `"112"` select a group of
             the paper. If `None`, all languages of the folder.

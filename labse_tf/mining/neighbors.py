@@ -62,8 +62,7 @@ def nearest_neighbors(
         candidates: `(M, D)`, or an iterable of such blocks, whose rows are numbered
             consecutively.
         k: Number of neighbors; fewer if there are fewer candidates.
-        block_size: Number of rows of one candidate matrix that are compared at a time.
-            Bounds memory without changing the result.
+        block_size: Candidates compared at a time; affects memory, not the result.
 
     Returns:
         Cosines, float32 `(N, min(k, M))`, to 7 decimals, descending, and rows of the
@@ -117,8 +116,7 @@ def neighbors_both_ways(
         sources: `(N, D)`; may be memory-mapped. Rows need not be unit vectors.
         targets: `(M, D)`, see `sources`.
         k: Number of neighbors; fewer if there are fewer candidates.
-        block_size: Number of rows of each side that are compared at a time. Bounds
-            memory without changing the result.
+        block_size: Rows per side compared at a time; affects memory, not the result.
         checkpoint: File for the state of the search, written about once a minute and
             removed at the end. If interrupted, call again with the same arguments to
             resume.
