@@ -1,6 +1,6 @@
 """Quickstart: from real text to a served model in minutes.
 
-    catalogues -> text/ -> vocab.txt -> pretrained/ -> model/ -> saved_model/1
+    catalogs -> text/ -> vocab.txt -> pretrained/ -> model/ -> saved_model/1
         -> hub.KerasLayer
 
 Each stage writes its result to the output directory. A stage whose result exists is
@@ -546,8 +546,7 @@ def _neighbours(saved_model: Path, held_out: data.ParallelCorpus) -> list[Neighb
     """Return up to five sentences in as many languages with their neighbors."""
     everything = {code: _rows(held_out, code) for code in held_out.languages}
     candidates = sorted({s for rows in everything.values() for s, _ in rows})
-    # Languages in the order of LANGUAGES; for each, a sentence at the third
-    # quartile of the length.
+    # Languages in the order of LANGUAGES; sentences at the third quartile of length.
     order = [code for code in LANGUAGES if code in everything]
     order += [code for code in everything if code not in order]
     step = max(1, len(order) // 5)

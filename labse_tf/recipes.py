@@ -43,10 +43,7 @@ class Stage(NamedTuple):
 
 
 def parse_stage(text: str) -> tuple[int, int]:
-    """Parse a stage of the command line.
-
-    Args:
-        text: A string `"LAYERS:STEPS"`.
+    """Parse a stage of the command line, `"LAYERS:STEPS"`.
 
     Raises:
         ValueError: If `text` has another form.
@@ -579,14 +576,7 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
 
 
 def get_pretraining_recipe(name: str, **changes: Any) -> PretrainingRecipe:
-    """Return a masked language model's recipe by name, with some fields changed.
-
-    Args:
-        name: Name in `PRETRAINING_RECIPES`.
-        **changes: Field name -> value.
-
-    Raises:
-        ValueError: See `get_recipe`.
+    """Return a recipe of `PRETRAINING_RECIPES`; see `get_recipe`.
 
     Example:
         >>> from labse_tf.recipes import get_pretraining_recipe

@@ -42,10 +42,7 @@ def setting(
 
 
 def check_settings(settings: Any) -> None:
-    """Check the fields of a dataclass against their limits and choices.
-
-    Args:
-        settings: Dataclass instance whose fields were declared with `setting`.
+    """Check the fields of a dataclass, declared with `setting`.
 
     Raises:
         ValueError: If a value is not allowed. The message names the first such field.

@@ -40,8 +40,7 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="held-out pairs, in the formats of FILE; their accuracy is written to the "
-        "log",
+        help="held-out pairs, in the formats of FILE; the log gets their accuracy",
     )
 
 

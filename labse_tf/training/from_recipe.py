@@ -151,10 +151,6 @@ class NewTokenizer(NamedTuple):
 def check_replicas(recipe: BaseRecipe, strategy: tf.distribute.Strategy) -> None:
     """Raise an error if a strategy cannot run a recipe.
 
-    Args:
-        recipe: Recipe, whose `batch_size` is the global batch.
-        strategy: Strategy from `labse_tf.distribute.get_strategy`.
-
     Raises:
         ValueError: If the number of replicas does not divide the global batch, or the
             recipe requires variable shapes on a TPU.

@@ -82,10 +82,7 @@ def grow(model: Growing, num_layers: int) -> Growing:
 
 
 def backbone_of(model: keras.Model) -> LaBSEBackbone:
-    """Return the backbone of a model that can grow.
-
-    Args:
-        model: A `MaskedLM`, or a `DualEncoder` around a `LaBSE`.
+    """Return the backbone of a `MaskedLM`, or of a `DualEncoder` around a `LaBSE`.
 
     Raises:
         ValueError: If `model` is of another kind.
@@ -201,8 +198,7 @@ def stack_moments(
 def _copied(variable: Any) -> np.ndarray:
     """Return a variable's value in separate memory.
 
-    On JAX, copies of a block would otherwise share one buffer, and a training step can
-    donate a buffer only once.
+    On JAX, copies would otherwise share a buffer, which a step can donate only once.
     """
     return np.array(ops.convert_to_numpy(variable), copy=True)
 

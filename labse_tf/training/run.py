@@ -212,11 +212,7 @@ class Run:
                 )
 
     def save(self, model: keras.Model, step: int) -> None:
-        """Write a checkpoint atomically.
-
-        Args:
-            model: Compiled model with a built optimizer.
-            step: Number of steps done.
+        """Write a checkpoint of a model with a built optimizer, atomically.
 
         Raises:
             OSError: If the file cannot be written. Older checkpoints are kept.
@@ -269,11 +265,7 @@ class Run:
         return None
 
     def assign(self, model: keras.Model, checkpoint: Checkpoint) -> None:
-        """Set a model to the state of a checkpoint.
-
-        Args:
-            model: Model like the saved one, compiled, with a built optimizer.
-            checkpoint: Checkpoint from `newest_checkpoint`.
+        """Set a model, built like the saved one, to the state of a checkpoint.
 
         Raises:
             ValueError: If the checkpoint is of another model. Nothing is assigned.
@@ -338,13 +330,9 @@ class Run:
         return encoder
 
     def cut_log(self, step: int) -> list[dict[str, Any]]:
-        """Remove log entries after `step`, because these steps are repeated.
+        """Remove log entries after `step`, and return the remaining entries.
 
-        Args:
-            step: Step of the checkpoint that the run resumes from.
-
-        Returns:
-            The remaining entries.
+        A run that resumes from the checkpoint of `step` writes them again.
         """
         if not self.log.exists():
             return []
