@@ -567,6 +567,16 @@ def test_embed_writes_the_vectors_of_the_local_command(saved_model, tmp_path):
     assert np.ptp(vectors, axis=0).max() > 0.1  # they do differ
 
 
+def test_embed_reads_the_requested_side_of_pairs(saved_model, tmp_path):
+    path, output = tmp_path / "en-hi.tsv", tmp_path / "vectors"
+    path.write_text("sun\tसूरज\nmoon\tचाँद\n", encoding="utf-8")
+    arguments = ["embed", str(path), "--model", saved_model, "--side", "target"]
+    arguments += ["--output", str(output), "--runner", RUNNER]
+    assert commands.main(arguments) == 0
+    (texts,) = output.glob("texts-*.txt")
+    assert texts.read_text(encoding="utf-8").splitlines() == ["सूरज", "चाँद"]
+
+
 def test_embed_computes_in_the_type_that_was_asked_for(monkeypatch, tmp_path):
     opened = []
 

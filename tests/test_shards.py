@@ -533,6 +533,7 @@ def test_a_directory_of_an_earlier_version(corpus, preprocessor, prepared, tmp_p
     assert sorted(found) == sorted(itertools.chain(*expected))
     stream = data.PairStream(folder)
     assert stream.counts == {"hi": 280, "ta": 7}
-    batches = data.stream_pairs(stream, preprocessor, batch_size=20, smoothing=1.0)
+    plan = data.SamplingPlan(20, smoothing=1.0)
+    batches = data.stream_pairs(stream, preprocessor, plan)
     marks = {row[1][1] for batch in batches for row in rows_of(batch)}
     assert marks == {preprocessor.tokenizer.vocabulary.index(m) for m in MARKS.values()}

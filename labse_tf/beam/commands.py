@@ -24,6 +24,7 @@ from labse_tf.cli.arguments import (
     add_output,
     add_rules,
     add_shards,
+    add_side,
     add_text,
     command,
     rules_of,
@@ -266,6 +267,7 @@ def _add_embed(commands: Any) -> None:
         metavar="FILE",
         help=TEXT_HELP,
     )
+    add_side(parser)
     add_encoder(parser)
     _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt with n lines")
     _add_shard_size(parser, embedding.SHARD_SIZE, "lines")
@@ -276,7 +278,7 @@ def _embed(options: argparse.Namespace) -> None:
     with _pipeline(options) as pipeline:
         (
             pipeline
-            | ReadLines(options.files)
+            | ReadLines(options.files, side=options.side)
             | embedding.EmbedLines(
                 options.model,
                 options.output,

@@ -31,7 +31,7 @@ from labse_tf.data import (
 )
 from labse_tf.data.shards.layout import is_remote
 from labse_tf.languages import language_code
-from labse_tf.text import read_numbered
+from labse_tf.text import Side, read_numbered
 
 POSITION_PREFIX = 10  # bytes that up to 65,536 adjacent positions share
 
@@ -274,16 +274,18 @@ class ReadLines(beam.PTransform):
 
     Args:
         files: Local and remote paths of text, one sentence per line, or of pair files.
+        side: Sides of the pairs to read; a text file has only one side.
 
     Raises:
         ValueError: If there are no such files.
         DataError: In the pipeline, see `labse_tf.text.read_numbered`.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, *, side: Side = "both") -> None:
         """List the files."""
         super().__init__()
-        self._read = _ReadFiles(find_files(files, _as_given), _texts)
+        read = functools.partial(_texts, side=side)
+        self._read = _ReadFiles(find_files(files, _as_given), read)
 
     def expand(self, begin: Any) -> Any:
         """Apply the transform."""
@@ -294,9 +296,9 @@ def _as_given(files: Files) -> list[Path]:
     return [Path(path) for path in files]  # type: ignore[union-attr]
 
 
-def _texts(path: str, *, skipped: SkipReport) -> Iterator[str]:
+def _texts(path: str, *, side: Side, skipped: SkipReport) -> Iterator[str]:
     """Iterate over the sentences of a file."""
-    found = read_numbered(path, blank_lines=True, skipped=skipped)
+    found = read_numbered(path, side=side, blank_lines=True, skipped=skipped)
     return (text for _, text in found)
 
 

@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labse_tf import __version__
 from labse_tf.cli.arguments import add_json, command
 from labse_tf.cli.output import write_json
-from labse_tf.doctor import Facts, Finding, Module, diagnose, gather
+
+if TYPE_CHECKING:
+    from labse_tf.doctor import Facts, Finding
 
 
 def add_command(commands: Any) -> None:
@@ -30,6 +32,8 @@ def add_command(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from labse_tf.doctor import diagnose, gather
+
     if sys.stderr.isatty():
         print("importing TensorFlow and Keras ...", file=sys.stderr, flush=True)
     facts = gather()
@@ -53,6 +57,8 @@ def report(facts: Facts, findings: Sequence[Finding]) -> list[str]:
         facts: Facts of the environment.
         findings: Findings of `diagnose` about these facts.
     """
+    from labse_tf.doctor import Module
+
     tensorflow = facts.modules.get("tensorflow", Module())
     memory = f", {facts.memory_gb:.0f} GB" if facts.memory_gb else ""
     special = ("avx", "avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
