@@ -102,7 +102,7 @@ def sample_folder() -> Path:
 
 
 def means(accuracy: dict[str, float]) -> dict[str, float]:
-    """Mean over all languages, over the Indian ones, and over the paper's 36."""
+    """Mean over all languages, over the Indian languages, and over the paper's 36."""
     groups = {
         "all": list(accuracy),
         "indian": [c for c in accuracy if c in evaluation.INDIAN_LANGUAGES],
@@ -131,8 +131,8 @@ def markdown(scores: dict[str, Any]) -> list[str]:
 
     for title, group in (
         ("mean", "all"),
-        ("mean of the Indian ones", "indian"),
-        ("mean of those in the paper's 36", "of_36"),
+        ("mean, Indian languages", "indian"),
+        ("mean, languages of the paper's 36", "of_36"),
     ):
         values = [scores["means"][name].get(group) for name in SETS]
         lines.append(row(f"**{title}**", values))
