@@ -16,10 +16,7 @@ from keras import ops
 
 from labse_tf.cpu_kernels import gelu, has_norm_kernel, norm_kernel
 from labse_tf.precision import compute_policy
-from labse_tf.vocabulary_softmax import (
-    chunked_softmax_cross_entropy,
-    vocabulary_logits,
-)
+from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy, vocabulary_logits
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
 

@@ -126,8 +126,4 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "block_size": self.block_size,
-        }
+        return {"name": self.name, "dtype": self.dtype, "block_size": self.block_size}

@@ -32,9 +32,7 @@ def computes_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def compute_policy(
-    dtype: str | keras.DTypePolicy | None,
-) -> keras.DTypePolicy:
+def compute_policy(dtype: str | keras.DTypePolicy | None) -> keras.DTypePolicy:
     """Return the mixed-precision policy of a compute type.
 
     Args:

@@ -750,8 +750,6 @@ def _rows_in_order(lengths: tf.Tensor, sequence_length: int) -> tf.Tensor:
         return 2 * span, tf.maximum(opens, reached), tf.gather(jumps, jumps)
 
     _, opens, _ = tf.while_loop(
-        lambda span, *_: span <= count,
-        double,
-        (tf.constant(1, tf.int64), opens, jumps),
+        lambda span, *_: span <= count, double, (tf.constant(1, tf.int64), opens, jumps)
     )
     return tf.cumsum(opens[:-1]) - 1

@@ -421,12 +421,7 @@ RECIPES: Mapping[str, NamedRecipe[Recipe]] = MappingProxyType(
             },
             {
                 **dict.fromkeys(
-                    (
-                        "sequence_length",
-                        "batch_size",
-                        "train_steps",
-                        "learning_rate",
-                    ),
+                    ("sequence_length", "batch_size", "train_steps", "learning_rate"),
                     f"{_PAPER}v1, section 3.4",
                 ),
                 "warmup_steps": "ours: none; the paper only states linear decay",

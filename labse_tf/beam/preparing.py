@@ -160,10 +160,7 @@ class _WriteShard(beam.DoFn):
 
 
 def _write_description(
-    digest: bytes,
-    description: Description,
-    output: PathLike,
-    counts: Mapping[str, int],
+    digest: bytes, description: Description, output: PathLike, counts: Mapping[str, int]
 ) -> None:
     if not counts:
         raise ValueError("`pairs` must not be empty. Received: no pairs")

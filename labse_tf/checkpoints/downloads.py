@@ -134,11 +134,7 @@ def _from_huggingface(origin: presets.Origin) -> Download:
     for name in sorted(wanted):
         hashes[name] = presets.sha256(folder / name)
         _compare(folder / name, hashes[name], files[name])
-    source = {
-        "hub": origin.url,
-        "revision": info.sha,
-        "sha256": hashes,
-    }
+    source = {"hub": origin.url, "revision": info.sha, "sha256": hashes}
     return Download(folder, None, source)
 
 

@@ -159,11 +159,7 @@ def _write_word_weights(
     weights = dict(zip(vocabulary, factors[:, 0].tolist(), strict=True))
     _write_json(
         folder / CONFIG,
-        {
-            "vocab": vocabulary,
-            "word_weights": weights,
-            "unknown_word_weight": 1.0,
-        },
+        {"vocab": vocabulary, "word_weights": weights, "unknown_word_weight": 1.0},
     )
 
 

@@ -46,12 +46,7 @@ PAIRS_HELP = (
 
 def add_text(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a command that reads pair files."""
-    parser.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help=PAIRS_HELP,
-    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help=PAIRS_HELP)
     add_languages(parser)
 
 
@@ -121,10 +116,7 @@ def add_model(parser: Any, purpose: str, *, default: str | None = None) -> None:
     """Add `--model`; `purpose` is a noun phrase for the help, such as "encoder"."""
     ending = f" (default: {default})" if default else ""
     parser.add_argument(
-        "--model",
-        default=default,
-        metavar="MODEL",
-        help=f"{purpose}: {MODELS}{ending}",
+        "--model", default=default, metavar="MODEL", help=f"{purpose}: {MODELS}{ending}"
     )
 
 
@@ -298,7 +290,5 @@ def tokenizer_of(options: argparse.Namespace) -> WordPieceTokenizer:
 
         return load_model(options.model).text_preprocessor().tokenizer
     return tokenizers.WordPieceTokenizer(
-        options.vocab,
-        lowercase=options.lowercase,
-        strip_accents=options.strip_accents,
+        options.vocab, lowercase=options.lowercase, strip_accents=options.strip_accents
     )

@@ -6,11 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    add_model_by_place,
-    add_output,
-    command,
-)
+from labse_tf.cli.arguments import add_model_by_place, add_output, command
 from labse_tf.cli.output import print_table
 from labse_tf.files import check_vacant
 

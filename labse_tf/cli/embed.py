@@ -7,13 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    TEXT_HELP,
-    add_encoder,
-    add_output,
-    add_side,
-    command,
-)
+from labse_tf.cli.arguments import TEXT_HELP, add_encoder, add_output, add_side, command
 from labse_tf.cli.models import open_encoder
 from labse_tf.files import atomic_file
 

@@ -344,10 +344,7 @@ def _sts(options: argparse.Namespace) -> None:
 
     files = (options.folder, options.languages, options.split)
     evaluation.read_sts(*files)  # Before the model is loaded.
-    _show(
-        options,
-        lambda encode: evaluation.sts(encode, *files),
-    )
+    _show(options, lambda encode: evaluation.sts(encode, *files))
 
 
 # === all ===

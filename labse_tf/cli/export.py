@@ -6,13 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    add_dtype,
-    add_json,
-    add_model,
-    add_output,
-    command,
-)
+from labse_tf.cli.arguments import add_dtype, add_json, add_model, add_output, command
 from labse_tf.cli.output import write_json
 from labse_tf.encoders import load_model
 

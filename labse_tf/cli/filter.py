@@ -68,9 +68,7 @@ def add_command(commands: Any) -> None:
         "the paper)",
     )
     parser.add_argument(
-        "--with-scores",
-        action="store_true",
-        help="write the cosine before each line",
+        "--with-scores", action="store_true", help="write the cosine before each line"
     )
     add_plot(parser, "a histogram of the cosines")
     add_json(parser)

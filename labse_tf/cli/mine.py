@@ -18,12 +18,7 @@ from labse_tf.cli.arguments import (
     command,
 )
 from labse_tf.cli.models import open_encoder
-from labse_tf.cli.output import (
-    ON_ONE_LINE,
-    logged_to_stderr,
-    say_skipped,
-    write_json,
-)
+from labse_tf.cli.output import ON_ONE_LINE, logged_to_stderr, say_skipped, write_json
 from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
@@ -66,9 +61,7 @@ def add_command(commands: Any) -> None:
         "(default: max)",
     )
     parser.add_argument(
-        "--many-to-many",
-        action="store_true",
-        help="allow a sentence in several pairs",
+        "--many-to-many", action="store_true", help="allow a sentence in several pairs"
     )
     parser.add_argument(
         "--threshold",

@@ -42,10 +42,7 @@ def logged_to_stderr(name: str) -> Iterator[None]:
 
 
 def print_table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    left: Sequence[str] = (),
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()
 ) -> None:
     """Print a table; the first column and the columns in `left` align left."""
     from rich.console import Console

@@ -6,13 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    add_json,
-    add_shards,
-    add_text,
-    command,
-    tokenizer_of,
-)
+from labse_tf.cli.arguments import add_json, add_shards, add_text, command, tokenizer_of
 from labse_tf.cli.output import load, say_counts, say_skipped, write_json
 
 

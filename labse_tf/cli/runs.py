@@ -16,11 +16,7 @@ from labse_tf.training.options import RunOptions
 
 _R = typing.TypeVar("_R", bound=BaseRecipe)
 
-_TITLES = {
-    "model": "shape of a new model",
-    "data": "text",
-    "run": "run options",
-}
+_TITLES = {"model": "shape of a new model", "data": "text", "run": "run options"}
 
 
 def with_steps(recipe: _R, steps: int) -> _R:

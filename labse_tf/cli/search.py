@@ -34,12 +34,7 @@ def add_command(commands: Any) -> None:
         'labse-tf search "where is the station?" phrases.hi.txt phrases.ta.txt',
     )
     parser.add_argument("query", metavar="QUERY", help="a sentence in any language")
-    parser.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help=TEXT_HELP,
-    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help=TEXT_HELP)
     add_side(parser)
     add_on_error(parser)
     add_encoder(parser)

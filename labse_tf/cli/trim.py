@@ -43,9 +43,7 @@ def add_command(commands: Any) -> None:
         "written in their scripts",
     )
     parser.add_argument(
-        "--language",
-        metavar="CODE",
-        help="language of files not given as XX=FILE",
+        "--language", metavar="CODE", help="language of files not given as XX=FILE"
     )
     parser.add_argument(
         "--english",

@@ -7,13 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    add_case,
-    add_json,
-    add_output,
-    add_text,
-    command,
-)
+from labse_tf.cli.arguments import add_case, add_json, add_output, add_text, command
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 

@@ -302,12 +302,7 @@ def load_sentences(
 
 
 def _check_loaded(
-    corpus: Corpus,
-    wanted: set[str] | None,
-    paths: list[Path],
-    what: str,
-    *,
-    warn: bool,
+    corpus: Corpus, wanted: set[str] | None, paths: list[Path], what: str, *, warn: bool
 ) -> None:
     """Warn of skipped lines, and raise an error if a requested language is missing."""
     if warn and corpus.skipped:

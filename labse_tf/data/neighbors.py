@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 
 def neighbor_groups(
-    vectors: NDArray[np.floating],
-    group_size: int,
-    random: np.random.Generator,
+    vectors: NDArray[np.floating], group_size: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
     """Group near neighbors, differently at each call.
 

@@ -177,9 +177,7 @@ def read_bucc(
     sources, source_rows = _read_sentences(sides["source"])
     targets, target_rows = _read_sentences(sides["target"])
     gold, gold_lines = _read_gold(
-        sides["gold"],
-        (sides["source"], source_rows),
-        (sides["target"], target_rows),
+        sides["gold"], (sides["source"], source_rows), (sides["target"], target_rows)
     )
     lines = (len(source_rows), len(target_rows), gold_lines)
     return BuccSentences(pair, split, sources, targets, gold, lines)

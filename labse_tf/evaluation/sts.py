@@ -103,10 +103,7 @@ class StsResult:
         columns = list(zip(*self.languages.values(), strict=True))
         means = "".join(f"{100 * float(np.mean(c)):8.1f}" for c in columns[1:])
         title = f"mean of {len(codes)} language" + ("s" if len(codes) > 1 else "")
-        lines += [
-            "-" * len(head),
-            f"{title:<{9 + width}}{sum(columns[0]):7d}{means}",
-        ]
+        lines += ["-" * len(head), f"{title:<{9 + width}}{sum(columns[0]):7d}{means}"]
         return "\n".join(line.rstrip() for line in lines)
 
     def _best_first(self) -> list[str]:

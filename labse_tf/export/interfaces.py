@@ -89,9 +89,7 @@ def text_module(
 
 
 def preprocessor_module(
-    preprocessor: SentencePreprocessor,
-    buckets: Sequence[int] | None,
-    vocabulary: Path,
+    preprocessor: SentencePreprocessor, buckets: Sequence[int] | None, vocabulary: Path
 ) -> tuple[tf.train.Checkpoint, Any]:
     """Create the preprocessor: strings `(B,)` -> int32 `(B, T)` by TF Hub's names."""
     import tensorflow as tf

@@ -224,10 +224,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         blocks = []
         for layer in self.transformer_layers:
             x = layer(
-                x,
-                padding_mask=padding_mask,
-                attention_mask=visible,
-                training=training,
+                x, padding_mask=padding_mask, attention_mask=visible, training=training
             )
             blocks.append(x)
         return {

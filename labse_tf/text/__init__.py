@@ -23,11 +23,7 @@ from labse_tf.text.formats import (
     has_one_language,
     moses_sides,
 )
-from labse_tf.text.names import (
-    file_language,
-    split_language,
-    stem_and_kind,
-)
+from labse_tf.text.names import file_language, split_language, stem_and_kind
 from labse_tf.text.plain import clean_interface_text
 from labse_tf.text.problems import (
     DataError,

@@ -35,10 +35,7 @@ _Item = TypeVar("_Item")
 
 
 def read_lines(
-    path: PathLike,
-    *,
-    on_error: OnError = "raise",
-    skipped: SkipReport | None = None,
+    path: PathLike, *, on_error: OnError = "raise", skipped: SkipReport | None = None
 ) -> Iterator[tuple[int, str]]:
     """Read the lines of a text file.
 
@@ -199,10 +196,7 @@ def blocks_of(items: Iterable[_Item], size: int | None = None) -> Iterator[list[
 
 
 def _input_file(
-    path: PathLike,
-    language: str | None,
-    on_error: OnError,
-    skipped: SkipReport | None,
+    path: PathLike, language: str | None, on_error: OnError, skipped: SkipReport | None
 ) -> InputFile:
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip". Received: {on_error}')

@@ -27,11 +27,7 @@ _KINDS = {
 COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst))?"
 """Regular expression of the optional ending of a compressed file."""
 
-_OPENERS: dict[str, Any] = {
-    "gzip": gzip.open,
-    "bzip2": bz2.open,
-    "xz": lzma.open,
-}
+_OPENERS: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 
 
 class _Damage(Exception):

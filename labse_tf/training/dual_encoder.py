@@ -276,9 +276,7 @@ def compile_dual_encoder(
     """
     dual = DualEncoder(encoder, recipe.chunk_size, length_groups=recipe.length_groups)
     optimizer = make_optimizer(
-        recipe,
-        lazy=recipe.optimizer == "lazy_adamw",
-        skip_nonfinite=skip_nonfinite,
+        recipe, lazy=recipe.optimizer == "lazy_adamw", skip_nonfinite=skip_nonfinite
     )
     loss = AdditiveMarginSoftmax(
         recipe.margin, recipe.scale, block_size=recipe.loss_block_size

@@ -142,9 +142,7 @@ class NewTokenizer(NamedTuple):
         from labse_tf.tokenizers import WordPieceTokenizer
 
         return WordPieceTokenizer(
-            self.vocabulary,
-            lowercase=self.lowercase,
-            strip_accents=self.strip_accents,
+            self.vocabulary, lowercase=self.lowercase, strip_accents=self.strip_accents
         )
 
 

@@ -8,11 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.cleaning.characters import (
-    SCRIPTS,
-    character_scripts,
-    code_points,
-)
+from labse_tf.data.cleaning.characters import SCRIPTS, character_scripts, code_points
 from labse_tf.languages import language_code, scripts_of
 from labse_tf.progress import Progress, progress_bar
 from labse_tf.tokenizers import WordPieceTokenizer

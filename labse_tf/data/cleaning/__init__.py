@@ -15,12 +15,7 @@ from labse_tf.data.cleaning.pairs import (
     report_files,
     write_pairs,
 )
-from labse_tf.data.cleaning.report import (
-    DUPLICATES,
-    RULES,
-    CleaningReport,
-    Example,
-)
+from labse_tf.data.cleaning.report import DUPLICATES, RULES, CleaningReport, Example
 from labse_tf.data.cleaning.rules import CleaningRules
 
 __all__ = [

@@ -159,10 +159,7 @@ def check_kept(report: CleaningReport) -> None:
 def report_files(report: CleaningReport) -> dict[str, str]:
     """Return the names and contents of the report's files."""
     as_json = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-    return {
-        "cleaning.json": as_json + "\n",
-        "cleaning.md": report.to_markdown(),
-    }
+    return {"cleaning.json": as_json + "\n", "cleaning.md": report.to_markdown()}
 
 
 def write_pairs(pairs: Iterable[SentencePair], folder: str | os.PathLike[str]) -> None:

@@ -142,10 +142,7 @@ def prepared_counts(
 
 
 def open_prepared(
-    path: PathLike,
-    *,
-    languages: Iterable[str] | None = None,
-    progress: Progress = None,
+    path: PathLike, *, languages: Iterable[str] | None = None, progress: Progress = None
 ) -> TokenCorpus:
     """Read the arrays of a prepared directory into memory.
 

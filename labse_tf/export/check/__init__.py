@@ -43,10 +43,7 @@ SENTENCES = (
 
 
 def check_saved_model(
-    path: str | os.PathLike[str],
-    *,
-    texts: Sequence[str] | None = None,
-    runs: int = 10,
+    path: str | os.PathLike[str], *, texts: Sequence[str] | None = None, runs: int = 10
 ) -> ConformanceReport:
     """Check a SavedModel against the contract of TF Hub's text models.
 
@@ -91,10 +88,7 @@ def check_saved_model(
     subject = Subject(folder, meta_graph, module, list(texts), runs)
     _run_checks(subject)
     return ConformanceReport(
-        str(folder),
-        subject.interface.name,
-        tuple(subject.checks),
-        subject.measurements,
+        str(folder), subject.interface.name, tuple(subject.checks), subject.measurements
     )
 
 

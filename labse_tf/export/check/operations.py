@@ -157,8 +157,7 @@ def graph_operations(graph_def: Any) -> frozenset[Operation]:
     functions = {f.signature.name for f in graph_def.library.function}
     return frozenset(
         Operation(
-            node.op,
-            frozenset(name for name in node.attr if not name.startswith("_")),
+            node.op, frozenset(name for name in node.attr if not name.startswith("_"))
         )
         for node in graph_nodes(graph_def)
         if node.op not in functions
