@@ -20,6 +20,7 @@ from apache_beam.pvalue import AsDict
 
 from labse_tf.beam.files import Pair, local_copy, publish, publish_text
 from labse_tf.beam.ordering import AssignShards, Shard, in_order
+from labse_tf.data.shards import writing
 from labse_tf.data.shards.layout import (
     DATASET,
     FORMATS,
@@ -27,13 +28,6 @@ from labse_tf.data.shards.layout import (
     Description,
     PathLike,
     join,
-)
-from labse_tf.data.shards.writing import (
-    SHARD_SIZE,
-    batch_tokenizer,
-    describe,
-    vocabulary_text,
-    write_shard,
 )
 
 if TYPE_CHECKING:
@@ -66,14 +60,14 @@ class PreparePairs(beam.PTransform):
         *,
         formats: Sequence[str] = tuple(FORMATS),
         sequence_length: int = 128,
-        shard_size: int = SHARD_SIZE,
+        shard_size: int = writing.SHARD_SIZE,
         seed: int = 0,
     ) -> None:
         """Check the arguments and describe the directory."""
         super().__init__()
         self._output = output
-        self._vocabulary = vocabulary_text(tokenizer)
-        self._description = describe(
+        self._vocabulary = writing.vocabulary_text(tokenizer)
+        self._description = writing.describe(
             tokenizer, formats, sequence_length, shard_size, seed
         )
 
@@ -137,7 +131,7 @@ class _WriteShard(beam.DoFn):
         with local_copy(join(self._output, VOCABULARY)) as path:
             tokenizer = WordPieceTokenizer(path, **options)
         most = self._description.sequence_length - 2
-        self._tokenize = batch_tokenizer(tokenizer, most)
+        self._tokenize = writing.batch_tokenizer(tokenizer, most)
 
     def process(
         self, group: tuple[Shard, Iterable[tuple[bytes, tuple[str, str]]]]
@@ -154,7 +148,9 @@ class _WriteShard(beam.DoFn):
             with tempfile.TemporaryDirectory() as folder:
                 local = Path(folder, name)
                 sides = sources, targets
-                write_shard(str(local), kind, sides, self._description, language)
+                writing.write_shard(
+                    str(local), kind, sides, self._description, language
+                )
                 publish(local, join(self._output, kind, name))
         yield language, len(pairs)
 

@@ -20,16 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from labse_tf.checkpoints.bert import (
-    HUGGING_FACE,
-    Source,
-    assign_weights,
-    backbone_config,
-    check_names,
-    make_model,
-    neutral_pooler,
-    read_json,
-)
+from labse_tf.checkpoints import bert
 from labse_tf.layers import POOLINGS
 from labse_tf.models import LaBSE
 from labse_tf.tokenizers import WordPieceTokenizer
@@ -105,7 +96,7 @@ def from_huggingface(
         )
     transformer = folder if steps is None else steps.transformer
     config = _read_config(transformer)
-    settings = backbone_config(transformer / CONFIG, config)
+    settings = bert.backbone_config(transformer / CONFIG, config)
     source = _encoder_source(_weights(transformer))
     has_pooler = any(name.startswith("pooler.") for name in source.shapes)
     if steps is not None:
@@ -117,13 +108,13 @@ def from_huggingface(
         # The vectors pass through the Dense module instead of the BERT's pooler.
         source = _without(source, "pooler.")
         has_pooler = False
-    names = HUGGING_FACE.names(
+    names = bert.HUGGING_FACE.names(
         settings["num_layers"],
         pooler=has_pooler or (pooling == "pooler" and dense is None),
     )
-    check_names(source, names.values(), HUGGING_FACE)
+    bert.check_names(source, names.values(), bert.HUGGING_FACE)
     tokenizer, where, length = _read_tokenizer(transformer, steps)
-    model = make_model(
+    model = bert.make_model(
         settings,
         tokenizer,
         where=where,
@@ -131,11 +122,11 @@ def from_huggingface(
         sequence_length=sequence_length or length or settings["max_sequence_length"],
         dtype=_compute_type(transformer / CONFIG, config, dtype),
     )
-    assign_weights(model, source, names, HUGGING_FACE)
+    bert.assign_weights(model, source, names, bert.HUGGING_FACE)
     if dense is not None:
         _assign_dense(model, dense)
     elif not has_pooler:
-        neutral_pooler(model)
+        bert.neutral_pooler(model)
     if steps is not None and steps.word_weights is not None:
         _assign_word_weights(model, steps.word_weights)
     return model
@@ -209,7 +200,7 @@ def _refuse_prompts(path: Path) -> None:
     """Raise an error for a default prompt, a prefix of every sentence."""
     if not path.is_file():
         return
-    config = read_json(path)
+    config = bert.read_json(path)
     name = config.get("default_prompt_name")
     prompt = (config.get("prompts") or {}).get(name) if name else None
     if prompt:
@@ -221,7 +212,7 @@ def _refuse_prompts(path: Path) -> None:
 
 def _read_pooling(path: Path) -> str:
     """Read the pooling from `1_Pooling/config.json` in its old or new format."""
-    config = read_json(path)
+    config = bert.read_json(path)
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         modes = [modes] if isinstance(modes, str) else list(modes or [])
@@ -248,7 +239,7 @@ def _read_pooling(path: Path) -> str:
 def _read_config(transformer: Path) -> dict[str, Any]:
     """Read `config.json`; raise an error unless it describes a plain BERT."""
     path = transformer / CONFIG
-    config = read_json(path)
+    config = bert.read_json(path)
     for key, expected in (
         ("model_type", ("bert",)),
         ("position_embedding_type", (None, "absolute")),
@@ -308,7 +299,7 @@ def _read_tokenizer(
 
 def _optional_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; return an empty one if the file does not exist."""
-    return read_json(path) if path.is_file() else {}
+    return bert.read_json(path) if path.is_file() else {}
 
 
 def _refuse_tokenizers(folder: Path, config: Mapping[str, Any]) -> None:
@@ -422,7 +413,7 @@ def _read_casing(
 # === Weights ===
 
 
-def _weights(folder: Path) -> Source:
+def _weights(folder: Path) -> bert.Source:
     """Return all weights of a directory by the names in its files."""
     if (folder / WEIGHTS).is_file():
         return _safetensors(folder / WEIGHTS)
@@ -441,7 +432,7 @@ def _weights(folder: Path) -> Source:
     )
 
 
-def _safetensors(path: Path) -> Source:
+def _safetensors(path: Path) -> bert.Source:
     """Return the weights of a safetensors file."""
     try:
         from safetensors import SafetensorError, safe_open
@@ -468,18 +459,18 @@ def _safetensors(path: Path) -> Source:
         except (SafetensorError, TypeError, AttributeError) as error:
             raise failed(error) from error
 
-    return Source(str(path), shapes, read)
+    return bert.Source(str(path), shapes, read)
 
 
-def _shards(index: Path) -> Source:
+def _shards(index: Path) -> bert.Source:
     """Return the weights of the files that an index lists."""
-    places = read_json(index).get("weight_map")
+    places = bert.read_json(index).get("weight_map")
     if not isinstance(places, dict):
         raise ValueError(
             f'{index}: expected "weight_map", an object from weights to files. '
             f"Received: {type(places).__name__}"
         )
-    files: dict[str, Source] = {}
+    files: dict[str, bert.Source] = {}
     for name in sorted(set(places.values())):
         if not (index.parent / name).is_file():
             raise ValueError(
@@ -494,10 +485,12 @@ def _shards(index: Path) -> Source:
                 f"{index}: expected {weight} in {name}. Received: no such weight"
             )
         shapes[weight] = files[name].shapes[weight]
-    return Source(str(index), shapes, lambda weight: files[places[weight]].read(weight))
+    return bert.Source(
+        str(index), shapes, lambda weight: files[places[weight]].read(weight)
+    )
 
 
-def _pickled(path: Path) -> Source:
+def _pickled(path: Path) -> bert.Source:
     """Return the weights of a PyTorch file."""
     try:
         import torch
@@ -515,10 +508,10 @@ def _pickled(path: Path) -> Source:
         raise ValueError(
             f"{path}: expected a PyTorch file with only weights. Received: {said}"
         ) from error
-    return Source(str(path), shapes, lambda name: state[name].float().numpy())
+    return bert.Source(str(path), shapes, lambda name: state[name].float().numpy())
 
 
-def _encoder_source(source: Source) -> Source:
+def _encoder_source(source: bert.Source) -> bert.Source:
     """Return the weights of the BERT by their current names in `BertModel`."""
     names: dict[str, str] = {}
     prefixed = any(name.startswith("bert.") for name in source.shapes)
@@ -531,23 +524,23 @@ def _encoder_source(source: Source) -> Source:
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
         if name != "embeddings.position_ids":  # 0, 1, 2, ...
             names[name] = full
-    return Source(
+    return bert.Source(
         source.where,
         {name: source.shapes[full] for name, full in names.items()},
         lambda name: source.read(names[name]),
     )
 
 
-def _without(source: Source, prefix: str) -> Source:
+def _without(source: bert.Source, prefix: str) -> bert.Source:
     """Return a source without the names that start with a prefix."""
     kept = {n: s for n, s in source.shapes.items() if not n.startswith(prefix)}
-    return Source(source.where, kept, source.read)
+    return bert.Source(source.where, kept, source.read)
 
 
 def _assign_dense(model: LaBSE, folder: Path) -> None:
     """Assign a Dense module to the pooler, which computes the same function."""
     path = folder / CONFIG
-    config = read_json(path)
+    config = bert.read_json(path)
     width = model.backbone.hidden_dim
     activation = str(config.get("activation_function", "")).rpartition(".")[2]
     if activation != "Tanh" or config.get("bias") is False:
@@ -562,15 +555,15 @@ def _assign_dense(model: LaBSE, folder: Path) -> None:
         )
     source = _weights(folder)
     names = {"pooler/kernel": "linear.weight", "pooler/bias": "linear.bias"}
-    check_names(source, names.values(), HUGGING_FACE)
-    assign_weights(model, source, names, HUGGING_FACE)
+    bert.check_names(source, names.values(), bert.HUGGING_FACE)
+    bert.assign_weights(model, source, names, bert.HUGGING_FACE)
 
 
 def _assign_word_weights(model: LaBSE, folder: Path) -> None:
     """Assign WordWeights, one factor per token, to the pooling as logarithms."""
     source = _weights(folder)
     name = "emb_layer.weight"
-    check_names(source, [name], HUGGING_FACE)
+    bert.check_names(source, [name], bert.HUGGING_FACE)
     expected = (model.backbone.vocabulary_size, 1)
     if source.shapes[name] != expected:
         raise ValueError(

@@ -24,16 +24,7 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.checkpoints.bert import (
-    GOOGLE,
-    MODEL_GARDEN,
-    Layout,
-    Source,
-    assign_weights,
-    check_names,
-    is_lowercase,
-    make_model,
-)
+from labse_tf.checkpoints import bert
 from labse_tf.models import LaBSE
 from labse_tf.saved_model import graph_nodes, load_saved_model, read_meta_graph
 from labse_tf.tokenizers import WordPieceTokenizer
@@ -90,13 +81,15 @@ def from_tf_hub(
     layout, source = _find_layout(folder, module)
     settings = _settings(folder, layout, source, num_heads)
     names = layout.names(settings["num_layers"])
-    check_names(source, names.values(), layout)
+    bert.check_names(source, names.values(), layout)
     tokens, where = _vocabulary(folder, module, vocabulary, settings["vocabulary_size"])
     settings["activation"] = activation or _activation(folder)
     if lowercase is None:
         stated = getattr(module, "do_lower_case", None)
-        lowercase = is_lowercase(tokens) if stated is None else bool(stated.numpy())
-    model = make_model(
+        lowercase = (
+            bert.is_lowercase(tokens) if stated is None else bool(stated.numpy())
+        )
+    model = bert.make_model(
         settings,
         WordPieceTokenizer(tokens, lowercase=lowercase),
         where=where,
@@ -104,13 +97,13 @@ def from_tf_hub(
         sequence_length=sequence_length,
         dtype=dtype,
     )
-    assign_weights(model, source, names, layout)
+    bert.assign_weights(model, source, names, layout)
     if model.backbone.compute_dtype == "float32":
         _compare(folder, module, model)
     return model
 
 
-def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
+def _find_layout(folder: Path, module: Any) -> tuple[bert.Layout, bert.Source]:
     """Return the layout of the variables, and the variables without their prefix."""
     variables = {
         variable.name.partition(":")[0]: variable
@@ -122,7 +115,7 @@ def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
         re.sub(r"(_embeddings)/(embeddings|weight)$", r"\1", name): variable
         for name, variable in variables.items()
     }
-    for layout, known in ((MODEL_GARDEN, variables), (GOOGLE, tidy)):
+    for layout, known in ((bert.MODEL_GARDEN, variables), (bert.GOOGLE, tidy)):
         table = layout.parts["token_embedding"] + layout.table
         roots = [
             name.removesuffix(table)
@@ -145,14 +138,14 @@ def _find_layout(folder: Path, module: Any) -> tuple[Layout, Source]:
     )
 
 
-def _source(folder: Path, variables: Mapping[str, Any]) -> Source:
+def _source(folder: Path, variables: Mapping[str, Any]) -> bert.Source:
     """Return variables as a source of weights."""
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    return Source(str(folder), shapes, lambda name: variables[name].numpy())
+    return bert.Source(str(folder), shapes, lambda name: variables[name].numpy())
 
 
 def _settings(
-    folder: Path, layout: Layout, source: Source, num_heads: int | None
+    folder: Path, layout: bert.Layout, source: bert.Source, num_heads: int | None
 ) -> dict[str, Any]:
     """Return the backbone's arguments from the shapes of the variables."""
     blocks = re.compile(r"(?:^|/)layer_(\d+)/")

@@ -6,20 +6,20 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from labse_tf.cli.arguments import add_json, add_plot, add_text, command
+from labse_tf.cli import arguments
 from labse_tf.cli.output import load, print_table, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "balance",
         _balance,
         "show the share of each language in the batches of a training run",
         "labse-tf balance cleaned --smoothing 0.3 --cap 100000 --plot shares.png",
     )
-    add_text(parser)
+    arguments.add_text(parser)
     parser.add_argument(
         "--smoothing",
         type=float,
@@ -36,8 +36,8 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="total pairs drawn: steps times batch size (default: the number of pairs)",
     )
-    add_plot(parser, "shares before and after")
-    add_json(parser)
+    arguments.add_plot(parser, "shares before and after")
+    arguments.add_json(parser)
 
 
 def _balance(options: argparse.Namespace) -> None:

@@ -6,14 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import (
-    add_json,
-    add_output,
-    add_rules,
-    add_text,
-    command,
-    rules_of,
-)
+from labse_tf.cli import arguments
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 if TYPE_CHECKING:
@@ -22,29 +15,29 @@ if TYPE_CHECKING:
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "clean",
         _clean,
         "remove pairs that are useless or harmful for training",
         "labse-tf clean corpus/ app.hi.po --held-out tatoeba/ --output cleaned",
     )
-    add_text(parser)
-    add_output(
+    arguments.add_text(parser)
+    arguments.add_output(
         parser,
         "DIR",
         "output directory: en-XX.tsv.gz for each language, and a report of the removed "
         "pairs per rule with examples, cleaning.md and cleaning.json",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DIR")
-    add_rules(parser)
-    add_json(parser)
+    arguments.add_rules(parser)
+    arguments.add_json(parser)
 
 
 def _clean(options: argparse.Namespace) -> None:
     from labse_tf import data
 
-    rules, held_out = rules_of(options)
+    rules, held_out = arguments.rules_of(options)
     skipped = data.SkipReport()
     files = data.find_pair_files(options.files)
     began = time.monotonic()

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli.arguments import add_model_by_place, add_output, command
+from labse_tf.cli import arguments
 from labse_tf.cli.output import print_table
 from labse_tf.files import check_vacant
 
@@ -16,7 +16,7 @@ STORAGES = ("float32", "float16", "int8")
 
 def add_command(commands: Any) -> None:
     """Add the command `convert`."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "convert",
         _convert,
@@ -24,11 +24,11 @@ def add_command(commands: Any) -> None:
         "labse-tf convert sentence-transformers-dir --output my-model, or: labse-tf "
         "convert my-model --storage int8 --output my-model-int8",
     )
-    add_model_by_place(
+    arguments.add_model_by_place(
         parser,
         "model to convert, or the name of a published model to download, see --list",
     )
-    add_output(parser, "DIR", "new or empty directory", required=False)
+    arguments.add_output(parser, "DIR", "new or empty directory", required=False)
     parser.add_argument(
         "--to",
         default="preset",

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli.arguments import TEXT_HELP, add_encoder, add_output, add_side, command
+from labse_tf.cli import arguments
 from labse_tf.cli.models import open_encoder
 from labse_tf.files import atomic_file
 
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "embed",
         _embed,
@@ -24,11 +24,11 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help=f"{TEXT_HELP}; blank lines of a text also have vectors",
+        help=f"{arguments.TEXT_HELP}; blank lines of a text also have vectors",
     )
-    add_side(parser)
-    add_encoder(parser)
-    add_output(parser, "FILE.npy", "vectors, float32 (sentences, D)")
+    arguments.add_side(parser)
+    arguments.add_encoder(parser)
+    arguments.add_output(parser, "FILE.npy", "vectors, float32 (sentences, D)")
 
 
 def _embed(options: argparse.Namespace) -> None:

@@ -8,15 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labse_tf.cli.arguments import (
-    add_encoder,
-    add_json,
-    add_margin,
-    add_output,
-    add_plot,
-    add_text,
-    command,
-)
+from labse_tf.cli import arguments
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import load, say_skipped, write_json
 
@@ -57,8 +49,8 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    add_plot(parser, "one bar per language")
-    add_json(parser)
+    arguments.add_plot(parser, "one bar per language")
+    arguments.add_json(parser)
 
 
 def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
@@ -92,7 +84,7 @@ def _tell(options: argparse.Namespace, result: Result) -> None:
 
 
 def _add_tatoeba(tests: Any) -> None:
-    parser = command(
+    parser = arguments.command(
         tests,
         "tatoeba",
         _tatoeba,
@@ -102,7 +94,7 @@ def _add_tatoeba(tests: Any) -> None:
     parser.add_argument(
         "folder", metavar="DIR", help="folder of the files tatoeba.XXX-eng.{XXX,eng}"
     )
-    add_encoder(parser)
+    arguments.add_encoder(parser)
     parser.add_argument(
         "--languages",
         nargs="+",
@@ -137,15 +129,15 @@ def _tatoeba(options: argparse.Namespace) -> None:
 
 
 def _add_retrieval(tests: Any) -> None:
-    parser = command(
+    parser = arguments.command(
         tests,
         "retrieval",
         _retrieval,
         "measure nearest-translation accuracy on pair files",
         "labse-tf evaluate retrieval un/en-fr.tsv --model my-model --pool un.en.txt",
     )
-    add_text(parser)
-    add_encoder(parser)
+    arguments.add_text(parser)
+    arguments.add_encoder(parser)
     parser.add_argument(
         "--pool",
         nargs="+",
@@ -276,16 +268,16 @@ def _vectors(path: Path) -> np.ndarray:
 
 
 def _add_xsim(tests: Any) -> None:
-    parser = command(
+    parser = arguments.command(
         tests,
         "xsim",
         _xsim,
         "measure the error rate of margin-based alignment (LASER's xSIM) on pair files",
         "labse-tf evaluate xsim dev/en-hi.tsv dev/en-ta.tsv --model my-model",
     )
-    add_text(parser)
-    add_encoder(parser)
-    add_margin(parser)
+    arguments.add_text(parser)
+    arguments.add_encoder(parser)
+    arguments.add_margin(parser)
     parser.add_argument(
         "--match",
         default="row",
@@ -316,7 +308,7 @@ def _xsim(options: argparse.Namespace) -> None:
 
 
 def _add_sts(tests: Any) -> None:
-    parser = command(
+    parser = arguments.command(
         tests,
         "sts",
         _sts,
@@ -326,7 +318,7 @@ def _add_sts(tests: Any) -> None:
     parser.add_argument(
         "folder", metavar="DIR", help="folder of stsb-XX-SPLIT.csv, also compressed"
     )
-    add_encoder(parser)
+    arguments.add_encoder(parser)
     parser.add_argument(
         "--languages", nargs="+", metavar="CODE", help="languages (default: all)"
     )
@@ -351,7 +343,7 @@ def _sts(options: argparse.Namespace) -> None:
 
 
 def _add_all(tests: Any) -> None:
-    parser = command(
+    parser = arguments.command(
         tests,
         "all",
         _all,
@@ -364,8 +356,8 @@ def _add_all(tests: Any) -> None:
         help="folder of Tatoeba, en-XX.tsv, BUCC or STS files, also in sub-folders; "
         "folders named corpus, train or training are skipped",
     )
-    add_encoder(parser)
-    add_output(
+    arguments.add_encoder(parser)
+    arguments.add_output(
         parser,
         "DIR",
         "folder for report.md, report.json and the plots, written atomically at the "
@@ -400,7 +392,7 @@ def _all(options: argparse.Namespace) -> None:
 
 
 def _add_bucc(tests: Any) -> None:
-    parser = command(
+    parser = arguments.command(
         tests,
         "bucc",
         _bucc,
@@ -413,7 +405,7 @@ def _add_bucc(tests: Any) -> None:
         help="folder of XX-en.training.{XX,en,gold}, plain or compressed, or of "
         "sub-folders XX-en",
     )
-    add_encoder(parser)
+    arguments.add_encoder(parser)
     parser.add_argument(
         "--pairs",
         nargs="+",
@@ -433,8 +425,8 @@ def _add_bucc(tests: Any) -> None:
         action="store_true",
         help="skip the test set, on which the threshold of the training set is used",
     )
-    add_plot(parser, "precision over recall, one panel per pair")
-    add_json(parser)
+    arguments.add_plot(parser, "precision over recall, one panel per pair")
+    arguments.add_json(parser)
 
 
 def _bucc(options: argparse.Namespace) -> None:

@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from labse_tf.cli.arguments import (
-    add_encoder,
-    add_json,
-    add_on_error,
-    add_output,
-    add_plot,
-    command,
-)
+from labse_tf.cli import arguments
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import ON_ONE_LINE, say_skipped, write_json
 from labse_tf.encoders import Encode
@@ -32,7 +25,7 @@ _EDGES = [i / 100 for i in range(-100, 101)]
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "filter",
         _filter,
@@ -46,9 +39,9 @@ def add_command(commands: Any) -> None:
         "en-XX.tsv or the output of mine, or any other format of train, whose pairs "
         "are written as source<TAB>target; UTF-8; plain, .gz, .bz2, .xz or .zst",
     )
-    add_on_error(parser)
-    add_encoder(parser)
-    add_output(parser, "FILE.tsv", "kept lines, unchanged")
+    arguments.add_on_error(parser)
+    arguments.add_encoder(parser)
+    arguments.add_output(parser, "FILE.tsv", "kept lines, unchanged")
     rule = parser.add_mutually_exclusive_group(required=True)
     rule.add_argument(
         "--threshold", type=float, metavar="COSINE", help="lowest cosine to keep"
@@ -70,8 +63,8 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--with-scores", action="store_true", help="write the cosine before each line"
     )
-    add_plot(parser, "a histogram of the cosines")
-    add_json(parser)
+    arguments.add_plot(parser, "a histogram of the cosines")
+    arguments.add_json(parser)
 
 
 class _Pair(NamedTuple):

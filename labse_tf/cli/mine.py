@@ -7,16 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import (
-    TEXT_HELP,
-    add_encoder,
-    add_json,
-    add_margin,
-    add_on_error,
-    add_output,
-    add_side,
-    command,
-)
+from labse_tf.cli import arguments
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import ON_ONE_LINE, logged_to_stderr, say_skipped, write_json
 from labse_tf.files import atomic_file
@@ -29,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "mine",
         _mine,
@@ -40,18 +31,18 @@ def add_command(commands: Any) -> None:
         parser.add_argument(
             name,
             metavar=name.upper(),
-            help=f"{TEXT_HELP}; repeated sentences are used once",
+            help=f"{arguments.TEXT_HELP}; repeated sentences are used once",
         )
     for name in ("source", "target"):
-        add_side(parser, f"--{name}-side")
-    add_on_error(parser)
-    add_encoder(parser)
-    add_output(
+        arguments.add_side(parser, f"--{name}-side")
+    arguments.add_on_error(parser)
+    arguments.add_encoder(parser)
+    arguments.add_output(
         parser,
         "FILE.tsv",
         "tab-separated score, line numbers and texts of each pair, best first",
     )
-    add_margin(parser)
+    arguments.add_margin(parser)
     parser.add_argument(
         "--retrieval",
         default="max",
@@ -92,7 +83,7 @@ def add_command(commands: Any) -> None:
         help="folder for vectors and the state of the search; if interrupted, run the "
         "same command again to resume (default: OUTPUT.work, removed at the end)",
     )
-    add_json(parser)
+    arguments.add_json(parser)
 
 
 def _mine(options: argparse.Namespace) -> None:

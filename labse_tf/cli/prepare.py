@@ -6,13 +6,13 @@ import argparse
 import time
 from typing import Any
 
-from labse_tf.cli.arguments import add_json, add_shards, add_text, command, tokenizer_of
+from labse_tf.cli import arguments
 from labse_tf.cli.output import load, say_counts, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "prepare",
         _prepare,
@@ -20,15 +20,15 @@ def add_command(commands: Any) -> None:
         "labse-tf prepare cleaned --vocab vocab.txt --output prepared, then: "
         "labse-tf train prepared --vocab vocab.txt --output my-model",
     )
-    add_text(parser)
-    add_shards(parser)
-    add_json(parser)
+    arguments.add_text(parser)
+    arguments.add_shards(parser)
+    arguments.add_json(parser)
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from labse_tf import data
 
-    tokenizer = tokenizer_of(options)
+    tokenizer = arguments.tokenizer_of(options)
     skipped = data.SkipReport()
     began = time.monotonic()
     files = data.find_pair_files(options.files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from labse_tf.cli.arguments import PAIRS_HELP, add_languages, command
+from labse_tf.cli import arguments
 from labse_tf.cli.output import load, say_counts, say_skipped
 from labse_tf.cli.runs import add_run, given, run_options, say_model, until_signal
 from labse_tf.recipes import (
@@ -17,7 +17,7 @@ from labse_tf.recipes import (
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "pretrain",
         _pretrain,
@@ -40,9 +40,9 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text for TLM; " + PAIRS_HELP,
+        help="text for TLM; " + arguments.PAIRS_HELP,
     )
-    add_languages(parser)
+    arguments.add_languages(parser)
     parser.add_argument("--vocab", required=True, metavar="FILE")
     add_run(parser, PRETRAINING_RECIPES, without=("dev_every",))
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    PAIRS_HELP,
-    add_json,
-    add_on_error,
-    add_output,
-    command,
-)
+from labse_tf.cli import arguments
 from labse_tf.cli.output import write_json
 from labse_tf.cli.runs import until_signal, with_steps
 from labse_tf.recipes import PretrainingRecipe
@@ -19,21 +13,24 @@ from labse_tf.recipes import PretrainingRecipe
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "quickstart",
         _quickstart,
         "train, measure, export and serve a small encoder in minutes",
         "labse-tf quickstart --output labse-quickstart",
     )
-    add_output(parser, "DIR", "output directory", default="labse-quickstart")
+    arguments.add_output(parser, "DIR", "output directory", default="labse-quickstart")
     parser.add_argument(
-        "--pairs", nargs="+", metavar="FILE", help="your own text; " + PAIRS_HELP
+        "--pairs",
+        nargs="+",
+        metavar="FILE",
+        help="your own text; " + arguments.PAIRS_HELP,
     )
     parser.add_argument(
         "--languages", nargs="+", metavar="CODE", help="languages, such as hi bn ta"
     )
-    add_on_error(parser)
+    arguments.add_on_error(parser)
     parser.add_argument("--fresh", action="store_true", help="delete earlier results")
     parser.add_argument("--train-steps", type=int, metavar="N")
     parser.add_argument(
@@ -43,7 +40,7 @@ def add_command(commands: Any) -> None:
         help="number of steps of the masked language model; 0 skips it",
     )
     parser.add_argument("--vocabulary-size", type=int, metavar="N")
-    add_json(parser)
+    arguments.add_json(parser)
 
 
 def _quickstart(options: argparse.Namespace) -> int | None:

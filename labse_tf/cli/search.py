@@ -7,14 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import (
-    TEXT_HELP,
-    add_encoder,
-    add_json,
-    add_on_error,
-    add_side,
-    command,
-)
+from labse_tf.cli import arguments
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import say_skipped, write_json
 
@@ -26,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "search",
         _search,
@@ -34,14 +27,14 @@ def add_command(commands: Any) -> None:
         'labse-tf search "where is the station?" phrases.hi.txt phrases.ta.txt',
     )
     parser.add_argument("query", metavar="QUERY", help="a sentence in any language")
-    parser.add_argument("files", nargs="+", metavar="FILE", help=TEXT_HELP)
-    add_side(parser)
-    add_on_error(parser)
-    add_encoder(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE", help=arguments.TEXT_HELP)
+    arguments.add_side(parser)
+    arguments.add_on_error(parser)
+    arguments.add_encoder(parser)
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="results to print (default: 5)"
     )
-    add_json(parser)
+    arguments.add_json(parser)
 
 
 def _search(options: argparse.Namespace) -> None:

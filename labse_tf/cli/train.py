@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import add_model, add_text, command
+from labse_tf.cli import arguments
 from labse_tf.cli.output import load, say_counts, say_skipped
 from labse_tf.cli.runs import add_run, given, run_options, say_model, until_signal
 from labse_tf.encoders import as_preset
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "train",
         _train,
         "train a sentence encoder on pairs of translations",
         "labse-tf train en-hi.tsv en-bn.tsv --vocab vocab.txt --output my-model",
     )
-    add_text(parser)
+    arguments.add_text(parser)
     start = parser.add_mutually_exclusive_group(required=True)
-    add_model(start, "model to start from")
+    arguments.add_model(start, "model to start from")
     start.add_argument("--vocab", metavar="FILE", help="vocabulary of a new model")
     add_run(parser, RECIPES)
     parser.add_argument(

@@ -5,21 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from labse_tf.cli.arguments import (
-    PAIRS_HELP,
-    add_json,
-    add_model_by_place,
-    add_on_error,
-    add_output,
-    command,
-)
+from labse_tf.cli import arguments
 from labse_tf.cli.convert import STORAGES
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = command(
+    parser = arguments.command(
         commands,
         "trim",
         _trim,
@@ -27,13 +20,13 @@ def add_command(commands: Any) -> None:
         "labse-tf trim labse-nano --corpus en-hi.tsv en-ta.tsv.gz -o nano-hi-ta, or "
         "without text: labse-tf trim labse-nano --languages hi ta -o nano-hi-ta",
     )
-    add_model_by_place(parser, "model to trim")
+    arguments.add_model_by_place(parser, "model to trim")
     parser.add_argument(
         "--corpus",
         nargs="+",
         metavar="FILE",
         help="keep the tokens of this text: text (XX.txt, or XX=FILE), or "
-        + PAIRS_HELP,
+        + arguments.PAIRS_HELP,
     )
     parser.add_argument(
         "--languages",
@@ -51,7 +44,7 @@ def add_command(commands: Any) -> None:
         default=True,
         help="keep English too (default: yes)",
     )
-    add_output(parser, "DIR", "directory of the new preset")
+    arguments.add_output(parser, "DIR", "directory of the new preset")
     parser.add_argument(
         "--min-count",
         type=int,
@@ -79,8 +72,8 @@ def add_command(commands: Any) -> None:
         choices=STORAGES,
         help="storage type of the new weights (default: that of MODEL)",
     )
-    add_on_error(parser)
-    add_json(parser)
+    arguments.add_on_error(parser)
+    arguments.add_json(parser)
 
 
 def _trim(options: argparse.Namespace) -> None:

@@ -34,13 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labse_tf.evaluation.bucc_files import (
-    SPLITS,
-    BuccSentences,
-    find_bucc_files,
-    pair_name,
-    read_bucc,
-)
+from labse_tf.evaluation import bucc_files
 from labse_tf.evaluation.bucc_results import DIRECTIONS, BuccReport, BuccResult
 from labse_tf.evaluation.nearest import Encoder, encoded
 from labse_tf.mining import BothWays, mine_from_neighbors, neighbors_both_ways
@@ -297,17 +291,17 @@ def _read(
     pairs: str | Iterable[str] | None,
     split: str,
     apply_to: str | None,
-) -> list[tuple[BuccSentences, BuccSentences | None]]:
+) -> list[tuple[bucc_files.BuccSentences, bucc_files.BuccSentences | None]]:
     """Read all files before any sentence is encoded, which may take hours."""
-    _check_among("split", split, SPLITS)
+    _check_among("split", split, bucc_files.SPLITS)
     if apply_to is not None:
-        _check_among("apply_to", apply_to, SPLITS)
+        _check_among("apply_to", apply_to, bucc_files.SPLITS)
     if pairs is not None:
         named = [pairs] if isinstance(pairs, str) else pairs
-        pairs = list(dict.fromkeys(pair_name(pair) for pair in named))
+        pairs = list(dict.fromkeys(bucc_files.pair_name(pair) for pair in named))
         if not pairs:
             raise ValueError("`pairs` must name at least one pair. Received: none")
-    files = find_bucc_files(folder)
+    files = bucc_files.find_bucc_files(folder)
     if pairs is None:
         pairs = [pair for pair, splits in files.items() if split in splits]
         if not pairs:
@@ -321,19 +315,19 @@ def _read(
             f"`pairs` must be in {folder}, which has files of {' '.join(files)}. "
             f"Received: {' '.join(missing)}"
         )
-    read: list[tuple[BuccSentences, BuccSentences | None]] = []
+    read: list[tuple[bucc_files.BuccSentences, bucc_files.BuccSentences | None]] = []
     for pair in pairs:
-        data = read_bucc(folder, pair, split, files[pair])
+        data = bucc_files.read_bucc(folder, pair, split, files[pair])
         other = None
         # BUCC's own test set has no gold file.
         if apply_to not in (None, split) and "gold" in files[pair].get(apply_to, {}):
-            other = read_bucc(folder, pair, apply_to, files[pair])
+            other = bucc_files.read_bucc(folder, pair, apply_to, files[pair])
         read.append((data, other))
     return read
 
 
 def _neighbors(
-    encode: Encoder, data: BuccSentences, k: int, progress: Progress
+    encode: Encoder, data: bucc_files.BuccSentences, k: int, progress: Progress
 ) -> BothWays:
     """Encode both sides and find the neighbors of each text on the other side."""
     if k < 1:
@@ -375,7 +369,7 @@ def _encode(
 
 
 def _result(
-    data: BuccSentences,
+    data: bucc_files.BuccSentences,
     both: BothWays,
     direction: str,
     score: str,

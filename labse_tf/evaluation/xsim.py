@@ -15,15 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from labse_tf.evaluation import ranking
 from labse_tf.evaluation.nearest import Encoder
-from labse_tf.evaluation.ranking import (
-    Pairs,
-    RetrievalResult,
-    checked_pairs,
-    count_sentences,
-    searched,
-    trained_codes,
-)
 from labse_tf.evaluation.result import Score
 from labse_tf.mining import MARGINS, BothWays, mine_from_neighbors
 from labse_tf.progress import Progress, progress_bar
@@ -32,7 +25,7 @@ MATCHES = ("row", "text")
 
 
 @dataclass(frozen=True)
-class XsimResult(RetrievalResult):
+class XsimResult(ranking.RetrievalResult):
     """xSIM error rates for each language.
 
     Tables and plots show error rates. `forward`, `backward` and `accuracy` are the
@@ -99,7 +92,7 @@ class XsimResult(RetrievalResult):
 
 def xsim(
     encode: Encoder,
-    pairs: Pairs,
+    pairs: ranking.Pairs,
     *,
     margin: str = "ratio",
     k: int = 4,
@@ -148,13 +141,15 @@ def xsim(
             raise ValueError(f"`{name}` must be one of {names}. Received: {value!r}")
     if k < 1:
         raise ValueError(f"`k` must be positive. Received: {k}")
-    pairs = checked_pairs(pairs)
-    known = trained_codes(trained)
-    near, total = 1 if margin == "cosine" else k, count_sentences(pairs)
+    pairs = ranking.checked_pairs(pairs)
+    known = ranking.trained_codes(trained)
+    near, total = 1 if margin == "cosine" else k, ranking.count_sentences(pairs)
     with progress_bar("xSIM", total, "sentences", show=progress) as advance:
         shares = {
             code: xsim_shares(both, pairs[code], margin, match)
-            for code, _, both in searched(encode, pairs, near, block_size, advance)
+            for code, _, both in ranking.searched(
+                encode, pairs, near, block_size, advance
+            )
         }
     return XsimResult.from_shares(shares, pairs, known, margin=margin, k=k, match=match)
 

@@ -10,17 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labse_tf import __version__, presets
-from labse_tf.data import (
-    Files,
-    MonolingualCorpus,
-    OnError,
-    SkipReport,
-    file_language,
-    find_sentence_files,
-    has_one_language,
-    load_sentences,
-)
+from labse_tf import __version__, data, presets
 from labse_tf.files import atomic_directory, check_vacant, write_text
 from labse_tf.languages import language_code, language_name
 from labse_tf.models import LaBSE
@@ -104,16 +94,16 @@ def trim_preset(
     preset: str | Path,
     directory: str | Path,
     *,
-    files: Files | None = None,
+    files: data.Files | None = None,
     languages: Iterable[str] | None = None,
     english: bool = True,
     language: str | None = None,
-    held_out: Files | None = None,
+    held_out: data.Files | None = None,
     min_count: int = 1,
     keep_characters: bool = True,
     storage: str | None = None,
-    on_error: OnError = "raise",
-    skipped: SkipReport | None = None,
+    on_error: data.OnError = "raise",
+    skipped: data.SkipReport | None = None,
     progress: Progress = None,
 ) -> TrimReport:
     """Trim a preset and measure the effect on held-out text.
@@ -167,7 +157,7 @@ def trim_preset(
             language_code(code, strict=True)
     storage = storage or presets.read_config(source).get("storage", "float32")
 
-    def load(paths: Files) -> dict[str, _Sentences]:
+    def load(paths: data.Files) -> dict[str, _Sentences]:
         return _load(paths, languages, english, language, on_error, skipped, progress)
 
     choice = (
@@ -212,7 +202,7 @@ def trim_preset(
 class _Sentences:
     """Sentences of one language of a corpus, which can be read repeatedly."""
 
-    def __init__(self, corpus: MonolingualCorpus, language: str) -> None:
+    def __init__(self, corpus: data.MonolingualCorpus, language: str) -> None:
         self._corpus, self._language = corpus, language
 
     def __len__(self) -> int:
@@ -304,12 +294,12 @@ def _by_text(
 
 
 def _load(
-    files: Files,
+    files: data.Files,
     languages: list[str] | None,
     english: bool,
     language: str | None,
-    on_error: OnError,
-    skipped: SkipReport | None,
+    on_error: data.OnError,
+    skipped: data.SkipReport | None,
     progress: Progress,
 ) -> dict[str, _Sentences]:
     """Load the sentences of the languages, all of which must occur, and of English."""
@@ -319,13 +309,13 @@ def _load(
             return english or "en" in (languages or ())
         return languages is None or code in languages
 
-    paths = find_sentence_files(files)
+    paths = data.find_sentence_files(files)
     if language is None:
         # Pairs with an excluded language are not read for their English side.
-        some = (p for p in paths if has_one_language(p))
-        left_out = {p for p in some if not wanted(file_language(p) or "en")}
+        some = (p for p in paths if data.has_one_language(p))
+        left_out = {p for p in some if not wanted(data.file_language(p) or "en")}
         paths = [p for p in paths if p not in left_out] or paths
-    corpus = load_sentences(
+    corpus = data.load_sentences(
         paths,
         language=language,
         on_error=on_error,
@@ -350,11 +340,11 @@ def _sample(codes: Sequence[str]) -> dict[str, list[bytes]]:
     paths = [
         path
         for path in sorted(folder.glob("en-*.tsv"))
-        if "en" in codes or file_language(path) in codes
+        if "en" in codes or data.file_language(path) in codes
     ]
     if not paths:
         return {}
-    corpus = load_sentences(paths, progress=False)
+    corpus = data.load_sentences(paths, progress=False)
     return {
         code: list(_Sentences(corpus, code))
         for code in corpus.languages

@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 
 from labse_tf.data.batches import finish
 from labse_tf.data.sampling import DEAL, Draws, SamplingPlan, given_plan
+from labse_tf.data.shards import tokens
 from labse_tf.data.shards.layout import join
-from labse_tf.data.shards.tokens import (
-    check_tokenizer,
-    chosen_counts,
-    read_description,
-    token_features,
-)
 from labse_tf.text import PathLike
 
 if TYPE_CHECKING:
@@ -53,13 +48,13 @@ class PairStream:
         self, path: PathLike, *, languages: Iterable[str] | None = None
     ) -> None:
         """Read the description."""
-        self.path, self.description = path, read_description(path)
+        self.path, self.description = path, tokens.read_description(path)
         if "tfrecord" not in self.description.formats:
             raise ValueError(
                 f"{path}: expected TFRecords (`open_prepared` reads arrays). "
                 f"Received: a directory of {', '.join(self.description.formats)}"
             )
-        self.counts = chosen_counts(self.description, languages)
+        self.counts = tokens.chosen_counts(self.description, languages)
         self.languages = list(self.counts)
 
     def __len__(self) -> int:
@@ -109,14 +104,14 @@ def stream_pairs(
             "`plan` for a stream must have the defaults of `vectors`, `shuffle` and "
             f"`drop_remainder`: pairs are not in memory. Received: {plan}"
         )
-    check_tokenizer(stream.description, preprocessor)
+    tokens.check_tokenizer(stream.description, preprocessor)
     size, remaining = plan.batch_size, plan.remaining(plan.one_pass(stream.counts))
     dataset = _batches(stream, plan)
     if remaining is not None:
         dataset = dataset.take(remaining)
 
     def features(records: tf.Tensor) -> dict[str, Any]:
-        return token_features(preprocessor, *_parse(records), size)
+        return tokens.token_features(preprocessor, *_parse(records), size)
 
     return finish(dataset, features, cardinality=remaining, prefetch=prefetch)
 
