@@ -16,14 +16,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DualEncoder",
-    "HubEncoder",
-    "LaBSE",
-    "LaBSEBackbone",
-    "WordPieceTokenizer",
-    "__version__",
-]
+__all__ = ["DualEncoder", "HubEncoder", "LaBSE", "LaBSEBackbone", "WordPieceTokenizer"]
+__all__ += ["__version__"]
 
 _HOME = {
     "DualEncoder": "models",
@@ -32,44 +26,6 @@ _HOME = {
     "LaBSEBackbone": "models",
     "WordPieceTokenizer": "tokenizers",
 }
-_MODULES = frozenset(
-    {
-        "checkpoints",
-        "blockwise",
-        "cli",
-        "cpu_kernels",
-        "data",
-        "distribute",
-        "doctor",
-        "duplicates",
-        "encoders",
-        "evaluation",
-        "export",
-        "files",
-        "hub",
-        "languages",
-        "layers",
-        "losses",
-        "metrics",
-        "mining",
-        "models",
-        "optimizers",
-        "plots",
-        "precision",
-        "preprocessing",
-        "pretraining",
-        "presets",
-        "progress",
-        "quickstart",
-        "recipes",
-        "saved_model",
-        "settings",
-        "text",
-        "tokenizers",
-        "training",
-        "trimming",
-    }
-)
 
 
 def __getattr__(name: str) -> Any:
@@ -77,11 +33,19 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         module = importlib.import_module(f"labse_tf.{_HOME[name]}")
         return getattr(module, name)
-    if name in _MODULES:
+    if name in _modules():
         return importlib.import_module(f"labse_tf.{name}")
     raise AttributeError(f"module 'labse_tf' has no attribute {name!r}")
 
 
+def _modules() -> set[str]:
+    """Return the names of the modules that are loaded on first use."""
+    import pkgutil
+
+    # Not `beam`, whose import fails without Apache Beam.
+    return {m.name for m in pkgutil.iter_modules(__path__)} - {"__main__", "beam"}
+
+
 def __dir__() -> list[str]:
     """Return the lazy names and the loaded names."""
-    return sorted(set(globals()) | set(__all__) | _MODULES)
+    return sorted(set(globals()) | set(__all__) | _modules())

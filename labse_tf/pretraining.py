@@ -4,8 +4,6 @@
 stacking in `training.growing`.
 """
 
-from __future__ import annotations
-
 from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.training.growing import grow, stack, stack_moments
 from labse_tf.training.masked_lm import pretrain

@@ -103,6 +103,22 @@ def _counter(report: Callable[[int, int], None], total: int) -> Callable[[int], 
     return advance
 
 
+def new_bar(column: Any) -> Any:
+    """Create a bar of rich on standard error, with a column between count and times."""
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        column,
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
 class _Bar:
     """Progress bar with rate and remaining time, shown after a second or by `start`."""
 
@@ -122,17 +138,7 @@ class _Bar:
 
     def start(self) -> None:
         """Show the bar."""
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            Task,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import ProgressColumn, Task
         from rich.text import Text
 
         unit = self._unit
@@ -144,15 +150,7 @@ class _Bar:
                 speed = task.finished_speed or task.speed
                 return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Rate(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
+        self._bar = new_bar(Rate())
         self._bar.add_task(self._description, total=self._total, completed=self._done)
         self._bar.tasks[0].start_time = self._began
         self._bar.start()

@@ -18,8 +18,6 @@ so split large corpora into many files.
 `preparing` and `embedding` are the pipelines, `commands` is `python -m labse_tf.beam`.
 """
 
-from __future__ import annotations
-
 import importlib.util
 
 if importlib.util.find_spec("apache_beam") is None:
@@ -34,19 +32,6 @@ from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences, position
 from labse_tf.beam.preparing import PreparePairs
 from labse_tf.beam.words import CountWords, WriteWordCounts
 
-__all__ = [
-    "CleanPairs",
-    "Cleaned",
-    "CombineReports",
-    "CountWords",
-    "EmbedLines",
-    "EmbedTexts",
-    "PreparePairs",
-    "ReadLines",
-    "ReadPairs",
-    "ReadSentences",
-    "SavedModelHandler",
-    "WritePairs",
-    "WriteWordCounts",
-    "position",
-]
+__all__ = ["CleanPairs", "Cleaned", "CombineReports", "CountWords", "EmbedLines"]
+__all__ += ["EmbedTexts", "PreparePairs", "ReadLines", "ReadPairs", "ReadSentences"]
+__all__ += ["SavedModelHandler", "WritePairs", "WriteWordCounts", "position"]

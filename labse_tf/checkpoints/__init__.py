@@ -10,8 +10,6 @@ shape.
 with a record of its source. `labse_tf.encoders.load_model` loads any of these layouts.
 """
 
-from __future__ import annotations
-
 from labse_tf.checkpoints.bert import from_bert_checkpoint
 from labse_tf.checkpoints.conversion import describe_source, save_converted
 from labse_tf.checkpoints.downloads import Download, download
@@ -19,13 +17,5 @@ from labse_tf.checkpoints.huggingface import from_huggingface
 from labse_tf.checkpoints.tf_hub import from_tf_hub
 from labse_tf.checkpoints.writing import to_huggingface
 
-__all__ = [
-    "Download",
-    "describe_source",
-    "download",
-    "from_bert_checkpoint",
-    "from_huggingface",
-    "from_tf_hub",
-    "save_converted",
-    "to_huggingface",
-]
+__all__ = ["Download", "describe_source", "download", "from_bert_checkpoint"]
+__all__ += ["from_huggingface", "from_tf_hub", "save_converted", "to_huggingface"]

@@ -19,8 +19,6 @@ language, `neighbors` groups similar pairs, `sampling` plans the rows of each ba
 writes and reads token ids.
 """
 
-from __future__ import annotations
-
 from labse_tf.data.batches import sentence_pairs
 from labse_tf.data.cleaning import (
     CleaningReport,
@@ -66,48 +64,13 @@ from labse_tf.text import (
     split_language,
 )
 
-__all__ = [
-    "CleaningReport",
-    "CleaningRules",
-    "Corpus",
-    "DataError",
-    "Files",
-    "HeldOut",
-    "MaskedPlan",
-    "MonolingualCorpus",
-    "OnError",
-    "PairStream",
-    "ParallelCorpus",
-    "PathLike",
-    "SamplingPlan",
-    "SentencePair",
-    "Share",
-    "SkipReport",
-    "TokenCorpus",
-    "balance",
-    "clean_files",
-    "clean_interface_text",
-    "clean_pairs",
-    "file_language",
-    "find_pair_files",
-    "find_sentence_files",
-    "is_prepared",
-    "format_of",
-    "has_one_language",
-    "load_pairs",
-    "load_sentences",
-    "masked_rows",
-    "mixture",
-    "neighbor_groups",
-    "open_prepared",
-    "prepare_pairs",
-    "prepared_counts",
-    "read_description",
-    "read_files",
-    "principal_axes",
-    "read_pairs",
-    "read_sentences",
-    "sentence_pairs",
-    "stream_pairs",
-    "split_language",
-]
+__all__ = ["CleaningReport", "CleaningRules", "Corpus", "DataError", "Files", "HeldOut"]
+__all__ += ["MaskedPlan", "MonolingualCorpus", "OnError", "PairStream"]
+__all__ += ["ParallelCorpus", "PathLike", "SamplingPlan", "SentencePair", "Share"]
+__all__ += ["SkipReport", "TokenCorpus", "balance", "clean_files"]
+__all__ += ["clean_interface_text", "clean_pairs", "file_language", "find_pair_files"]
+__all__ += ["find_sentence_files", "format_of", "has_one_language", "is_prepared"]
+__all__ += ["load_pairs", "load_sentences", "masked_rows", "mixture", "neighbor_groups"]
+__all__ += ["open_prepared", "prepare_pairs", "prepared_counts", "principal_axes"]
+__all__ += ["read_description", "read_files", "read_pairs", "read_sentences"]
+__all__ += ["sentence_pairs", "split_language", "stream_pairs"]

@@ -9,8 +9,6 @@ Example:
     ...     print(finding.level, finding.title, finding.advice)
 """
 
-from __future__ import annotations
-
 from labse_tf.doctor.diagnosis import LEVELS, Finding, diagnose
 from labse_tf.doctor.environment import Facts, Module, gather
 

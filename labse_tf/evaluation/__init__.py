@@ -19,8 +19,6 @@ References:
       Cross-Lingual Transfer and Beyond" (LASER), https://arxiv.org/abs/1812.10464
 """
 
-from __future__ import annotations
-
 from labse_tf.evaluation.bucc import best_threshold, bucc, bucc_report
 from labse_tf.evaluation.bucc_results import (
     BUCC_GOLD_PAIRS,
@@ -52,40 +50,11 @@ from labse_tf.languages import (
 )
 from labse_tf.plots import plot_similarity
 
-__all__ = [
-    "BUCC_GOLD_PAIRS",
-    "BUCC_PUBLISHED",
-    "INDIAN_LANGUAGES",
-    "LANGUAGES",
-    "TATOEBA_GROUPS",
-    "TATOEBA_PUBLISHED",
-    "BuccReport",
-    "BuccResult",
-    "Encoder",
-    "GroupMean",
-    "Language",
-    "PublishedBucc",
-    "Report",
-    "Result",
-    "RetrievalResult",
-    "Score",
-    "StsResult",
-    "StsScores",
-    "TatoebaResult",
-    "XsimResult",
-    "best_threshold",
-    "bucc",
-    "bucc_report",
-    "evaluate_all",
-    "language_code",
-    "language_name",
-    "plot_similarity",
-    "read_sts",
-    "retrieval",
-    "sts",
-    "tatoeba",
-    "tatoeba_pairs",
-    "trained_codes",
-    "translation_accuracy",
-    "xsim",
-]
+__all__ = ["BUCC_GOLD_PAIRS", "BUCC_PUBLISHED", "INDIAN_LANGUAGES", "LANGUAGES"]
+__all__ += ["TATOEBA_GROUPS", "TATOEBA_PUBLISHED", "BuccReport", "BuccResult"]
+__all__ += ["Encoder", "GroupMean", "Language", "PublishedBucc", "Report", "Result"]
+__all__ += ["RetrievalResult", "Score", "StsResult", "StsScores", "TatoebaResult"]
+__all__ += ["XsimResult", "best_threshold", "bucc", "bucc_report", "evaluate_all"]
+__all__ += ["language_code", "language_name", "plot_similarity", "read_sts"]
+__all__ += ["retrieval", "sts", "tatoeba", "tatoeba_pairs", "trained_codes"]
+__all__ += ["translation_accuracy", "xsim"]

@@ -9,8 +9,6 @@ the weights in each storage type, `parity` measures the loss of precision, and `
 writes the additional files of TF Serving. `check` checks any SavedModel for text.
 """
 
-from __future__ import annotations
-
 from labse_tf.export.check import check_saved_model
 from labse_tf.export.check.conformance import ConformanceReport
 from labse_tf.export.interfaces import INTERFACES
@@ -18,13 +16,5 @@ from labse_tf.export.parity import Parity
 from labse_tf.export.saved_model import ExportReport, export_saved_model, read_report
 from labse_tf.export.storage import STORAGES
 
-__all__ = [
-    "INTERFACES",
-    "STORAGES",
-    "ConformanceReport",
-    "ExportReport",
-    "Parity",
-    "check_saved_model",
-    "export_saved_model",
-    "read_report",
-]
+__all__ = ["INTERFACES", "STORAGES", "ConformanceReport", "ExportReport", "Parity"]
+__all__ += ["check_saved_model", "export_saved_model", "read_report"]

@@ -13,8 +13,6 @@ References:
     - Feng et al., section 5.3 (BUCC), https://arxiv.org/abs/2007.01852
 """
 
-from __future__ import annotations
-
 from labse_tf.mining.bitext import (
     INDEXES,
     MARGINS,
@@ -37,22 +35,8 @@ from labse_tf.mining.neighbors import (
 from labse_tf.mining.quality import quality_threshold
 from labse_tf.text import DistinctLines
 
-__all__ = [
-    "INDEXES",
-    "MARGINS",
-    "RETRIEVALS",
-    "BothWays",
-    "DistinctLines",
-    "MinedPairs",
-    "check_finite",
-    "check_options",
-    "embed_to_disk",
-    "margin_scores",
-    "mine_bitext",
-    "mine_from_neighbors",
-    "mine_pairs",
-    "nearest_neighbors",
-    "neighbors_both_ways",
-    "quality_threshold",
-    "unit_rows",
-]
+__all__ = ["INDEXES", "MARGINS", "RETRIEVALS", "BothWays", "DistinctLines"]
+__all__ += ["MinedPairs", "check_finite", "check_options", "embed_to_disk"]
+__all__ += ["margin_scores", "mine_bitext", "mine_from_neighbors", "mine_pairs"]
+__all__ += ["nearest_neighbors", "neighbors_both_ways", "quality_threshold"]
+__all__ += ["unit_rows"]

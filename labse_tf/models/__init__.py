@@ -4,8 +4,6 @@
 -> `DualEncoder` (trains on translation pairs). `MaskedLM` pre-trains a backbone.
 """
 
-from __future__ import annotations
-
 from labse_tf.models.backbone import FEATURES, PACKED_FEATURES, LaBSEBackbone
 from labse_tf.models.dual_encoder import DualEncoder
 from labse_tf.models.masked_lm import MaskedLM
@@ -13,14 +11,5 @@ from labse_tf.models.replicated_model import ReplicatedModel
 from labse_tf.models.sentence_encoder import LaBSE, cosine_similarity
 from labse_tf.models.transformer_block import TransformerBlock
 
-__all__ = [
-    "FEATURES",
-    "PACKED_FEATURES",
-    "DualEncoder",
-    "LaBSE",
-    "LaBSEBackbone",
-    "MaskedLM",
-    "ReplicatedModel",
-    "TransformerBlock",
-    "cosine_similarity",
-]
+__all__ = ["FEATURES", "PACKED_FEATURES", "DualEncoder", "LaBSE", "LaBSEBackbone"]
+__all__ += ["MaskedLM", "ReplicatedModel", "TransformerBlock", "cosine_similarity"]

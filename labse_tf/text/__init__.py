@@ -11,8 +11,6 @@ One module per format: `tsv`, `catalogues` (gettext), `moses`, `tmx`, `xliff`, `
 file that is too large for memory.
 """
 
-from __future__ import annotations
-
 from labse_tf.text.csv_tables import read_csv
 from labse_tf.text.distinct_lines import DistinctLines
 from labse_tf.text.formats import (
@@ -43,30 +41,9 @@ from labse_tf.text.reading import (
 )
 from labse_tf.text.streams import COMPRESSED
 
-__all__ = [
-    "COMPRESSED",
-    "FORMATS",
-    "DataError",
-    "DistinctLines",
-    "Format",
-    "OnError",
-    "PathLike",
-    "SentencePair",
-    "Side",
-    "SkipReport",
-    "blocks_of",
-    "clean_interface_text",
-    "distinct_files",
-    "file_language",
-    "format_of",
-    "has_one_language",
-    "moses_sides",
-    "read_csv",
-    "read_lines",
-    "read_numbered",
-    "read_pairs",
-    "read_sentences",
-    "shorten",
-    "split_language",
-    "stem_and_kind",
-]
+__all__ = ["COMPRESSED", "FORMATS", "DataError", "DistinctLines", "Format", "OnError"]
+__all__ += ["PathLike", "SentencePair", "Side", "SkipReport", "blocks_of"]
+__all__ += ["clean_interface_text", "distinct_files", "file_language", "format_of"]
+__all__ += ["has_one_language", "moses_sides", "read_csv", "read_lines"]
+__all__ += ["read_numbered", "read_pairs", "read_sentences", "shorten"]
+__all__ += ["split_language", "stem_and_kind"]

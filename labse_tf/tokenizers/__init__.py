@@ -14,8 +14,6 @@ References:
     - Song et al., Fast WordPiece Tokenization, https://arxiv.org/abs/2012.15524
 """
 
-from __future__ import annotations
-
 from labse_tf.tokenizers.learning import (
     WordCounter,
     learn_vocabulary,
@@ -35,19 +33,7 @@ from labse_tf.tokenizers.vocabulary import (
 )
 from labse_tf.tokenizers.wordpiece import WordPieceTokenizer
 
-__all__ = [
-    "CLS_TOKEN",
-    "MASK_TOKEN",
-    "PAD_TOKEN",
-    "SEP_TOKEN",
-    "SPECIAL_TOKENS",
-    "UNK_TOKEN",
-    "WordCounter",
-    "WordPieceTokenizer",
-    "learn_vocabulary",
-    "learn_vocabulary_from_counts",
-    "load_vocabulary",
-    "read_word_counts",
-    "save_vocabulary",
-    "unk_rate",
-]
+__all__ = ["CLS_TOKEN", "MASK_TOKEN", "PAD_TOKEN", "SEP_TOKEN", "SPECIAL_TOKENS"]
+__all__ += ["UNK_TOKEN", "WordCounter", "WordPieceTokenizer", "learn_vocabulary"]
+__all__ += ["learn_vocabulary_from_counts", "load_vocabulary", "read_word_counts"]
+__all__ += ["save_vocabulary", "unk_rate"]

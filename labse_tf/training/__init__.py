@@ -40,20 +40,9 @@ if TYPE_CHECKING:
     from labse_tf.training.reporting import Measure
     from labse_tf.training.run import Checkpoint, EndedElsewhere, Interrupted, Run
 
-__all__ = [
-    "Batches",
-    "Checkpoint",
-    "EndedElsewhere",
-    "Interrupted",
-    "Measure",
-    "Run",
-    "RunOptions",
-    "compile_dual_encoder",
-    "fit",
-    "make_optimizer",
-    "train_dual_encoder",
-    "untrained_encoder",
-]
+__all__ = ["Batches", "Checkpoint", "EndedElsewhere", "Interrupted", "Measure", "Run"]
+__all__ += ["RunOptions", "compile_dual_encoder", "fit", "make_optimizer"]
+__all__ += ["train_dual_encoder", "untrained_encoder"]
 
 _HOME = {
     "Batches": "fitting",

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from labse_tf.models import ReplicatedModel
+from labse_tf.progress import new_bar
 from labse_tf.recipes import Stage
 from labse_tf.training.options import RunOptions
 from labse_tf.training.run import Run
@@ -270,24 +271,8 @@ class _Events:
 
 def _training_bar(done: int, total: int) -> Any:
     """Return a bar with the steps, the latest values and the remaining time."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import TextColumn
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[values]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    bar = new_bar(TextColumn("{task.fields[values]}"))
     bar.add_task("Training", total=total, completed=done, values="")
     return bar

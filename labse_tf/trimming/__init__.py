@@ -13,8 +13,6 @@ report compares ids instead of inferring them.
 Shapes: V = tokens before, n = tokens kept, D = hidden dimension.
 """
 
-from __future__ import annotations
-
 from labse_tf.trimming.parity import LanguageParity, compare
 from labse_tf.trimming.preset import (
     COLUMNS,
@@ -26,15 +24,5 @@ from labse_tf.trimming.preset import (
 from labse_tf.trimming.smaller import keep_tokens, trim
 from labse_tf.trimming.tokens import choose_tokens
 
-__all__ = [
-    "COLUMNS",
-    "HELD_OUT_MOST",
-    "HELD_OUT_SHARE",
-    "LanguageParity",
-    "TrimReport",
-    "choose_tokens",
-    "compare",
-    "keep_tokens",
-    "trim",
-    "trim_preset",
-]
+__all__ = ["COLUMNS", "HELD_OUT_MOST", "HELD_OUT_SHARE", "LanguageParity", "TrimReport"]
+__all__ += ["choose_tokens", "compare", "keep_tokens", "trim", "trim_preset"]

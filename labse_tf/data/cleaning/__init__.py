@@ -5,8 +5,6 @@ the removed pairs, `held_out` reads test sets, `rules` judges single pairs, `pai
 combines all of them. Each module imports only from the modules named before it.
 """
 
-from __future__ import annotations
-
 from labse_tf.data.cleaning.held_out import HeldOut
 from labse_tf.data.cleaning.pairs import (
     clean_files,
@@ -18,16 +16,6 @@ from labse_tf.data.cleaning.pairs import (
 from labse_tf.data.cleaning.report import DUPLICATES, RULES, CleaningReport, Example
 from labse_tf.data.cleaning.rules import CleaningRules
 
-__all__ = [
-    "DUPLICATES",
-    "RULES",
-    "CleaningReport",
-    "CleaningRules",
-    "Example",
-    "HeldOut",
-    "clean_files",
-    "clean_pairs",
-    "new_report",
-    "report_files",
-    "write_pairs",
-]
+__all__ = ["DUPLICATES", "RULES", "CleaningReport", "CleaningRules", "Example"]
+__all__ += ["HeldOut", "clean_files", "clean_pairs", "new_report", "report_files"]
+__all__ += ["write_pairs"]
