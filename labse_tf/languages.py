@@ -28,7 +28,7 @@ import csv
 import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
@@ -253,6 +253,36 @@ def canonical_keys(values: Mapping[str, _Value]) -> dict[str, _Value]:
         keyed[spelling if code in taken else code] = value
         taken.add(code)
     return keyed
+
+
+def chosen_languages(
+    there: Mapping[str, _Value], languages: str | Iterable[str] | None, where: str
+) -> dict[str, _Value]:
+    """Return the values of the named languages in that order; all, sorted, if `None`.
+
+    Args:
+        there: Values by canonical code.
+        languages: One or several languages, see `language_code`.
+        where: Name of `there` in messages.
+
+    Raises:
+        ValueError: If `there` or `languages` is empty, or a language is missing.
+    """
+    if not there:
+        raise ValueError(f"`{where}` must have at least one language. Received: none")
+    if languages is None:
+        return {code: there[code] for code in sorted(there)}
+    named = [languages] if isinstance(languages, str) else languages
+    codes = list(dict.fromkeys(language_code(code) for code in named))
+    if not codes:
+        raise ValueError("`languages` must name at least one. Received: none")
+    missing = [code for code in codes if code not in there]
+    if missing:
+        raise ValueError(
+            f"`languages` must be in {where}, which has {' '.join(sorted(there))}. "
+            f"Received: {' '.join(missing)}"
+        )
+    return {code: there[code] for code in codes}
 
 
 def without_script(code: str) -> str:

@@ -65,6 +65,14 @@ def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
     return presets.stated_languages(folder)
 
 
+def _check_folder(folder: str, kind: str) -> None:
+    if not Path(folder).is_dir():
+        raise ValueError(
+            f"{folder}: expected the folder of the {kind} files. "
+            "Received: no such directory"
+        )
+
+
 def _show(options: argparse.Namespace, measure: Callable[[Encoder], Result]) -> None:
     """Measure the model and write all requested outputs."""
     _tell(options, measure(open_encoder(options.model, options.dtype)))
@@ -109,11 +117,7 @@ def _add_tatoeba(tests: Any) -> None:
 def _tatoeba(options: argparse.Namespace) -> None:
     from labse_tf import evaluation
 
-    if not Path(options.folder).is_dir():
-        raise ValueError(
-            f"{options.folder}: expected the folder of the Tatoeba files. "
-            "Received: no such directory"
-        )
+    _check_folder(options.folder, "Tatoeba")
     _show(
         options,
         functools.partial(
@@ -432,11 +436,7 @@ def _add_bucc(tests: Any) -> None:
 def _bucc(options: argparse.Namespace) -> None:
     from labse_tf import evaluation
 
-    if not Path(options.folder).is_dir():
-        raise ValueError(
-            f"{options.folder}: expected the folder of the BUCC files. "
-            "Received: no such directory"
-        )
+    _check_folder(options.folder, "BUCC")
     # The model is loaded after all files have been read.
     encode = functools.cache(lambda: open_encoder(options.model, options.dtype))
     result = evaluation.bucc_report(
