@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labse_tf import __version__
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import add_json, command
 from labse_tf.cli.output import write_json
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "doctor",
         _doctor,
@@ -28,7 +28,7 @@ def add_command(commands: Any) -> None:
     )
     # This command must work if TensorFlow cannot be imported.
     parser.set_defaults(start_tensorflow=False)
-    arguments.add_json(parser)
+    add_json(parser)
 
 
 def _doctor(options: argparse.Namespace) -> int:
