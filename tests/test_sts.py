@@ -230,7 +230,7 @@ def test_files_are_read_as_csv(folder):
     [
         (b"", 1, "empty"),
         (b"a,b,1\n\xff,b,1\n", 2, "UTF-8"),
-        (b"a,b,1\na,b\n", 2, "3 fields with commas between them. Received: 2"),
+        (b"a,b,1\na,b\n", 2, "3 comma-separated fields. Received: 2"),
         (b"a,b,1\na,b,c,2\n", 2, "Received: 4"),
         (b"a,b,1\n\na,b,2\n", 2, "Received: 0"),
         (b'"a\nb",c,1\nd,e,x\n', 3, "'x'"),
