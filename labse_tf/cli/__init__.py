@@ -34,6 +34,7 @@ from labse_tf.cli import (
     trim,
     vocab,
 )
+from labse_tf.cli.output import plain_warnings
 
 COMMANDS = (
     quickstart,
@@ -69,7 +70,8 @@ def run_command(program: str, options: argparse.Namespace) -> int:
     try:
         if getattr(options, "start_tensorflow", True):
             _start_tensorflow_quietly()
-        return options.run(options) or 0
+        with plain_warnings():
+            return options.run(options) or 0
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

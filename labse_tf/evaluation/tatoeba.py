@@ -22,6 +22,7 @@ from labse_tf.evaluation.ranking import RetrievalResult, retrieval
 from labse_tf.languages import language_code
 from labse_tf.progress import Progress
 from labse_tf.text import COMPRESSED, DataError, read_lines
+from labse_tf.text.plausibility import Plausibility
 
 # 14: the languages of XNLI without English. 36: the languages of XTREME's Tatoeba task.
 # 112: all files of LASER's release. The paper's group of 82 is omitted on purpose: its
@@ -213,6 +214,7 @@ def tatoeba_pairs(
 
     Returns:
         Language -> (English sentences, their translations), for `retrieval` and `xsim`.
+        Warns (`DataWarning`) if the two files of a language seem not to be parallel.
 
     Raises:
         OSError: See `tatoeba`.
@@ -237,6 +239,10 @@ def tatoeba_pairs(
     pairs = {}
     for code in codes:
         translations, english = _read_translations(*files[code])
+        plausibility = Plausibility(files[code][1])
+        for pair in zip(english, translations, strict=True):
+            plausibility.add(*pair)
+        plausibility.finish()
         pairs[code] = english, translations
     return pairs
 

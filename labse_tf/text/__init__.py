@@ -31,6 +31,7 @@ from labse_tf.text.names import (
 from labse_tf.text.plain import clean_interface_text
 from labse_tf.text.problems import (
     DataError,
+    DataWarning,
     OnError,
     PathLike,
     SentencePair,
@@ -51,6 +52,7 @@ __all__ = [
     "COMPRESSED",
     "FORMATS",
     "DataError",
+    "DataWarning",
     "DistinctLines",
     "Format",
     "OnError",

@@ -40,6 +40,10 @@ class DataError(ValueError):
         return f"{path}:{line}: expected {expected}. Received: {received}"
 
 
+class DataWarning(UserWarning):
+    """Content of a file that can be read but is probably wrong."""
+
+
 class SkipReport:
     """Problems skipped with `on_error="skip"`, to print or to read from `entries`.
 

@@ -16,6 +16,7 @@ from labse_tf.text.formats import MOSES, OTHER, Format, Reader, format_of
 from labse_tf.text.jsonl import json_texts
 from labse_tf.text.names import file_language, split_language
 from labse_tf.text.plain import plain_rows
+from labse_tf.text.plausibility import Plausibility
 from labse_tf.text.problems import (
     InputFile,
     OnError,
@@ -101,7 +102,9 @@ def read_pairs(
             them at the end.
 
     Returns:
-        An iterator of `SentencePair`, which raises the errors below.
+        An iterator of `SentencePair`, which raises the errors below. It warns
+        (`DataWarning`) if the first pairs look wrong: most English sides are not in
+        Latin script, or the lengths of the two sides are not correlated.
 
     Raises:
         DataError: If the file is missing, empty or damaged, a pair has an empty side,
@@ -235,6 +238,7 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
     tag = file.language
     choice = None if tag == "und" else tag  # "und" selects all.
     known, others, found = tag, set(), False
+    plausibility = Plausibility(file.path)
     for line, source, target, said in reader(file):
         code: str | None = said if several else ""
         if code and choice is not None:
@@ -252,7 +256,10 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
             file.problem(1, expected, file.path.name)
             break
         found = True
+        if source and target:
+            plausibility.add(source, target)
         yield line, source, target, code
+    plausibility.finish()
     if others and not found:
         file.problem(1, f"text in {tag}", ", ".join(sorted(others)))
 
