@@ -22,6 +22,7 @@ from labse_tf.cli.arguments import CLEANING_NUMBERS
 from labse_tf.data import CleaningRules, HeldOut, SentencePair, clean_pairs
 from labse_tf.data.cleaning import (
     DUPLICATES,
+    RELAXED_BY,
     RULES,
     characters,
     new_report,
@@ -434,6 +435,49 @@ def test_nothing_left_is_an_error(corpus, tmp_path) -> None:
     with raises(ValueError, 9, received=True):
         data.clean_files(corpus, tmp_path / "out", CleaningRules(min_characters=4000))
     assert not (tmp_path / "out").exists()
+
+
+# === Short text ===
+
+INTERFACE = [
+    ("Open", "खोलें"),
+    ("Save as", "इस रूप में सहेजें"),
+    ("File name", "फ़ाइल का नाम"),
+    ("Settings", "सेटिंग्स"),
+    ("Delete the file?", "फ़ाइल हटाएँ?"),
+    ("Search history", "खोज इतिहास"),
+    ("Cancel", "रद्द करें"),
+    ("Are you sure?", "क्या आपको यकीन है?"),
+    ("Log out", "लॉग आउट"),
+    ("OK", "ठीक"),
+]
+
+
+def test_short_text_is_kept_and_the_report_tells_how(tmp_path, capsys) -> None:
+    path, output = tmp_path / "en-hi.tsv", tmp_path / "out"
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in INTERFACE), encoding="utf-8")
+    arguments = ["clean", str(path), "--output", str(output), "--overwrite"]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    check_message(out, "too_short removed 70%", "`--short`", "`--min-characters`")
+    assert "`--short`" in (output / "cleaning.md").read_text("utf-8")
+    assert cli.main([*arguments, "--short"]) == 0
+    out = capsys.readouterr().out
+    check_message(out, "10 of 10")
+    assert "relax" not in out + (output / "cleaning.md").read_text("utf-8")
+    assert cli.main([*arguments, "--short", "--min-characters", "3"]) == 0
+    check_message(capsys.readouterr().out, "9 of 10")
+    path.write_text("Open\tखोलें\n", encoding="utf-8")
+    assert cli.main(arguments) == 2
+    check_message(capsys.readouterr().err, "`--short`", 1)
+
+
+def test_every_rule_can_be_relaxed(capsys) -> None:
+    assert set(RELAXED_BY) == {*RULES, *DUPLICATES}
+    with pytest.raises(SystemExit):
+        cli.main(["clean", "--help"])
+    flags = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+    assert set(re.findall(r"--[\w-]+", " ".join(RELAXED_BY.values()))) <= flags
 
 
 # === The command ===

@@ -234,6 +234,12 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         help="first remove tags, placeholders and accelerators of interface messages "
         "from the sentences",
     )
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="rules for short text, such as interface messages: at least 2 characters "
+        "per side instead of 10",
+    )
     for name, (kind, meaning) in CLEANING_NUMBERS.items():
         parser.add_argument(
             "--" + name.replace("_", "-"), type=kind, metavar="N", help=meaning
@@ -245,7 +251,8 @@ def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]
     from labse_tf import data
 
     given = {name: getattr(options, name) for name in CLEANING_NUMBERS}
-    rules = data.CleaningRules(
+    create = data.CleaningRules.short if options.short else data.CleaningRules
+    rules = create(
         **{name: value for name, value in given.items() if value is not None},
         interface=options.interface,
     ).without(options.without)

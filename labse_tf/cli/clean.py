@@ -82,6 +82,7 @@ def _print_cleaned(report: CleaningReport) -> None:
         ]
         rows.append((rule, f"{count:,}", share, "\n".join(examples)))
     print_table(("rule", "pairs", "share", "examples"), rows, left=("examples",))
+    print("".join(f"{hint}\n" for hint in report.hints()), end="")
 
 
 def _shorten(text: str, most: int = 40) -> str:

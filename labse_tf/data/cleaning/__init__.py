@@ -17,6 +17,7 @@ from labse_tf.data.cleaning.pairs import (
 )
 from labse_tf.data.cleaning.report import (
     DUPLICATES,
+    RELAXED_BY,
     RULES,
     CleaningReport,
     Example,
@@ -25,6 +26,7 @@ from labse_tf.data.cleaning.rules import CleaningRules
 
 __all__ = [
     "DUPLICATES",
+    "RELAXED_BY",
     "RULES",
     "CleaningReport",
     "CleaningRules",
