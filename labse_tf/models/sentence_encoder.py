@@ -12,7 +12,11 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.layers import SentencePooling
-from labse_tf.models.backbone import FEATURES, LaBSEBackbone
+from labse_tf.models.backbone import (
+    FEATURES,
+    LaBSEBackbone,
+    check_plain_weights,
+)
 from labse_tf.models.padding import BATCH_TOKENS
 from labse_tf.models.text_encoder import TextEncoder
 from labse_tf.precision import compute_policy
@@ -173,11 +177,13 @@ class LaBSE(keras.Model):
             float32 weights.
 
         Raises:
-            ValueError: If `dtype` is unknown.
+            ValueError: If `dtype` is unknown, or the model has LoRA or quantized
+                weights.
         """
         policy = compute_policy(dtype)
         if policy.compute_dtype == self.backbone.compute_dtype:
             return self
+        check_plain_weights(self)
         config = self.backbone.get_config()
         backbone = LaBSEBackbone(**{**config, "dtype": policy})
         model = type(self)(backbone, self.preprocessor, self.pooling, name=self.name)
@@ -247,10 +253,12 @@ class LaBSE(keras.Model):
                 per row), other weights as float16. Loaded weights are always float32.
 
         Raises:
-            ValueError: If the model has no preprocessor, or `storage` is unknown.
+            ValueError: If the model has no preprocessor, `storage` is unknown, or the
+                model has LoRA or quantized weights, which a preset cannot hold.
             OSError: If the directory cannot be written.
         """
         preprocessor = self.text_preprocessor()
+        check_plain_weights(self)
         backbone = self.backbone.get_config()
         for name in ("name", "trainable", "dtype"):
             backbone.pop(name)
