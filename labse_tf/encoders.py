@@ -6,6 +6,7 @@ embed text. `load_model` loads models that can be trained, converted or exported
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Encode = Callable[[list[str]], "np.ndarray"]
 
 _BATCH_SIZE = 128
+# Files next to a model that vectors do not depend on.
+_NOTES = (".md", ".png", ".jsonl", ".sh", "run.json", "scores.json")
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,39 @@ def load_model(
     if layout == "bert_checkpoint":
         return checkpoints.from_bert_checkpoint(name, dtype=dtype)
     return LaBSE.from_preset(name, dtype=dtype)
+
+
+def fingerprint(name: str | Path, dtype: str = "float32") -> str:
+    """Return an identifier of a model: a hash of its files, and its compute type.
+
+    Vectors on disk are noted with it, so that a model that was trained further in the
+    same directory counts as another model.
+
+    Args:
+        name: A model, see `open_encoder`.
+        dtype: Compute type, see `open_encoder`.
+
+    Returns:
+        The identifier, for example `"float32 90f2..."`.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    from labse_tf import presets
+    from labse_tf.precision import computes_bfloat16
+
+    if dtype == "auto":
+        dtype = "bfloat16" if computes_bfloat16() else "float32"
+    layout, path = layout_of(name), Path(name)
+    if layout in (None, "preset"):
+        path = presets.find(name)
+    # A checkpoint may be given without a suffix: its files begin with its name.
+    files = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.stem}*")
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        if file.is_file() and file.suffix not in _NOTES and file.name not in _NOTES:
+            digest.update(f"{file.name} {presets.sha256(file)}\n".encode())
+    return f"{dtype} {digest.hexdigest()}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from helpers.command_line import fails, run
 from helpers.errors import check_message, refuses
-from labse_tf import mining
+from labse_tf import mining, presets
 from labse_tf.cli import filter, mine
 from labse_tf.mining import DistinctLines, embed_to_disk, neighbors
 from labse_tf.text import reading
@@ -228,6 +229,66 @@ def test_vectors_of_another_model_or_text_are_made_anew(tmp_path):
     assert again(lambda s: counting(s)[:, :8]) == 3
 
 
+def counting(monkeypatch) -> list[int]:
+    """Let both commands count the texts that they encode, in the list."""
+    counts: list[int] = []
+
+    def counted(sentences: list[str]) -> np.ndarray:
+        counts.append(len(sentences))
+        return encode(sentences)
+
+    for module in (mine, filter):
+        monkeypatch.setattr(module, "open_encoder", lambda name, dtype: counted)
+    return counts
+
+
+def test_vectors_of_another_model_or_dtype_are_not_reused(tmp_path, monkeypatch):
+    """Even if the other model gives the probe the same vector."""
+    left, right, _ = two_files(tmp_path)
+    counts, work = counting(monkeypatch), tmp_path / "work"
+    own = tmp_path / "own"
+    shutil.copytree(presets.find("labse-nano"), own)
+    probes = 2
+    for flags, expected in (
+        ((), 110),
+        ((), 0),
+        (("--dtype", "bfloat16"), 110),
+        (("--dtype", "bfloat16"), 0),
+        (("--model", "labse-nano"), 110),
+        # The same files under another name.
+        (("--model", own), 0),
+    ):
+        counts.clear()
+        options = ("-o", tmp_path / "pairs.tsv", "--work", work, *flags)
+        # Left by a search among the vectors of the last run.
+        (work / "search.npz").unlink(missing_ok=True)
+        assert run("mine", left, right, *options) == 0
+        assert sum(counts) - probes == expected, flags
+    # Trained further in the same place.
+    with (own / "model.weights.h5").open("ab") as file:
+        file.write(b"more")
+    counts.clear()
+    (work / "search.npz").write_bytes(b"of other vectors")
+    assert run("mine", left, right, *options) == 0
+    assert sum(counts) - probes == 110
+
+
+@pytest.mark.parametrize("wrong", [lambda v: v[:1], lambda v: v[0], lambda v: v[:, :1]])
+def test_a_model_that_returns_too_few_rows_is_an_error(tmp_path, wrong):
+    path = tmp_path / "left.txt"
+    path.write_text("word1\nword2\nword3\n")
+
+    def bad(sentences: list[str]) -> np.ndarray:
+        vectors = encode(sentences)
+        return vectors if len(sentences) == 1 else wrong(vectors)
+
+    with pytest.raises(ValueError, match=r"\(3, 32\)"):
+        embed_to_disk(DistinctLines(path), bad, tmp_path / "v.npy")
+    # Nothing of it is taken for finished.
+    vectors = embed_to_disk(DistinctLines(path), encode, tmp_path / "v.npy")
+    np.testing.assert_array_equal(vectors, encode(["word1", "word2", "word3"]))
+
+
 def test_the_search_of_mine_has_its_state_in_the_work_folder(tmp_path, monkeypatch):
     left, right, _ = two_files(tmp_path)
     whole, output = tmp_path / "whole.tsv", tmp_path / "pairs.tsv"
@@ -349,6 +410,56 @@ def test_filter_learns_the_threshold_from_marked_pairs(tmp_path, capsys):
     check_message(capsys.readouterr().out, 7, 6)
     assert run("filter", path, *arguments, "--good-share", 0.6) == 0
     assert json.loads(report.read_text())["marked_kept"] == 11
+
+
+@pytest.mark.parametrize("work", [False, True])
+def test_a_stopped_filter_resumes_and_ends_as_one_undisturbed(
+    tmp_path, monkeypatch, work
+):
+    path, _ = pair_file(tmp_path)
+    whole, output = tmp_path / "whole.tsv", tmp_path / "kept.tsv"
+    rule = ("--threshold", 0.5, "--with-scores")
+    flags = (*rule, "--work", tmp_path / "work") if work else rule
+    assert run("filter", path, *rule, "-o", whole) == 0
+    monkeypatch.setattr(reading, "BLOCK", 8)
+    counts = counting(monkeypatch)
+
+    def stops(sentences: list[str]) -> np.ndarray:
+        counts.append(len(sentences))
+        if len(counts) > 3:
+            raise KeyboardInterrupt
+        return encode(sentences)
+
+    monkeypatch.setattr(filter, "open_encoder", lambda name, dtype: stops)
+    assert run("filter", path, *flags, "-o", output) == 130
+    assert not output.exists()
+    counts = counting(monkeypatch)
+    assert run("filter", path, *flags, "-o", output) == 0
+    assert sum(counts) == 2 * (40 - 3 * 8)
+    assert output.read_text() == whole.read_text()
+    assert not (tmp_path / "kept.tsv.work").exists()
+    assert (tmp_path / "work").exists() == work
+
+
+def test_filter_reuses_cosines_of_the_same_pairs_and_model_only(tmp_path, monkeypatch):
+    path, lines = pair_file(tmp_path)
+    counts = counting(monkeypatch)
+    output = tmp_path / "kept.tsv"
+    options = ("-o", output, "--work", tmp_path / "work")
+
+    def encoded(*flags: object) -> int:
+        counts.clear()
+        assert run("filter", path, *flags, *options) == 0
+        return sum(counts)
+
+    assert encoded("--threshold", 0.9) == 80
+    assert encoded("--threshold", -1) == 0
+    assert output.read_text().splitlines() == lines
+    assert encoded("--threshold", -1, "--dtype", "bfloat16") == 80
+    assert encoded("--threshold", -1, "--model", "labse-nano") == 80
+    path.write_text("".join(f"{line}\n" for line in reversed(lines)))
+    assert encoded("--threshold", -1, "--model", "labse-nano") == 80
+    assert output.read_text().splitlines() == lines[::-1]
 
 
 def test_bad_input_of_filter(tmp_path, capsys):

@@ -184,6 +184,16 @@ def add_output(
     )
 
 
+def add_work(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--work`, the folder for the state of a command that can resume."""
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        help=f"folder for {what}; if interrupted, run the same command again to resume "
+        "(default: OUTPUT.work, removed at the end)",
+    )
+
+
 def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
     """Add `--plot`, for a plot of the results."""
     parser.add_argument(

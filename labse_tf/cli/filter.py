@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,10 +16,11 @@ from labse_tf.cli.arguments import (
     add_on_error,
     add_output,
     add_plot,
+    add_work,
     command,
 )
 from labse_tf.cli.models import open_encoder
-from labse_tf.cli.output import ON_ONE_LINE, say_skipped, write_json
+from labse_tf.cli.output import ON_ONE_LINE, say_skipped, work_folder, write_json
 from labse_tf.encoders import Encode
 from labse_tf.files import atomic_file
 
@@ -72,6 +76,7 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="write the cosine before each line",
     )
+    add_work(parser, "the cosines, which do not depend on the threshold")
     add_plot(parser, "a histogram of the cosines")
     add_json(parser)
 
@@ -93,19 +98,24 @@ def _filter(options: argparse.Namespace) -> None:
         )
     marked = list(_marked(options.marked)) if options.marked else []
     skipped = SkipReport()
-    total = sum(1 for _ in _pairs(options, skipped))
+    total, digest = 0, hashlib.sha256()
+    for pair in _pairs(options, skipped):
+        total += 1
+        digest.update("\t".join([*pair.texts, ""]).encode())
     say_skipped(skipped)
     if not total:
         raise ValueError(f"{options.file}: expected pairs. Received: no pairs")
     encode = open_encoder(options.model, options.dtype)
     threshold, rule = options.threshold, ""
     if marked:
-        cosines = _cosines(encode, [line.texts for line, _ in marked])
+        sample = _cosines(encode, [line for line, _ in marked])
         good = [mark for _, mark in marked]
-        threshold = mining.quality_threshold(cosines, good, options.good_share)
-        above = [mark for mark, c in zip(good, cosines, strict=True) if c >= threshold]
+        threshold = mining.quality_threshold(sample, good, options.good_share)
+        above = [mark for mark, c in zip(good, sample, strict=True) if c >= threshold]
         rule = f"; {sum(above)} of {len(above)} marked pairs above it are good"
-    histogram, kept = _write_kept(options, encode, float(threshold), total)
+    with work_folder(options.work, options.output) as work:
+        cosines = _cosines_on_disk(options, encode, work, total, digest.hexdigest())
+        histogram, kept = _write_kept(options, cosines, float(threshold))
     print(
         f"{kept:,} of {total:,} pairs kept ({kept / total:.1%}), cosine threshold "
         f"{threshold:.4f}{rule}: {options.output}"
@@ -123,34 +133,56 @@ def _filter(options: argparse.Namespace) -> None:
 
 
 def _write_kept(
-    options: argparse.Namespace, encode: Encode, threshold: float, total: int
+    options: argparse.Namespace, cosines: np.ndarray, threshold: float
 ) -> tuple[list[int], int]:
     """Write the kept lines, and return a histogram of all cosines and their number."""
     import numpy as np
 
-    from labse_tf.progress import progress_bar
     from labse_tf.text import SkipReport, blocks_of
 
     histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
-    kept = 0
+    kept = row = 0
     with (
         atomic_file(options.output) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
-        progress_bar("Scoring", total, "pairs") as advance,
     ):
         for block in blocks_of(_pairs(options, SkipReport())):
-            cosines = _cosines(encode, [line.texts for line in block])
-            histogram += np.histogram(cosines.clip(-1, 1), _EDGES)[0]
-            for line, cosine in zip(block, cosines.tolist(), strict=True):
+            values = cosines[row : row + len(block)]
+            row += len(block)
+            histogram += np.histogram(values.clip(-1, 1), _EDGES)[0]
+            for pair, cosine in zip(block, values.tolist(), strict=True):
                 if cosine >= threshold:
                     kept += 1
                     score = f"{cosine:.6f}\t" if options.with_scores else ""
-                    file.write(f"{score}{line.whole}\n")
-            advance(len(block))
+                    file.write(f"{score}{pair.whole}\n")
     return histogram.tolist(), kept
 
 
-def _cosines(encode: Encode, pairs: list[tuple[str, str]]) -> np.ndarray:
+def _cosines_on_disk(
+    options: argparse.Namespace, encode: Encode, work: Path, total: int, digest: str
+) -> np.ndarray:
+    """Return the cosine of each pair of the file, float32 `(total,)`, on disk."""
+    from labse_tf import mining
+    from labse_tf.encoders import fingerprint
+    from labse_tf.text import SkipReport, blocks_of
+
+    def blocks(start: int) -> Iterator[list[_Pair]]:
+        return blocks_of(itertools.islice(_pairs(options, SkipReport()), start, None))
+
+    return mining.rows_on_disk(
+        blocks,
+        functools.partial(_cosines, encode),
+        work / "cosines.npy",
+        shape=(total,),
+        made_of={
+            "pairs": digest,
+            "model": fingerprint(options.model, options.dtype),
+        },
+        what=("Scoring", "pairs"),
+    )
+
+
+def _cosines(encode: Encode, pairs: list[_Pair]) -> np.ndarray:
     """Return the cosine of each pair, float32, to 7 decimals.
 
     Each text is encoded once.
@@ -159,7 +191,9 @@ def _cosines(encode: Encode, pairs: list[tuple[str, str]]) -> np.ndarray:
 
     from labse_tf import mining
 
-    texts, places = np.unique(np.array(pairs, dtype=object), return_inverse=True)
+    texts, places = np.unique(
+        np.array([pair.texts for pair in pairs], dtype=object), return_inverse=True
+    )
     vectors = mining.unit_rows(np.asarray(encode(texts.tolist())))
     mining.check_finite(vectors, "the model's vectors")
     rows = places.reshape(-1, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from labse_tf.cli.arguments import (
     add_on_error,
     add_output,
     add_side,
+    add_work,
     command,
 )
 from labse_tf.cli.models import open_encoder
@@ -22,6 +22,7 @@ from labse_tf.cli.output import (
     ON_ONE_LINE,
     logged_to_stderr,
     say_skipped,
+    work_folder,
     write_json,
 )
 from labse_tf.files import atomic_file
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from labse_tf.mining import DistinctLines, MinedPairs
+
+_SEARCH = "search.npz"
 
 
 def add_command(commands: Any) -> None:
@@ -93,12 +96,7 @@ def add_command(commands: Any) -> None:
         metavar="SHARE",
         help="share of the neighbors that faiss must find on a sample (default: 0.99)",
     )
-    parser.add_argument(
-        "--work",
-        metavar="DIR",
-        help="folder for vectors and the state of the search; if interrupted, run the "
-        "same command again to resume (default: OUTPUT.work, removed at the end)",
-    )
+    add_work(parser, "vectors and the state of the search")
     add_json(parser)
 
 
@@ -127,10 +125,15 @@ def _mine(options: argparse.Namespace) -> None:
         )
     ]
     say_skipped(skipped)
-    work = Path(options.work or f"{output}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    vectors = _embedded(options, sides, work)
-    found = _searched(options, vectors, work)
+    with work_folder(options.work, output) as work:
+        vectors = _embedded(options, sides, work)
+        found = _searched(options, vectors, work)
+        _write_pairs(output, sides, found)
+    _say_mined(options, sides, found)
+
+
+def _write_pairs(output: Path, sides: list[DistinctLines], found: MinedPairs) -> None:
+    """Write score, line numbers and texts of each pair."""
     texts = [
         side.texts(rows)
         for side, rows in zip(sides, (found.sources, found.targets), strict=True)
@@ -148,9 +151,6 @@ def _mine(options: argparse.Namespace) -> None:
                 for text, row in zip(texts, (source, target), strict=True)
             )
             file.write(f"{score:.6f}\t{lines}\t{pair}\n")
-    if options.work is None:
-        shutil.rmtree(work)
-    _say_mined(options, sides, found)
 
 
 def _embedded(
@@ -158,12 +158,25 @@ def _embedded(
 ) -> list[np.ndarray]:
     """Return the vectors of both files, on disk."""
     from labse_tf import mining
+    from labse_tf.encoders import fingerprint
 
     encode = open_encoder(options.model, options.dtype)
-    return [
-        mining.embed_to_disk(side, encode, work / f"{name}.npy")
-        for name, side in zip(("source", "target"), sides, strict=True)
-    ]
+    model = fingerprint(options.model, options.dtype)
+    vectors = []
+    for name, side in zip(("source", "target"), sides, strict=True):
+        path = work / f"{name}.npy"
+        before = _note(path)
+        vectors.append(mining.embed_to_disk(side, encode, path, model=model))
+        if _note(path) != before:
+            # The state of a search among other vectors.
+            (work / _SEARCH).unlink(missing_ok=True)
+    return vectors
+
+
+def _note(path: Path) -> bytes:
+    """Return what a file of vectors was made of, empty if there is no such file."""
+    note = path.with_suffix(".json")
+    return note.read_bytes() if note.exists() else b""
 
 
 def _searched(
@@ -183,7 +196,7 @@ def _searched(
             top=options.top,
             index=options.index,
             recall=options.recall,
-            checkpoint=work / "search.npz",
+            checkpoint=work / _SEARCH,
         )
 
 

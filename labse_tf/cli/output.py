@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,6 +64,28 @@ def logged_to_stderr(name: str) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+@contextmanager
+def work_folder(given: str | None, output: str | Path) -> Iterator[Path]:
+    """Yield the folder for the state of a command that can resume.
+
+    Args:
+        given: Folder that the user chose, which is kept, or `None` for `OUTPUT.work`,
+            which is removed if the command succeeds.
+        output: Output of the command.
+    """
+    target = Path(output)
+    if given is None and target.exists() and not target.is_file():
+        # A pipe or a terminal: there is no place next to it.
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    folder = Path(given or f"{output}.work")
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    if given is None:
+        shutil.rmtree(folder)
 
 
 def print_table(

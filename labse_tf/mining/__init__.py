@@ -3,7 +3,7 @@
 `neighbors` finds the k nearest neighbors, exactly and in blocks; `approximate` finds
 nearly all of them much faster (FAISS); `bitext` scores candidates by margin and selects
 pairs; `quality` chooses a score threshold from marked pairs; `embedding` writes the
-vectors of a file to disk.
+vectors of a file to disk and resumes.
 
 Shapes: N sources, M targets, D dimensions, k neighbors.
 
@@ -26,7 +26,7 @@ from labse_tf.mining.bitext import (
     mine_from_neighbors,
     mine_pairs,
 )
-from labse_tf.mining.embedding import embed_to_disk
+from labse_tf.mining.embedding import embed_to_disk, rows_on_disk
 from labse_tf.mining.neighbors import (
     BothWays,
     check_finite,
@@ -54,5 +54,6 @@ __all__ = [
     "nearest_neighbors",
     "neighbors_both_ways",
     "quality_threshold",
+    "rows_on_disk",
     "unit_rows",
 ]
