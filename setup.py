@@ -35,8 +35,8 @@ INSTALL_REQUIRES = [
     "tokenizers>=0.20",
 ]
 
-# tensorflow-hub 0.16.1 imports pkg_resources, which setuptools 81 removes; Python 3.12
-# environments do not include setuptools.
+# tensorflow-hub 0.16.1 imports pkg_resources, which setuptools 81 removes; environments
+# of Python 3.12 and later do not include setuptools.
 TENSORFLOW_HUB = [
     "tensorflow-hub>=0.16.1",
     "tf-keras>=2.20,<2.22",
@@ -113,7 +113,7 @@ setup(
     long_description=read_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     packages=[
         *find_packages(include=["labse_tf", "labse_tf.*"]),
         "labse_tf.saved_models",
@@ -130,6 +130,7 @@ setup(
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Text Processing :: Linguistic",
         "Typing :: Typed",

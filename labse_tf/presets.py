@@ -188,6 +188,28 @@ FAMILY = {
     ),
 }
 
+
+def published_name(name: str | Path) -> str | None:
+    """Return the key of `FAMILY` for a name or address of a published model.
+
+    Args:
+        name: A key in any case (`LaBSE`), a name in a hub
+            (`sentence-transformers/LaBSE`), or the address of its page.
+
+    Returns:
+        The key, or `None` if the model is unknown.
+    """
+    wanted = str(name).casefold().rstrip("/")
+    for key, model in FAMILY.items():
+        known = {key}
+        for origin in model.origins:
+            owner, *_, last = origin.handle.split("/")
+            known |= {origin.handle, origin.url, f"{owner}/{last}"}
+        if wanted in {text.casefold() for text in known}:
+            return key
+    return None
+
+
 # === Presets on disk ===
 
 
@@ -222,7 +244,7 @@ def find(preset: str | Path) -> Path:
 
     Raises:
         ValueError: If there is no such preset. The message lists the shipped names or,
-            for a name in `FAMILY`, describes how to download the model.
+            for a published model, describes how to download it.
     """
     directory = Path(preset)
     if is_preset(directory):
@@ -234,16 +256,18 @@ def find(preset: str | Path) -> Path:
         )
     if str(preset) in shipped_names():
         return shipped_directory() / str(preset)
-    if str(preset) in FAMILY:
+    published = published_name(preset)
+    if published is not None:
         raise ValueError(
             f"{preset} is not shipped with the package: download it with `labse-tf "
-            f"convert {preset} --output DIR` and load DIR. Received: {str(preset)!r}, "
-            "a published model, which is not an existing directory"
+            f"convert {published} --output DIR` and load DIR. Received: "
+            f"{str(preset)!r}, a published model, which is not an existing directory"
         )
     names = ", ".join(shipped_names()) or "this version has none"
     raise ValueError(
         "Expected a preset directory or the name of a shipped model "
-        f"({names}). Received: {str(preset)!r}"
+        f"({names}); `labse-tf convert` downloads {', '.join(FAMILY)}. "
+        f"Received: {str(preset)!r}"
     )
 
 

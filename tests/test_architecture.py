@@ -38,9 +38,10 @@ FLOORS = [
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
-# Private names that a class has from its base in Keras or KerasHub, whose versions
-# setup.py bounds for their sake.
+# Private names that a class has from its base in argparse, or in Keras or KerasHub,
+# whose versions setup.py bounds for their sake.
 INHERITED = {
+    "cli.parsing": {"_option_string_actions"},
     "hub": {"_track_variable", "_trainable_variables"},
     "optimizers": {
         *("_get_variable_index", "_momentums", "_velocities", "_use_weight_decay"),

@@ -338,7 +338,7 @@ CASES = {
         ["numpy 1.25.2"],
         ["numpy>=1.26"],
     ),
-    "Python": ({"python": "3.13.1"}, "warning", ["3.13.1", "3.10"], ["wheel"]),
+    "Python": ({"python": "3.14.1"}, "warning", ["3.14.1", "3.10"], ["wheel"]),
     "Windows": (
         {"system": "Windows", "packages": {"tensorflow-text": None}},
         "error",
@@ -429,6 +429,22 @@ def test_each_case_is_found_and_told_what_to_do_about(name: str) -> None:
     assert any(x.startswith(("error: ", "warning: ")) for x in lines) == (
         level != "note"
     )
+
+
+def test_supported_versions_of_python_are_the_same_everywhere() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    listed = re.findall(r"Python :: (3\.\d+)", setup)
+    assert listed == ["3.10", "3.11", "3.12", "3.13"]
+    low, high = (int(v.partition(".")[2]) for v in (listed[0], listed[-1]))
+    assert f'python_requires=">=3.{low},<3.{high + 1}"' in setup
+    for minor in range(low - 1, high + 2):
+        found = diagnose(changed(python=f"3.{minor}.1"))
+        assert bool(found) == (not low <= minor <= high), minor
+    stated = f"Python 3.{low} to 3.{high}"
+    assert stated in (ROOT / "README.md").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert stated in script and f"(3, {low}) <=" in script
+    assert f"< (3, {high + 1})" in script
 
 
 def test_what_follows_from_a_broken_tensorflow_is_not_told_again() -> None:

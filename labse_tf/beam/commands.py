@@ -31,6 +31,7 @@ from labse_tf.cli.arguments import (
     tokenizer_of,
 )
 from labse_tf.cli.output import print_table
+from labse_tf.cli.parsing import Parser
 from labse_tf.data.shards.layout import DATASET, Description, join
 
 _PROGRAM = "python -m labse_tf.beam"
@@ -53,9 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(_PROGRAM, options)
 
 
+class _PipelineParser(Parser):
+    """Parser that returns unknown flags, which belong to Beam."""
+
+    passes_unknown = True
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _PipelineParser(
         prog=_PROGRAM,
         description="Process large corpora as Apache Beam pipelines.",
     )

@@ -1,7 +1,8 @@
 """The command line: `labse-tf` and `python -m labse_tf`.
 
 One module per command, named after it. `arguments` holds the flags that several
-commands share, `output` their tables and JSON, `runs` the flags of a training run.
+commands share, `output` their tables and JSON, `runs` the flags of a training run,
+`parsing` the parser and its error messages.
 
 Exit status: 0 for success, 2 for invalid input (with a message of one line), 1 for a
 bug, 130 and 143 after Ctrl-C and SIGTERM. Training then writes a checkpoint first.
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 
 from labse_tf import __version__
@@ -35,25 +38,22 @@ from labse_tf.cli import (
     vocab,
 )
 from labse_tf.cli.output import plain_warnings
+from labse_tf.cli.parsing import GroupsFormatter, Parser
 
-COMMANDS = (
-    quickstart,
-    vocab,
-    clean,
-    balance,
-    prepare,
-    pretrain,
-    train,
-    embed,
-    search,
-    evaluate,
-    mine,
-    filter,
-    export,
-    convert,
-    trim,
-    doctor,
-)
+GROUPS = {
+    "first steps": (quickstart, doctor),
+    "use a model": (embed, search, mine, filter),
+    "prepare text": (vocab, clean, balance, prepare),
+    "train a model": (pretrain, train),
+    "measure a model": (evaluate,),
+    "serve, convert and shrink a model": (export, convert, trim),
+}
+_CLUSTER = """
+on a cluster (Apache Beam):
+  python -m labse_tf.beam clean | count-words | prepare | embed
+
+`labse-tf COMMAND --help` lists the flags of a command.
+example: labse-tf quickstart"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,16 +119,38 @@ def _one_line(error: BaseException) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="labse-tf",
+        usage="labse-tf [-h] [--version] [--traceback] COMMAND ...",
         description="Train, serve and measure multilingual sentence encoders.",
-        epilog="example: labse-tf quickstart",
+        formatter_class=GroupsFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
         "--traceback", action="store_true", help="show the traceback of an error"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add_command(commands)
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        prog="labse-tf",
+        # The list is in the epilog, in groups.
+        help=argparse.SUPPRESS,
+    )
+    lines = []
+    for title, modules in GROUPS.items():
+        lines += ["", f"{title}:"]
+        for module in modules:
+            module.add_command(commands)
+            name = module.__name__.rpartition(".")[2]
+            lines += _listed(name, commands.choices[name].description or "")
+    parser.epilog = "\n".join([*lines[1:], _CLUSTER])
     return parser
+
+
+def _listed(name: str, description: str) -> list[str]:
+    """Return the lines of a command in the list of commands."""
+    text = description[0].lower() + description[1:].rstrip(".")
+    width = min(shutil.get_terminal_size().columns, 100) - 14
+    lines = textwrap.wrap(text, max(width, 20))
+    return [f"  {name:<12}{lines[0]}", *(" " * 14 + line for line in lines[1:])]

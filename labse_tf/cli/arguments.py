@@ -79,7 +79,7 @@ def add_languages(parser: argparse.ArgumentParser) -> None:
         "--language",
         metavar="CODE",
         help="language of files not given as XX=FILE; for files with several "
-        "languages, the language to read",
+        "languages, the language to read (default: that of the name or the content)",
     )
     parser.add_argument(
         "--languages",
@@ -92,7 +92,12 @@ def add_languages(parser: argparse.ArgumentParser) -> None:
 
 def add_case(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a new tokenizer for uppercase letters and accents."""
-    parser.add_argument("--lowercase", action="store_true")
+    parser.add_argument(
+        "--lowercase",
+        action="store_true",
+        help="convert text to lowercase; without it, the vocabulary is cased, as in "
+        "the paper",
+    )
     parser.add_argument(
         "--strip-accents",
         action=argparse.BooleanOptionalAction,

@@ -84,8 +84,9 @@ def _convert(options: argparse.Namespace) -> None:
             f"Received: --storage {options.storage}"
         )
     path, vocabulary, source = options.model, options.vocabulary, None
-    if path in presets.FAMILY and not Path(path).exists():
-        fetched = checkpoints.download(path, hub=options.hub)
+    published = None if Path(path).exists() else presets.published_name(path)
+    if published is not None:
+        fetched = checkpoints.download(published, hub=options.hub)
         path, source = fetched.path, fetched.source
         vocabulary = vocabulary or fetched.vocabulary
     elif options.hub is not None:

@@ -375,7 +375,10 @@ def _add_all(tests: Any) -> None:
         "end",
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="PART", help="folders below DIR, such as dev/news"
+        "--only",
+        nargs="+",
+        metavar="PART",
+        help="folders below DIR, such as dev/news (default: all)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing report"

@@ -80,7 +80,9 @@ def add_command(commands: Any) -> None:
         help="write warm-up requests, and batching_parameters.txt next to DIR, for TF "
         "Serving",
     )
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output"
+    )
 
 
 def _export(options: argparse.Namespace) -> None:

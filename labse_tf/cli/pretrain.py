@@ -43,7 +43,12 @@ def add_command(commands: Any) -> None:
         help="text for TLM; " + PAIRS_HELP,
     )
     add_languages(parser)
-    parser.add_argument("--vocab", required=True, metavar="FILE")
+    parser.add_argument(
+        "--vocab",
+        required=True,
+        metavar="FILE",
+        help="vocabulary, as written by labse-tf vocab",
+    )
     add_run(parser, PRETRAINING_RECIPES, without=("dev_every",))
 
 

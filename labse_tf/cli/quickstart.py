@@ -28,21 +28,38 @@ def add_command(commands: Any) -> None:
     )
     add_output(parser, "DIR", "output directory", default="labse-quickstart")
     parser.add_argument(
-        "--pairs", nargs="+", metavar="FILE", help="your own text; " + PAIRS_HELP
+        "--pairs",
+        nargs="+",
+        metavar="FILE",
+        help="your own text (default: messages of software that pip has installed); "
+        + PAIRS_HELP,
     )
     parser.add_argument(
-        "--languages", nargs="+", metavar="CODE", help="languages, such as hi bn ta"
+        "--languages",
+        nargs="+",
+        metavar="CODE",
+        help="languages, such as hi bn ta (default: all of --pairs, else 20 languages)",
     )
     add_on_error(parser)
     parser.add_argument("--fresh", action="store_true", help="delete earlier results")
-    parser.add_argument("--train-steps", type=int, metavar="N")
+    parser.add_argument(
+        "--train-steps",
+        type=int,
+        metavar="N",
+        help="number of steps on pairs (default: 400)",
+    )
     parser.add_argument(
         "--pretrain-steps",
         type=int,
         metavar="N",
-        help="number of steps of the masked language model; 0 skips it",
+        help="number of steps of the masked language model; 0 skips it (default: 100)",
     )
-    parser.add_argument("--vocabulary-size", type=int, metavar="N")
+    parser.add_argument(
+        "--vocabulary-size",
+        type=int,
+        metavar="N",
+        help="maximum number of tokens in the vocabulary (default: 8000)",
+    )
     add_json(parser)
 
 

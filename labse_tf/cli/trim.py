@@ -40,7 +40,7 @@ def add_command(commands: Any) -> None:
         nargs="+",
         metavar="CODE",
         help="only these languages of the corpus; without --corpus: keep all tokens "
-        "written in their scripts",
+        "written in their scripts (default: all languages of the corpus)",
     )
     parser.add_argument(
         "--language",

@@ -32,7 +32,13 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="the files are word counts of `python -m labse_tf.beam count-words`",
     )
-    parser.add_argument("--size", type=int, required=True, metavar="N")
+    parser.add_argument(
+        "--size",
+        type=int,
+        required=True,
+        metavar="N",
+        help="maximum number of tokens, such as 32000",
+    )
     add_output(parser, "FILE", "the vocabulary, one token per line")
     parser.add_argument(
         "--smoothing",
