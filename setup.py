@@ -51,6 +51,8 @@ CATALOGUES = [
     "weblate-language-data>=2025.1",
 ]
 
+# TensorBoard shows the runs; older versions also import pkg_resources.
+TRAIN = ["tensorboard>=2.20", "setuptools<81"]
 PLOTS = ["matplotlib>=3.8"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
@@ -74,6 +76,7 @@ PARITY = [
 
 EXTRAS_REQUIRE = {
     "quickstart": QUICKSTART,
+    "train": TRAIN,
     "mining": MINING,
     "tfds": TFDS,
     "text": TEXT,
@@ -86,6 +89,7 @@ EXTRAS_REQUIRE = {
     "test": [
         *MINING,
         *QUICKSTART,
+        *TRAIN,
         *PLOTS,
         *CONVERT,
         *SERVING,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -166,3 +167,54 @@ def test_unknown_models_name_the_known(capsys, tmp_path) -> None:
     text.write_text("Hello.\n", encoding="utf-8")
     message = fails(capsys, "search", "a", text, "--model", "nobody/unknown")
     assert DEFAULT_MODEL in message and "lealla-small" in message
+
+
+# === Extras ===
+
+PLOTS = [
+    "balance {pairs}",
+    "filter {pairs} --threshold 0.5 -o {out}",
+    "evaluate retrieval {pairs}",
+    "evaluate xsim {pairs}",
+    "evaluate tatoeba {folder}",
+    "evaluate bucc {folder}",
+    "evaluate sts {folder}",
+]
+
+
+@pytest.mark.parametrize(
+    "words, module, extra",
+    [(f"{words} --plot {{out}}.png", "matplotlib", "plots") for words in PLOTS]
+    + [
+        ("evaluate all {folder} -o {out}", "matplotlib", "plots"),
+        ("mine {pairs} {pairs} -o {out} --index faiss", "faiss", "mining"),
+        (
+            "export --model labse-nano -o {out} --serving",
+            "tensorflow_serving",
+            "serving",
+        ),
+        ("convert labse-nano -o {out} --to huggingface", "safetensors", "convert"),
+    ],
+)
+def test_a_missing_extra_is_noticed_before_the_work(
+    capsys, tmp_path, monkeypatch, words, module, extra
+) -> None:
+    (tmp_path / "en-hi.tsv").write_text("a\tb\n", encoding="utf-8")
+    places = {"pairs": "en-hi.tsv", "folder": ".", "out": "out"}
+    command = [word.format(**places) for word in words.split()]
+    options = cli.build_parser().parse_args(command)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+
+    def works(options: argparse.Namespace) -> None:
+        raise AssertionError("the work has begun")
+
+    options.run = works
+    assert cli.run_command("labse-tf", options) == 2
+    assert f"pip install 'labse-tf[{extra}]'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["en-hi.tsv"]
+
+
+def test_every_plot_needs_the_extra() -> None:
+    plots = {name for name, action in ACTIONS if action.dest == "plot"}
+    assert plots == {" ".join(words.split(" {")[0].split()) for words in PLOTS}

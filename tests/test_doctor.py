@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from helpers.paths import ROOT
 from labse_tf.cli.doctor import report
 from labse_tf.doctor import LEVELS, Facts, Module, diagnose, diagnosis, environment
+from labse_tf.extras import EXTRAS
 
 PACKAGES = {
     "tensorflow": "2.21.0",
@@ -445,6 +447,43 @@ def test_supported_versions_of_python_are_the_same_everywhere() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert stated in script and f"(3, {low}) <=" in script
     assert f"< (3, {high + 1})" in script
+
+
+def test_extras_are_those_of_the_installation() -> None:
+    listed = {}
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    names: dict[str, ast.expr] = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+    def requirements(node: ast.expr) -> list[str]:
+        if isinstance(node, ast.Name):
+            return requirements(names[node.id])
+        if isinstance(node, ast.Starred):
+            return requirements(node.value)
+        if isinstance(node, ast.List):
+            return [text for item in node.elts for text in requirements(item)]
+        return [re.split(r"[<>=]", ast.literal_eval(node))[0]]
+
+    table = names["EXTRAS_REQUIRE"]
+    for key, value in zip(table.keys, table.values, strict=True):
+        listed[ast.literal_eval(key)] = set(requirements(value)) - {"setuptools"}
+    for_developers = {"bench", "parity", "test", "dev"}
+    assert set(EXTRAS) == set(listed) - for_developers
+    for name, extra in EXTRAS.items():
+        assert set(extra.modules) == listed[name]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"labse-tf\[(\w+)\]", readme)) <= set(listed)
+    assert "tensorboard" in readme and "labse-tf[train]" in readme
+
+
+def test_extras_in_the_report() -> None:
+    lines = report(changed(extras={"plots": (), "train": ("tensorboard",)}), [])
+    plots, train = lines[lines.index("extras") + 1 :][:2]
+    assert re.match(r"  plots +installed  .*--plot", plots)
+    assert re.match(r"  train +missing .*: pip install 'labse-tf\[train\]'$", train)
 
 
 def test_what_follows_from_a_broken_tensorflow_is_not_told_again() -> None:

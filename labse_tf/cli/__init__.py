@@ -39,6 +39,7 @@ from labse_tf.cli import (
 )
 from labse_tf.cli.output import plain_warnings
 from labse_tf.cli.parsing import GroupsFormatter, Parser
+from labse_tf.extras import require
 
 GROUPS = {
     "first steps": (quickstart, doctor),
@@ -68,6 +69,9 @@ def run_command(program: str, options: argparse.Namespace) -> int:
     is called with them, and `traceback`.
     """
     try:
+        for extra, user, when in getattr(options, "needs", ()):
+            if when(options):
+                require(extra, user)
         if getattr(options, "start_tensorflow", True):
             _start_tensorflow_quietly()
         with plain_warnings():

@@ -37,6 +37,24 @@ def command(
     return parser
 
 
+def needs(
+    parser: argparse.ArgumentParser,
+    extra: str,
+    user: str,
+    when: Callable[[argparse.Namespace], Any],
+) -> None:
+    """State that a command needs an extra, which is checked before it runs.
+
+    Args:
+        parser: Parser of the command.
+        extra: A name in `labse_tf.extras.EXTRAS`.
+        user: What needs the extra, for the error message.
+        when: Function of the parsed options; a true value if the extra is needed.
+    """
+    others = parser.get_default("needs") or ()
+    parser.set_defaults(needs=(*others, (extra, user, when)))
+
+
 PAIRS_HELP = (
     "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .tfrecord, two Moses files "
     "(corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory of them, or "
@@ -206,6 +224,7 @@ def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
         metavar="FILE.png",
         help=f"draw {help} (pip install 'labse-tf[plots]')",
     )
+    needs(parser, "plots", "--plot", lambda options: options.plot)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from labse_tf.cli.arguments import (
     add_model_by_place,
     add_output,
     command,
+    needs,
 )
 from labse_tf.cli.output import print_table
 from labse_tf.files import check_vacant
@@ -60,6 +61,12 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--list", action="store_true", help="print the available models and exit"
+    )
+    needs(
+        parser,
+        "convert",
+        "--to huggingface",
+        lambda options: options.to == "huggingface" and not options.list,
     )
 
 

@@ -16,6 +16,7 @@ from labse_tf.cli.arguments import (
     add_plot,
     add_text,
     command,
+    needs,
 )
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import load, say_skipped, write_json
@@ -383,6 +384,7 @@ def _add_all(tests: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing report"
     )
+    needs(parser, "plots", "evaluate all", lambda options: True)
     _add_trained(parser)
 
 

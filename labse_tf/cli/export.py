@@ -12,6 +12,7 @@ from labse_tf.cli.arguments import (
     add_model,
     add_output,
     command,
+    needs,
 )
 from labse_tf.cli.output import write_json
 from labse_tf.encoders import load_model
@@ -83,6 +84,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing output"
     )
+    needs(parser, "serving", "--serving", lambda options: options.serving)
 
 
 def _export(options: argparse.Namespace) -> None:

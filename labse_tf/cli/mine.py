@@ -16,6 +16,7 @@ from labse_tf.cli.arguments import (
     add_side,
     add_work,
     command,
+    needs,
 )
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import (
@@ -89,6 +90,7 @@ def add_command(commands: Any) -> None:
         help="compare all pairs (exact), or find nearly all neighbors much faster "
         "(faiss); auto: faiss if it is installed and there are more than 10^10 pairs",
     )
+    needs(parser, "mining", "--index faiss", lambda options: options.index == "faiss")
     parser.add_argument(
         "--recall",
         type=float,

@@ -33,13 +33,14 @@ def say_skipped(report: SkipReport) -> None:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print warnings about input on one line, without a line of source code."""
-    from labse_tf.text import DataWarning
-
     show = warnings.showwarning
 
     def show_plainly(
         message: Warning | str, category: type[Warning], *place: Any, **more: Any
     ) -> None:
+        # Imported late: `doctor` must run without NumPy.
+        from labse_tf.text import DataWarning
+
         if issubclass(category, DataWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
