@@ -736,6 +736,20 @@ def test_bad_requests(tmp_path, capsys, monkeypatch):
             bucc_report(no_encoding, tmp_path, **options)
 
 
+def test_k_is_checked_before_any_file_is_read(tmp_path, monkeypatch):
+    def no_reading(*arguments):
+        raise AssertionError("a file was read")
+
+    # The module, which the function of the same name hides.
+    module = sys.modules["labse_tf.evaluation.bucc"]
+    monkeypatch.setattr(module, "read_bucc", no_reading)
+    plant(tmp_path)
+    with raises(ValueError, argument="k", received=0):
+        bucc(no_encoding, tmp_path, "hi-en", k=0)
+    with raises(ValueError, argument="k", received=0):
+        bucc_report(no_encoding, tmp_path, k=0)
+
+
 def test_missing_and_doubled_files(tmp_path, capsys, monkeypatch):
     plant(tmp_path)
     gold = tmp_path / "hi-en.training.gold"
