@@ -217,6 +217,27 @@ def add_work(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_pair_output(parser: argparse.ArgumentParser, table: str) -> None:
+    """Add `--output` and `--format` of a command that writes pairs.
+
+    `table` describes the default lines of TSV.
+    """
+    add_output(
+        parser,
+        "FILE",
+        "pairs: .tsv (see --format), .jsonl, .tmx or .parquet, which have languages "
+        "and scores; each except .parquet also .gz, .bz2, .xz or .zst; - writes .tsv "
+        "to standard output",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("table", "pairs"),
+        default="table",
+        help=f"lines of .tsv: {table} (table), or English<TAB>translation, as in "
+        "en-XX.tsv for train (pairs) (default: table)",
+    )
+
+
 def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
     """Add `--plot`, for a plot of the results."""
     parser.add_argument(

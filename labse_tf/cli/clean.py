@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import (
@@ -43,7 +44,13 @@ def add_command(commands: Any) -> None:
 
 def _clean(options: argparse.Namespace) -> None:
     from labse_tf import data
+    from labse_tf.text import format_of
 
+    if format_of(options.output) is not None and not Path(options.output).is_dir():
+        raise ValueError(
+            "--output must be a directory, in which each language has a file "
+            f"en-XX.tsv.gz. Received: {options.output}"
+        )
     rules, held_out = rules_of(options)
     skipped = data.SkipReport()
     files = data.find_pair_files(options.files)

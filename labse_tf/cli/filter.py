@@ -14,22 +14,23 @@ from labse_tf.cli.arguments import (
     add_encoder,
     add_json,
     add_on_error,
-    add_output,
+    add_pair_output,
     add_plot,
     add_work,
     command,
 )
 from labse_tf.cli.models import open_encoder
-from labse_tf.cli.output import ON_ONE_LINE, say_skipped, work_folder, write_json
+from labse_tf.cli.output import say_skipped, work_folder, write_json
 from labse_tf.encoders import Encode
-from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from labse_tf.text import OnError, SkipReport
+    from labse_tf.text import OnError, SkipReport, WrittenPair
 
 _MARKS = {"good": True, "bad": False, "1": True, "0": False}
+
+_SAMPLE = 1000  # ours: pairs of a table that show the script of each column
 
 _EDGES = [i / 100 for i in range(-100, 101)]
 
@@ -52,7 +53,14 @@ def add_command(commands: Any) -> None:
     )
     add_on_error(parser)
     add_encoder(parser)
-    add_output(parser, "FILE.tsv", "kept lines, unchanged")
+    add_pair_output(parser, "kept lines, unchanged")
+    parser.add_argument(
+        "--columns",
+        nargs=2,
+        metavar=("CODE", "CODE"),
+        help="languages of the two columns of a table, such as hi en (default: en and "
+        "the language in the name, in the order that the scripts show)",
+    )
     rule = parser.add_mutually_exclusive_group(required=True)
     rule.add_argument(
         "--threshold", type=float, metavar="COSINE", help="lowest cosine to keep"
@@ -74,7 +82,8 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--with-scores",
         action="store_true",
-        help="write the cosine before each line",
+        help="write the cosine before each line of a table; other formats always have "
+        "it",
     )
     add_work(parser, "the cosines, which do not depend on the threshold")
     add_plot(parser, "a histogram of the cosines")
@@ -82,10 +91,11 @@ def add_command(commands: Any) -> None:
 
 
 class _Pair(NamedTuple):
-    """A pair, and the line to write if it is kept."""
+    """A pair, the line to write if it is kept, and the languages if known."""
 
     whole: str
     texts: tuple[str, str]
+    languages: tuple[str, str] = ("", "")
 
 
 def _filter(options: argparse.Namespace) -> None:
@@ -96,6 +106,7 @@ def _filter(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--good-share must be in (0, 1]. Received: {options.good_share}"
         )
+    _check_output(options)
     marked = list(_marked(options.marked)) if options.marked else []
     skipped = SkipReport()
     total, digest = 0, hashlib.sha256()
@@ -105,6 +116,7 @@ def _filter(options: argparse.Namespace) -> None:
     say_skipped(skipped)
     if not total:
         raise ValueError(f"{options.file}: expected pairs. Received: no pairs")
+    languages = _column_languages(options)
     encode = open_encoder(options.model, options.dtype)
     threshold, rule = options.threshold, ""
     if marked:
@@ -115,7 +127,7 @@ def _filter(options: argparse.Namespace) -> None:
         rule = f"; {sum(above)} of {len(above)} marked pairs above it are good"
     with work_folder(options.work, options.output) as work:
         cosines = _cosines_on_disk(options, encode, work, total, digest.hexdigest())
-        histogram, kept = _write_kept(options, cosines, float(threshold))
+        histogram, kept = _write_kept(options, cosines, float(threshold), languages)
     print(
         f"{kept:,} of {total:,} pairs kept ({kept / total:.1%}), cosine threshold "
         f"{threshold:.4f}{rule}: {options.output}"
@@ -133,19 +145,22 @@ def _filter(options: argparse.Namespace) -> None:
 
 
 def _write_kept(
-    options: argparse.Namespace, cosines: np.ndarray, threshold: float
+    options: argparse.Namespace,
+    cosines: np.ndarray,
+    threshold: float,
+    languages: tuple[str, str],
 ) -> tuple[list[int], int]:
-    """Write the kept lines, and return a histogram of all cosines and their number."""
+    """Write the kept pairs, and return a histogram of all cosines and their number.
+
+    `languages` are those of a table.
+    """
     import numpy as np
 
-    from labse_tf.text import SkipReport, blocks_of
+    from labse_tf.text import SkipReport, blocks_of, pair_writer
 
     histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
     kept = row = 0
-    with (
-        atomic_file(options.output) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-    ):
+    with pair_writer(options.output) as write:
         for block in blocks_of(_pairs(options, SkipReport())):
             values = cosines[row : row + len(block)]
             row += len(block)
@@ -153,8 +168,7 @@ def _write_kept(
             for pair, cosine in zip(block, values.tolist(), strict=True):
                 if cosine >= threshold:
                     kept += 1
-                    score = f"{cosine:.6f}\t" if options.with_scores else ""
-                    file.write(f"{score}{pair.whole}\n")
+                    write(_written(options, pair, cosine, languages))
     return histogram.tolist(), kept
 
 
@@ -180,6 +194,89 @@ def _cosines_on_disk(
         },
         what=("Scoring", "pairs"),
     )
+
+
+def _written(
+    options: argparse.Namespace,
+    pair: _Pair,
+    cosine: float,
+    languages: tuple[str, str],
+) -> WrittenPair:
+    """Return a pair as the writer needs it, English first except in tables."""
+    from labse_tf.text import WrittenPair
+
+    line = ""
+    if options.format == "table":
+        line = (f"{cosine:.6f}\t" if options.with_scores else "") + pair.whole
+    texts, numbers = pair.texts, {"cosine": round(cosine, 6)}
+    languages = languages if pair.languages == ("", "") else pair.languages
+    if languages[1] == "en" != languages[0]:
+        texts, languages = texts[::-1], languages[::-1]
+    stripped = texts[0].strip(), texts[1].strip()
+    return WrittenPair(stripped, languages, numbers, line)
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Raise `ValueError` if the output cannot be written as requested."""
+    from labse_tf.text import output_kind
+
+    kind = output_kind(options.output)
+    if options.with_scores and options.format == "pairs" and kind == ".tsv":
+        raise ValueError(
+            "--with-scores requires --format table, or an output that has scores, such "
+            f"as .jsonl. Received: --format pairs and {options.output}"
+        )
+
+
+def _is_table(options: argparse.Namespace) -> bool:
+    """Return whether the input is a table, whose lines may have further columns."""
+    from labse_tf.text import FORMATS, format_of
+
+    return format_of(options.file) in (None, FORMATS[".tsv"])
+
+
+def _column_languages(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the languages of a table's columns or else of the first pair.
+
+    They are taken from `--columns`, the name and the script, and `""` if unknown.
+
+    Raises:
+        ValueError: If they are needed for the output and unknown.
+    """
+    from labse_tf.languages import language_code
+    from labse_tf.text import SkipReport, english_first, file_language, output_kind
+    from labse_tf.text.plausibility import mostly_in_another_script
+
+    if not _is_table(options):
+        first, second = next(_pairs(options, SkipReport())).languages
+    elif options.columns:
+        first, second = map(language_code, options.columns)
+    else:
+        other = file_language(options.file) or ""
+        other = "" if other == "en" else other
+        sample = itertools.islice(_pairs(options, SkipReport()), _SAMPLE)
+        columns = zip(*(pair.texts for pair in sample), strict=True)
+        scripts = [mostly_in_another_script(column) for column in columns]
+        if scripts == [True, False]:
+            first, second = other, "en"
+        elif other or scripts == [False, True]:
+            first, second = "en", other
+        else:
+            first, second = "", ""
+    hint = "give them as --columns hi en"
+    if not _is_table(options):
+        hint = "give the other as a prefix, hi=FILE"
+    if options.format == "pairs":
+        try:
+            english_first((first, second))
+        except ValueError as error:
+            raise ValueError(f"{options.file}: {hint}. {error}") from None
+    if output_kind(options.output) == ".tmx" and not (first and second):
+        raise ValueError(
+            f"{options.file}: TMX needs the languages of both sides; {hint}. "
+            f"Received: {first or 'unknown'} and {second or 'unknown'}"
+        )
+    return first, second
 
 
 def _cosines(encode: Encode, pairs: list[_Pair]) -> np.ndarray:
@@ -215,9 +312,9 @@ def _marked(path: str) -> Iterator[tuple[_Pair, bool]]:
 
 def _pairs(options: argparse.Namespace, skipped: SkipReport) -> Iterator[_Pair]:
     """Yield the pairs of the file, a table or another format."""
-    from labse_tf.text import FORMATS, format_of, read_pairs, split_language
+    from labse_tf.text import on_one_line, read_pairs, split_language
 
-    if format_of(options.file) in (None, FORMATS[".tsv"]):
+    if _is_table(options):
         path = split_language(options.file)[1]
         table = _table(path, slice(-2, None), options.on_error, skipped)
         yield from (pair for _, pair in table)
@@ -225,8 +322,9 @@ def _pairs(options: argparse.Namespace, skipped: SkipReport) -> Iterator[_Pair]:
     for pair in read_pairs(
         options.file, language="und", on_error=options.on_error, skipped=skipped
     ):
-        texts = pair.source.translate(ON_ONE_LINE), pair.target.translate(ON_ONE_LINE)
-        yield _Pair("\t".join(texts), texts)
+        line = f"{on_one_line(pair.source)}\t{on_one_line(pair.target)}"
+        code = "" if pair.language == "und" else pair.language
+        yield _Pair(line, (pair.source, pair.target), ("en", code))
 
 
 def _table(

@@ -12,7 +12,7 @@ from labse_tf.cli.arguments import (
     add_json,
     add_margin,
     add_on_error,
-    add_output,
+    add_pair_output,
     add_side,
     add_work,
     command,
@@ -20,13 +20,11 @@ from labse_tf.cli.arguments import (
 )
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import (
-    ON_ONE_LINE,
     logged_to_stderr,
     say_skipped,
     work_folder,
     write_json,
 )
-from labse_tf.files import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,11 +53,7 @@ def add_command(commands: Any) -> None:
         add_side(parser, f"--{name}-side")
     add_on_error(parser)
     add_encoder(parser)
-    add_output(
-        parser,
-        "FILE.tsv",
-        "tab-separated score, line numbers and texts of each pair, best first",
-    )
+    add_pair_output(parser, "score, line numbers and texts, best first")
     add_margin(parser)
     parser.add_argument(
         "--retrieval",
@@ -108,6 +102,7 @@ def _mine(options: argparse.Namespace) -> None:
 
     output = Path(options.output)
     # Check the options before hours of embedding.
+    languages = _languages(options)
     mining.check_options(
         k=options.k,
         margin=options.margin,
@@ -130,29 +125,72 @@ def _mine(options: argparse.Namespace) -> None:
     with work_folder(options.work, output) as work:
         vectors = _embedded(options, sides, work)
         found = _searched(options, vectors, work)
-        _write_pairs(output, sides, found)
+        _write(options, languages, sides, found)
     _say_mined(options, sides, found)
 
 
-def _write_pairs(output: Path, sides: list[DistinctLines], found: MinedPairs) -> None:
-    """Write score, line numbers and texts of each pair."""
+def _languages(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the languages of both sides, `""` if unknown, and check the output."""
+    from labse_tf.text import (
+        FORMATS,
+        english_first,
+        file_language,
+        format_of,
+        output_kind,
+    )
+
+    codes = []
+    for path, side in (
+        (options.source, options.source_side),
+        (options.target, options.target_side),
+    ):
+        of_pairs = format_of(path) in FORMATS.values()
+        if of_pairs and side != "target":
+            codes.append("en" if side == "source" else "")
+        else:
+            codes.append(file_language(path) or "")
+    kind = output_kind(options.output)
+    if options.format == "pairs":
+        english_first(codes)
+    if kind == ".tmx" and not all(codes):
+        raise ValueError(
+            "TMX needs the languages of both files, in the name (news.hi.txt) or as a "
+            f"prefix (hi=FILE). Received: {' and '.join(c or 'unknown' for c in codes)}"
+        )
+    return codes[0], codes[1]
+
+
+def _write(
+    options: argparse.Namespace,
+    languages: tuple[str, str],
+    sides: list[DistinctLines],
+    found: MinedPairs,
+) -> None:
+    """Write the pairs, English first except in tables."""
+    from labse_tf.text import WrittenPair, on_one_line, pair_writer
+
     texts = [
         side.texts(rows)
         for side, rows in zip(sides, (found.sources, found.targets), strict=True)
     ]
-    with (
-        atomic_file(output) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        for score, source, target in zip(
-            *(column.tolist() for column in found), strict=True
-        ):
-            lines = f"{sides[0].lines[source]}\t{sides[1].lines[target]}"
-            pair = "\t".join(
-                text[row].translate(ON_ONE_LINE)
-                for text, row in zip(texts, (source, target), strict=True)
+    swapped = languages[1] == "en" != languages[0]
+    first, second = (1, 0) if swapped else (0, 1)
+    with pair_writer(options.output) as write:
+        for score, *rows in zip(*(column.tolist() for column in found), strict=True):
+            both = [text[row] for text, row in zip(texts, rows, strict=True)]
+            lines = [int(side.lines[i]) for side, i in zip(sides, rows, strict=True)]
+            table = f"{score:.6f}\t{lines[0]}\t{lines[1]}"
+            numbers = {"score": round(score, 6), "source_line": lines[first]}
+            write(
+                WrittenPair(
+                    (both[first], both[second]),
+                    (languages[first], languages[second]),
+                    {**numbers, "target_line": lines[second]},
+                    "\t".join([table, *map(on_one_line, both)])
+                    if options.format == "table"
+                    else "",
+                )
             )
-            file.write(f"{score:.6f}\t{lines}\t{pair}\n")
 
 
 def _embedded(

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from labse_tf.data import SkipReport
 
 
-# For `str.translate`: keeps a text in one row and column of a TSV file.
-ON_ONE_LINE = str.maketrans("\t\n", "  ")
-
-
 def say_skipped(report: SkipReport) -> None:
     """Print the skipped problems to standard error."""
     if report:

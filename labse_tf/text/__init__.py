@@ -5,10 +5,11 @@
             -reading-> lines, sentences, pairs
 
 One module per format: `tsv`, `catalogues` (gettext), `moses`, `tmx`, `xliff`, `jsonl`,
-`tfrecord`, `tfds`, `plain`. Each maps an `InputFile` to rows. Invalid content raises a
-`DataError` with path and line, or is skipped and counted in a `SkipReport`
-(`problems`). `csv_tables` reads CSV; `distinct_lines` reads the distinct sentences of a
-file that is too large for memory.
+`parquet`, `tfrecord`, `tfds`, `plain`. Each maps an `InputFile` to rows. Invalid
+content raises a `DataError` with path and line, or is skipped and counted in a
+`SkipReport` (`problems`); `plausibility` warns of files that are probably wrong.
+`csv_tables` reads CSV; `distinct_lines` reads the distinct sentences of a file that is
+too large for memory; `writing` writes pairs.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ from labse_tf.text.reading import (
     read_sentences,
 )
 from labse_tf.text.streams import COMPRESSED
+from labse_tf.text.writing import (
+    WrittenPair,
+    english_first,
+    on_one_line,
+    output_kind,
+    pair_writer,
+)
 
 __all__ = [
     "COMPRESSED",
@@ -60,13 +68,18 @@ __all__ = [
     "SentencePair",
     "Side",
     "SkipReport",
+    "WrittenPair",
     "blocks_of",
     "clean_interface_text",
     "distinct_files",
+    "english_first",
     "file_language",
     "format_of",
     "has_one_language",
     "moses_sides",
+    "on_one_line",
+    "output_kind",
+    "pair_writer",
     "read_csv",
     "read_lines",
     "read_numbered",

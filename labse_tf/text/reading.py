@@ -15,6 +15,7 @@ from labse_tf.languages import language_code
 from labse_tf.text.formats import MOSES, OTHER, Format, Reader, format_of
 from labse_tf.text.jsonl import json_texts
 from labse_tf.text.names import file_language, split_language
+from labse_tf.text.parquet import parquet_texts
 from labse_tf.text.plain import plain_rows
 from labse_tf.text.plausibility import Plausibility
 from labse_tf.text.problems import (
@@ -82,6 +83,7 @@ def read_pairs(
     | `.xlf`, `.xliff` | XLIFF 1.2 and 2.x; only translated segments |
     | `.jsonl`, `.ndjson` | `{"en": ..., "hi": ...}`, also as `"translation"`; \
 `{"source": ..., "target": ...}` or `{"src": ..., "tgt": ...}` |
+    | `.parquet` | columns as the keys of JSON Lines |
     | `.tfrecord`, `.tfrecords` | `tf.train.Example` with `src_raw` and `tgt_raw` |
     | `tfds:name/config?split=train` | a translation data set of TFDS |
 
@@ -109,7 +111,7 @@ def read_pairs(
     Raises:
         DataError: If the file is missing, empty or damaged, a pair has an empty side,
             there is no English, or the language is unknown.
-        ImportError: If the file needs the extra `text` (zstd) or `tfds`.
+        ImportError: If the file needs the extra `text` (zstd), `parquet` or `tfds`.
     """
     found = format_of(path) or OTHER
     file = _input_file(path, language, on_error, skipped)
@@ -237,7 +239,7 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
     """Yield the rows in the requested language, each with its language."""
     tag = file.language
     choice = None if tag == "und" else tag  # "und" selects all.
-    known, others, found = tag, set(), False
+    known, others, found = choice, set(), False
     plausibility = Plausibility(file.path)
     for line, source, target, said in reader(file):
         code: str | None = said if several else ""
@@ -247,7 +249,7 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
                 continue
             code = choice
         if not code:
-            code = known = known or file_language(file.path, said)
+            code = known = known or file_language(file.path, said) or tag
         if code is None:
             expected = (
                 "a language in the name (en-hi.tsv, hi.po), as a prefix (hi=PATH) "
@@ -274,7 +276,7 @@ def _sentences(
         )
     reader = found.texts or found.rows
     # A text has only one side, which is read whatever `side` is.
-    single = reader in (plain_rows, json_texts)
+    single = reader in (plain_rows, json_texts, parquet_texts)
 
     def sentences() -> Iterator[tuple[int, str, str]]:
         for line, source, target, code in _rows(file, reader, found.several):
