@@ -58,6 +58,7 @@ MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
 # Reads text compressed with zstd.
 TEXT = ["zstandard>=0.22"]
+PARQUET = ["pyarrow>=14"]
 # kagglehub is not listed: KerasHub requires the version that it needs, and pip would
 # take the newest version and an old KerasHub instead.
 CONVERT = ["huggingface-hub>=0.23", "safetensors>=0.4"]
@@ -80,6 +81,7 @@ EXTRAS_REQUIRE = {
     "mining": MINING,
     "tfds": TFDS,
     "text": TEXT,
+    "parquet": PARQUET,
     "plots": PLOTS,
     "convert": CONVERT,
     "serving": SERVING,
@@ -96,6 +98,7 @@ EXTRAS_REQUIRE = {
         *BEAM,
         *TFDS,
         *TEXT,
+        *PARQUET,
         "hypothesis>=6.100",
         # The next three run the notebooks.
         "ipykernel>=6.29",

@@ -47,6 +47,7 @@ EXTRAS = {
         {"tensorflow-serving-api": "tensorflow_serving"},
     ),
     "text": Extra("text compressed with zstd", {"zstandard": "zstandard"}),
+    "parquet": Extra("pairs in Parquet files", {"pyarrow": "pyarrow"}),
     "tfds": Extra(
         "pairs from tfds:NAME", {"tensorflow-datasets": "tensorflow_datasets"}
     ),

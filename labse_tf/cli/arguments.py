@@ -56,9 +56,10 @@ def needs(
 
 
 PAIRS_HELP = (
-    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .tfrecord, two Moses files "
-    "(corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory of them, or "
-    "tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the language"
+    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .parquet, .tfrecord, two "
+    "Moses files (corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory "
+    "of them, or tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the "
+    "language"
 )
 
 

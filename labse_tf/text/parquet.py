@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from labse_tf.extras import require
 from labse_tf.text.jsonl import entry_rows, entry_texts
 from labse_tf.text.problems import InputFile, Row
 
@@ -21,13 +22,10 @@ def parquet_texts(file: InputFile) -> Iterator[Row]:
 
 def _rows(file: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield numbered rows as dicts."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError(
-            f"{file.path} needs pyarrow: pip install 'labse-tf[parquet]'"
-        ) from error
+    require("parquet", str(file.path))
+    import pyarrow
+    from pyarrow import parquet
+
     number = 0
     try:
         with parquet.ParquetFile(file.path) as table:

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
+from labse_tf.extras import require
 from labse_tf.files import atomic_file
 from labse_tf.languages import is_english
 from labse_tf.text.names import PACKED, stem_and_kind
@@ -75,17 +76,9 @@ def output_kind(path: PathLike) -> str:
             f"The output must end in {', '.join(_ENDINGS)}; all except .parquet also "
             f"with {', '.join(PACKED)}. Received: {path}"
         )
-    for ending, package, extra in (
-        (".parquet", "pyarrow", "parquet"),
-        (".zst", "zstandard", "text"),
-    ):
-        if packed == ending:
-            try:
-                __import__(package)
-            except ImportError as error:
-                raise ImportError(
-                    f"{path} needs {package}: pip install 'labse-tf[{extra}]'"
-                ) from error
+    extra = {".parquet": "parquet", ".zst": "text"}.get(packed)
+    if extra is not None:
+        require(extra, str(path))
     return kind
 
 
