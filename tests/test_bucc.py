@@ -613,15 +613,16 @@ def test_plot_is_a_png_with_a_panel_a_pair(tmp_path):
 
 def test_curves_are_those_of_the_set_that_was_searched(monkeypatch):
     module = sys.modules["labse_tf.evaluation.bucc_results"]
-    drawn = []
+    drawn, titles = [], []
     monkeypatch.setattr(
         module,
         "plot_precision_recall",
-        lambda panels, path, title: drawn.append(panels),
+        lambda panels, path, title: (drawn.append(panels), titles.append(title)),
     )
     training, test = some_result(), some_result(split="test")
-    BuccReport((training, test)).plot("x.png")
-    test.plot("x.png")
+    BuccReport((training, test)).plot("x.png", model="labse-mini")
+    test.plot("x.png", model="labse-mini")
+    assert all(title.startswith("labse-mini: BUCC") for title in titles)
     assert list(drawn[0]) == ["fr-en, training"]
     assert list(drawn[1]) == ["fr-en, test at training's threshold"]
     (curve,) = drawn[0]["fr-en, training"]

@@ -85,7 +85,7 @@ def _tell(options: argparse.Namespace, result: Result) -> None:
     # JSON is written before the plot, which needs matplotlib.
     write_json(options.json, result.to_dict())
     if options.plot:
-        result.plot(options.plot)
+        result.plot(options.plot, model=Path(options.model).name)
         print(f"plot: {options.plot}")
 
 
@@ -372,8 +372,8 @@ def _add_all(tests: Any) -> None:
     add_output(
         parser,
         "DIR",
-        "folder for report.md, report.json and the plots, written atomically at the "
-        "end",
+        "folder for report.md, report.html, report.json and the plots, written "
+        "atomically at the end",
     )
     parser.add_argument(
         "--only",
@@ -401,7 +401,8 @@ def _all(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     print(report.table())
-    print(f"report: {Path(options.output) / 'report.md'}")
+    for name in ("report.md", "report.html"):
+        print(f"report: {Path(options.output) / name}")
 
 
 # === bucc ===

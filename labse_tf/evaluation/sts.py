@@ -22,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
-from labse_tf.evaluation.result import Score
+from labse_tf.evaluation.result import Score, titled
 from labse_tf.languages import CODE_PATTERN, language_code, language_name
 from labse_tf.mining import unit_rows
 from labse_tf.plots import plot_bars
@@ -131,7 +131,7 @@ class StsResult:
             },
         }
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
+    def plot(self, path: str | os.PathLike[str], *, model: str | None = None) -> None:
         """Plot one horizontal bar per language, best on top, see `Result.plot`."""
         codes = self._best_first()
         rows = [self.languages[code] for code in codes]
@@ -144,7 +144,9 @@ class StsResult:
                 "Pearson, cosine": [100 * row.pearson for row in rows],
                 "Pearson, arccos": [100 * row.pearson_angular for row in rows],
             },
-            title=f"STS, mean Spearman {100 * self.mean_spearman:.1f} over {count}",
+            title=titled(
+                model, f"STS, mean Spearman {100 * self.mean_spearman:.1f} over {count}"
+            ),
             axis="correlation with human scores, times 100",
         )
 
