@@ -28,7 +28,7 @@ from labse_tf.training.from_recipe import (
 )
 from labse_tf.training.options import RunOptions
 from labse_tf.training.reporting import Measure
-from labse_tf.training.run import Run
+from labse_tf.training.run import Run, release
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,7 +81,8 @@ def train_dual_encoder(
             `sequence_length`, since XLA would compile every other length separately.
 
     Returns:
-        The trained model, loaded from the preset. Workers other than the chief return
+        The trained model, loaded from the preset, which has the storage type of
+        `model` (float32 for a new model). Workers other than the chief return
         it without loading.
 
     Raises:
@@ -109,8 +110,8 @@ def train_dual_encoder(
         text={"pairs": len(pairs), "sha256": pairs.digest()},
         start=_describe_start(model, tokenizer),
     ) as (run, strategy):
-        encoder = None
-        if not run.finished:
+
+        def train() -> LaBSE:
             with strategy.scope():
                 encoder = _make_encoder(recipe, model, tokenizer)
                 dual = compile_dual_encoder(
@@ -124,15 +125,18 @@ def train_dual_encoder(
             vectors = None
             if texts is not None:
                 vectors = _neighbor_vectors(run, encoder, texts, options.progress)
-            encoder = fit(
+            trained = fit(
                 run,
                 dual,
                 functools.partial(_batches, recipe, pairs, preprocessor, vectors),
                 recipe,
                 options,
                 measure=None if dev is None else _dev_accuracy(dev),
-            ).encoder
-        return run.finish(encoder, also=(NEIGHBORS,))
+            )
+            release(trained.optimizer.variables)
+            return trained.encoder
+
+        return run.finish(train, storage=_storage(model), also=(NEIGHBORS,))
 
 
 def _texts_with_neighbors(
@@ -163,6 +167,13 @@ def _describe_start(
     if tokenizer is not None:
         return tokenizer.describe()
     return {"model": presets.read_config(presets.find(str(model)))["sha256"]}
+
+
+def _storage(model: str | Path | None) -> str:
+    """Return the storage type of the preset that a run starts from."""
+    if model is None:
+        return "float32"
+    return presets.read_config(presets.find(model)).get("storage", "float32")
 
 
 def _make_encoder(

@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -23,6 +23,12 @@ from labse_tf import presets
 from labse_tf.distribute import Workers
 from labse_tf.files import atomic_file, write_text
 from labse_tf.models import LaBSE
+from labse_tf.training.checkpoint_files import (
+    check_state,
+    read_state,
+    state_shapes,
+    write_state,
+)
 
 _KEEP = 2  # ours: the newest checkpoint, and one more in case it is damaged
 
@@ -46,18 +52,15 @@ class EndedElsewhere(Exception):
 
 
 class Checkpoint(NamedTuple):
-    """Content of a checkpoint file.
+    """Checkpoint file of the chief, for `Run.assign`.
 
     Attributes:
         path: Path of the file.
         step: Number of steps done.
-        arrays: State of the model, for `Run.assign`. It is empty on workers other than
-            the chief, which receive the state in `assign`.
     """
 
     path: Path
     step: int
-    arrays: list[np.ndarray]
 
 
 class Run:
@@ -220,12 +223,9 @@ class Run:
         if not self.writes:
             return
         path = self.checkpoints / f"step_{step:010d}.npz"
-        arrays = {
-            f"{i:05d}": np.asarray(variable) for i, variable in enumerate(_state(model))
-        }
         try:
             with atomic_file(path) as temporary:
-                np.savez(temporary, step=np.int64(step), **arrays)  # type: ignore[arg-type]
+                write_state(temporary, step, _state(model))
         except OSError as error:
             raise OSError(
                 error.errno, f"{error.strerror}; older checkpoints are kept", str(path)
@@ -245,23 +245,20 @@ class Run:
         )
         if found is None or checkpoint is not None:
             return checkpoint
-        return Checkpoint(Path(found[0]), found[1], [])
+        return Checkpoint(Path(found[0]), found[1])
 
     def _newest_whole(self) -> Checkpoint | None:
         """Return the newest readable checkpoint on this disk."""
         for path in self._saved():
             try:
-                with np.load(path, allow_pickle=False) as archive:
-                    names = sorted(archive.files)
-                    arrays = [archive[name] for name in names]
-                step = int(arrays.pop(names.index("step")))
+                step = check_state(path)
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
                 warnings.warn(
                     f"{path} is damaged ({e}); trying the previous checkpoint",
                     stacklevel=2,
                 )
                 continue
-            return Checkpoint(path, step, arrays)
+            return Checkpoint(path, step)
         return None
 
     def assign(self, model: keras.Model, checkpoint: Checkpoint) -> None:
@@ -272,22 +269,25 @@ class Run:
         """
         variables = _state(model)
         shapes = [tuple(v.shape) for v in variables]
-        if self.writes and shapes != [a.shape for a in checkpoint.arrays]:
+        saved = state_shapes(checkpoint.path) if self.writes else shapes
+        if shapes != saved:
             different = next(
                 (
-                    f"{v.path} has {tuple(v.shape)}, the file {a.shape}"
-                    for v, a in zip(variables, checkpoint.arrays, strict=False)
-                    if tuple(v.shape) != a.shape
+                    f"{v.path} has {tuple(v.shape)}, the file {shape}"
+                    for v, shape in zip(variables, saved, strict=False)
+                    if tuple(v.shape) != shape
                 ),
-                f"{len(variables)} variables, the file {len(checkpoint.arrays)}",
+                f"{len(variables)} variables, the file {len(saved)}",
             )
             raise ValueError(
                 f"{checkpoint.path}: expected the state of this model. "
                 f"Received: {different}"
             )
-        arrays = checkpoint.arrays
-        if not self.writes:
-            arrays = [np.zeros(v.shape, v.dtype) for v in variables]
+        arrays: Iterable[np.ndarray] = (
+            read_state(checkpoint.path)
+            if self.writes
+            else (np.zeros(v.shape, v.dtype) for v in variables)
+        )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(self.workers.share_arrays([array])[0])
 
@@ -302,28 +302,41 @@ class Run:
         if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
             self.checkpoints.rmdir()
 
-    def finish(self, encoder: LaBSE | None, *, also: Sequence[str] = ()) -> LaBSE:
-        """Write the preset and remove the files that only an unfinished run needs.
+    def finish(
+        self,
+        train: Callable[[], LaBSE],
+        *,
+        storage: str = "float32",
+        also: Sequence[str] = (),
+    ) -> LaBSE:
+        """Train, write the preset and remove the files of an unfinished run.
 
         Args:
-            encoder: Trained model; `None` if the run had already ended.
+            train: Function that returns the trained model. It is not called if the run
+                had already ended. The weights of its result are freed before the preset
+                is loaded.
+            storage: See `LaBSE.save_to_preset`.
             also: Names of further files to remove from the directory.
 
         Returns:
             The model, loaded from the preset. Workers other than the chief wait until
-            the preset is written and return `encoder`.
+            the preset is written and return the result of `train`.
 
         Raises:
-            EndedElsewhere: On workers other than the chief, if `encoder` is `None`.
+            EndedElsewhere: On workers other than the chief, if the run had already
+                ended.
         """
+        encoder = None if self.finished else train()
         if self.writes:
             if encoder is not None:
-                encoder.save_to_preset(self.directory)
+                encoder.save_to_preset(self.directory, storage=storage)
             self.drop_checkpoints()
             for name in also:
                 (self.directory / name).unlink(missing_ok=True)
         self.workers.share(None)
         if self.writes:
+            if encoder is not None:
+                release(encoder.variables)
             return LaBSE.from_preset(self.directory)
         if encoder is None:
             raise EndedElsewhere("the run had already ended; the chief has the model")
@@ -346,6 +359,27 @@ class Run:
                 kept.append(entry)
         write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in kept))
         return kept
+
+
+def release(variables: Sequence[Any]) -> None:
+    """Free the memory of TensorFlow variables on a CPU that are not used any more.
+
+    TensorFlow keeps the graph of a training step, and thereby its variables, until the
+    process ends. On other backends nothing is done.
+
+    Args:
+        variables: Keras variables. They cannot be read afterwards.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    for variable in variables:
+        for part in getattr(variable.value, "values", (variable.value,)):
+            if "CPU" in part.device:
+                tf.raw_ops.AssignVariableOp(
+                    resource=part.handle, value=tf.zeros((0,), part.dtype)
+                )
 
 
 def _state(model: keras.Model) -> list[Any]:
