@@ -263,17 +263,14 @@ def _column_languages(options: argparse.Namespace) -> tuple[str, str]:
             first, second = "en", other
         else:
             first, second = "", ""
-    hint = "give them as --columns hi en"
+    hint = f"give those of {options.file} as --columns hi en"
     if not _is_table(options):
-        hint = "give the other as a prefix, hi=FILE"
+        hint = f"give the other one as a prefix, hi={options.file}"
     if options.format == "pairs":
-        try:
-            english_first((first, second))
-        except ValueError as error:
-            raise ValueError(f"{options.file}: {hint}. {error}") from None
+        english_first((first, second), hint)
     if output_kind(options.output) == ".tmx" and not (first and second):
         raise ValueError(
-            f"{options.file}: TMX needs the languages of both sides; {hint}. "
+            f"TMX needs the languages of both sides; {hint}. "
             f"Received: {first or 'unknown'} and {second or 'unknown'}"
         )
     return first, second

@@ -150,12 +150,13 @@ def _languages(options: argparse.Namespace) -> tuple[str, str]:
         else:
             codes.append(file_language(path) or "")
     kind = output_kind(options.output)
+    hint = "give them in the names (news.hi.txt) or as prefixes (hi=FILE)"
     if options.format == "pairs":
-        english_first(codes)
+        english_first(codes, hint)
     if kind == ".tmx" and not all(codes):
         raise ValueError(
-            "TMX needs the languages of both files, in the name (news.hi.txt) or as a "
-            f"prefix (hi=FILE). Received: {' and '.join(c or 'unknown' for c in codes)}"
+            f"TMX needs the languages of both files; {hint}. "
+            f"Received: {' and '.join(code or 'unknown' for code in codes)}"
         )
     return codes[0], codes[1]
 

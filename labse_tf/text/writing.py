@@ -88,8 +88,12 @@ def _is_stream(path: PathLike) -> bool:
     return str(path) == "-" or (place.exists() and not place.is_file())
 
 
-def english_first(languages: Sequence[str]) -> bool:
+def english_first(languages: Sequence[str], hint: str) -> bool:
     """Return whether two languages are in the order of `en-XX.tsv`.
+
+    Args:
+        languages: Canonical codes, or `""` if unknown.
+        hint: How to give the languages, for the error message.
 
     Raises:
         ValueError: If neither or both are English.
@@ -97,7 +101,9 @@ def english_first(languages: Sequence[str]) -> bool:
     marks = [bool(code) and is_english(code) for code in languages]
     if sum(marks) != 1:
         received = " and ".join(code or "unknown" for code in languages)
-        raise ValueError(f"One of two languages must be English. Received: {received}")
+        raise ValueError(
+            f"One of the two languages must be English; {hint}. Received: {received}"
+        )
     return marks[0]
 
 
