@@ -27,6 +27,7 @@ from labse_tf.data.cleaning import (
     characters,
     new_report,
     pairs,
+    unlikely_lines,
 )
 from labse_tf.languages import SCRIPTS, scripts_of
 
@@ -538,3 +539,31 @@ def test_balance_adds_up() -> None:
     expected = np.array([100, 90, 9]) ** 0.3
     np.testing.assert_allclose([s.after for s in shares], expected / expected.sum())
     assert collections.Counter(counts) == {s.language: s.pairs for s in shares}
+
+
+# === Single lines ===
+
+
+@pytest.mark.parametrize(
+    ("main", "others"),
+    [
+        ("यह एक वाक्य है, PC के साथ और उसके बिना भी", ["An English line", "доброе утро"]),
+        ("これは漢字とカナの文です。", ["доброе утро", "यह एक वाक्य है"]),
+        ("A sentence: 3 of them.", ["这是一个句子。", "доброе утро"]),
+    ],
+)
+def test_lines_that_are_hardly_sentences(main, others):
+    lines = [f"{main} {i}" for i in range(20)]
+    digits = ["12.05.2026", "+49 30 1234 / A", "--- ***", "१२३ ४५६"]
+    every = [*lines[:10], *digits, *others, *lines[10:]]
+    found = unlikely_lines(lambda: [every[:7], every[7:]])
+    expected = np.zeros(len(every), bool)
+    expected[10:14] = True
+    assert found.few_letters.tolist() == expected.tolist()
+    expected = np.zeros(len(every), bool)
+    expected[14:16] = True
+    assert found.other_script.tolist() == expected.tolist()
+    # A file of two languages in equal parts keeps both.
+    both = [*lines, *(f"{others[0]} {i}" for i in range(20))]
+    assert not unlikely_lines(lambda: [both]).other_script.any()
+    assert [part.size for part in unlikely_lines(lambda: [])] == [0, 0]

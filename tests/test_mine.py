@@ -320,6 +320,58 @@ def test_the_search_of_mine_has_its_state_in_the_work_folder(tmp_path, monkeypat
     assert output.read_text() == whole.read_text()
 
 
+def test_mine_skips_digits_and_lines_in_another_script(tmp_path, capsys):
+    left, right, truth = two_files(tmp_path)
+    output, alone = tmp_path / "pairs.tsv", tmp_path / "alone.tsv"
+    assert run("mine", left, right, "-o", alone) == 0
+    noise = ["12.05.2026", "(1,234) - 56 %", "доброе утро", "早上好"]
+    left.write_text(left.read_text() + "".join(f"{line}\n" for line in noise))
+    with gzip.open(right, "at", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in noise)
+    capsys.readouterr()
+    assert run("mine", left, right, "-o", output) == 0
+    assert output.read_text() == alone.read_text()
+    said = capsys.readouterr().err
+    for path, count in ((left, 54), (right, 64)):
+        check_message(said, path, 4, count, "2 mostly digits", "2 in another script")
+    assert run("mine", left, right, "--all-lines", "-o", output) == 0
+    found = [tuple(row[3:]) for row in rows(output)]
+    assert {(line, line) for line in noise} <= set(found)
+    left.write_text("1\n2\n")
+    refuses(capsys, ("mine", left, right, "-o", output), path=left, received=True)
+
+
+def test_an_isolated_pair_is_not_above_the_translations(tmp_path, monkeypatch):
+    """Of 40 pairs one is wrong, with a cosine of 0.5, and near to nothing else."""
+    rng = np.random.default_rng(0)
+    vectors = {}
+    for i in range(40):
+        own = rng.normal(size=64)
+        for text in (f"left{i}", f"right{i}"):
+            # All share a direction, so that neighborhoods have a mean of about 0.6.
+            noise = 0.3 * rng.normal(size=64)
+            vectors[text] = np.concatenate([own + noise, [8.0, 0, 0]])
+    vectors["left0"] = np.eye(67)[65]
+    vectors["right0"] = 0.5 * np.eye(67)[65] + 0.75**0.5 * np.eye(67)[66]
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.stack([vectors.get(text, np.ones(67)) for text in texts])
+
+    monkeypatch.setattr(mine, "open_encoder", lambda name, dtype: embed)
+    for side in ("left", "right"):
+        text = "".join(f"{side}{i}\n" for i in range(40))
+        (tmp_path / side).write_text(text)
+    output = tmp_path / "pairs.tsv"
+    places = []
+    for flags in (("--mean-floor", 0), ()):
+        files = (tmp_path / "left", tmp_path / "right")
+        assert run("mine", *files, *flags, "-o", output) == 0
+        texts = [row[3] for row in rows(output)]
+        assert len(texts) == 40
+        places.append(texts.index("left0"))
+    assert places == [0, 39]
+
+
 def test_bad_input_of_mine(tmp_path, capsys):
     left, right, _ = two_files(tmp_path)
     empty, bad = tmp_path / "empty.txt", tmp_path / "bad.txt"
@@ -333,9 +385,14 @@ def test_bad_input_of_mine(tmp_path, capsys):
     assert run("mine", bad, right, "--on-error", "skip", *output) == 0
     check_message(capsys.readouterr().err, "skipped", path=bad, line=2)
     (tmp_path / "pairs.tsv").unlink()
-    for flag, value in (("--k", 0), ("--top", 0), ("--recall", 2)):
+    for flag, value in (
+        ("--k", 0),
+        ("--top", 0),
+        ("--recall", 2),
+        ("--mean-floor", 1),
+    ):
         line = fails(capsys, "mine", left, right, flag, value, *output)
-        check_message(line, argument=flag[2:], received=value)
+        check_message(line, argument=flag[2:].replace("-", "_"), received=value)
     assert list(tmp_path.glob("pairs*")) == []
 
 

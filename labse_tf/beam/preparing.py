@@ -144,8 +144,8 @@ def _begin(description: Description, output: PathLike) -> Description | None:
     path = join(output, known)
     before = Description.from_json(read_text(path), path)
     # The pipeline counts and digests the pairs.
-    pairs = {"counts": before.counts, "text": before.text}
-    check_same(before, dataclasses.replace(description, **pairs), output)
+    now = dataclasses.replace(description, counts=before.counts, text=before.text)
+    check_same(before, now, output)
     if known == DATASET:
         return before
     if DATASET in names:  # Stopped while the notes were deleted.

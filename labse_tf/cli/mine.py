@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,21 @@ def add_command(commands: Any) -> None:
         metavar="SHARE",
         help="share of the neighbors that faiss must find on a sample (default: 0.99)",
     )
+    parser.add_argument(
+        "--mean-floor",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="quantile of the mean cosines with the neighbors to which smaller means "
+        "are raised, because isolated sentences would have high scores; 0: none, as in "
+        "evaluate bucc (default: 0.05)",
+    )
+    parser.add_argument(
+        "--all-lines",
+        action="store_true",
+        help="also use lines that are mostly digits and symbols, or in another script "
+        "than most of their file (default: such lines are skipped and counted)",
+    )
     add_work(parser, "vectors and the state of the search")
     add_json(parser)
 
@@ -110,6 +126,7 @@ def _mine(options: argparse.Namespace) -> None:
         top=options.top,
         index=options.index,
         recall=options.recall,
+        mean_floor=options.mean_floor,
     )
     skipped = SkipReport()
     sides = [
@@ -122,11 +139,35 @@ def _mine(options: argparse.Namespace) -> None:
         )
     ]
     say_skipped(skipped)
+    if not options.all_lines:
+        sides = [_likely(side) for side in sides]
     with work_folder(options.work, output) as work:
         vectors = _embedded(options, sides, work)
         found = _searched(options, vectors, work)
         _write(options, languages, sides, found)
     _say_mined(options, sides, found)
+
+
+def _likely(side: DistinctLines) -> DistinctLines:
+    """Leave out lines that are hardly sentences of the file's language."""
+    from labse_tf.data.cleaning import unlikely_lines
+
+    few_letters, other_script = unlikely_lines(side.blocks)
+    kept = ~(few_letters | other_script)
+    if not kept.any():
+        raise ValueError(
+            f"{side.path}: expected lines that are mostly letters; use --all-lines for "
+            f"others. Received: {len(side)} lines of digits and symbols"
+        )
+    if not kept.all():
+        print(
+            f"{side.path}: {(~kept).sum():,} of {len(side):,} lines skipped: "
+            f"{few_letters.sum():,} mostly digits and symbols, "
+            f"{other_script.sum():,} in another script than most of the file "
+            "(--all-lines uses them)",
+            file=sys.stderr,
+        )
+    return side.select(kept)
 
 
 def _languages(options: argparse.Namespace) -> tuple[str, str]:
@@ -237,6 +278,7 @@ def _searched(
             top=options.top,
             index=options.index,
             recall=options.recall,
+            mean_floor=options.mean_floor,
             checkpoint=work / _SEARCH,
         )
 

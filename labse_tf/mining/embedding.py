@@ -141,7 +141,7 @@ def rows_on_disk(
 
 def _opened(
     path: Path, note: Path, shape: tuple[int, ...], made_of: Mapping[str, Any]
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.memmap, int]:
     """Return the rows on disk, new or resumed, and the number of finished rows."""
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
         known = json.loads(note.read_text(encoding="utf-8"))

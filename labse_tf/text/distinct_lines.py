@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ class DistinctLines:
         # Indices of sentences, not of lines: one line may have several sentences.
         self._first = np.sort(np.unique(keys, return_index=True)[1])
         self.lines = np.asarray(lines, dtype=np.int64)[self._first]
-        self._digest = hashlib.blake2b(keys[self._first].tobytes()).hexdigest()
+        self._keys = keys[self._first]
 
     def __len__(self) -> int:
         """Return the number of distinct texts."""
@@ -61,7 +62,14 @@ class DistinctLines:
     @property
     def digest(self) -> str:
         """Hash of the distinct texts in their order."""
-        return self._digest
+        return hashlib.blake2b(self._keys.tobytes()).hexdigest()
+
+    def select(self, kept: np.ndarray) -> DistinctLines:
+        """Return only the texts at which a bool array `(n,)` is true."""
+        chosen = copy.copy(self)
+        chosen.lines, chosen._first = self.lines[kept], self._first[kept]
+        chosen._keys = self._keys[kept]
+        return chosen
 
     def blocks(self, start: int = 0) -> Iterator[list[str]]:
         """Yield lists of some thousands of stripped texts, from index `start` on."""

@@ -182,14 +182,14 @@ def new_file(path: PathLike) -> Iterator[str]:
 
     name = os.fspath(path)
     # Two writers of one file must not write into each other's.
-    temporary = f"{name}.{uuid.uuid4().hex}.tmp"
+    unfinished = f"{name}.{uuid.uuid4().hex}.tmp"
     try:
         tf.io.gfile.makedirs(name.rpartition("/")[0])
-        yield temporary
-        tf.io.gfile.rename(temporary, name, overwrite=True)
+        yield unfinished
+        tf.io.gfile.rename(unfinished, name, overwrite=True)
     except BaseException as error:
         with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(temporary)
+            tf.io.gfile.remove(unfinished)
         if isinstance(error, tf.errors.OpError):
             raise OSError(f"{path}: expected a writable path. {error}") from error
         raise
