@@ -60,7 +60,7 @@ def unlikely_lines(
 
     Example:
         >>> from labse_tf.data.cleaning.lines import unlikely_lines
-        >>> lines = ["Good morning to all of you.", "12.05.2026", "Доброе утро"]
+        >>> lines = ["Good morning to all of you.", "12.05.2026", "да"]
         >>> few_letters, other_script = unlikely_lines(lambda: [lines])
         >>> few_letters.tolist(), other_script.tolist()
         ([False, True, False], [False, False, True])
