@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -158,6 +159,13 @@ def test_an_unknown_ending_is_an_error_before_the_work(tmp_path, capsys, name):
     line = fails(capsys, "mine", path, path, "--model", "no-model", "-o", output)
     check_message(line, received=output)
     assert [p.name for p in tmp_path.iterdir()] == ["en-hi.tsv"]
+
+
+def test_streams_without_an_ending_are_tsv(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert {output_kind(p) for p in ("-", "/dev/stdout", fifo)} == {".tsv"}
+    assert output_kind(tmp_path / "a.TMX.gz") == ".tmx"
 
 
 # === mine and filter ===

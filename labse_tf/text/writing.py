@@ -84,8 +84,10 @@ def output_kind(path: PathLike) -> str:
 
 def _is_stream(path: PathLike) -> bool:
     """Return whether an output is standard output, a pipe or a device."""
-    place = Path(path)
-    return str(path) == "-" or (place.exists() and not place.is_file())
+    place = Path(path).absolute()
+    # A redirected /dev/stdout is a file by its type.
+    device = place.parts[1:2] in (("dev",), ("proc",))
+    return str(path) == "-" or device or (place.exists() and not place.is_file())
 
 
 def english_first(languages: Sequence[str], hint: str) -> bool:
