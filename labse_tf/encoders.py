@@ -7,6 +7,7 @@ embed text. `load_model` loads models that can be trained, converted or exported
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labse_tf.processes import check_not_forked
 from labse_tf.saved_model import SAVED_MODEL, load_saved_model
 
 if TYPE_CHECKING:
@@ -144,6 +146,7 @@ def load_model(
     from labse_tf import checkpoints
     from labse_tf.models import LaBSE
 
+    check_not_forked()
     layout = layout_of(name)
     if vocabulary is not None and layout != "saved_model":
         raise ValueError(
@@ -218,6 +221,9 @@ def _open_saved_model(path: str | Path) -> Encoder:
     import numpy as np
     import tensorflow as tf
 
+    from labse_tf.models.text_inputs import check_texts, windows
+
+    check_not_forked()
     module = load_saved_model(path)
     # SavedModels with other interfaces raise errors of several types.
     try:
@@ -242,12 +248,14 @@ def _open_saved_model(path: str | Path) -> Encoder:
     dimension = int(vectors.shape[1])
 
     def encode(texts: list[str]) -> np.ndarray:
-        result = np.zeros((len(texts), dimension), vectors.dtype.as_numpy_dtype)
+        check_not_forked()
+        strings = list(itertools.chain.from_iterable(windows(check_texts(texts)[0])))
+        result = np.zeros((len(strings), dimension), vectors.dtype.as_numpy_dtype)
         # Sorted by length to reduce padding.
-        order = np.argsort([len(text) for text in texts], kind="stable")
+        order = np.argsort([len(text) for text in strings], kind="stable")
         for start in range(0, len(order), _BATCH_SIZE):
             chosen = order[start : start + _BATCH_SIZE]
-            batch = tf.constant([texts[i] for i in chosen])
+            batch = tf.constant([strings[i] for i in chosen])
             result[chosen] = vectors_of(module(batch)).numpy()
         return result
 

@@ -17,7 +17,7 @@ from helpers.paths import PACKAGE, ROOT
 FLOORS = [
     {
         *("files", "progress", "cpu_kernels", "precision", "blockwise", "languages"),
-        *("settings", "extras", "html_page"),
+        *("settings", "extras", "html_page", "processes"),
     },
     {
         *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),

@@ -12,6 +12,7 @@ import keras_hub
 from labse_tf.layers import LayerNormalization, PackedAttentionMask, get_activation
 from labse_tf.models.transformer_block import TransformerBlock
 from labse_tf.precision import compute_policy
+from labse_tf.processes import check_not_forked
 
 FEATURES = ("token_ids", "segment_ids", "padding_mask")
 PACKED_FEATURES = ("position_ids", "sequence_ids")
@@ -78,6 +79,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         dtype: str | keras.DTypePolicy | None = None,
         **kwargs: Any,
     ) -> None:
+        check_not_forked()
         # Keras would accept unknown arguments and ignore them.
         if unknown := sorted(set(kwargs) - {"name", "trainable"}):
             raise ValueError(
