@@ -78,7 +78,12 @@ def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> N
             tmp_path / name,
             vocabulary=text[1],
             dev=pairs,
-            options=RunOptions(log_every=3, dev_every=5, progress=note),
+            options=RunOptions(
+                log_every=3,
+                dev_every=5,
+                keep_best=None if pairs is None else False,
+                progress=note,
+            ),
         )
         for name, pairs in (("plain", None), ("dev", dev))
     ]
@@ -87,8 +92,9 @@ def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> N
     assert calls[-14:] == [(step, 14) for step in range(1, 15)]
     log = log_of(tmp_path / "dev")
     measured = [entry for entry in log if "dev_accuracy" in entry]
-    assert [entry["step"] for entry in measured] == [5, 10, 14]
+    assert [entry["step"] for entry in measured] == [0, 5, 10, 14]
     accuracy = retrieval(models[1].encode, dev.lists()).mean_accuracy
+    assert all(e["dev_accuracy/es"] == e["dev_accuracy"] for e in measured)
     assert measured[-1]["dev_accuracy"] == pytest.approx(accuracy, abs=1e-5)
     assert 0.1 < accuracy < 1
     losses = [entry["loss"] for entry in log if "loss" in entry]
@@ -156,6 +162,32 @@ def test_tuning_starts_from_a_preset(tmp_path, corpus, text) -> None:
     assert tuned.preprocessor.sequence_length == 8
     with raises(ValueError, "`vocabulary`", argument="model"):
         train_dual_encoder(recipe, corpus, tmp_path / "third")
+
+
+def test_the_shape_of_a_loaded_model_is_described(tmp_path, corpus, text) -> None:
+    """Not that of a recipe which it ignores."""
+    train(corpus, tmp_path / "first", text[1], num_layers=0, dropout=0.0)
+    tuned = train_dual_encoder(
+        Recipe(train_steps=2, batch_size=8, sequence_length=16),
+        corpus,
+        tmp_path / "second",
+        model=tmp_path / "first",
+        options=RunOptions(progress=False),
+    )
+    written = json.loads((tmp_path / "second" / "run.json").read_text())["recipe"]
+    assert (written["num_layers"], written["hidden_dim"]) == (0, 16)
+    assert (written["dropout"], written["max_sequence_length"]) == (0.0, 16)
+    assert written["pooling"] == tuned.pooling == "mean"
+    for flags in ({"lowercase": True}, {"strip_accents": False}):
+        with raises(ValueError, "`vocabulary`", argument=next(iter(flags))):
+            train_dual_encoder(
+                RECIPE,
+                corpus,
+                tmp_path / "third",
+                model=tmp_path / "first",
+                **flags,
+            )
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, corpus, text) -> None:

@@ -125,6 +125,18 @@ def add_case(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_case(options: argparse.Namespace) -> None:
+    """Raise an error if the flags of a new tokenizer are given with `--model`."""
+    strip = {None: "", True: "--strip-accents", False: "--no-strip-accents"}
+    flags = ["--lowercase" * options.lowercase, strip[options.strip_accents]]
+    if options.model is not None and any(flags):
+        raise ValueError(
+            "--lowercase and --strip-accents require --vocab, since a model has its "
+            f"own tokenizer. Received: --model {options.model} "
+            + " ".join(flag for flag in flags if flag)
+        )
+
+
 def add_on_error(parser: argparse.ArgumentParser) -> None:
     """Add `--on-error`."""
     parser.add_argument(
@@ -356,6 +368,7 @@ def tokenizer_of(options: argparse.Namespace) -> WordPieceTokenizer:
     """Return the tokenizer of the arguments."""
     from labse_tf import tokenizers
 
+    check_case(options)
     if options.model is not None:
         from labse_tf.encoders import load_model
 

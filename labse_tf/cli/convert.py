@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from labse_tf.cli.arguments import (
+    add_json,
     add_model_by_place,
     add_output,
     command,
     needs,
 )
-from labse_tf.cli.output import print_table
+from labse_tf.cli.output import print_table, write_json
 from labse_tf.files import check_vacant
 
 # Copied from `presets`, which is slow to import.
@@ -68,6 +69,7 @@ def add_command(commands: Any) -> None:
         "--to huggingface",
         lambda options: options.to == "huggingface" and not options.list,
     )
+    add_json(parser)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -75,7 +77,7 @@ def _convert(options: argparse.Namespace) -> None:
     from labse_tf.models import LaBSE
 
     if options.list:
-        _print_family()
+        _print_family(options.json)
         return
     if options.model is None or options.output is None:
         raise ValueError(
@@ -124,6 +126,21 @@ def _convert(options: argparse.Namespace) -> None:
         f"mean {cosine.mean():.5f}, lowest {cosine.min():.5f}"
     )
     print(f"model: {target}")
+    write_json(
+        options.json,
+        {
+            "model": str(target),
+            "from": options.model,
+            "format": options.to,
+            "storage": options.storage,
+            "megabytes": {"before": sizes[0], "after": sizes[1]},
+            "cosine": {
+                "tokens": len(words),
+                "mean": float(cosine.mean()),
+                "lowest": float(cosine.min()),
+            },
+        },
+    )
 
 
 def _megabytes(path: Path) -> float:
@@ -133,8 +150,8 @@ def _megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def _print_family() -> None:
-    """Print the models that are available by name."""
+def _print_family(json: str | None) -> None:
+    """Print the models that are available by name, and write them as JSON."""
     from labse_tf import presets
 
     rows, places = [], []
@@ -161,3 +178,18 @@ def _print_family() -> None:
         ],
     )
     print("\n".join(places))
+    write_json(
+        json,
+        {
+            "models": [
+                {
+                    "name": name,
+                    "num_layers": sizes["num_layers"],
+                    "hidden_dim": sizes["hidden_dim"],
+                    "vocabulary_size": sizes["vocabulary_size"],
+                    "license": licence,
+                }
+                for name, sizes, _, licence in rows
+            ]
+        },
+    )

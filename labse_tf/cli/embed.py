@@ -10,11 +10,13 @@ from typing import Any
 from labse_tf.cli.arguments import (
     TEXT_HELP,
     add_encoder,
+    add_json,
     add_output,
     add_side,
     command,
 )
 from labse_tf.cli.models import open_encoder
+from labse_tf.cli.output import write_json
 from labse_tf.files import atomic_file
 
 
@@ -35,6 +37,7 @@ def add_command(commands: Any) -> None:
     add_side(parser)
     add_encoder(parser)
     add_output(parser, "FILE.npy", "vectors, float32 (sentences, D)")
+    add_json(parser)
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -67,3 +70,13 @@ def _embed(options: argparse.Namespace) -> None:
                 advance(len(block))
         vectors.flush()
     print(f"{total:,} vectors of {dim} in {output}")
+    write_json(
+        options.json,
+        {
+            "output": str(output),
+            "model": options.model,
+            "dtype": options.dtype,
+            "sentences": total,
+            "dimension": dim,
+        },
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from labse_tf.cli.arguments import PAIRS_HELP, add_languages, command
 from labse_tf.cli.output import load, say_counts, say_skipped
-from labse_tf.cli.runs import add_run, given, run_options, say_model, until_signal
+from labse_tf.cli.runs import add_run, recipe_of, run_options, say_model, until_signal
 from labse_tf.recipes import (
     PRETRAINING_RECIPES,
     PretrainingRecipe,
@@ -49,11 +49,11 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="vocabulary, as written by labse-tf vocab",
     )
-    add_run(parser, PRETRAINING_RECIPES, without=("dev_every",))
+    add_run(parser, PRETRAINING_RECIPES, without=("dev_every", "keep_best", "patience"))
 
 
 def _pretrain(options: argparse.Namespace) -> int | None:
-    recipe = get_pretraining_recipe(options.recipe, **given(options, PretrainingRecipe))
+    recipe = recipe_of(options, PretrainingRecipe, get_pretraining_recipe)
     how = run_options(options)
     if not options.mono and not options.pairs:
         raise ValueError("Expected --mono, --pairs or both. Received: neither")

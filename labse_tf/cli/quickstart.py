@@ -81,7 +81,11 @@ def _quickstart(options: argparse.Namespace) -> int | None:
             languages=options.languages,
             recipe=recipe,
             pretraining=pretraining,
-            vocabulary_size=options.vocabulary_size or quickstart.VOCABULARY_SIZE,
+            vocabulary_size=(
+                quickstart.VOCABULARY_SIZE
+                if options.vocabulary_size is None
+                else options.vocabulary_size
+            ),
             on_error=options.on_error,
             fresh=options.fresh,
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from labse_tf.cli.arguments import add_case, add_output
 from labse_tf.cli.parsing import show_default
-from labse_tf.recipes import BaseRecipe
+from labse_tf.recipes import BaseRecipe, read_recipe
 from labse_tf.training.options import RunOptions
 
 _R = typing.TypeVar("_R", bound=BaseRecipe)
@@ -45,11 +45,18 @@ def add_run(
     """
     add_output(parser, "DIR", "directory of the run, which becomes the preset")
     about = "; ".join(f"{name}: {named.about}" for name, named in recipes.items())
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
         "--recipe",
         default="small",
         choices=sorted(recipes),
         help="values of the flags below that are not given (default: small). " + about,
+    )
+    start.add_argument(
+        "--config",
+        metavar="run.json",
+        help="run.json of an earlier run, whose recipe gives the values of the flags "
+        "below that are not given",
     )
     add_case(parser)
     add_settings(parser, RunOptions(), without=without)
@@ -83,7 +90,9 @@ def add_settings(
             groups[name] = parser.add_argument_group(_TITLES.get(name, name))
         help_text, choices = field.metadata["help"], field.metadata["choices"]
         default = show_default(getattr(settings, field.name))
-        about: dict[str, Any] = {"help": f"{help_text} (default{where}: {default})"}
+        if "(default" not in help_text:
+            help_text += f" (default{where}: {default})"
+        about: dict[str, Any] = {"help": help_text}
         parts = [t for t in typing.get_args(types[field.name]) if t is not type(None)]
         plain = parts[0] if parts else types[field.name]
         if field.metadata["parse"]:
@@ -109,6 +118,16 @@ def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
             parse = field.metadata["parse"]
             given[field.name] = tuple(map(parse, value)) if parse else value
     return given
+
+
+def recipe_of(
+    options: argparse.Namespace, kind: type[_R], named: Callable[..., _R]
+) -> _R:
+    """Return the checked recipe of `--recipe` or `--config`, changed by the flags."""
+    changes = given(options, kind)
+    if options.config is not None:
+        return read_recipe(kind, options.config, **changes)
+    return named(options.recipe, **changes)
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:

@@ -73,6 +73,8 @@ class Run:
         workers: Processes that train together (default: this process only). Only the
             directory of the chief is read and written. The other workers do not need
             the directory, and may share it.
+        temporary: Names of further files in the directory that only an unfinished run
+            needs.
     """
 
     def __init__(
@@ -80,10 +82,13 @@ class Run:
         directory: str | Path,
         description: Mapping[str, Any],
         workers: Workers | None = None,
+        *,
+        temporary: Sequence[str] = (),
     ) -> None:
         self.directory = Path(directory)
         self.description = json.loads(json.dumps(description))
         self.workers = workers or Workers()
+        self.temporary = tuple(temporary)
         self._lock: IO[str] | None = None
         self._finished = False
 
@@ -103,6 +108,11 @@ class Run:
     def checkpoints(self) -> Path:
         """Directory of the checkpoints."""
         return self.directory / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Directory of the best weights by held-out pairs."""
+        return self.directory / "best"
 
     @property
     def log(self) -> Path:
@@ -175,12 +185,18 @@ class Run:
 
     def _forget_if_nothing_was_done(self) -> None:
         """Empty a directory without results, so that a corrected command can use it."""
-        logged = self.log.exists() and self.log.stat().st_size > 0
-        if logged or self.finished or self._saved():
+        if self.finished or self._saved() or any(e["step"] for e in self.entries()):
             return
         shutil.rmtree(self.directory / "tensorboard", ignore_errors=True)
+        self._remove_temporary()
         for path in (self.log, self.directory / "run.json"):
             path.unlink(missing_ok=True)
+
+    def _remove_temporary(self) -> None:
+        """Remove the files that only an unfinished run needs, except checkpoints."""
+        shutil.rmtree(self.best, ignore_errors=True)
+        for name in self.temporary:
+            (self.directory / name).unlink(missing_ok=True)
 
     def _check_description(self) -> None:
         """Write `run.json`, or compare the description with the existing file."""
@@ -295,6 +311,11 @@ class Run:
         """Return the paths of the checkpoints, newest first."""
         return sorted(self.checkpoints.glob("step_*.npz"), reverse=True)
 
+    def oldest_step_to_resume(self) -> int:
+        """Return the step of the oldest checkpoint that a run may resume from."""
+        saved = self._saved()
+        return int(saved[-1].stem.removeprefix("step_")) if len(saved) == _KEEP else 0
+
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints, which the preset replaces."""
         for path in self._saved():
@@ -307,7 +328,6 @@ class Run:
         train: Callable[[], LaBSE],
         *,
         storage: str = "float32",
-        also: Sequence[str] = (),
     ) -> LaBSE:
         """Train, write the preset and remove the files of an unfinished run.
 
@@ -316,7 +336,6 @@ class Run:
                 had already ended. The weights of its result are freed before the preset
                 is loaded.
             storage: See `LaBSE.save_to_preset`.
-            also: Names of further files to remove from the directory.
 
         Returns:
             The model, loaded from the preset. Workers other than the chief wait until
@@ -331,8 +350,7 @@ class Run:
             if encoder is not None:
                 encoder.save_to_preset(self.directory, storage=storage)
             self.drop_checkpoints()
-            for name in also:
-                (self.directory / name).unlink(missing_ok=True)
+            self._remove_temporary()
         self.workers.share(None)
         if self.writes:
             if encoder is not None:
@@ -349,16 +367,25 @@ class Run:
         """
         if not self.log.exists():
             return []
-        kept = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # An incomplete last line of a killed process.
-            if entry["step"] <= step:
-                kept.append(entry)
+        kept = [entry for entry in self.entries() if entry["step"] <= step]
         write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in kept))
         return kept
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the entries of the log."""
+        return read_log(self.log)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a training log; an empty list if it does not exist."""
+    entries = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # An incomplete last line of a killed process.
+    return entries
 
 
 def release(variables: Sequence[Any]) -> None:
