@@ -42,6 +42,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # whose versions setup.py bounds for their sake.
 INHERITED = {
     "cli.parsing": {"_option_string_actions"},
+    "models.backbone": {"_flatten_layers"},
     "hub": {"_track_variable", "_trainable_variables"},
     "optimizers": {
         *("_get_variable_index", "_momentums", "_velocities", "_use_weight_decay"),
