@@ -54,6 +54,7 @@ _MODULES = frozenset(
         "mining",
         "models",
         "optimizers",
+        "pipes",
         "plots",
         "precision",
         "preprocessing",

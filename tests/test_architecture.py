@@ -15,6 +15,7 @@ from helpers.paths import PACKAGE, ROOT
 # folder, from files that do not lead back to it. A name of a folder is for all of its
 # files; a file of its own floor is listed with its folder.
 FLOORS = [
+    {"pipes"},
     {
         *("files", "progress", "cpu_kernels", "precision", "blockwise", "languages"),
         *("settings", "extras", "html_page", "processes"),

@@ -127,6 +127,15 @@ def test_another_recipe_text_or_vocabulary_is_refused(tmp_path, corpus, text) ->
     assert presets.is_preset(output)
 
 
+def test_a_directory_with_braces_in_its_name(tmp_path) -> None:
+    folder = tmp_path / "{run}"
+    with Run(folder, {"a": 1}).open():
+        pass
+    with raises(ValueError, "a = 1", path=folder, received="a = 2"):
+        with Run(folder, {"a": 2}).open():
+            pass
+
+
 def test_a_directory_of_something_else_is_refused(tmp_path, corpus, text) -> None:
     output = tmp_path / "mine"
     output.mkdir()

@@ -31,6 +31,7 @@ from labse_tf.data import (
     read_sentences,
 )
 from labse_tf.data.shards.layout import is_remote
+from labse_tf.files import atomic_file
 from labse_tf.languages import language_code
 from labse_tf.text import Side, read_numbered
 
@@ -118,6 +119,10 @@ def publish(local: str | Path, target: str) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
+    if not is_remote(target):
+        with atomic_file(target) as copy_path:
+            shutil.copyfile(local, copy_path)
+        return
     temporary = f"{target}.{uuid.uuid4().hex}"
     plain = CompressionTypes.UNCOMPRESSED
     try:

@@ -11,14 +11,17 @@ bug, 130 and 143 after Ctrl-C and SIGTERM. Training then writes a checkpoint fir
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import shutil
 import sys
 import tempfile
 import textwrap
 from collections.abc import Sequence
+from contextlib import ExitStack
 
-from labse_tf import __version__
+from labse_tf import __version__, pipes
 from labse_tf.cli import (
     balance,
     clean,
@@ -56,6 +59,9 @@ on a cluster (Apache Beam):
 `labse-tf COMMAND --help` lists the flags of a command.
 example: labse-tf quickstart"""
 
+# Options that name an output, which may be standard output.
+_OUTPUTS = ("output", "json", "plot")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, by default that of `sys.argv`, and return the exit status."""
@@ -69,12 +75,19 @@ def run_command(program: str, options: argparse.Namespace) -> int:
     is called with them, and `traceback`.
     """
     try:
-        for extra, user, when in getattr(options, "needs", ()):
-            if when(options):
-                require(extra, user)
-        if getattr(options, "start_tensorflow", True):
-            _start_tensorflow_quietly()
-        with plain_warnings():
+        with ExitStack() as stack:
+            stack.callback(pipes.forget_spooled)
+            _make_printable()
+            outputs = [getattr(options, name, None) for name in _OUTPUTS]
+            if any(path and pipes.is_stdout(path) for path in outputs):
+                stack.enter_context(pipes.reserve_stdout())
+            for extra, user, when in getattr(options, "needs", ()):
+                if when(options):
+                    require(extra, user)
+            if getattr(options, "start_tensorflow", True):
+                _choose_tensorflow(program)
+                _start_tensorflow_quietly()
+            stack.enter_context(plain_warnings())
             return options.run(options) or 0
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
@@ -88,6 +101,31 @@ def run_command(program: str, options: argparse.Namespace) -> int:
         if options.traceback:
             raise
         return 2
+
+
+def _make_printable() -> None:
+    """Set standard output and error to UTF-8 in an ASCII locale, to escapes in others.
+
+    ASCII is the encoding of a system without a locale, such as `LC_ALL=C`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(
+                encoding="utf-8" if ascii_only else None, errors="backslashreplace"
+            )
+
+
+def _choose_tensorflow(program: str) -> None:
+    """Set Keras's backend to TensorFlow, which the commands need, and say so."""
+    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if chosen != "tensorflow":
+        print(
+            f"{program}: commands run on TensorFlow; KERAS_BACKEND={chosen} is ignored",
+            file=sys.stderr,
+        )
+    # Also without the variable: keras.json may select another backend.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 def _start_tensorflow_quietly() -> None:

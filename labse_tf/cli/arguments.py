@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from labse_tf.pipes import is_stream
+
 if TYPE_CHECKING:
     from labse_tf.data import CleaningRules, HeldOut
     from labse_tf.tokenizers import WordPieceTokenizer
@@ -59,7 +61,7 @@ PAIRS_HELP = (
     "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .parquet, .tfrecord, two "
     "Moses files (corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory "
     "of them, or tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the "
-    "language"
+    "language; XX=- for standard input"
 )
 
 
@@ -77,7 +79,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 TEXT_HELP = (
     "text with one sentence per line, or a pair file as for train (.tsv, .po, .tmx, "
     ".jsonl, ...); plain, .gz, .bz2, .xz or .zst; XX=FILE selects the pairs of one "
-    "language"
+    "language; - for standard input"
 )
 
 
@@ -209,15 +211,24 @@ def add_output(
     required: bool = True,
     default: str | None = None,
 ) -> None:
-    """Add `-o` or `--output`."""
+    """Add `-o` or `--output`; for a file, `-` is standard output."""
+    help += "" if metavar == "DIR" else "; - for standard output"
     parser.add_argument(
         "-o",
         "--output",
         required=required and default is None,
         default=default,
         metavar=metavar,
+        type=_directory if metavar == "DIR" else str,
         help=help + (f" (default: {default})" if default else ""),
     )
+
+
+def _directory(path: str) -> str:
+    """Return the path of an output directory, which cannot be a stream."""
+    if is_stream(path):
+        raise argparse.ArgumentTypeError(f"expected a directory. Received: {path}")
+    return path
 
 
 def add_work(parser: argparse.ArgumentParser, what: str) -> None:
@@ -239,8 +250,7 @@ def add_pair_output(parser: argparse.ArgumentParser, table: str) -> None:
         parser,
         "FILE",
         "pairs: .tsv (see --format), .jsonl, .tmx or .parquet, which have languages "
-        "and scores; each except .parquet also .gz, .bz2, .xz or .zst; - writes .tsv "
-        "to standard output",
+        "and scores; each except .parquet also .gz, .bz2, .xz or .zst",
     )
     parser.add_argument(
         "--format",
@@ -263,7 +273,11 @@ def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`, for the results as JSON."""
-    parser.add_argument("--json", metavar="FILE", help="also write the results as JSON")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write the results as JSON; - for standard output",
+    )
 
 
 # === Cleaning and preparing, here and as pipelines ===

@@ -18,6 +18,7 @@ from labse_tf.cli.arguments import (
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import write_json
 from labse_tf.files import atomic_file
+from labse_tf.pipes import is_stream
 
 
 def add_command(commands: Any) -> None:
@@ -44,10 +45,10 @@ def _embed(options: argparse.Namespace) -> None:
     import numpy as np
 
     from labse_tf.progress import progress_bar
-    from labse_tf.text import blocks_of, read_numbered
+    from labse_tf.text import blocks_of, check_unchanged, read_numbered
 
-    output = Path(options.output)
-    if output.suffix != ".npy":
+    output = options.output
+    if not is_stream(output) and Path(output).suffix != ".npy":
         raise ValueError(f"--output must end with .npy. Received: {output}")
 
     def blocks() -> Iterator[list[str]]:
@@ -65,9 +66,11 @@ def _embed(options: argparse.Namespace) -> None:
         with progress_bar("Encoding", total, "sentences") as advance:
             row = 0
             for block in blocks():
+                check_unchanged(options.file, total, max(total, row + len(block)))
                 vectors[row : row + len(block)] = encode(block)
                 row += len(block)
                 advance(len(block))
+        check_unchanged(options.file, total, row)
         vectors.flush()
     print(f"{total:,} vectors of {dim} in {output}")
     write_json(

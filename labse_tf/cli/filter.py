@@ -156,7 +156,7 @@ def _write_kept(
     """
     import numpy as np
 
-    from labse_tf.text import SkipReport, blocks_of, pair_writer
+    from labse_tf.text import SkipReport, blocks_of, check_unchanged, pair_writer
 
     histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
     kept = row = 0
@@ -169,6 +169,7 @@ def _write_kept(
                 if cosine >= threshold:
                     kept += 1
                     write(_written(options, pair, cosine, languages))
+        check_unchanged(options.file, len(cosines), row)
     return histogram.tolist(), kept
 
 

@@ -116,7 +116,7 @@ def _mine(options: argparse.Namespace) -> None:
     from labse_tf import mining
     from labse_tf.text import SkipReport
 
-    output = Path(options.output)
+    output = options.output
     # Check the options before hours of embedding.
     languages = _languages(options)
     mining.check_options(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.files import write_text
+from labse_tf.pipes import is_stream
 
 if TYPE_CHECKING:
     from labse_tf.data import SkipReport
@@ -72,9 +73,8 @@ def work_folder(given: str | None, output: str | Path) -> Iterator[Path]:
             which is removed if the command succeeds.
         output: Output of the command.
     """
-    target = Path(output)
-    if given is None and target.exists() and not target.is_file():
-        # A pipe or a terminal: there is no place next to it.
+    if given is None and is_stream(output):
+        # There is no place next to it.
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
         return
@@ -105,9 +105,11 @@ def print_table(
 
 
 def write_json(path: str | None, result: dict[str, Any]) -> None:
-    """Write a result as JSON if a path is given."""
+    """Write a result as JSON if a path is given; `-` is standard output."""
     if path is not None:
-        write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        # Names of files may contain bytes that are not UTF-8.
+        write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def load(

@@ -115,6 +115,7 @@ def rows_on_disk(
             if done:
                 advance(done)
             for block in blocks(done):
+                _check_count(rows, max(len(rows), done + len(block)))
                 found = np.asarray(compute(block))
                 expected = (len(block), *shape[1:])
                 # A single row would be broadcast to all rows of the block.
@@ -131,12 +132,17 @@ def rows_on_disk(
                     saved = time.monotonic()
     finally:
         save()
-    if done != len(rows):
+    _check_count(rows, done)
+    return rows
+
+
+def _check_count(rows: np.ndarray, count: int) -> None:
+    """Raise an error if the input has not one element per row."""
+    if count != len(rows):
         raise ValueError(
             f"the input must not change while it is read: expected {len(rows)} "
-            f"elements. Received: {done}"
+            f"elements. Received: {count}"
         )
-    return rows
 
 
 def _opened(

@@ -37,6 +37,7 @@ from labse_tf.text.problems import (
     PathLike,
     SentencePair,
     SkipReport,
+    check_unchanged,
     shorten,
 )
 from labse_tf.text.reading import (
@@ -70,6 +71,7 @@ __all__ = [
     "SkipReport",
     "WrittenPair",
     "blocks_of",
+    "check_unchanged",
     "clean_interface_text",
     "distinct_files",
     "english_first",

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from labse_tf.text.problems import DataError, OnError, PathLike, SkipReport
+from labse_tf.text.problems import (
+    DataError,
+    OnError,
+    PathLike,
+    SkipReport,
+    check_unchanged,
+)
 from labse_tf.text.reading import Side, blocks_of, read_numbered
 
 
@@ -79,7 +85,9 @@ class DistinctLines:
         """Return row -> text for some rows, which are indices of distinct texts."""
         chosen = np.unique(rows)
         places = dict(zip(self._first[chosen].tolist(), chosen.tolist(), strict=True))
-        return {places[place]: text for place, text in self._texts(self._first[chosen])}
+        found = {place: text for place, text in self._texts(self._first[chosen])}
+        check_unchanged(self.path, len(chosen), len(found))
+        return {places[place]: text for place, text in found.items()}
 
     def _texts(self, places: np.ndarray) -> Iterator[tuple[int, str]]:
         """Yield the sentences at `places`, which ascend, as (place, text)."""

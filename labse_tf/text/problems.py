@@ -123,6 +123,15 @@ class InputFile:
         return dataclasses.replace(self, path=path)
 
 
+def check_unchanged(path: PathLike, expected: int, received: int) -> None:
+    """Raise `ValueError` if a file was read again with another number of items."""
+    if received != expected:
+        raise ValueError(
+            f"{path}: expected {expected:,} sentences or pairs, as in the first pass; "
+            f"a file must not change while it is read. Received: {received:,}"
+        )
+
+
 def shorten(text: object) -> str:
     """Return the `repr` of a value, cut to 80 characters."""
     shown = repr(text)

@@ -22,6 +22,7 @@ from xml.sax.saxutils import escape, quoteattr
 from labse_tf.extras import require
 from labse_tf.files import atomic_file
 from labse_tf.languages import is_english
+from labse_tf.pipes import is_stream
 from labse_tf.text.names import PACKED, stem_and_kind
 from labse_tf.text.problems import PathLike
 
@@ -68,7 +69,7 @@ def output_kind(path: PathLike) -> str:
         ValueError: If the ending is another.
     """
     kind = stem_and_kind(path)[1]
-    if not kind and _is_stream(path):
+    if not kind and is_stream(path):
         return ".tsv"
     packed = Path(path).suffix.lower()
     if kind not in _ENDINGS or (kind == ".parquet" and packed in PACKED):
@@ -80,14 +81,6 @@ def output_kind(path: PathLike) -> str:
     if extra is not None:
         require(extra, str(path))
     return kind
-
-
-def _is_stream(path: PathLike) -> bool:
-    """Return whether an output is standard output, a pipe or a device."""
-    place = Path(path).absolute()
-    # A redirected /dev/stdout is a file by its type.
-    device = place.parts[1:2] in (("dev",), ("proc",))
-    return str(path) == "-" or device or (place.exists() and not place.is_file())
 
 
 def english_first(languages: Sequence[str], hint: str) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.distribute import Workers
-from labse_tf.files import atomic_file, write_text
+from labse_tf.files import atomic_file, directory_of, write_text
 from labse_tf.models import LaBSE
 from labse_tf.training.checkpoint_files import (
     check_state,
@@ -152,7 +152,7 @@ class Run:
                     f"The chief could not start the run: {known['failure']}"
                 )
             self._finished = known["finished"]
-            self._compare(known["description"], "The chief was started with {}")
+            self._compare(known["description"], "The chief")
             yield self
 
     @contextmanager
@@ -160,7 +160,7 @@ class Run:
         """Lock the directory in the block."""
         import fcntl
 
-        self.directory.mkdir(parents=True, exist_ok=True)
+        directory_of(self.directory).mkdir(parents=True, exist_ok=True)
         self._check_description()
         with (self.directory / "run.lock").open("a+", encoding="utf-8") as lock:
             try:
@@ -214,20 +214,17 @@ class Run:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: expected JSON. Received: {error}") from error
-        self._compare(
-            known,
-            f"{self.directory} was started with {{}}: expected the same command, or "
-            "another directory",
-        )
+        hint = ": expected the same command, or another directory"
+        self._compare(known, str(self.directory), hint)
 
-    def _compare(self, known: Mapping[str, Any], message: str) -> None:
+    def _compare(self, known: Mapping[str, Any], started: str, hint: str = "") -> None:
         """Raise an error if `known` differs from the description of this run."""
         before, now = _flat(known), _flat(self.description)
         for name in sorted(set(before) | set(now)):
             if before.get(name) != now.get(name):
                 raise ValueError(
-                    message.format(f"{name} = {before.get(name)!r}")
-                    + f". Received: {name} = {now.get(name)!r}"
+                    f"{started} was started with {name} = {before.get(name)!r}{hint}. "
+                    f"Received: {name} = {now.get(name)!r}"
                 )
 
     def save(self, model: keras.Model, step: int) -> None:
