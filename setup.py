@@ -35,8 +35,8 @@ INSTALL_REQUIRES = [
     "tokenizers>=0.20",
 ]
 
-# tensorflow-hub 0.16.1 imports pkg_resources, which setuptools 81 removes; Python 3.12
-# environments do not include setuptools.
+# tensorflow-hub 0.16.1 imports pkg_resources, which setuptools 81 removes; environments
+# of Python 3.12 and later do not include setuptools.
 TENSORFLOW_HUB = [
     "tensorflow-hub>=0.16.1",
     "tf-keras>=2.20,<2.22",
@@ -51,11 +51,14 @@ CATALOGUES = [
     "weblate-language-data>=2025.1",
 ]
 
+# TensorBoard shows the runs; older versions also import pkg_resources.
+TRAIN = ["tensorboard>=2.20", "setuptools<81"]
 PLOTS = ["matplotlib>=3.8"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
 # Reads text compressed with zstd.
 TEXT = ["zstandard>=0.22"]
+PARQUET = ["pyarrow>=14"]
 # kagglehub is not listed: KerasHub requires the version that it needs, and pip would
 # take the newest version and an old KerasHub instead.
 CONVERT = ["huggingface-hub>=0.23", "safetensors>=0.4"]
@@ -74,9 +77,11 @@ PARITY = [
 
 EXTRAS_REQUIRE = {
     "quickstart": QUICKSTART,
+    "train": TRAIN,
     "mining": MINING,
     "tfds": TFDS,
     "text": TEXT,
+    "parquet": PARQUET,
     "plots": PLOTS,
     "convert": CONVERT,
     "serving": SERVING,
@@ -86,12 +91,14 @@ EXTRAS_REQUIRE = {
     "test": [
         *MINING,
         *QUICKSTART,
+        *TRAIN,
         *PLOTS,
         *CONVERT,
         *SERVING,
         *BEAM,
         *TFDS,
         *TEXT,
+        *PARQUET,
         "hypothesis>=6.100",
         # The next three run the notebooks.
         "ipykernel>=6.29",
@@ -113,7 +120,7 @@ setup(
     long_description=read_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     packages=[
         *find_packages(include=["labse_tf", "labse_tf.*"]),
         "labse_tf.saved_models",
@@ -130,6 +137,7 @@ setup(
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Text Processing :: Linguistic",
         "Typing :: Typed",

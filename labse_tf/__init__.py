@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["DualEncoder", "HubEncoder", "LaBSE", "LaBSEBackbone", "WordPieceTokenizer"]
-__all__ += ["__version__"]
+__all__ = [
+    "DualEncoder",
+    "HubEncoder",
+    "LaBSE",
+    "LaBSEBackbone",
+    "WordPieceTokenizer",
+    "__version__",
+]
 
 _HOME = {
     "DualEncoder": "models",
@@ -26,6 +32,45 @@ _HOME = {
     "LaBSEBackbone": "models",
     "WordPieceTokenizer": "tokenizers",
 }
+_MODULES = frozenset(
+    {
+        "checkpoints",
+        "blockwise",
+        "cli",
+        "cpu_kernels",
+        "data",
+        "distribute",
+        "doctor",
+        "duplicates",
+        "encoders",
+        "evaluation",
+        "export",
+        "files",
+        "hub",
+        "languages",
+        "layers",
+        "losses",
+        "metrics",
+        "mining",
+        "models",
+        "optimizers",
+        "pipes",
+        "plots",
+        "precision",
+        "preprocessing",
+        "pretraining",
+        "presets",
+        "progress",
+        "quickstart",
+        "recipes",
+        "saved_model",
+        "settings",
+        "text",
+        "tokenizers",
+        "training",
+        "trimming",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -33,19 +78,11 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         module = importlib.import_module(f"labse_tf.{_HOME[name]}")
         return getattr(module, name)
-    if name in _modules():
+    if name in _MODULES:
         return importlib.import_module(f"labse_tf.{name}")
     raise AttributeError(f"module 'labse_tf' has no attribute {name!r}")
 
 
-def _modules() -> set[str]:
-    """Return the names of the modules that are loaded on first use."""
-    import pkgutil
-
-    # Not `beam`, whose import fails without Apache Beam.
-    return {m.name for m in pkgutil.iter_modules(__path__)} - {"__main__", "beam"}
-
-
 def __dir__() -> list[str]:
     """Return the lazy names and the loaded names."""
-    return sorted(set(globals()) | set(__all__) | _modules())
+    return sorted(set(globals()) | set(__all__) | _MODULES)

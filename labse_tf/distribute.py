@@ -23,6 +23,9 @@ import keras
 import numpy as np
 from keras import ops
 
+# The public API can set this mode, but not read it.
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -155,7 +158,8 @@ def all_gather_rows(rows: Any) -> Any:
         rows: `(b, ...)`, b static and the same on all replicas.
 
     Returns:
-        `(G, ...)` with `G = b * replicas`; `rows` itself on one replica.
+        `(G, ...)` with `G = b * replicas`; `rows` itself on one replica. While Keras
+        builds a model outside the replicas, only the shape is right.
 
     Raises:
         ValueError: If b is not static and there are several replicas: an uneven last
@@ -165,6 +169,8 @@ def all_gather_rows(rows: Any) -> Any:
         return rows
     import tensorflow as tf
 
+    if _only_shapes():
+        return tf.concat([rows] * replica_count(), axis=0)
     total = _static_rows(rows) * replica_count()
     gathered = _replica_context().all_gather(tf.convert_to_tensor(rows), axis=0)
     # The collective loses the static shape.
@@ -173,7 +179,7 @@ def all_gather_rows(rows: Any) -> Any:
 
 def sum_over_replicas(value: Any) -> Any:
     """Return the sum of a value over all replicas; `value` itself on one replica."""
-    if replica_count() == 1:
+    if replica_count() == 1 or _only_shapes():
         return value
     return _replica_context().all_reduce("SUM", value)
 
@@ -187,13 +193,24 @@ def global_row_ids(rows: Any) -> Any:
     Returns:
         int32 `(b,)`: positions of `rows` in `all_gather_rows(rows)`.
     """
-    if replica_count() == 1:
+    if replica_count() == 1 or _only_shapes():
         return ops.arange(ops.shape(rows)[0], dtype="int32")
     import tensorflow as tf
 
     count = _static_rows(rows)
     offset = tf.cast(_replica_context().replica_id_in_sync_group, tf.int32) * count
     return offset + tf.range(count, dtype=tf.int32)
+
+
+def _only_shapes() -> bool:
+    """Return whether Keras is computing shapes outside the replicas.
+
+    `fit` of any `keras.Model` with several replicas starts by building the model with
+    symbolic tensors in the cross-replica context.
+    """
+    import tensorflow as tf
+
+    return in_symbolic_scope() and tf.distribute.in_cross_replica_context()
 
 
 def _replica_context() -> Any:

@@ -6,6 +6,8 @@ embed text. `load_model` loads models that can be trained, converted or exported
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labse_tf.processes import check_not_forked
 from labse_tf.saved_model import SAVED_MODEL, load_saved_model
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 Encode = Callable[[list[str]], "np.ndarray"]
 
 _BATCH_SIZE = 128
+# Files next to a model that vectors do not depend on.
+_NOTES = (".md", ".png", ".jsonl", ".sh", "run.json", "scores.json")
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ def load_model(
     from labse_tf import checkpoints
     from labse_tf.models import LaBSE
 
+    check_not_forked()
     layout = layout_of(name)
     if vocabulary is not None and layout != "saved_model":
         raise ValueError(
@@ -154,6 +160,39 @@ def load_model(
     if layout == "bert_checkpoint":
         return checkpoints.from_bert_checkpoint(name, dtype=dtype)
     return LaBSE.from_preset(name, dtype=dtype)
+
+
+def fingerprint(name: str | Path, dtype: str = "float32") -> str:
+    """Return an identifier of a model: a hash of its files, and its compute type.
+
+    Vectors on disk are noted with it, so that a model that was trained further in the
+    same directory counts as another model.
+
+    Args:
+        name: A model, see `open_encoder`.
+        dtype: Compute type, see `open_encoder`.
+
+    Returns:
+        The identifier, for example `"float32 90f2..."`.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    from labse_tf import presets
+    from labse_tf.precision import computes_bfloat16
+
+    if dtype == "auto":
+        dtype = "bfloat16" if computes_bfloat16() else "float32"
+    layout, path = layout_of(name), Path(name)
+    if layout in (None, "preset"):
+        path = presets.find(name)
+    # A checkpoint may be given without a suffix: its files begin with its name.
+    files = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.stem}*")
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        if file.is_file() and file.suffix not in _NOTES and file.name not in _NOTES:
+            digest.update(f"{file.name} {presets.sha256(file)}\n".encode())
+    return f"{dtype} {digest.hexdigest()}"
 
 
 @contextmanager
@@ -182,6 +221,9 @@ def _open_saved_model(path: str | Path) -> Encoder:
     import numpy as np
     import tensorflow as tf
 
+    from labse_tf.models.text_inputs import check_texts, windows
+
+    check_not_forked()
     module = load_saved_model(path)
     # SavedModels with other interfaces raise errors of several types.
     try:
@@ -206,12 +248,14 @@ def _open_saved_model(path: str | Path) -> Encoder:
     dimension = int(vectors.shape[1])
 
     def encode(texts: list[str]) -> np.ndarray:
-        result = np.zeros((len(texts), dimension), vectors.dtype.as_numpy_dtype)
+        check_not_forked()
+        strings = list(itertools.chain.from_iterable(windows(check_texts(texts)[0])))
+        result = np.zeros((len(strings), dimension), vectors.dtype.as_numpy_dtype)
         # Sorted by length to reduce padding.
-        order = np.argsort([len(text) for text in texts], kind="stable")
+        order = np.argsort([len(text) for text in strings], kind="stable")
         for start in range(0, len(order), _BATCH_SIZE):
             chosen = order[start : start + _BATCH_SIZE]
-            batch = tf.constant([texts[i] for i in chosen])
+            batch = tf.constant([strings[i] for i in chosen])
             result[chosen] = vectors_of(module(batch)).numpy()
         return result
 

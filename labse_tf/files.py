@@ -2,16 +2,24 @@
 
 Each function writes to a hidden temporary name in the target's directory and renames it
 when the write is complete. A full disk, an error or Ctrl-C leaves the target unchanged.
+
+Links are followed: the file that a link names is replaced, not the link. Streams, such
+as `-` for standard output (see `labse_tf.pipes`), receive the complete content.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from labse_tf.pipes import is_stdout, is_stream, send
 
 
 @contextmanager
@@ -19,10 +27,23 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that replaces `path` at exit.
 
     The temporary path has the same suffix and directory, which is created if needed.
+    For a stream it is elsewhere, and its content is copied at exit.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
-    target = Path(path)
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder, f"output{Path(path).suffix}")
+            yield temporary
+            send(temporary, path)
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
+    temporary = target.with_name(name)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -41,9 +62,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def check_vacant(path: str | os.PathLike[str], name: str) -> None:
     """Raise `ValueError` unless a path is new or an empty directory."""
-    target = Path(path)
+    target = directory_of(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{name} must be a new or empty directory. Received: {target}")
+
+
+def directory_of(path: str | os.PathLike[str]) -> Path:
+    """Return the directory that an output path names, with a link followed.
+
+    Raises:
+        ValueError: If the path is a stream.
+    """
+    if is_stream(path):
+        kind = "standard output" if is_stdout(path) else "not a file or directory"
+        raise ValueError(f"{path}: expected a directory to write. Received: {kind}")
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
 @contextmanager
@@ -53,9 +86,9 @@ def atomic_directory(
     """Write a directory atomically: yield a new one that becomes `path` at exit.
 
     Raises:
-        ValueError: If the target exists and `overwrite` is false.
+        ValueError: If the target exists and `overwrite` is false, or is a stream.
     """
-    target = Path(path)
+    target = directory_of(path)
     if target.exists() and not overwrite:
         raise ValueError(
             f"{target}: expected a path that does not exist; to overwrite it, use "
@@ -66,12 +99,38 @@ def atomic_directory(
         # `mkdtemp` allows only its owner, but a server may run as another user.
         folder.chmod(0o755)
         if target.exists():
-            old = folder.with_suffix(".old")
-            os.replace(target, old)
-            os.replace(folder, target)
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            exchange(folder, target)
         else:
             os.replace(folder, target)
+
+
+def exchange(folder: Path, target: Path) -> None:
+    """Exchange two paths of one file system, atomically where the system can.
+
+    Raises:
+        OSError: If they cannot be exchanged. Both are unchanged.
+    """
+    if _exchange(folder, target):
+        return
+    old = folder.with_suffix(".old")
+    os.replace(target, old)
+    try:
+        os.replace(folder, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    os.replace(old, folder)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step, and return whether this system could (Linux)."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchanged = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    names = os.fsencode(one), os.fsencode(other)
+    return not renameat2(here, names[0], here, names[1], exchanged)
 
 
 @contextmanager
@@ -79,8 +138,11 @@ def directory_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a hidden temporary directory next to a target, deleted at exit.
 
     Both are on the same file system. The parent directory is created if needed.
+
+    Raises:
+        ValueError: If the target is a stream.
     """
-    target = Path(path)
+    target = directory_of(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(
         tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
@@ -88,4 +150,7 @@ def directory_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:  # A file that the directory replaced.
+            folder.unlink(missing_ok=True)

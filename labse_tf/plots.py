@@ -1,4 +1,4 @@
-"""Plots of results, as PNG files.
+"""Plots of results, as PNG files; `plot_similarity` also as HTML.
 
 Matplotlib is imported when a plot is drawn; the module imports without it. All `plot_*`
 functions raise `ImportError` if matplotlib is not installed and `OSError` if the file
@@ -8,12 +8,15 @@ cannot be written.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from labse_tf.files import atomic_file
+from labse_tf.files import atomic_file, write_text
+from labse_tf.html_page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,11 +70,14 @@ def plot_similarity(
 ) -> None:
     """Draw a matrix of cosines as a heat map with the value in each cell.
 
+    Letters that matplotlib's font lacks are taken from another installed font. An HTML
+    file needs neither fonts nor matplotlib: the browser shapes the labels.
+
     Args:
         cosines: `(n, m)`, from -1 to 1, the result of `model.similarity`.
-        path: The PNG file to write.
-        rows: `n` labels. Matplotlib's default font has no Indic or East Asian letters:
-            use codes or names of languages.
+        path: The file to write, a PNG, or HTML if its name ends with `.html`.
+        rows: `n` labels. If no installed font has their letters, a PNG shows boxes,
+            and a warning names the letters.
         columns: `m` labels.
         title: Title above the map.
 
@@ -84,8 +90,12 @@ def plot_similarity(
             f"`cosines` must have the shape ({len(rows)}, {len(columns)}), one row "
             f"and one column per label. Received: {matrix.shape}"
         )
+    if Path(path).suffix == ".html":
+        _write_similarity_page(matrix, path, rows, columns, title)
+        return
     figure = new_figure(2.2 + 0.62 * len(columns), 1.6 + 0.36 * len(rows))
     axes = figure.add_subplot()
+    fonts = _fonts_for([*rows, *columns, title])
     image = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (row, column), value in np.ndenumerate(matrix):
         axes.text(
@@ -98,15 +108,82 @@ def plot_similarity(
             color="white" if value > 0.6 else "#222222",
         )
     axes.set_xticks(
-        range(len(columns)), labels=columns, rotation=30, ha="right", fontsize=7
+        range(len(columns)),
+        labels=columns,
+        rotation=30,
+        ha="right",
+        fontsize=7,
+        fontfamily=fonts,
     )
-    axes.set_yticks(range(len(rows)), labels=rows, fontsize=7)
+    axes.set_yticks(range(len(rows)), labels=rows, fontsize=7, fontfamily=fonts)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02).ax.tick_params(labelsize=7)
-    axes.set_title(title, fontsize=10)
-    save_figure(figure, path)
+    axes.set_title(title, fontsize=10, fontfamily=fonts)
+    with warnings.catch_warnings():
+        # `_fonts_for` has warned once, instead of once per letter.
+        warnings.filterwarnings("ignore", "Glyph")
+        save_figure(figure, path)
+
+
+def _write_similarity_page(
+    matrix: np.ndarray,
+    path: str | os.PathLike[str],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+) -> None:
+    """Write a matrix of cosines as a colored table."""
+    page = Page(title)
+    cells = [
+        [row, *(f"{value:.2f}" for value in values)]
+        for row, values in zip(rows, matrix, strict=True)
+    ]
+    # The color of the bars, more opaque for larger cosines.
+    colors = [
+        [None, *(f"rgb(49 130 189 / {min(max(v, 0), 1) * 0.7:.0%})" for v in values)]
+        for values in matrix
+    ]
+    page.table(["", *columns], cells, numbers=range(1, len(columns) + 1), colors=colors)
+    write_text(path, page.text())
+
+
+def _fonts_for(texts: Sequence[str]) -> list[str]:
+    """Return font families that together have all letters of some texts.
+
+    The first is matplotlib's default. Before version 3.11 matplotlib does not shape
+    letters, so fonts help for scripts without combining forms only.
+    """
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    fonts = font_manager.fontManager
+    default = font_manager.FontProperties().get_name()
+    families = [default]
+    letters = {ord(letter) for letter in "".join(texts) if not letter.isspace()}
+    letters -= set(FT2Font(fonts.findfont(default)).get_charmap())
+    for entry in fonts.ttflist if letters else ():
+        if not letters:
+            break
+        if "Last Resort" in entry.name:  # Its letters are all boxes.
+            continue
+        try:
+            found = letters & set(FT2Font(entry.fname).get_charmap())
+        except (OSError, RuntimeError):  # A listed font that is gone or damaged.
+            continue
+        if found:
+            families.append(entry.name)
+            letters -= found
+    if letters:
+        shown = "".join(map(chr, sorted(letters)[:10]))
+        warnings.warn(
+            f"No installed font has the letters {shown}: the plot shows boxes. Install "
+            "a font such as Noto Sans, or give a file name that ends with .html",
+            UserWarning,
+            stacklevel=3,
+        )
+    return families
 
 
 def plot_bars(
@@ -312,6 +389,16 @@ def plot_shares(
         places, 100 * np.asarray(after), color=_MARKS[1][1], marker=".", label="batches"
     )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(
+        lambda value, _: np.format_float_positional(value, precision=9, trim="-")
+    )
+    shares = 100 * np.asarray([*before, *after])
+    shares = shares[shares > 0]
+    if len(shares) and shares.max() < 10 * shares.min():
+        # Within a factor of 10 a logarithmic axis has one named tick at most.
+        axes.set_yscale("linear")
+        axes.set_ylim(bottom=0)
+    axes.yaxis.set_minor_formatter("")
     # If not all names fit, show every n-th name.
     step = -(-len(labels) // 80)
     axes.set_xticks(places[::step], labels=labels[::step], rotation=90, fontsize=7)

@@ -8,7 +8,8 @@ published (`FAMILY`) become presets by `labse-tf convert NAME`.
     model.weights.h5   weights by path, in float32 or a smaller storage type
     README.md          the model card
 
-`config.json` is moved into place last, so a directory with this file is complete.
+`config.json` is moved into place last, so a directory with this file is complete. An
+existing preset is exchanged for the new one in one step.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labse_tf.files import directory_beside, write_text
+from labse_tf.files import directory_beside, directory_of, exchange, write_text
 from labse_tf.languages import LABSE_LANGUAGES, language_code
 
 CONFIG = "config.json"
@@ -188,6 +191,28 @@ FAMILY = {
     ),
 }
 
+
+def published_name(name: str | Path) -> str | None:
+    """Return the key of `FAMILY` for a name or address of a published model.
+
+    Args:
+        name: A key in any case (`LaBSE`), a name in a hub
+            (`sentence-transformers/LaBSE`), or the address of its page.
+
+    Returns:
+        The key, or `None` if the model is unknown.
+    """
+    wanted = str(name).casefold().rstrip("/")
+    for key, model in FAMILY.items():
+        known = {key}
+        for origin in model.origins:
+            owner, *_, last = origin.handle.split("/")
+            known |= {origin.handle, origin.url, f"{owner}/{last}"}
+        if wanted in {text.casefold() for text in known}:
+            return key
+    return None
+
+
 # === Presets on disk ===
 
 
@@ -222,7 +247,7 @@ def find(preset: str | Path) -> Path:
 
     Raises:
         ValueError: If there is no such preset. The message lists the shipped names or,
-            for a name in `FAMILY`, describes how to download the model.
+            for a published model, describes how to download it.
     """
     directory = Path(preset)
     if is_preset(directory):
@@ -234,16 +259,18 @@ def find(preset: str | Path) -> Path:
         )
     if str(preset) in shipped_names():
         return shipped_directory() / str(preset)
-    if str(preset) in FAMILY:
+    published = published_name(preset)
+    if published is not None:
         raise ValueError(
             f"{preset} is not shipped with the package: download it with `labse-tf "
-            f"convert {preset} --output DIR` and load DIR. Received: {str(preset)!r}, "
-            "a published model, which is not an existing directory"
+            f"convert {published} --output DIR` and load DIR. Received: "
+            f"{str(preset)!r}, a published model, which is not an existing directory"
         )
     names = ", ".join(shipped_names()) or "this version has none"
     raise ValueError(
         "Expected a preset directory or the name of a shipped model "
-        f"({names}). Received: {str(preset)!r}"
+        f"({names}); `labse-tf convert` downloads {', '.join(FAMILY)}. "
+        f"Received: {str(preset)!r}"
     )
 
 
@@ -536,8 +563,9 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
     """Write a preset atomically.
 
     The block writes the vocabulary and the weights into a temporary folder next to the
-    target. At exit, hashes, card and configuration are added and the files are moved,
-    the configuration last. If the block fails, the target is unchanged.
+    target. At exit, hashes, card and configuration are added. A new preset is moved
+    file by file, the configuration last; an existing preset is exchanged as a whole.
+    If the block fails, the target is unchanged.
 
     Args:
         directory: The target, created if needed. Other files in it are kept.
@@ -551,7 +579,7 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
     """
     from labse_tf import __version__
 
-    target = Path(directory)
+    target = directory_of(directory)
     with directory_beside(target) as folder:
         yield folder
         whole = {
@@ -562,15 +590,46 @@ def writing(directory: str | Path, config: dict[str, Any]) -> Iterator[Path]:
             "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir())},
         }
         if not (target / CARD).exists():
-            (folder / CARD).write_text(_card(target.name, whole), encoding="utf-8")
+            (folder / CARD).write_text(
+                _card(Path(directory).name, whole), encoding="utf-8"
+            )
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
         (folder / CONFIG).write_text(text, encoding="utf-8")
-        target.mkdir(exist_ok=True)
-        # A directory without a configuration is not a preset, so a power failure
-        # between two moves cannot leave a mixture of the old and the new preset.
-        (target / CONFIG).unlink(missing_ok=True)
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
-            os.replace(path, target / path.name)
+        _publish(folder, target)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move a new preset to its target, whose other files are kept."""
+    new = sorted(folder.iterdir(), key=lambda path: path.name == CONFIG)
+    if is_preset(target):
+        # A mount point cannot be renamed, and some systems have no hard links.
+        with suppress(OSError):
+            # A process keeps its current directory when this is renamed.
+            if not Path.cwd().is_relative_to(target.resolve()):
+                _exchange(folder, target)
+                return
+    target.mkdir(exist_ok=True)
+    # A directory without a configuration is not a preset, so a power failure between
+    # two moves cannot leave a mixture of the old and the new preset.
+    (target / CONFIG).unlink(missing_ok=True)
+    for path in new:
+        os.replace(path, target / path.name)
+
+
+def _exchange(folder: Path, target: Path) -> None:
+    """Exchange a new preset with an existing preset, whose other files are kept."""
+    new = {path.name for path in folder.iterdir()}
+    kept = [path for path in target.iterdir() if path.name not in new]
+    # Hard links, so that the lock of a run stays the same file.
+    for path in kept:
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(
+                path, folder / path.name, symlinks=True, copy_function=os.link
+            )
+        else:
+            os.link(path, folder / path.name, follow_symlinks=False)
+    folder.chmod(stat.S_IMODE(target.stat().st_mode))
+    exchange(folder, target)
 
 
 def record_source(directory: Path, source: Mapping[str, Any]) -> None:

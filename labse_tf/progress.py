@@ -103,22 +103,6 @@ def _counter(report: Callable[[int, int], None], total: int) -> Callable[[int], 
     return advance
 
 
-def new_bar(column: Any) -> Any:
-    """Create a bar of rich on standard error, with a column between count and times."""
-    from rich import progress
-    from rich.console import Console
-
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        column,
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
 class _Bar:
     """Progress bar with rate and remaining time, shown after a second or by `start`."""
 
@@ -138,19 +122,13 @@ class _Bar:
 
     def start(self) -> None:
         """Show the bar."""
-        from rich.progress import ProgressColumn, Task
-        from rich.text import Text
-
         unit = self._unit
 
-        class Rate(ProgressColumn):
-            """Units per second."""
+        def rate(task: Any) -> str:
+            speed = task.finished_speed or task.speed
+            return f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s"
 
-            def render(self, task: Task) -> Text:
-                speed = task.finished_speed or task.speed
-                return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
-
-        self._bar = new_bar(Rate())
+        self._bar = live_bar(rate)
         self._bar.add_task(self._description, total=self._total, completed=self._done)
         self._bar.tasks[0].start_time = self._began
         self._bar.start()
@@ -159,3 +137,44 @@ class _Bar:
         """Freeze the bar if it was shown."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def live_bar(details: Callable[[Any], str]) -> Any:
+    """Create a `rich.progress.Progress` whose counts and times fit narrow terminals.
+
+    If a terminal has too few columns, first the bar and then the details are cut.
+
+    Args:
+        details: Function from a `rich.progress.Task` to text, such as a rate.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Details(ProgressColumn):
+        """Details on one line, cut if they do not fit."""
+
+        def render(self, task: Task) -> Text:
+            return Text(details(task), no_wrap=True, overflow="ellipsis")
+
+    # Only columns that may wrap are made narrower than their content.
+    whole = [Column(no_wrap=True) for _ in range(4)]
+    return Progress(
+        TextColumn("{task.description}", table_column=whole[0]),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=whole[1]),
+        TimeRemainingColumn(table_column=whole[2]),
+        Details(),
+        TimeElapsedColumn(table_column=whole[3]),
+        console=Console(stderr=True),
+    )

@@ -191,6 +191,7 @@ def quickstart(
     """
     from labse_tf.export import export_saved_model
     from labse_tf.tokenizers import load_vocabulary
+    from labse_tf.tokenizers.vocabulary import LAYOUT
     from labse_tf.training import untrained_encoder
 
     started = time.perf_counter()
@@ -198,6 +199,11 @@ def quickstart(
     if pairs is None and languages is None:
         languages = LANGUAGES
     _need_hub()
+    if vocabulary_size <= len(LAYOUT):
+        raise ValueError(
+            f"`vocabulary_size` must be greater than {len(LAYOUT)}, the number of "
+            f"fixed tokens. Received: {vocabulary_size}"
+        )
     pretraining = _fitted(pretraining, recipe)
     wanted = {
         "pairs": None if pairs is None else [str(Path(p).resolve()) for p in pairs],

@@ -9,8 +9,10 @@ or `ours:` and the reason.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -63,7 +65,8 @@ def parse_stage(text: str) -> tuple[int, int]:
 class BaseRecipe:
     """Settings of both trainings; see the help of each field for meaning and unit."""
 
-    # The encoder. A loaded model keeps its shape, except that `stages` can deepen it.
+    # The encoder. The shape of a loaded model replaces these values, except that
+    # `stages` can deepen it.
     num_layers: int = setting(
         2, "number of transformer blocks", group="model", must_be="0 or more"
     )
@@ -83,23 +86,32 @@ class BaseRecipe:
         choices=("gelu", "gelu_approximate", "relu"),
     )
     dropout: float = setting(0.1, "dropout rate", group="model")
-    max_sequence_length: int = setting(512, "size of the position table", group="model")
+    max_sequence_length: int = setting(
+        512, "size of the position table", group="model", must_be="positive"
+    )
     pooling: str = setting(
-        "pooler", "pooling of the token vectors", group="model", choices=POOLINGS
+        "mean",
+        "pooling of the token vectors; mean learns from small corpora, pooler is the "
+        "paper's",
+        group="model",
+        choices=POOLINGS,
     )
     # The text.
-    sequence_length: int = setting(64, "maximum tokens per sentence", group="data")
+    sequence_length: int = setting(
+        64, "maximum tokens per sentence", group="data", must_be="positive"
+    )
     smoothing: float = setting(
         0.3,
         "exponent of the language mixture: 1 keeps the shares of the text, 0 gives all "
         "languages equal shares",
         group="data",
-        must_be="0 or more",
+        must_be="from 0 to 1",
     )
     cap: int | None = setting(
         None,
         "number of pairs above which the share of a language does not grow",
         group="data",
+        must_be="positive",
     )
     # The training.
     batch_size: int = setting(
@@ -126,7 +138,10 @@ class BaseRecipe:
         0.01, "weight decay of AdamW", group="training", must_be="0 or more"
     )
     clip_norm: float | None = setting(
-        None, "maximum norm of all gradients together", group="training"
+        None,
+        "maximum norm of all gradients together",
+        group="training",
+        must_be="positive",
     )
     epsilon: float = setting(
         1e-6, "epsilon of AdamW", group="training", must_be="positive"
@@ -291,12 +306,15 @@ class PretrainingRecipe(BaseRecipe):
     num_layers: int = setting(
         4, "number of transformer blocks", group="model", must_be="positive"
     )
-    sequence_length: int = setting(128, "number of tokens per row", group="data")
+    sequence_length: int = setting(
+        128, "number of tokens per row", group="data", must_be="positive"
+    )
     cap: int | None = setting(
         None,
         "number of sentences or pairs above which the share of a language does not "
         "grow",
         group="data",
+        must_be="positive",
     )
     batch_size: int = setting(
         64,
@@ -312,11 +330,15 @@ class PretrainingRecipe(BaseRecipe):
         group="training",
         parse=parse_stage,
     )
-    mask_rate: float = setting(0.2, "share of the tokens to predict", group="data")
+    mask_rate: float = setting(
+        0.2, "share of the tokens to predict", group="data", must_be="from 0 to 1"
+    )
     max_predictions: int = setting(
         26, "maximum number of predictions per row", group="data", must_be="positive"
     )
-    tlm_share: float = setting(0.5, "share of the rows that hold pairs", group="data")
+    tlm_share: float = setting(
+        0.5, "share of the rows that hold pairs", group="data", must_be="from 0 to 1"
+    )
     sentences_from_pairs: bool = setting(
         True, "use both sides of the pairs as sentences as well", group="data"
     )
@@ -324,11 +346,6 @@ class PretrainingRecipe(BaseRecipe):
     def check(self) -> None:
         """Check the values; see `BaseRecipe.check`."""
         super().check()
-        for name in ("mask_rate", "tlm_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"`{name}` must be from 0 to 1. Received: {getattr(self, name)}"
-                )
         if self.sequence_length > self.max_sequence_length:
             raise ValueError(
                 "`sequence_length` must be at most `max_sequence_length`. Received: "
@@ -380,6 +397,9 @@ _BERT_SOURCES = {
     "dropout": "BERT, arXiv 1810.04805, appendix A.2",
     "max_sequence_length": f"{_PAPER}, section 4.1 (512 positions)",
     "pooling": "the released weights; the paper states [CLS], which is `cls`",
+}
+_SMALL_SOURCES = {
+    "pooling": "ours: mean; a new pooler learns little in thousands of steps",
 }
 _OURS_EVERYWHERE = {
     "smoothing": "ours: the exponent of the vocabulary (section 4.1), also for pairs",
@@ -491,6 +511,7 @@ RECIPES: Mapping[str, NamedRecipe[Recipe]] = MappingProxyType(
                     field.name: "ours: a size that a laptop trains in hours"
                     for field in dataclasses.fields(Recipe)
                 }
+                | _SMALL_SOURCES
             ),
         ),
     }
@@ -544,6 +565,7 @@ PRETRAINING_RECIPES: Mapping[str, NamedRecipe[PretrainingRecipe]] = MappingProxy
                     field.name: "ours: a size that a laptop trains in hours"
                     for field in dataclasses.fields(PretrainingRecipe)
                 }
+                | _SMALL_SOURCES
             ),
         ),
     }
@@ -579,6 +601,49 @@ def get_pretraining_recipe(name: str, **changes: Any) -> PretrainingRecipe:
         [3, 6, 12]
     """
     return _get(PRETRAINING_RECIPES, name, changes)
+
+
+def read_recipe(kind: type[AnyRecipe], path: str | Path, **changes: Any) -> AnyRecipe:
+    """Read the recipe of a run from its `run.json`, with some fields changed.
+
+    Args:
+        kind: Class of the recipe.
+        path: Path of a `run.json`. Fields that it does not have, as the file of an
+            older version, get their default.
+        **changes: Field name -> value.
+
+    Raises:
+        ValueError: If the file is not a `run.json` of such a run, or a value is not
+            allowed.
+        OSError: If the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON. Received: {error}") from error
+    values = content.get("recipe") if isinstance(content, dict) else None
+    if not isinstance(values, dict):
+        raise ValueError(
+            f'{path}: expected the run.json of a run, with a "recipe". '
+            f"Received: {str(content)[:60]}"
+        )
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})
+    if unknown:
+        raise ValueError(
+            f"{path}: expected the fields of a {kind.__name__}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    try:
+        if values.get("stages"):
+            values["stages"] = tuple((layers, n) for layers, n in values["stages"])
+        recipe = dataclasses.replace(kind(**values), **changes)
+        recipe.check()
+    except TypeError as error:
+        raise ValueError(
+            f"{path}: expected values of the right types. Received: {error}"
+        ) from error
+    return recipe
 
 
 def _get(

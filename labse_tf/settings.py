@@ -10,6 +10,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
+# Written so that NaN fails, too.
+_LIMITS: dict[str, Callable[[Any], bool]] = {
+    "positive": lambda value: value > 0,
+    "0 or more": lambda value: value >= 0,
+    "from 0 to 1": lambda value: 0 <= value <= 1,
+}
+
 
 def setting(
     default: Any,
@@ -18,7 +25,7 @@ def setting(
     group: str | None,
     choices: tuple[str, ...] | None = None,
     parse: Callable[[str], Any] | None = None,
-    must_be: Literal["positive", "0 or more"] | None = None,
+    must_be: Literal["positive", "0 or more", "from 0 to 1"] | None = None,
 ) -> Any:
     """Declare a dataclass field with the metadata of its flag.
 
@@ -29,7 +36,7 @@ def setting(
             flag.
         choices: Allowed values.
         parse: Parser of one value, for a flag that takes any number of values.
-        must_be: Lower limit of a number. The value `None` is always allowed.
+        must_be: Limits of a number. The value `None` is always allowed.
     """
     metadata = {
         "help": help,
@@ -50,10 +57,8 @@ def check_settings(settings: Any) -> None:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         must_be, choices = field.metadata["must_be"], field.metadata["choices"]
-        if must_be and value is not None:
-            # Written so that NaN fails, too.
-            if not (value > 0 if must_be == "positive" else value >= 0):
-                raise ValueError(f"`{field.name}` must be {must_be}. Received: {value}")
+        if must_be and value is not None and not _LIMITS[must_be](value):
+            raise ValueError(f"`{field.name}` must be {must_be}. Received: {value}")
         if choices and value not in choices:
             raise ValueError(
                 f"`{field.name}` must be one of {choices}. Received: {value!r}"

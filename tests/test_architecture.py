@@ -15,9 +15,10 @@ from helpers.paths import PACKAGE, ROOT
 # folder, from files that do not lead back to it. A name of a folder is for all of its
 # files; a file of its own floor is listed with its folder.
 FLOORS = [
+    {"pipes"},
     {
         *("files", "progress", "cpu_kernels", "precision", "blockwise", "languages"),
-        "settings",
+        *("settings", "extras", "html_page", "processes"),
     },
     {
         *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),
@@ -38,9 +39,11 @@ FLOORS = [
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
-# Private names that a class has from its base in Keras or KerasHub, whose versions
-# setup.py bounds for their sake.
+# Private names that a class has from its base in argparse, or in Keras or KerasHub,
+# whose versions setup.py bounds for their sake.
 INHERITED = {
+    "cli.parsing": {"_option_string_actions"},
+    "models.backbone": {"_flatten_layers"},
     "hub": {"_track_variable", "_trainable_variables"},
     "optimizers": {
         *("_get_variable_index", "_momentums", "_velocities", "_use_weight_decay"),

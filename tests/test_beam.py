@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
@@ -22,13 +23,14 @@ beam = pytest.importorskip(
 )
 
 from apache_beam.io.filesystem import FileMetadata  # noqa: E402
+from apache_beam.io.filesystems import FileSystems  # noqa: E402
 from apache_beam.io.localfilesystem import LocalFileSystem  # noqa: E402
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 
 import labse_tf.beam as pipelines  # noqa: E402
 from labse_tf import cli, data, tokenizers  # noqa: E402
-from labse_tf.beam import cleaning, commands, embedding, ordering  # noqa: E402
-from labse_tf.beam.files import find_files  # noqa: E402
+from labse_tf.beam import cleaning, commands, embedding, ordering, preparing  # noqa: E402
+from labse_tf.beam.files import find_files, publish  # noqa: E402
 from labse_tf.data import CleaningReport, CleaningRules, HeldOut, SentencePair  # noqa: E402
 from labse_tf.data.cleaning import new_report  # noqa: E402
 from labse_tf.encoders import open_encoder  # noqa: E402
@@ -469,6 +471,109 @@ def test_shards_do_not_depend_on_order_and_bundles(corpus, vocabulary, tmp_path)
         content(other)["arrays/hi-00000-of-00006.npz"]
         != (found[0]["arrays/hi-00000-of-00006.npz"])
     )
+
+
+def test_a_stopped_prepare_resumes_and_ends_as_one_undisturbed(
+    corpus, vocabulary, tmp_path, monkeypatch, capsys
+):
+    corpus = shutil.copytree(corpus, tmp_path / "corpus")
+    vocab, output = tmp_path / "vocab.txt", tmp_path / "out"
+    tokenizers.save_vocabulary(vocabulary, vocab)
+
+    def prepare(output, *flags):
+        arguments = ["prepare", str(corpus), "--vocab", str(vocab), "--shard-size"]
+        arguments += ["64", "--output", str(output), "--runner", RUNNER, *flags]
+        return commands.main(arguments)
+
+    written, write_shard = [], preparing.write_shard
+
+    def writes(path, *rest, most):
+        if len(written) == most:
+            raise ValueError("expected to go on. Received: a stop")
+        write_shard(path, *rest)
+        written.append(Path(path).name)
+
+    def wrote(most=1000):
+        written.clear()
+        stopping = functools.partial(writes, most=most)
+        monkeypatch.setattr(preparing, "write_shard", stopping)
+
+    wrote()
+    assert prepare(tmp_path / "whole") == 0
+    files = sorted(written)
+    # Both formats of two shards, and one of a third, which counts as missing.
+    wrote(most=5)
+    assert prepare(output) == 2
+    assert "a stop" in capsys.readouterr().err
+    assert not data.is_prepared(output)
+    refuses = prepare(output, "--seed", "1")
+    assert refuses == 2
+    check_message(capsys.readouterr().err, "seed", path=output)
+    finished = set(written[:4])
+    wrote()
+    assert prepare(output) == 0
+    assert sorted(written) == sorted(set(files) - finished)
+    assert content(output) == content(tmp_path / "whole")
+    assert not (output / "preparing").exists()
+
+    # Finished: no shard is written again, and other pairs are refused.
+    wrote()
+    assert prepare(output) == 0 and written == []
+    before = content(output)
+    changed = corpus / "en-mr.tsv"
+    changed.write_text("one more line\tएक और पंक्ति\n" + changed.read_text())
+    assert prepare(output) == 2
+    check_message(capsys.readouterr().err, "other pairs", path=output)
+    assert content(output) == before
+
+
+def test_prepare_resumes_with_other_pairs_as_if_it_had_not_been_stopped(
+    corpus, vocabulary, tmp_path, monkeypatch
+):
+    """Shards of the first pairs are replaced, and removed if there are fewer now."""
+    tokenizer = tokenizers.WordPieceTokenizer(vocabulary)
+    files = [list(data.read_pairs(path)) for path in data.find_pair_files(corpus)]
+    elements = positioned(files)
+    write = preparing._write_description
+
+    def prepared(elements, output):
+        prepare = pipelines.PreparePairs(tokenizer, output, shard_size=50)
+        run(lambda pipeline: (pipeline | beam.Create(elements) | prepare) and {})
+        return content(output)
+
+    def stops(*arguments):
+        raise ValueError("a stop")
+
+    monkeypatch.setattr(preparing, "_write_description", stops)
+    with pytest.raises(Exception, match="a stop"):
+        prepared(elements, tmp_path / "out")
+    monkeypatch.setattr(preparing, "_write_description", write)
+    fewer = elements[:-120]
+    assert prepared(fewer, tmp_path / "out") == prepared(fewer, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("error", [True, False])
+def test_a_file_is_published_atomically(tmp_path, monkeypatch, error):
+    """A reader finds the old or the new file at any moment."""
+    target, source = tmp_path / "target", tmp_path / "source"
+    target.write_text("old")
+    source.write_text("new")
+    rename = FileSystems.rename
+
+    def renames(sources, targets):
+        assert target.read_text() == "old"
+        if error:
+            raise OSError("the disk is full")
+        rename(sources, targets)
+
+    monkeypatch.setattr(FileSystems, "rename", renames)
+    if error:
+        with pytest.raises(OSError):
+            publish(source, str(target))
+    else:
+        publish(source, str(target))
+    assert target.read_text() == ("old" if error else "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "target"]
 
 
 def test_prepare_refuses_what_makes_no_sense(vocabulary, tmp_path):

@@ -102,6 +102,29 @@ def test_threshold_and_top_cut_the_list():
     assert mining.mine_bitext(sources, targets, threshold=9.0) == []
 
 
+@pytest.mark.parametrize("margin", ["ratio", "distance"])
+def test_small_means_are_raised_to_their_quantile(margin):
+    """And to nothing by default: the scores of evaluation are the paper's."""
+    rng = np.random.default_rng(3)
+    sources, targets = rng.normal(size=(30, 8)) + 1, rng.normal(size=(20, 8)) + 1
+    both = mining.neighbors_both_ways(sources, targets, 4)
+    plain = mining.mine_from_neighbors(both, margin=margin)
+    zero = mining.mine_from_neighbors(both, margin=margin, mean_floor=0.0)
+    assert all(map(np.array_equal, plain, zero))
+    found = mining.mine_from_neighbors(both, margin=margin, mean_floor=0.5)
+    means = [c.mean(axis=1, dtype=float) for c in (both[0], both[2])]
+    floor = np.quantile(np.concatenate(means), 0.5)
+    cosines = cosines_of(sources, targets)
+    for score, source, target in zip(*found, strict=True):
+        m = (max(means[0][source], floor) + max(means[1][target], floor)) / 2
+        cosine = cosines[source, target]
+        expected = cosine / m if margin == "ratio" else cosine - m
+        assert score == pytest.approx(expected, abs=1e-6)
+    for wrong in (-0.1, 1):
+        with raises(ValueError, argument="mean_floor", received=wrong):
+            mining.mine_from_neighbors(both, mean_floor=wrong)
+
+
 def test_a_margin_finds_what_cosines_alone_do_not():
     # Target 0 is near to all sources: a hub.
     sources = np.array([[1.0, 0.0, 0.9], [0.0, 1.0, 0.9]])

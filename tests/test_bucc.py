@@ -613,15 +613,16 @@ def test_plot_is_a_png_with_a_panel_a_pair(tmp_path):
 
 def test_curves_are_those_of_the_set_that_was_searched(monkeypatch):
     module = sys.modules["labse_tf.evaluation.bucc_results"]
-    drawn = []
+    drawn, titles = [], []
     monkeypatch.setattr(
         module,
         "plot_precision_recall",
-        lambda panels, path, title: drawn.append(panels),
+        lambda panels, path, title: (drawn.append(panels), titles.append(title)),
     )
     training, test = some_result(), some_result(split="test")
-    BuccReport((training, test)).plot("x.png")
-    test.plot("x.png")
+    BuccReport((training, test)).plot("x.png", model="labse-mini")
+    test.plot("x.png", model="labse-mini")
+    assert all(title.startswith("labse-mini: BUCC") for title in titles)
     assert list(drawn[0]) == ["fr-en, training"]
     assert list(drawn[1]) == ["fr-en, test at training's threshold"]
     (curve,) = drawn[0]["fr-en, training"]
@@ -734,6 +735,20 @@ def test_bad_requests(tmp_path, capsys, monkeypatch):
     ):
         with raises(ValueError, message):
             bucc_report(no_encoding, tmp_path, **options)
+
+
+def test_k_is_checked_before_any_file_is_read(tmp_path, monkeypatch):
+    def no_reading(*arguments):
+        raise AssertionError("a file was read")
+
+    # The module, which the function of the same name hides.
+    module = sys.modules["labse_tf.evaluation.bucc"]
+    monkeypatch.setattr(module, "read_bucc", no_reading)
+    plant(tmp_path)
+    with raises(ValueError, argument="k", received=0):
+        bucc(no_encoding, tmp_path, "hi-en", k=0)
+    with raises(ValueError, argument="k", received=0):
+        bucc_report(no_encoding, tmp_path, k=0)
 
 
 def test_missing_and_doubled_files(tmp_path, capsys, monkeypatch):

@@ -22,10 +22,12 @@ from labse_tf.cli.arguments import CLEANING_NUMBERS
 from labse_tf.data import CleaningRules, HeldOut, SentencePair, clean_pairs
 from labse_tf.data.cleaning import (
     DUPLICATES,
+    RELAXED_BY,
     RULES,
     characters,
     new_report,
     pairs,
+    unlikely_lines,
 )
 from labse_tf.languages import SCRIPTS, scripts_of
 
@@ -436,6 +438,49 @@ def test_nothing_left_is_an_error(corpus, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+# === Short text ===
+
+INTERFACE = [
+    ("Open", "खोलें"),
+    ("Save as", "इस रूप में सहेजें"),
+    ("File name", "फ़ाइल का नाम"),
+    ("Settings", "सेटिंग्स"),
+    ("Delete the file?", "फ़ाइल हटाएँ?"),
+    ("Search history", "खोज इतिहास"),
+    ("Cancel", "रद्द करें"),
+    ("Are you sure?", "क्या आपको यकीन है?"),
+    ("Log out", "लॉग आउट"),
+    ("OK", "ठीक"),
+]
+
+
+def test_short_text_is_kept_and_the_report_tells_how(tmp_path, capsys) -> None:
+    path, output = tmp_path / "en-hi.tsv", tmp_path / "out"
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in INTERFACE), encoding="utf-8")
+    arguments = ["clean", str(path), "--output", str(output), "--overwrite"]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    check_message(out, "too_short removed 70%", "`--short`", "`--min-characters`")
+    assert "`--short`" in (output / "cleaning.md").read_text("utf-8")
+    assert cli.main([*arguments, "--short"]) == 0
+    out = capsys.readouterr().out
+    check_message(out, "10 of 10")
+    assert "relax" not in out + (output / "cleaning.md").read_text("utf-8")
+    assert cli.main([*arguments, "--short", "--min-characters", "3"]) == 0
+    check_message(capsys.readouterr().out, "9 of 10")
+    path.write_text("Open\tखोलें\n", encoding="utf-8")
+    assert cli.main(arguments) == 2
+    check_message(capsys.readouterr().err, "`--short`", 1)
+
+
+def test_every_rule_can_be_relaxed(capsys) -> None:
+    assert set(RELAXED_BY) == {*RULES, *DUPLICATES}
+    with pytest.raises(SystemExit):
+        cli.main(["clean", "--help"])
+    flags = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+    assert set(re.findall(r"--[\w-]+", " ".join(RELAXED_BY.values()))) <= flags
+
+
 # === The command ===
 
 
@@ -494,3 +539,31 @@ def test_balance_adds_up() -> None:
     expected = np.array([100, 90, 9]) ** 0.3
     np.testing.assert_allclose([s.after for s in shares], expected / expected.sum())
     assert collections.Counter(counts) == {s.language: s.pairs for s in shares}
+
+
+# === Single lines ===
+
+
+@pytest.mark.parametrize(
+    ("main", "others"),
+    [
+        ("यह एक वाक्य है, PC के साथ और उसके बिना भी", ["An English line", "доброе утро"]),
+        ("これは漢字とカナの文です。", ["доброе утро", "यह एक वाक्य है"]),
+        ("A sentence: 3 of them.", ["这是一个句子。", "доброе утро"]),
+    ],
+)
+def test_lines_that_are_hardly_sentences(main, others):
+    lines = [f"{main} {i}" for i in range(20)]
+    digits = ["12.05.2026", "+49 30 1234 / A", "--- ***", "१२३ ४५६"]
+    every = [*lines[:10], *digits, *others, *lines[10:]]
+    found = unlikely_lines(lambda: [every[:7], every[7:]])
+    expected = np.zeros(len(every), bool)
+    expected[10:14] = True
+    assert found.few_letters.tolist() == expected.tolist()
+    expected = np.zeros(len(every), bool)
+    expected[14:16] = True
+    assert found.other_script.tolist() == expected.tolist()
+    # A file of two languages in equal parts keeps both.
+    both = [*lines, *(f"{others[0]} {i}" for i in range(20))]
+    assert not unlikely_lines(lambda: [both]).other_script.any()
+    assert [part.size for part in unlikely_lines(lambda: [])] == [0, 0]

@@ -267,9 +267,17 @@ def test_convert_makes_a_smaller_preset_of_nearly_the_same_vectors(
     tmp_path, preset, capsys
 ) -> None:
     assert presets.STORAGES == convert.STORAGES
-    target = tmp_path / "small"
-    assert run("convert", preset, "--storage", "int8", "--output", target) == 0
+    target, report = tmp_path / "small", tmp_path / "convert.json"
+    command = ("convert", preset, "--storage", "int8", "--output", target)
+    assert run(*command, "--json", report) == 0
     assert "int8: " in capsys.readouterr().out
+    result = json.loads(report.read_text())
+    assert (result["storage"], result["model"]) == ("int8", str(target))
+    assert 0.9 < result["cosine"]["lowest"] <= result["cosine"]["mean"] < 1.001
+    assert result["megabytes"]["after"] < result["megabytes"]["before"]
+    assert run("convert", "--list", "--json", report) == 0
+    names = [model["name"] for model in json.loads(report.read_text())["models"]]
+    assert set(presets.shipped_names()) < set(names)
     texts = sentences(20)
     exact, small = (LaBSE.from_preset(p).encode(texts) for p in (preset, target))
     assert 0 < np.abs(exact - small).max() < 2e-2
@@ -352,6 +360,58 @@ def fails_at_the_end(capsys, *arguments: object) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_flags_that_a_model_would_ignore_are_refused(tmp_path, preset, capsys) -> None:
+    path, output = tmp_path / "en-hi.tsv", tmp_path / "out"
+    path.write_text("".join(f"{t}\t{t}\n" for t in sentences(40) if t))
+    common = ("train", path, "--model", preset, "--output", output)
+    for flags, expected in (
+        (("--num-layers", 3), 2),
+        (("--hidden-dim", 32), 16),
+        (("--pooling", "cls"), "mean"),
+        (("--dropout", 0.25), "0.1"),
+    ):
+        line = fails_at_the_end(capsys, *common, *flags)
+        check_message(line, expected, "--stages", argument=flags[0], received=flags[1])
+    prepare = ("prepare", path, "--model", preset, "--output", output)
+    for command in (common, prepare):
+        for flag in ("--lowercase", "--no-strip-accents"):
+            line = fails_at_the_end(capsys, *command, flag)
+            check_message(line, "--vocab", argument=flag, received=flag)
+    line = fails_at_the_end(capsys, *common, "--stream")
+    check_message(line, argument="--stream", received="en-hi.tsv")
+    assert not output.exists()
+    # What is true of the model may be said, and what deepens it.
+    same = ("--hidden-dim", 16, "--pooling", "mean", "--num-layers", 4, "--stages")
+    small = ("--batch-size", 8, "--train-steps", 2)
+    assert run(*common, *same, "2:1", *small) == 0
+    assert LaBSE.from_preset(output).backbone.num_layers == 4
+    recipe = json.loads((output / "run.json").read_text())["recipe"]
+    assert (recipe["num_layers"], recipe["num_heads"]) == (4, 4)
+
+
+def test_a_run_from_the_run_json_of_another(tmp_path, preset, capsys) -> None:
+    path, report = tmp_path / "en-hi.tsv", tmp_path / "train.json"
+    path.write_text("".join(f"{t}\t{t}\n" for t in sentences(40) if t))
+    common = ("train", path, "--model", preset)
+    small = ("--batch-size", 8, "--train-steps", 3, "--margin", 0.2)
+    assert run(*common, *small, "--output", tmp_path / "first") == 0
+    config = tmp_path / "first" / "run.json"
+    again = ("--config", config, "--train-steps", 2, "--json", report)
+    assert run(*common, *again, "--output", tmp_path / "second") == 0
+    written = json.loads((tmp_path / "second" / "run.json").read_text())
+    expected = json.loads(config.read_text())
+    expected["recipe"]["train_steps"] = 2
+    assert written == expected
+    result = json.loads(report.read_text())
+    assert (result["steps"], result["kept_step"]) == (2, 2)
+    assert result["model"] == str(tmp_path / "second")
+    vectors, report = tmp_path / "v.npy", tmp_path / "embed.json"
+    embed = ("embed", path, "--side", "source", "--model", preset)
+    assert run(*embed, "--output", vectors, "--json", report) == 0
+    result = json.loads(report.read_text())
+    assert (result["sentences"], result["dimension"]) == np.load(vectors).shape
+
+
 def test_bad_flags(tmp_path, capsys) -> None:
     path, output = tmp_path / "en-hi.tsv", tmp_path / "out"
     path.write_text("one\ttwo\n" * 4)
@@ -367,6 +427,10 @@ def test_bad_flags(tmp_path, capsys) -> None:
         capsys, *common, "--vocab", vocabulary, *small, "--batch-size", 64
     )
     check_message(line, 4, argument="batch_size")
+    quickstart = ("quickstart", "--pairs", path, "--output", tmp_path / "o3")
+    line = fails_at_the_end(capsys, *quickstart, "--vocabulary-size", 0)
+    check_message(line, argument="vocabulary_size", received=0)
+    assert not (tmp_path / "o3").exists()
     line = fails_at_the_end(
         capsys, *common[:3], tmp_path / "o2", "--vocab", vocabulary, "--strategy", "gpu"
     )

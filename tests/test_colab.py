@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import subprocess
 import sys
+import time
+import types
 
 import pytest
 
@@ -66,13 +70,54 @@ def test_notebooks_are_clean(name):
             assert cell.execution_count is None and cell.outputs == []
             compile(cell.source, name, "exec")
     title, settings = notebook.cells[:2]
-    assert title.source.startswith("# ") and "colab-badge.svg" in title.source
+    assert title.source.startswith("# ")
+    # A badge opens this notebook, or there is none.
+    for target in re.findall(r"colab-badge\.svg\)\]\((.*?)\)", title.source):
+        assert re.search(rf"/github/.+/colab/{name}\.ipynb$", target)
+    # How labse_tf gets here is said before the first cell of code.
+    assert "`REPOSITORY`" in title.source
+    assert re.search("pip wheel --no-deps|checkout", title.source)
     # The first cell of code has the size, the address and the models, and nothing else.
     assert all(re.match(r"[A-Z_]+ = ", line) for line in settings.source.splitlines())
     assert 'REPOSITORY = ""' in settings.source
     source = "\n".join(code_cells(notebook))
     assert len(SIZE.findall(source)) == len(re.findall(r"\bSIZE = ", source)) == 1
     assert 'SIZE == "small"' in source
+
+
+@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_installing_shows_a_line_of_progress(name, status, tmp_path, capsys):
+    """The notebook's own function, with a program in the place of pip."""
+    cell = next(c for c in code_cells(read(name)) if "def install(" in c)
+    tree = ast.parse(cell)
+    body = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == "install"
+    ]
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert "install" in {ast.unparse(call.func) for call in calls}
+    assert "--quiet" not in cell
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!/bin/sh\necho Collecting $4\necho Error >&2\nexit {status}\n"
+    )
+    program.chmod(0o755)
+    names = {
+        "sys": types.SimpleNamespace(executable=str(program)),
+        "subprocess": subprocess,
+        "time": time,
+    }
+    exec(compile(ast.Module(body, []), name, "exec"), names)
+    if status:
+        with pytest.raises(RuntimeError, match="Collecting wheel\nError"):
+            names["install"]("wheel")
+    else:
+        names["install"]("wheel")
+    shown = capsys.readouterr().out.split("\r")
+    assert re.match(r"installing, 0 s: Collecting wheel +$", shown[1])
+    assert shown[-1].startswith("installed in " if not status else "installing, ")
 
 
 def test_the_tpu_list_keeps_tensorflow_out():

@@ -138,6 +138,48 @@ COLLECTIVES = """
 """
 
 
+# A model of a user, with the `fit` of Keras: vectors of sources against given targets.
+OWN_MODEL = """
+    import json, sys
+    settings = json.loads(sys.argv[1])
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from labse_tf import distribute, losses, metrics
+
+    strategy = distribute.get_strategy(settings["strategy"])
+    BATCH, STEPS = 16, 5
+    rng = np.random.default_rng(5)
+    sources = rng.normal(size=(BATCH * STEPS, 7)).astype("float32")
+    targets = rng.normal(size=(BATCH * STEPS, 6)).astype("float32")
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    dataset = tf.data.Dataset.from_tensor_slices((sources, targets))
+    dataset = dataset.batch(BATCH, drop_remainder=True)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(6)
+
+        def call(self, inputs):
+            return keras.ops.normalize(self.dense(inputs), axis=1)
+
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        model = Own()
+        model.compile(
+            keras.optimizers.SGD(0.5),
+            losses.AdditiveMarginSoftmax(0.3, 10.0, block_size=settings.get("block")),
+            metrics=[metrics.TranslationRankingAccuracy(name="ranking_accuracy")],
+        )
+    first = {k: v[0] for k, v in model.fit(
+        dataset, epochs=1, shuffle=False, verbose=0).history.items()}
+    last = model.evaluate(dataset, verbose=0, return_dict=True)
+    np.savez(sys.argv[2], *[np.asarray(w) for w in model.trainable_weights])
+    print(json.dumps({"first": first, "last": last}))
+"""
+
+
 # A masked language model, packed rows of both tasks, grown from one layer to two in
 # between, with the moments of AdamW.
 PRETRAIN = """
@@ -240,6 +282,31 @@ def test_replicas_that_encode_in_chunks_train_as_one_device(
         one[0]["first"]["ranking_accuracy"], abs=1e-6
     )
     assert np.abs(weights - one[1]).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def own(run_python, tmp_path_factory) -> tuple[dict, np.ndarray]:
+    """OWN_MODEL on one device."""
+    folder = tmp_path_factory.mktemp("own")
+    return train(run_python, folder, code=OWN_MODEL, strategy="one_device")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "cpu:2"},
+        pytest.param({"strategy": "cpu:4"}, marks=pytest.mark.slow),
+        pytest.param({"strategy": "cpu:2", "block": 5}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_loss_in_a_model_that_is_not_ours(
+    run_python, tmp_path, own, settings
+) -> None:
+    """Keras builds the model with symbolic tensors outside the replicas first."""
+    result, weights = train(run_python, tmp_path, code=OWN_MODEL, **settings)
+    assert np.abs(weights - own[1]).max() < 1e-5
+    for logs in ("first", "last"):
+        assert result[logs] == pytest.approx(own[0][logs], abs=1e-5, rel=1e-5)
 
 
 @pytest.mark.slow

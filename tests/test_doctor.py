@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from helpers.paths import ROOT
 from labse_tf.cli.doctor import report
 from labse_tf.doctor import LEVELS, Facts, Module, diagnose, diagnosis, environment
+from labse_tf.extras import EXTRAS
 
 PACKAGES = {
     "tensorflow": "2.21.0",
@@ -338,7 +340,7 @@ CASES = {
         ["numpy 1.25.2"],
         ["numpy>=1.26"],
     ),
-    "Python": ({"python": "3.13.1"}, "warning", ["3.13.1", "3.10"], ["wheel"]),
+    "Python": ({"python": "3.14.1"}, "warning", ["3.14.1", "3.10"], ["wheel"]),
     "Windows": (
         {"system": "Windows", "packages": {"tensorflow-text": None}},
         "error",
@@ -429,6 +431,59 @@ def test_each_case_is_found_and_told_what_to_do_about(name: str) -> None:
     assert any(x.startswith(("error: ", "warning: ")) for x in lines) == (
         level != "note"
     )
+
+
+def test_supported_versions_of_python_are_the_same_everywhere() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    listed = re.findall(r"Python :: (3\.\d+)", setup)
+    assert listed == ["3.10", "3.11", "3.12", "3.13"]
+    low, high = (int(v.partition(".")[2]) for v in (listed[0], listed[-1]))
+    assert f'python_requires=">=3.{low},<3.{high + 1}"' in setup
+    for minor in range(low - 1, high + 2):
+        found = diagnose(changed(python=f"3.{minor}.1"))
+        assert bool(found) == (not low <= minor <= high), minor
+    stated = f"Python 3.{low} to 3.{high}"
+    assert stated in (ROOT / "README.md").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert stated in script and f"(3, {low}) <=" in script
+    assert f"< (3, {high + 1})" in script
+
+
+def test_extras_are_those_of_the_installation() -> None:
+    listed = {}
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    names: dict[str, ast.expr] = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+    def requirements(node: ast.expr) -> list[str]:
+        if isinstance(node, ast.Name):
+            return requirements(names[node.id])
+        if isinstance(node, ast.Starred):
+            return requirements(node.value)
+        if isinstance(node, ast.List):
+            return [text for item in node.elts for text in requirements(item)]
+        return [re.split(r"[<>=]", ast.literal_eval(node))[0]]
+
+    table = names["EXTRAS_REQUIRE"]
+    for key, value in zip(table.keys, table.values, strict=True):
+        listed[ast.literal_eval(key)] = set(requirements(value)) - {"setuptools"}
+    for_developers = {"bench", "parity", "test", "dev"}
+    assert set(EXTRAS) == set(listed) - for_developers
+    for name, extra in EXTRAS.items():
+        assert set(extra.modules) == listed[name]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"labse-tf\[(\w+)\]", readme)) <= set(listed)
+    assert "tensorboard" in readme and "labse-tf[train]" in readme
+
+
+def test_extras_in_the_report() -> None:
+    lines = report(changed(extras={"plots": (), "train": ("tensorboard",)}), [])
+    plots, train = lines[lines.index("extras") + 1 :][:2]
+    assert re.match(r"  plots +installed  .*--plot", plots)
+    assert re.match(r"  train +missing .*: pip install 'labse-tf\[train\]'$", train)
 
 
 def test_what_follows_from_a_broken_tensorflow_is_not_told_again() -> None:

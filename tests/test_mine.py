@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from helpers.command_line import fails, run
 from helpers.errors import check_message, refuses
-from labse_tf import mining
+from labse_tf import mining, presets
 from labse_tf.cli import filter, mine
 from labse_tf.mining import DistinctLines, embed_to_disk, neighbors
 from labse_tf.text import reading
@@ -228,6 +229,66 @@ def test_vectors_of_another_model_or_text_are_made_anew(tmp_path):
     assert again(lambda s: counting(s)[:, :8]) == 3
 
 
+def counting(monkeypatch) -> list[int]:
+    """Let both commands count the texts that they encode, in the list."""
+    counts: list[int] = []
+
+    def counted(sentences: list[str]) -> np.ndarray:
+        counts.append(len(sentences))
+        return encode(sentences)
+
+    for module in (mine, filter):
+        monkeypatch.setattr(module, "open_encoder", lambda name, dtype: counted)
+    return counts
+
+
+def test_vectors_of_another_model_or_dtype_are_not_reused(tmp_path, monkeypatch):
+    """Even if the other model gives the probe the same vector."""
+    left, right, _ = two_files(tmp_path)
+    counts, work = counting(monkeypatch), tmp_path / "work"
+    own = tmp_path / "own"
+    shutil.copytree(presets.find("labse-nano"), own)
+    probes = 2
+    for flags, expected in (
+        ((), 110),
+        ((), 0),
+        (("--dtype", "bfloat16"), 110),
+        (("--dtype", "bfloat16"), 0),
+        (("--model", "labse-nano"), 110),
+        # The same files under another name.
+        (("--model", own), 0),
+    ):
+        counts.clear()
+        options = ("-o", tmp_path / "pairs.tsv", "--work", work, *flags)
+        # Left by a search among the vectors of the last run.
+        (work / "search.npz").unlink(missing_ok=True)
+        assert run("mine", left, right, *options) == 0
+        assert sum(counts) - probes == expected, flags
+    # Trained further in the same place.
+    with (own / "model.weights.h5").open("ab") as file:
+        file.write(b"more")
+    counts.clear()
+    (work / "search.npz").write_bytes(b"of other vectors")
+    assert run("mine", left, right, *options) == 0
+    assert sum(counts) - probes == 110
+
+
+@pytest.mark.parametrize("wrong", [lambda v: v[:1], lambda v: v[0], lambda v: v[:, :1]])
+def test_a_model_that_returns_too_few_rows_is_an_error(tmp_path, wrong):
+    path = tmp_path / "left.txt"
+    path.write_text("word1\nword2\nword3\n")
+
+    def bad(sentences: list[str]) -> np.ndarray:
+        vectors = encode(sentences)
+        return vectors if len(sentences) == 1 else wrong(vectors)
+
+    with pytest.raises(ValueError, match=r"\(3, 32\)"):
+        embed_to_disk(DistinctLines(path), bad, tmp_path / "v.npy")
+    # Nothing of it is taken for finished.
+    vectors = embed_to_disk(DistinctLines(path), encode, tmp_path / "v.npy")
+    np.testing.assert_array_equal(vectors, encode(["word1", "word2", "word3"]))
+
+
 def test_the_search_of_mine_has_its_state_in_the_work_folder(tmp_path, monkeypatch):
     left, right, _ = two_files(tmp_path)
     whole, output = tmp_path / "whole.tsv", tmp_path / "pairs.tsv"
@@ -259,6 +320,58 @@ def test_the_search_of_mine_has_its_state_in_the_work_folder(tmp_path, monkeypat
     assert output.read_text() == whole.read_text()
 
 
+def test_mine_skips_digits_and_lines_in_another_script(tmp_path, capsys):
+    left, right, truth = two_files(tmp_path)
+    output, alone = tmp_path / "pairs.tsv", tmp_path / "alone.tsv"
+    assert run("mine", left, right, "-o", alone) == 0
+    noise = ["12.05.2026", "(1,234) - 56 %", "доброе утро", "早上好"]
+    left.write_text(left.read_text() + "".join(f"{line}\n" for line in noise))
+    with gzip.open(right, "at", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in noise)
+    capsys.readouterr()
+    assert run("mine", left, right, "-o", output) == 0
+    assert output.read_text() == alone.read_text()
+    said = capsys.readouterr().err
+    for path, count in ((left, 54), (right, 64)):
+        check_message(said, path, 4, count, "2 mostly digits", "2 in another script")
+    assert run("mine", left, right, "--all-lines", "-o", output) == 0
+    found = [tuple(row[3:]) for row in rows(output)]
+    assert {(line, line) for line in noise} <= set(found)
+    left.write_text("1\n2\n")
+    refuses(capsys, ("mine", left, right, "-o", output), path=left, received=True)
+
+
+def test_an_isolated_pair_is_not_above_the_translations(tmp_path, monkeypatch):
+    """Of 40 pairs one is wrong, with a cosine of 0.5, and near to nothing else."""
+    rng = np.random.default_rng(0)
+    vectors = {}
+    for i in range(40):
+        own = rng.normal(size=64)
+        for text in (f"left{i}", f"right{i}"):
+            # All share a direction, so that neighborhoods have a mean of about 0.6.
+            noise = 0.3 * rng.normal(size=64)
+            vectors[text] = np.concatenate([own + noise, [8.0, 0, 0]])
+    vectors["left0"] = np.eye(67)[65]
+    vectors["right0"] = 0.5 * np.eye(67)[65] + 0.75**0.5 * np.eye(67)[66]
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.stack([vectors.get(text, np.ones(67)) for text in texts])
+
+    monkeypatch.setattr(mine, "open_encoder", lambda name, dtype: embed)
+    for side in ("left", "right"):
+        text = "".join(f"{side}{i}\n" for i in range(40))
+        (tmp_path / side).write_text(text)
+    output = tmp_path / "pairs.tsv"
+    places = []
+    for flags in (("--mean-floor", 0), ()):
+        files = (tmp_path / "left", tmp_path / "right")
+        assert run("mine", *files, *flags, "-o", output) == 0
+        texts = [row[3] for row in rows(output)]
+        assert len(texts) == 40
+        places.append(texts.index("left0"))
+    assert places == [0, 39]
+
+
 def test_bad_input_of_mine(tmp_path, capsys):
     left, right, _ = two_files(tmp_path)
     empty, bad = tmp_path / "empty.txt", tmp_path / "bad.txt"
@@ -272,9 +385,14 @@ def test_bad_input_of_mine(tmp_path, capsys):
     assert run("mine", bad, right, "--on-error", "skip", *output) == 0
     check_message(capsys.readouterr().err, "skipped", path=bad, line=2)
     (tmp_path / "pairs.tsv").unlink()
-    for flag, value in (("--k", 0), ("--top", 0), ("--recall", 2)):
+    for flag, value in (
+        ("--k", 0),
+        ("--top", 0),
+        ("--recall", 2),
+        ("--mean-floor", 1),
+    ):
         line = fails(capsys, "mine", left, right, flag, value, *output)
-        check_message(line, argument=flag[2:], received=value)
+        check_message(line, argument=flag[2:].replace("-", "_"), received=value)
     assert list(tmp_path.glob("pairs*")) == []
 
 
@@ -349,6 +467,56 @@ def test_filter_learns_the_threshold_from_marked_pairs(tmp_path, capsys):
     check_message(capsys.readouterr().out, 7, 6)
     assert run("filter", path, *arguments, "--good-share", 0.6) == 0
     assert json.loads(report.read_text())["marked_kept"] == 11
+
+
+@pytest.mark.parametrize("work", [False, True])
+def test_a_stopped_filter_resumes_and_ends_as_one_undisturbed(
+    tmp_path, monkeypatch, work
+):
+    path, _ = pair_file(tmp_path)
+    whole, output = tmp_path / "whole.tsv", tmp_path / "kept.tsv"
+    rule = ("--threshold", 0.5, "--with-scores")
+    flags = (*rule, "--work", tmp_path / "work") if work else rule
+    assert run("filter", path, *rule, "-o", whole) == 0
+    monkeypatch.setattr(reading, "BLOCK", 8)
+    counts = counting(monkeypatch)
+
+    def stops(sentences: list[str]) -> np.ndarray:
+        counts.append(len(sentences))
+        if len(counts) > 3:
+            raise KeyboardInterrupt
+        return encode(sentences)
+
+    monkeypatch.setattr(filter, "open_encoder", lambda name, dtype: stops)
+    assert run("filter", path, *flags, "-o", output) == 130
+    assert not output.exists()
+    counts = counting(monkeypatch)
+    assert run("filter", path, *flags, "-o", output) == 0
+    assert sum(counts) == 2 * (40 - 3 * 8)
+    assert output.read_text() == whole.read_text()
+    assert not (tmp_path / "kept.tsv.work").exists()
+    assert (tmp_path / "work").exists() == work
+
+
+def test_filter_reuses_cosines_of_the_same_pairs_and_model_only(tmp_path, monkeypatch):
+    path, lines = pair_file(tmp_path)
+    counts = counting(monkeypatch)
+    output = tmp_path / "kept.tsv"
+    options = ("-o", output, "--work", tmp_path / "work")
+
+    def encoded(*flags: object) -> int:
+        counts.clear()
+        assert run("filter", path, *flags, *options) == 0
+        return sum(counts)
+
+    assert encoded("--threshold", 0.9) == 80
+    assert encoded("--threshold", -1) == 0
+    assert output.read_text().splitlines() == lines
+    assert encoded("--threshold", -1, "--dtype", "bfloat16") == 80
+    assert encoded("--threshold", -1, "--model", "labse-nano") == 80
+    path.write_text("".join(f"{line}\n" for line in reversed(lines)))
+    assert encoded("--threshold", -1, "--model", "labse-nano") == 80
+    assert output.read_text().splitlines() == lines[::-1]
 
 
 def test_bad_input_of_filter(tmp_path, capsys):

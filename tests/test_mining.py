@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -287,6 +289,11 @@ def test_faiss_refuses_what_the_exact_search_refuses(approximate):
         approximate.neighbors_both_ways(bad, good, 2)
     with raises(ValueError, 4, received="(3, 5)"):
         approximate.neighbors_both_ways(good, np.ones((3, 5)), 2)
+    with raises(ValueError, argument="k", received=0):
+        approximate.neighbors_both_ways(good, good, 0)
+    for recall in (0, 1.5, math.nan):
+        with raises(ValueError, argument="recall", received=recall):
+            approximate.neighbors_both_ways(good, good, 2, recall=recall)
 
 
 def test_faiss_with_few_and_with_equal_vectors(approximate):

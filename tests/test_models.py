@@ -15,6 +15,7 @@ from helpers import peers
 from helpers.errors import Fields, raises
 from helpers.models import TOKENS, make_model, pairs, sentences
 from labse_tf import precision, presets
+from labse_tf.checkpoints import to_huggingface
 from labse_tf.duplicates import sentence_fingerprints
 from labse_tf.layers import POOLINGS
 from labse_tf.losses import AdditiveMarginSoftmax
@@ -27,6 +28,7 @@ from labse_tf.models import (
 )
 from labse_tf.models.padding import batches_by_length
 from labse_tf.preprocessing import SentencePreprocessor
+from labse_tf.pretraining import stack
 from labse_tf.recipes import POOLINGS as RECIPE_POOLINGS
 from labse_tf.tokenizers import WordPieceTokenizer
 
@@ -696,6 +698,29 @@ def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
     model.backbone.pooler.bias.assign(np.full(model.embedding_dim, 1e5))
     with raises(ValueError, 100000, "pooler/bias", "65,504", received=True):
         model.save_to_preset(tmp_path / "preset", storage="float16")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("added", ["lora", "int8"])
+def test_weights_that_a_copy_would_lose_are_refused(tmp_path: Path, added: str) -> None:
+    model = make_model()
+    if added == "lora":
+        with raises(ValueError, "feedforward_output_dense", received="query"):
+            model.backbone.enable_lora(2)
+        assert model.backbone.transformer_layers[0].trainable
+        model.backbone.enable_lora(2, ["feedforward_intermediate_dense"])
+    else:
+        model.backbone.transformer_layers[0].feedforward_intermediate_dense.quantize(
+            "int8"
+        )
+    for copy in (
+        lambda: model.save_to_preset(tmp_path / "preset"),
+        lambda: to_huggingface(model, tmp_path / "huggingface"),
+        lambda: model.with_dtype("bfloat16"),
+        lambda: stack(model.backbone, 4),
+    ):
+        with raises(ValueError, received="feedforward_intermediate_dense"):
+            copy()
     assert not list(tmp_path.iterdir())
 
 

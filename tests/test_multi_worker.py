@@ -267,6 +267,26 @@ def test_stages_by_threes_on_two_workers_as_on_one_device(lasting, tmp_path) -> 
         np.testing.assert_allclose(first, second, atol=1e-5)
 
 
+@slow
+def test_the_chief_decides_to_stop_early_and_which_weights_are_kept(
+    lasting, tmp_path
+) -> None:
+    """Nothing is learned, so that both stop after two measurements."""
+    more = ("--dev", str(lasting[0]), "--dev-every", "2", "--patience", "2")
+    both = commands(lasting, tmp_path, STEPS, *more, "--learning-rate", "1e-9")
+    results = ended(start_both(both))
+    assert [code for code, *_ in results] == [0, 0], results
+    assert log_of(tmp_path / "chief")[-1]["step"] == 4
+    check_message(results[0][1], 4, STEPS, "stopped early", "step 0 (kept)")
+    assert not (tmp_path / "chief" / "best").exists()
+    model = LaBSE.from_preset(tmp_path / "chief")
+    fresh = tmp_path / "fresh"
+    alone = in_process(both[0], fresh)
+    assert main(alone) == 0
+    for one, two in zip(*map(weights, (model, LaBSE.from_preset(fresh))), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 # A user's own script: Keras's fit, callbacks, validation and evaluate.
 SCRIPT = """
     import json, sys

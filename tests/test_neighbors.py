@@ -275,6 +275,35 @@ def test_hard_negatives_need_a_model(tmp_path, start) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_that_could_not_begin_leaves_no_vectors(
+    tmp_path, start, monkeypatch
+) -> None:
+    """So that the corrected command can use the directory."""
+    recipe = dataclasses.replace(
+        RECIPE, hard_negatives=4, batches="one_language", train_steps=3
+    )
+
+    def go():
+        return train_dual_encoder(
+            recipe,
+            data.ParallelCorpus(make_pairs()),
+            tmp_path / "run",
+            model=start,
+            options=RunOptions(progress=False),
+        )
+
+    def fails(*args: object) -> None:
+        raise ValueError("no batches")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("labse_tf.training.dual_encoder._batches", fails)
+        with pytest.raises(ValueError, match="no batches"):
+            go()
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["run.lock"]
+    recipe = dataclasses.replace(recipe, batch_size=8)
+    go()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

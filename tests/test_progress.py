@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from labse_tf import progress
-from labse_tf.progress import progress_bar
+from labse_tf.progress import live_bar, progress_bar
 
 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +20,25 @@ def shown(capsys: pytest.CaptureFixture[str], **options: object) -> str:
         advance(1)
         advance(2)
     return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_steps_and_time_left_stay_on_a_narrow_terminal(
+    width, capsys, monkeypatch
+) -> None:
+    """What is cut is the bar and the values, on one line."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    values = "loss 1.2345  ranking_accuracy 0.4567  1,234 pairs/s"
+    bar = live_bar(lambda task: values)
+    bar.add_task("Stage 2 of 3, 12 layers", total=1_000_000, completed=123_456)
+    task = bar.tasks[0]
+    task.start_time = 0.0
+    monkeypatch.setattr(type(task), "time_remaining", 3725.0)
+    bar.console.print(bar.make_tasks_table([task]))
+    line = capsys.readouterr().err.rstrip("\n")
+    assert "\n" not in line and len(line) <= width
+    assert "123456/1000000" in line and "1:02:05" in line
+    assert ("pairs/s" in line) == (width == 200)
 
 
 def test_a_callable_gets_done_and_total(capsys) -> None:

@@ -457,6 +457,22 @@ def test_moses_files_of_unequal_length(tmp_path):
     assert error_of(lonely).path == lonely
 
 
+# === TSV ===
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_tsv_of_a_spreadsheet(tmp_path, packed):
+    lines = ["\ufeffone\u2028more\tएक\r\n", "two\x85\x0cx\tदो\textra\r\n", "\r\n"]
+    content = "".join(lines).encode()
+    if packed:
+        members = (content[:20], b"", content[20:31], content[31:])
+        content = b"".join(map(gzip.compress, members))
+    path = write(tmp_path / ("en-hi.tsv.gz" if packed else "en-hi.tsv"), content)
+    found, report = skipping(path)
+    assert found == [("one\u2028more", "एक"), ("two\x85\x0cx", "दो")]
+    assert list(report.entries.values()) == [(1, 3)]
+
+
 # === TMX ===
 
 TMX = """<?xml version="1.0" encoding="{encoding}"?>
@@ -499,6 +515,46 @@ def test_tmx(tmp_path, encoding):
     assert triples(path, language="ta") == TMX_PAIRS[1:2]
     assert triples(path, language="hi-IN") == [
         (a, b, "hi") for a, b, code in TMX_PAIRS if code == "hi"
+    ]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_tmx_in_utf_16_without_a_byte_order_mark(tmp_path, encoding, declared):
+    declaration, _, rest = TMX.partition("\n")
+    rest = rest.partition("\n")[2].replace("&nbsp;", "&#160;")  # No document type.
+    content = declaration.format(encoding="UTF-16") * declared + rest
+    path = write(tmp_path / "memory.tmx", content.encode(encoding))
+    assert triples(path) == TMX_PAIRS
+
+
+@pytest.mark.parametrize("code", ["*", "*all*", "all"])
+def test_tmx_of_no_source_language(tmp_path, code):
+    unit = '<tu{}><tuv xml:lang="en"><seg>a</seg></tuv><tuv xml:lang="hi">'
+    unit += "<seg>b</seg></tuv></tu>\n"
+    head = f'<tmx><header srclang="{code}"/><body>\n'
+    units = unit.format("") + unit.format(f' srclang="{code}"')
+    path = write(tmp_path / "memory.tmx", f"{head}{units}</body></tmx>")
+    assert triples(path) == [("a", "b", "hi")] * 2
+    bare = units.replace(' xml:lang="en"', "")
+    path = write(tmp_path / "memory.tmx", f"{head}{bare}</body></tmx>")
+    error = error_of(path)
+    assert error.line == 2 and "xml:lang" in error.expected
+
+
+def test_tmx_unit_of_many_variants(tmp_path):
+    variants = [("en-US", "color"), ("hi-IN", "क"), ("hi", "ख"), ("en-GB", "colour")]
+    variants += [("ta", "line\n  ends\r\n inside"), ("hin_Deva", "ग"), ("hi", " \n ")]
+    unit = "".join(
+        f'<tuv xml:lang="{code}"><seg>\n{text}</seg></tuv>\n' for code, text in variants
+    )
+    head = '<tmx><header srclang="en"/><body>'
+    path = write(tmp_path / "memory.tmx", f"{head}<tu>{unit}</tu></body></tmx>")
+    # Regions and spellings are one language; XML turns CRLF into LF.
+    assert triples(path) == [
+        *(("color", "क", "hi"), ("color", "ख", "hi")),
+        ("color", "line\n  ends\n inside", "ta"),
+        ("color", "ग", "hi"),
     ]
 
 

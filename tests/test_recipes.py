@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
-from helpers.errors import raises
+from helpers.errors import Fields, raises
+from labse_tf import presets
 from labse_tf.cli import build_parser
 from labse_tf.cli.runs import run_options
-from labse_tf.recipes import RECIPES, Recipe, get_recipe
+from labse_tf.recipes import (
+    PRETRAINING_RECIPES,
+    RECIPES,
+    Recipe,
+    get_recipe,
+    read_recipe,
+)
 from labse_tf.training import RunOptions
 
 
@@ -44,6 +52,16 @@ def test_every_field_has_a_source_and_the_values_pass(name: str) -> None:
         assert source.startswith("ours: ") != documented, field
 
 
+def test_from_nothing_the_pooling_is_mean_and_in_the_papers_recipes_the_papers() -> (
+    None
+):
+    for recipes in (RECIPES, PRETRAINING_RECIPES):
+        for name, named in recipes.items():
+            expected = "mean" if name == "small" else "pooler"
+            assert named.recipe.pooling == expected, name
+    assert "mean" in RECIPES["small"].sources["pooling"]
+
+
 def test_changes_and_unknown_names() -> None:
     assert get_recipe("paper_v1", batch_size=64).batch_size == 64
     assert RECIPES["paper_v1"].recipe.batch_size == 2048
@@ -67,11 +85,45 @@ def test_changes_and_unknown_names() -> None:
         ("batches", "one"),
         ("length_buckets", "words"),
         ("dtype", "int8"),
+        ("smoothing", 1.5),
+        ("smoothing", -0.1),
+        ("smoothing", float("nan")),
+        ("cap", 0),
+        ("clip_norm", -1.0),
+        ("clip_norm", 0.0),
+        ("sequence_length", 0),
+        ("max_sequence_length", 0),
     ],
 )
 def test_bad_values_are_named(field: str, value: object) -> None:
     with raises(ValueError, argument=field, received=value):
         get_recipe("small", **{field: value})
+
+
+def test_the_recipe_of_a_run_is_read(tmp_path) -> None:
+    path = tmp_path / "run.json"
+    recipe = Recipe(num_layers=4, stages=((0, 5), (2, 7)), batch_size=8)
+    values = dataclasses.asdict(recipe)
+    path.write_text(json.dumps({"recipe": values, "text": {}}))
+    assert read_recipe(Recipe, path) == recipe
+    assert read_recipe(Recipe, path, batch_size=16).batch_size == 16
+    for name in presets.shipped_names():
+        shipped = read_recipe(Recipe, presets.find(name) / "run.json")
+        assert (shipped.pooling, shipped.hidden_dim) == ("weighted_mean", 384)
+    for content, expected in (
+        ("{", Fields(received=True)),
+        ("[]", Fields("run.json", received="[]")),
+        ({"recipe": {**values, "mask_rate": 0.2}}, Fields(received="mask_rate")),
+        ({"recipe": {**values, "scale": "high"}}, Fields(received="str")),
+        ({"recipe": {**values, "stages": [1]}}, Fields(received=True)),
+    ):
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text)
+        with raises(ValueError, expected, path=path):
+            read_recipe(Recipe, path)
+    path.write_text(json.dumps({"recipe": {**values, "scale": -1.0}}))
+    with raises(ValueError, argument="scale", received=-1.0):
+        read_recipe(Recipe, path)
 
 
 def test_recipes_are_frozen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import re
 import sys
@@ -120,7 +121,14 @@ def test_what_is_written(data, tmp_path):
     output = tmp_path / "report"
     report = evaluate_all(letters, data, output, model="letters")
     assert {path.name for path in output.iterdir()} == {
-        *("report.md", "report.json", "dev-news.png", "mining.png", "sts.png"),
+        *(
+            "report.md",
+            "report.html",
+            "report.json",
+            "dev-news.png",
+            "mining.png",
+            "sts.png",
+        ),
         "tatoeba.png",
     }
     text = (output / "report.md").read_text(encoding="utf-8")
@@ -130,9 +138,17 @@ def test_what_is_written(data, tmp_path):
         assert f"\n## {part}\n" in text
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert png_size(output / picture)[0] > 300
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/png;base64,') == 4
+    assert not re.search(r"https?:|src=\"(?!data:)", page)
     for _, results, _ in report.measured:
         for result in results.values():
             assert result.table() in text
+            assert html.escape(result.table()) in page
+    for line in report.table().splitlines()[2:]:
+        cells = [html.escape(cell) for cell in re.split(r" {2,}", line)]
+        row = f"<tr><td>{cells[0]}</td><td>{cells[1]}</td>"
+        assert row in page and f'<td class="number">{cells[3]}</td>' in page
     values = json.loads((output / "report.json").read_text())
     assert values == json.loads(json.dumps(report.to_dict()))
     assert values["parts"]["tatoeba"]["kind"] == "tatoeba"

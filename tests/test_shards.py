@@ -471,6 +471,22 @@ def test_buckets_are_directories(corpus, preprocessor, prepared) -> None:
         layout.read_bytes("ram://bucket/none")
 
 
+def test_two_writers_of_a_far_file_do_not_meet_and_leave_nothing_behind() -> None:
+    path = "ram://writers/folder/file"
+    with layout.new_file(path) as first, layout.new_file(path) as second:
+        assert first != second
+        for temporary, text in ((first, "first"), (second, "second")):
+            with tf.io.gfile.GFile(temporary, "w") as file:
+                file.write(text)
+    assert layout.read_bytes(path) == b"first"
+    with pytest.raises(Stop), layout.new_file(path) as temporary:
+        with tf.io.gfile.GFile(temporary, "w") as file:
+            file.write("half")
+        raise Stop
+    assert layout.read_bytes(path) == b"first"
+    assert layout.names_in("ram://writers/folder") == {"file"}
+
+
 # === The commands ===
 
 

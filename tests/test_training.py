@@ -8,9 +8,11 @@ import os
 import re
 import signal
 import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -34,6 +36,8 @@ from labse_tf.data import ParallelCorpus
 from labse_tf.models import LaBSE
 from labse_tf.recipes import Recipe
 from labse_tf.training import Run, RunOptions, train_dual_encoder, untrained_encoder
+from labse_tf.training import run as run_module
+from labse_tf.training.checkpoint_files import read_state, state_shapes, write_state
 
 # === In one process ===
 
@@ -74,7 +78,12 @@ def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> N
             tmp_path / name,
             vocabulary=text[1],
             dev=pairs,
-            options=RunOptions(log_every=3, dev_every=5, progress=note),
+            options=RunOptions(
+                log_every=3,
+                dev_every=5,
+                keep_best=None if pairs is None else False,
+                progress=note,
+            ),
         )
         for name, pairs in (("plain", None), ("dev", dev))
     ]
@@ -83,8 +92,9 @@ def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> N
     assert calls[-14:] == [(step, 14) for step in range(1, 15)]
     log = log_of(tmp_path / "dev")
     measured = [entry for entry in log if "dev_accuracy" in entry]
-    assert [entry["step"] for entry in measured] == [5, 10, 14]
+    assert [entry["step"] for entry in measured] == [0, 5, 10, 14]
     accuracy = retrieval(models[1].encode, dev.lists()).mean_accuracy
+    assert all(e["dev_accuracy/es"] == e["dev_accuracy"] for e in measured)
     assert measured[-1]["dev_accuracy"] == pytest.approx(accuracy, abs=1e-5)
     assert 0.1 < accuracy < 1
     losses = [entry["loss"] for entry in log if "loss" in entry]
@@ -115,6 +125,15 @@ def test_another_recipe_text_or_vocabulary_is_refused(tmp_path, corpus, text) ->
     with raises(ValueError, "start.vocabulary"):
         train(corpus, output, other)
     assert presets.is_preset(output)
+
+
+def test_a_directory_with_braces_in_its_name(tmp_path) -> None:
+    folder = tmp_path / "{run}"
+    with Run(folder, {"a": 1}).open():
+        pass
+    with raises(ValueError, "a = 1", path=folder, received="a = 2"):
+        with Run(folder, {"a": 2}).open():
+            pass
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path, corpus, text) -> None:
@@ -152,6 +171,32 @@ def test_tuning_starts_from_a_preset(tmp_path, corpus, text) -> None:
     assert tuned.preprocessor.sequence_length == 8
     with raises(ValueError, "`vocabulary`", argument="model"):
         train_dual_encoder(recipe, corpus, tmp_path / "third")
+
+
+def test_the_shape_of_a_loaded_model_is_described(tmp_path, corpus, text) -> None:
+    """Not that of a recipe which it ignores."""
+    train(corpus, tmp_path / "first", text[1], num_layers=0, dropout=0.0)
+    tuned = train_dual_encoder(
+        Recipe(train_steps=2, batch_size=8, sequence_length=16),
+        corpus,
+        tmp_path / "second",
+        model=tmp_path / "first",
+        options=RunOptions(progress=False),
+    )
+    written = json.loads((tmp_path / "second" / "run.json").read_text())["recipe"]
+    assert (written["num_layers"], written["hidden_dim"]) == (0, 16)
+    assert (written["dropout"], written["max_sequence_length"]) == (0.0, 16)
+    assert written["pooling"] == tuned.pooling == "mean"
+    for flags in ({"lowercase": True}, {"strip_accents": False}):
+        with raises(ValueError, "`vocabulary`", argument=next(iter(flags))):
+            train_dual_encoder(
+                RECIPE,
+                corpus,
+                tmp_path / "third",
+                model=tmp_path / "first",
+                **flags,
+            )
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, corpus, text) -> None:
@@ -199,11 +244,11 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, text, monkeypatch) -> No
     run = Run(tmp_path / "run", {})
     run.save(dual, 4)
 
-    def full(path: Path, **arrays: object) -> None:
-        Path(path).write_bytes(b"half")
+    def full(path: Path, *state: object) -> None:
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(run_module, "write_state", full)
     with pytest.raises(OSError) as caught:
         run.save(dual, 8)
     assert caught.value.errno == 28
@@ -232,6 +277,53 @@ def test_another_model_does_not_take_a_checkpoint(tmp_path, text) -> None:
     dual = compile_dual_encoder(untrained_encoder(other, text[1]), other)
     with raises(ValueError, "token_embedding", "(17, 8)"):
         restore(run, dual)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_large_variable_is_written_in_blocks(tmp_path, sparse: bool) -> None:
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(70_001, 128)).astype(np.float32)  # 36 MB, three blocks
+    variable: object = keras.Variable(table) if sparse else table
+    path = tmp_path / "state.npz"
+    write_state(path, 7, [variable, np.zeros((0, 3)), np.uint32(5)])
+    with np.load(path) as archive:
+        assert int(archive["step"]) == 7
+        np.testing.assert_array_equal(archive["00000"], table)
+    assert state_shapes(path) == [table.shape, (0, 3), ()]
+    np.testing.assert_array_equal(next(read_state(path)), table)
+
+
+def test_a_checkpoint_is_written_without_a_copy_of_the_state(tmp_path) -> None:
+    table = np.ones((1_000_000, 16), np.float32)  # 64 MB
+    tracemalloc.start()
+    try:
+        write_state(tmp_path / "state.npz", 1, [table] * 3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < table.nbytes
+
+
+def test_released_variables_are_empty() -> None:
+    variable = keras.Variable(np.ones((3, 2), np.float32))
+    run_module.release([variable])
+    assert np.asarray(variable.value.read_value()).size == 0
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_a_run_keeps_the_storage_of_its_start(
+    tmp_path, corpus, text, storage: str
+) -> None:
+    untrained_encoder(RECIPE, text[1]).save_to_preset(
+        tmp_path / "start", storage=storage
+    )
+    recipe = dataclasses.replace(RECIPE, train_steps=2, warmup_steps=1)
+    options = RunOptions(progress=False)
+    for _ in range(2):  # The second call loads the finished run.
+        train_dual_encoder(
+            recipe, corpus, tmp_path / "run", model=tmp_path / "start", options=options
+        )
+    assert presets.read_config(tmp_path / "run")["storage"] == storage
 
 
 # === Killed and resumed ===

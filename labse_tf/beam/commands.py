@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from labse_tf.beam import cleaning, embedding, preparing, words
-from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences
+from labse_tf.beam.files import ReadLines, ReadPairs, ReadSentences, names_in, read_text
 from labse_tf.cli import run_command
 from labse_tf.cli.arguments import (
     TEXT_HELP,
@@ -31,6 +30,7 @@ from labse_tf.cli.arguments import (
     tokenizer_of,
 )
 from labse_tf.cli.output import print_table
+from labse_tf.cli.parsing import Parser
 from labse_tf.data.shards.layout import DATASET, Description, join
 
 _PROGRAM = "python -m labse_tf.beam"
@@ -53,9 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(_PROGRAM, options)
 
 
+class _PipelineParser(Parser):
+    """Parser that returns unknown flags, which belong to Beam."""
+
+    passes_unknown = True
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _PipelineParser(
         prog=_PROGRAM,
         description="Process large corpora as Apache Beam pipelines.",
     )
@@ -97,13 +103,15 @@ def _add_shard_size(parser: argparse.ArgumentParser, size: int, what: str) -> No
 
 
 @contextmanager
-def _pipeline(options: argparse.Namespace) -> Iterator[beam.Pipeline]:
-    """Check that the output is empty, yield a pipeline, and run it at the end."""
-    there = FileSystems.match([join(options.output, "*")])[0].metadata_list
+def _pipeline(
+    options: argparse.Namespace, *, resumes: bool = False
+) -> Iterator[beam.Pipeline]:
+    """Yield a pipeline and run it at the end; unless it resumes, into a new output."""
+    there = set() if resumes else names_in(join(options.output))
     if there:
         raise ValueError(
             "--output must be a new or empty directory. Received: "
-            f"{options.output} with {there[0].path}"
+            f"{options.output} with {min(there)}"
         )
     pipeline = beam.Pipeline(options=options.pipeline)
     yield pipeline
@@ -116,12 +124,6 @@ def _pipeline(options: argparse.Namespace) -> Iterator[beam.Pipeline]:
             raise
         text = re.sub(r" \[while running '.*?'\]", "", found[-1])
         raise ValueError(text) from error
-
-
-def _read_text(path: str) -> str:
-    """Return the text of a small file that a pipeline has written."""
-    with FileSystems.open(path) as file:
-        return file.read().decode()
 
 
 # === clean ===
@@ -152,7 +154,7 @@ def _clean(options: argparse.Namespace) -> None:
         write = cleaning.WritePairs(options.output, shard_size=options.shard_size)
         cleaned | write  # noqa: B018
     seconds = time.monotonic() - began
-    report = json.loads(_read_text(join(options.output, "cleaning.json")))
+    report = json.loads(read_text(join(options.output, "cleaning.json")))
     read, kept = report["read"], report["kept"]
     print_table(
         ("rule", "pairs", "share"),
@@ -231,7 +233,7 @@ def _add_prepare(commands: Any) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     began = time.monotonic()
-    with _pipeline(options) as pipeline:
+    with _pipeline(options, resumes=True) as pipeline:
         _pairs(pipeline, options) | preparing.PreparePairs(
             tokenizer_of(options),
             options.output,
@@ -242,7 +244,7 @@ def _prepare(options: argparse.Namespace) -> None:
         )
     seconds = time.monotonic() - began
     path = join(options.output, DATASET)
-    description = Description.from_json(_read_text(path), path)
+    description = Description.from_json(read_text(path), path)
     pairs = sum(description.counts.values())
     print(
         f"{pairs:,} pairs in {len(description.counts)} languages, "

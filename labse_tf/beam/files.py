@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
@@ -30,6 +31,7 @@ from labse_tf.data import (
     read_sentences,
 )
 from labse_tf.data.shards.layout import is_remote
+from labse_tf.files import atomic_file
 from labse_tf.languages import language_code
 from labse_tf.text import Side, read_numbered
 
@@ -117,14 +119,45 @@ def publish(local: str | Path, target: str) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
+    if not is_remote(target):
+        with atomic_file(target) as copy_path:
+            shutil.copyfile(local, copy_path)
+        return
     temporary = f"{target}.{uuid.uuid4().hex}"
     plain = CompressionTypes.UNCOMPRESSED
-    with open(local, "rb") as file:
-        with FileSystems.create(temporary, compression_type=plain) as copy:
-            shutil.copyfileobj(file, copy)
-    if FileSystems.exists(target):
-        FileSystems.delete([target])
-    FileSystems.rename([temporary], [target])
+    try:
+        with open(local, "rb") as file:
+            with FileSystems.create(temporary, compression_type=plain) as copy:
+                shutil.copyfileobj(file, copy)
+        try:
+            FileSystems.rename([temporary], [target])
+        except BeamIOError:
+            # HDFS does not replace files. Others do, and then readers never find none.
+            if not FileSystems.exists(target):
+                raise
+            FileSystems.delete([target])
+            FileSystems.rename([temporary], [target])
+    except BaseException:
+        with contextlib.suppress(OSError, BeamIOError):
+            FileSystems.delete([temporary])
+        raise
+
+
+def read_text(path: str) -> str:
+    """Return the text of a small local or remote file.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return file.read().decode()
+
+
+def names_in(folder: str) -> set[str]:
+    """Return the paths of all files in a directory, relative to it."""
+    found = FileSystems.match([f"{folder.rstrip('/')}/**"])[0].metadata_list
+    start = len(folder.rstrip("/")) + 1
+    return {metadata.path[start:].replace("\\", "/") for metadata in found}
 
 
 def publish_text(target: str, text: str) -> None:

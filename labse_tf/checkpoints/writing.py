@@ -18,6 +18,7 @@ from labse_tf.checkpoints.huggingface import (
 )
 from labse_tf.files import atomic_directory
 from labse_tf.models import LaBSE
+from labse_tf.models.backbone import check_plain_weights
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
 
@@ -46,7 +47,8 @@ def to_huggingface(
 
     Raises:
         ValueError: If the model has no preprocessor, its tokenizer has
-            `compat="tfhub"`, Hugging Face lacks its activation, or the target exists.
+            `compat="tfhub"`, Hugging Face lacks its activation, the model has LoRA or
+            quantized weights, or the target exists.
         ImportError: If safetensors is missing.
         OSError: If the target cannot be written.
     """
@@ -62,6 +64,7 @@ def to_huggingface(
             'Cannot export the tokenizer: expected compat="bert", as in Hugging Face. '
             f"Received: compat={tokenizer.compat!r}"
         )
+    check_plain_weights(model)
     config = _bert_config(model)
     arrays = {weight.path: np.asarray(weight) for weight in model.weights}
     tensors = {

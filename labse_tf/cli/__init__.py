@@ -1,7 +1,8 @@
 """The command line: `labse-tf` and `python -m labse_tf`.
 
 One module per command, named after it. `arguments` holds the flags that several
-commands share, `output` their tables and JSON, `runs` the flags of a training run.
+commands share, `output` their tables and JSON, `runs` the flags of a training run,
+`parsing` the parser and its error messages.
 
 Exit status: 0 for success, 2 for invalid input (with a message of one line), 1 for a
 bug, 130 and 143 after Ctrl-C and SIGTERM. Training then writes a checkpoint first.
@@ -10,12 +11,17 @@ bug, 130 and 143 after Ctrl-C and SIGTERM. Training then writes a checkpoint fir
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
+from contextlib import ExitStack
 
-from labse_tf import __version__
+from labse_tf import __version__, pipes
 from labse_tf.cli import (
     balance,
     clean,
@@ -34,25 +40,27 @@ from labse_tf.cli import (
     trim,
     vocab,
 )
+from labse_tf.cli.output import plain_warnings
+from labse_tf.cli.parsing import GroupsFormatter, Parser
+from labse_tf.extras import require
 
-COMMANDS = (
-    quickstart,
-    vocab,
-    clean,
-    balance,
-    prepare,
-    pretrain,
-    train,
-    embed,
-    search,
-    evaluate,
-    mine,
-    filter,
-    export,
-    convert,
-    trim,
-    doctor,
-)
+GROUPS = {
+    "first steps": (quickstart, doctor),
+    "use a model": (embed, search, mine, filter),
+    "prepare text": (vocab, clean, balance, prepare),
+    "train a model": (pretrain, train),
+    "measure a model": (evaluate,),
+    "serve, convert and shrink a model": (export, convert, trim),
+}
+_CLUSTER = """
+on a cluster (Apache Beam):
+  python -m labse_tf.beam clean | count-words | prepare | embed
+
+`labse-tf COMMAND --help` lists the flags of a command.
+example: labse-tf quickstart"""
+
+# Options that name an output, which may be standard output.
+_OUTPUTS = ("output", "json", "plot")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,9 +75,20 @@ def run_command(program: str, options: argparse.Namespace) -> int:
     is called with them, and `traceback`.
     """
     try:
-        if getattr(options, "start_tensorflow", True):
-            _start_tensorflow_quietly()
-        return options.run(options) or 0
+        with ExitStack() as stack:
+            stack.callback(pipes.forget_spooled)
+            _make_printable()
+            outputs = [getattr(options, name, None) for name in _OUTPUTS]
+            if any(path and pipes.is_stdout(path) for path in outputs):
+                stack.enter_context(pipes.reserve_stdout())
+            for extra, user, when in getattr(options, "needs", ()):
+                if when(options):
+                    require(extra, user)
+            if getattr(options, "start_tensorflow", True):
+                _choose_tensorflow(program)
+                _start_tensorflow_quietly()
+            stack.enter_context(plain_warnings())
+            return options.run(options) or 0
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
@@ -82,6 +101,31 @@ def run_command(program: str, options: argparse.Namespace) -> int:
         if options.traceback:
             raise
         return 2
+
+
+def _make_printable() -> None:
+    """Set standard output and error to UTF-8 in an ASCII locale, to escapes in others.
+
+    ASCII is the encoding of a system without a locale, such as `LC_ALL=C`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(
+                encoding="utf-8" if ascii_only else None, errors="backslashreplace"
+            )
+
+
+def _choose_tensorflow(program: str) -> None:
+    """Set Keras's backend to TensorFlow, which the commands need, and say so."""
+    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if chosen != "tensorflow":
+        print(
+            f"{program}: commands run on TensorFlow; KERAS_BACKEND={chosen} is ignored",
+            file=sys.stderr,
+        )
+    # Also without the variable: keras.json may select another backend.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 def _start_tensorflow_quietly() -> None:
@@ -117,16 +161,38 @@ def _one_line(error: BaseException) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="labse-tf",
+        usage="labse-tf [-h] [--version] [--traceback] COMMAND ...",
         description="Train, serve and measure multilingual sentence encoders.",
-        epilog="example: labse-tf quickstart",
+        formatter_class=GroupsFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
         "--traceback", action="store_true", help="show the traceback of an error"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add_command(commands)
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        prog="labse-tf",
+        # The list is in the epilog, in groups.
+        help=argparse.SUPPRESS,
+    )
+    lines = []
+    for title, modules in GROUPS.items():
+        lines += ["", f"{title}:"]
+        for module in modules:
+            module.add_command(commands)
+            name = module.__name__.rpartition(".")[2]
+            lines += _listed(name, commands.choices[name].description or "")
+    parser.epilog = "\n".join([*lines[1:], _CLUSTER])
     return parser
+
+
+def _listed(name: str, description: str) -> list[str]:
+    """Return the lines of a command in the list of commands."""
+    text = description[0].lower() + description[1:].rstrip(".")
+    width = min(shutil.get_terminal_size().columns, 100) - 14
+    lines = textwrap.wrap(text, max(width, 20))
+    return [f"  {name:<12}{lines[0]}", *(" " * 14 + line for line in lines[1:])]

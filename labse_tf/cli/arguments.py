@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from labse_tf.pipes import is_stream
+
 if TYPE_CHECKING:
     from labse_tf.data import CleaningRules, HeldOut
     from labse_tf.tokenizers import WordPieceTokenizer
@@ -37,10 +39,29 @@ def command(
     return parser
 
 
+def needs(
+    parser: argparse.ArgumentParser,
+    extra: str,
+    user: str,
+    when: Callable[[argparse.Namespace], Any],
+) -> None:
+    """State that a command needs an extra, which is checked before it runs.
+
+    Args:
+        parser: Parser of the command.
+        extra: A name in `labse_tf.extras.EXTRAS`.
+        user: What needs the extra, for the error message.
+        when: Function of the parsed options; a true value if the extra is needed.
+    """
+    others = parser.get_default("needs") or ()
+    parser.set_defaults(needs=(*others, (extra, user, when)))
+
+
 PAIRS_HELP = (
-    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .tfrecord, two Moses files "
-    "(corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory of them, or "
-    "tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the language"
+    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .parquet, .tfrecord, two "
+    "Moses files (corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory "
+    "of them, or tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the "
+    "language; XX=- for standard input"
 )
 
 
@@ -53,7 +74,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 TEXT_HELP = (
     "text with one sentence per line, or a pair file as for train (.tsv, .po, .tmx, "
     ".jsonl, ...); plain, .gz, .bz2, .xz or .zst; XX=FILE selects the pairs of one "
-    "language"
+    "language; - for standard input"
 )
 
 
@@ -74,7 +95,7 @@ def add_languages(parser: argparse.ArgumentParser) -> None:
         "--language",
         metavar="CODE",
         help="language of files not given as XX=FILE; for files with several "
-        "languages, the language to read",
+        "languages, the language to read (default: that of the name or the content)",
     )
     parser.add_argument(
         "--languages",
@@ -87,13 +108,30 @@ def add_languages(parser: argparse.ArgumentParser) -> None:
 
 def add_case(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a new tokenizer for uppercase letters and accents."""
-    parser.add_argument("--lowercase", action="store_true")
+    parser.add_argument(
+        "--lowercase",
+        action="store_true",
+        help="convert text to lowercase; without it, the vocabulary is cased, as in "
+        "the paper",
+    )
     parser.add_argument(
         "--strip-accents",
         action=argparse.BooleanOptionalAction,
         help="delete non-spacing marks (default: with --lowercase only); in Indian "
         "scripts they are vowels, which --no-strip-accents keeps",
     )
+
+
+def check_case(options: argparse.Namespace) -> None:
+    """Raise an error if the flags of a new tokenizer are given with `--model`."""
+    strip = {None: "", True: "--strip-accents", False: "--no-strip-accents"}
+    flags = ["--lowercase" * options.lowercase, strip[options.strip_accents]]
+    if options.model is not None and any(flags):
+        raise ValueError(
+            "--lowercase and --strip-accents require --vocab, since a model has its "
+            f"own tokenizer. Received: --model {options.model} "
+            + " ".join(flag for flag in flags if flag)
+        )
 
 
 def add_on_error(parser: argparse.ArgumentParser) -> None:
@@ -165,14 +203,53 @@ def add_output(
     required: bool = True,
     default: str | None = None,
 ) -> None:
-    """Add `-o` or `--output`."""
+    """Add `-o` or `--output`; for a file, `-` is standard output."""
+    help += "" if metavar == "DIR" else "; - for standard output"
     parser.add_argument(
         "-o",
         "--output",
         required=required and default is None,
         default=default,
         metavar=metavar,
+        type=_directory if metavar == "DIR" else str,
         help=help + (f" (default: {default})" if default else ""),
+    )
+
+
+def _directory(path: str) -> str:
+    """Return the path of an output directory, which cannot be a stream."""
+    if is_stream(path):
+        raise argparse.ArgumentTypeError(f"expected a directory. Received: {path}")
+    return path
+
+
+def add_work(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--work`, the folder for the state of a command that can resume."""
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        help=f"folder for {what}; if interrupted, run the same command again to resume "
+        "(default: OUTPUT.work, removed at the end)",
+    )
+
+
+def add_pair_output(parser: argparse.ArgumentParser, table: str) -> None:
+    """Add `--output` and `--format` of a command that writes pairs.
+
+    `table` describes the default lines of TSV.
+    """
+    add_output(
+        parser,
+        "FILE",
+        "pairs: .tsv (see --format), .jsonl, .tmx or .parquet, which have languages "
+        "and scores; each except .parquet also .gz, .bz2, .xz or .zst",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("table", "pairs"),
+        default="table",
+        help=f"lines of .tsv: {table} (table), or English<TAB>translation, as in "
+        "en-XX.tsv for train (pairs) (default: table)",
     )
 
 
@@ -183,11 +260,16 @@ def add_plot(parser: argparse.ArgumentParser, help: str) -> None:
         metavar="FILE.png",
         help=f"draw {help} (pip install 'labse-tf[plots]')",
     )
+    needs(parser, "plots", "--plot", lambda options: options.plot)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`, for the results as JSON."""
-    parser.add_argument("--json", metavar="FILE", help="also write the results as JSON")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write the results as JSON; - for standard output",
+    )
 
 
 # === Cleaning and preparing, here and as pipelines ===
@@ -226,6 +308,12 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         help="first remove tags, placeholders and accelerators of interface messages "
         "from the sentences",
     )
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="rules for short text, such as interface messages: at least 2 characters "
+        "per side instead of 10",
+    )
     for name, (kind, meaning) in CLEANING_NUMBERS.items():
         parser.add_argument(
             "--" + name.replace("_", "-"), type=kind, metavar="N", help=meaning
@@ -237,7 +325,8 @@ def rules_of(options: argparse.Namespace) -> tuple[CleaningRules, list[HeldOut]]
     from labse_tf import data
 
     given = {name: getattr(options, name) for name in CLEANING_NUMBERS}
-    rules = data.CleaningRules(
+    create = data.CleaningRules.short if options.short else data.CleaningRules
+    rules = create(
         **{name: value for name, value in given.items() if value is not None},
         interface=options.interface,
     ).without(options.without)
@@ -285,6 +374,7 @@ def tokenizer_of(options: argparse.Namespace) -> WordPieceTokenizer:
     """Return the tokenizer of the arguments."""
     from labse_tf import tokenizers
 
+    check_case(options)
     if options.model is not None:
         from labse_tf.encoders import load_model
 

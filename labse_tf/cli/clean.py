@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import (
+    add_json,
+    add_output,
+    add_rules,
+    add_text,
+    command,
+    rules_of,
+)
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 if TYPE_CHECKING:
@@ -15,29 +23,35 @@ if TYPE_CHECKING:
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "clean",
         _clean,
         "remove pairs that are useless or harmful for training",
         "labse-tf clean corpus/ app.hi.po --held-out tatoeba/ --output cleaned",
     )
-    arguments.add_text(parser)
-    arguments.add_output(
+    add_text(parser)
+    add_output(
         parser,
         "DIR",
         "output directory: en-XX.tsv.gz for each language, and a report of the removed "
         "pairs per rule with examples, cleaning.md and cleaning.json",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DIR")
-    arguments.add_rules(parser)
-    arguments.add_json(parser)
+    add_rules(parser)
+    add_json(parser)
 
 
 def _clean(options: argparse.Namespace) -> None:
     from labse_tf import data
+    from labse_tf.text import format_of
 
-    rules, held_out = arguments.rules_of(options)
+    if format_of(options.output) is not None and not Path(options.output).is_dir():
+        raise ValueError(
+            "--output must be a directory, in which each language has a file "
+            f"en-XX.tsv.gz. Received: {options.output}"
+        )
+    rules, held_out = rules_of(options)
     skipped = data.SkipReport()
     files = data.find_pair_files(options.files)
     began = time.monotonic()
@@ -75,6 +89,7 @@ def _print_cleaned(report: CleaningReport) -> None:
         ]
         rows.append((rule, f"{count:,}", share, "\n".join(examples)))
     print_table(("rule", "pairs", "share", "examples"), rows, left=("examples",))
+    print("".join(f"{hint}\n" for hint in report.hints()), end="")
 
 
 def _shorten(text: str, most: int = 40) -> str:

@@ -6,8 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli import arguments
-from labse_tf.cli.output import print_table
+from labse_tf.cli.arguments import (
+    add_json,
+    add_model_by_place,
+    add_output,
+    command,
+    needs,
+)
+from labse_tf.cli.output import print_table, write_json
 from labse_tf.files import check_vacant
 
 # Copied from `presets`, which is slow to import.
@@ -16,7 +22,7 @@ STORAGES = ("float32", "float16", "int8")
 
 def add_command(commands: Any) -> None:
     """Add the command `convert`."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "convert",
         _convert,
@@ -24,11 +30,11 @@ def add_command(commands: Any) -> None:
         "labse-tf convert sentence-transformers-dir --output my-model, or: labse-tf "
         "convert my-model --storage int8 --output my-model-int8",
     )
-    arguments.add_model_by_place(
+    add_model_by_place(
         parser,
         "model to convert, or the name of a published model to download, see --list",
     )
-    arguments.add_output(parser, "DIR", "new or empty directory", required=False)
+    add_output(parser, "DIR", "new or empty directory", required=False)
     parser.add_argument(
         "--to",
         default="preset",
@@ -57,6 +63,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--list", action="store_true", help="print the available models and exit"
     )
+    needs(
+        parser,
+        "convert",
+        "--to huggingface",
+        lambda options: options.to == "huggingface" and not options.list,
+    )
+    add_json(parser)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -64,7 +77,7 @@ def _convert(options: argparse.Namespace) -> None:
     from labse_tf.models import LaBSE
 
     if options.list:
-        _print_family()
+        _print_family(options.json)
         return
     if options.model is None or options.output is None:
         raise ValueError(
@@ -80,8 +93,9 @@ def _convert(options: argparse.Namespace) -> None:
             f"Received: --storage {options.storage}"
         )
     path, vocabulary, source = options.model, options.vocabulary, None
-    if path in presets.FAMILY and not Path(path).exists():
-        fetched = checkpoints.download(path, hub=options.hub)
+    published = None if Path(path).exists() else presets.published_name(path)
+    if published is not None:
+        fetched = checkpoints.download(published, hub=options.hub)
         path, source = fetched.path, fetched.source
         vocabulary = vocabulary or fetched.vocabulary
     elif options.hub is not None:
@@ -112,6 +126,21 @@ def _convert(options: argparse.Namespace) -> None:
         f"mean {cosine.mean():.5f}, lowest {cosine.min():.5f}"
     )
     print(f"model: {target}")
+    write_json(
+        options.json,
+        {
+            "model": str(target),
+            "from": options.model,
+            "format": options.to,
+            "storage": options.storage,
+            "megabytes": {"before": sizes[0], "after": sizes[1]},
+            "cosine": {
+                "tokens": len(words),
+                "mean": float(cosine.mean()),
+                "lowest": float(cosine.min()),
+            },
+        },
+    )
 
 
 def _megabytes(path: Path) -> float:
@@ -121,8 +150,8 @@ def _megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def _print_family() -> None:
-    """Print the models that are available by name."""
+def _print_family(json: str | None) -> None:
+    """Print the models that are available by name, and write them as JSON."""
     from labse_tf import presets
 
     rows, places = [], []
@@ -149,3 +178,18 @@ def _print_family() -> None:
         ],
     )
     print("\n".join(places))
+    write_json(
+        json,
+        {
+            "models": [
+                {
+                    "name": name,
+                    "num_layers": sizes["num_layers"],
+                    "hidden_dim": sizes["hidden_dim"],
+                    "vocabulary_size": sizes["vocabulary_size"],
+                    "license": licence,
+                }
+                for name, sizes, _, licence in rows
+            ]
+        },
+    )

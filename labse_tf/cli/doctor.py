@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labse_tf import __version__
 from labse_tf.cli.arguments import add_json, command
 from labse_tf.cli.output import write_json
+from labse_tf.extras import EXTRAS
 
 if TYPE_CHECKING:
     from labse_tf.doctor import Facts, Finding
@@ -82,8 +83,20 @@ def report(facts: Facts, findings: Sequence[Finding]) -> list[str]:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:{width}}  {value}" for name, value in rows if value]
+    if facts.extras:
+        lines += ["", *_extras(facts.extras)]
     for finding in findings:
         lines += ["", f"{finding.level}: {finding.title}", f"  -> {finding.advice}"]
     if not any(finding.level != "note" for finding in findings):
         lines += ["", "No problems found."]
+    return lines
+
+
+def _extras(missing: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return one line per extra: its state, its purpose, how to install it."""
+    lines = ["extras"]
+    for name, absent in missing.items():
+        about = f"{'missing' if absent else 'installed':9}  {EXTRAS[name].purpose}"
+        install = f": pip install 'labse-tf[{name}]'" if absent else ""
+        lines.append(f"  {name:10}  {about}{install}")
     return lines

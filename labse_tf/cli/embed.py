@@ -7,14 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import (
+    TEXT_HELP,
+    add_encoder,
+    add_json,
+    add_output,
+    add_side,
+    command,
+)
 from labse_tf.cli.models import open_encoder
+from labse_tf.cli.output import write_json
 from labse_tf.files import atomic_file
+from labse_tf.pipes import is_stream
 
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "embed",
         _embed,
@@ -24,21 +33,22 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help=f"{arguments.TEXT_HELP}; blank lines of a text also have vectors",
+        help=f"{TEXT_HELP}; blank lines of a text also have vectors",
     )
-    arguments.add_side(parser)
-    arguments.add_encoder(parser)
-    arguments.add_output(parser, "FILE.npy", "vectors, float32 (sentences, D)")
+    add_side(parser)
+    add_encoder(parser)
+    add_output(parser, "FILE.npy", "vectors, float32 (sentences, D)")
+    add_json(parser)
 
 
 def _embed(options: argparse.Namespace) -> None:
     import numpy as np
 
     from labse_tf.progress import progress_bar
-    from labse_tf.text import blocks_of, read_numbered
+    from labse_tf.text import blocks_of, check_unchanged, read_numbered
 
-    output = Path(options.output)
-    if output.suffix != ".npy":
+    output = options.output
+    if not is_stream(output) and Path(output).suffix != ".npy":
         raise ValueError(f"--output must end with .npy. Received: {output}")
 
     def blocks() -> Iterator[list[str]]:
@@ -56,8 +66,20 @@ def _embed(options: argparse.Namespace) -> None:
         with progress_bar("Encoding", total, "sentences") as advance:
             row = 0
             for block in blocks():
+                check_unchanged(options.file, total, max(total, row + len(block)))
                 vectors[row : row + len(block)] = encode(block)
                 row += len(block)
                 advance(len(block))
+        check_unchanged(options.file, total, row)
         vectors.flush()
     print(f"{total:,} vectors of {dim} in {output}")
+    write_json(
+        options.json,
+        {
+            "output": str(output),
+            "model": options.model,
+            "dtype": options.dtype,
+            "sentences": total,
+            "dimension": dim,
+        },
+    )

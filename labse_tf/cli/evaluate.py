@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import (
+    add_encoder,
+    add_json,
+    add_margin,
+    add_output,
+    add_plot,
+    add_text,
+    command,
+    needs,
+)
 from labse_tf.cli.models import open_encoder
 from labse_tf.cli.output import load, say_skipped, write_json
 
@@ -49,8 +58,8 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    arguments.add_plot(parser, "one bar per language")
-    arguments.add_json(parser)
+    add_plot(parser, "one bar per language")
+    add_json(parser)
 
 
 def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
@@ -65,14 +74,6 @@ def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
     return presets.stated_languages(folder)
 
 
-def _check_folder(folder: str, kind: str) -> None:
-    if not Path(folder).is_dir():
-        raise ValueError(
-            f"{folder}: expected the folder of the {kind} files. "
-            "Received: no such directory"
-        )
-
-
 def _show(options: argparse.Namespace, measure: Callable[[Encoder], Result]) -> None:
     """Measure the model and write all requested outputs."""
     _tell(options, measure(open_encoder(options.model, options.dtype)))
@@ -84,7 +85,7 @@ def _tell(options: argparse.Namespace, result: Result) -> None:
     # JSON is written before the plot, which needs matplotlib.
     write_json(options.json, result.to_dict())
     if options.plot:
-        result.plot(options.plot)
+        result.plot(options.plot, model=Path(options.model).name)
         print(f"plot: {options.plot}")
 
 
@@ -92,7 +93,7 @@ def _tell(options: argparse.Namespace, result: Result) -> None:
 
 
 def _add_tatoeba(tests: Any) -> None:
-    parser = arguments.command(
+    parser = command(
         tests,
         "tatoeba",
         _tatoeba,
@@ -102,7 +103,7 @@ def _add_tatoeba(tests: Any) -> None:
     parser.add_argument(
         "folder", metavar="DIR", help="folder of the files tatoeba.XXX-eng.{XXX,eng}"
     )
-    arguments.add_encoder(parser)
+    add_encoder(parser)
     parser.add_argument(
         "--languages",
         nargs="+",
@@ -117,7 +118,11 @@ def _add_tatoeba(tests: Any) -> None:
 def _tatoeba(options: argparse.Namespace) -> None:
     from labse_tf import evaluation
 
-    _check_folder(options.folder, "Tatoeba")
+    if not Path(options.folder).is_dir():
+        raise ValueError(
+            f"{options.folder}: expected the folder of the Tatoeba files. "
+            "Received: no such directory"
+        )
     _show(
         options,
         functools.partial(
@@ -133,15 +138,15 @@ def _tatoeba(options: argparse.Namespace) -> None:
 
 
 def _add_retrieval(tests: Any) -> None:
-    parser = arguments.command(
+    parser = command(
         tests,
         "retrieval",
         _retrieval,
         "measure nearest-translation accuracy on pair files",
         "labse-tf evaluate retrieval un/en-fr.tsv --model my-model --pool un.en.txt",
     )
-    arguments.add_text(parser)
-    arguments.add_encoder(parser)
+    add_text(parser)
+    add_encoder(parser)
     parser.add_argument(
         "--pool",
         nargs="+",
@@ -272,16 +277,16 @@ def _vectors(path: Path) -> np.ndarray:
 
 
 def _add_xsim(tests: Any) -> None:
-    parser = arguments.command(
+    parser = command(
         tests,
         "xsim",
         _xsim,
         "measure the error rate of margin-based alignment (LASER's xSIM) on pair files",
         "labse-tf evaluate xsim dev/en-hi.tsv dev/en-ta.tsv --model my-model",
     )
-    arguments.add_text(parser)
-    arguments.add_encoder(parser)
-    arguments.add_margin(parser)
+    add_text(parser)
+    add_encoder(parser)
+    add_margin(parser)
     parser.add_argument(
         "--match",
         default="row",
@@ -312,7 +317,7 @@ def _xsim(options: argparse.Namespace) -> None:
 
 
 def _add_sts(tests: Any) -> None:
-    parser = arguments.command(
+    parser = command(
         tests,
         "sts",
         _sts,
@@ -322,7 +327,7 @@ def _add_sts(tests: Any) -> None:
     parser.add_argument(
         "folder", metavar="DIR", help="folder of stsb-XX-SPLIT.csv, also compressed"
     )
-    arguments.add_encoder(parser)
+    add_encoder(parser)
     parser.add_argument(
         "--languages", nargs="+", metavar="CODE", help="languages (default: all)"
     )
@@ -340,14 +345,17 @@ def _sts(options: argparse.Namespace) -> None:
 
     files = (options.folder, options.languages, options.split)
     evaluation.read_sts(*files)  # Before the model is loaded.
-    _show(options, lambda encode: evaluation.sts(encode, *files))
+    _show(
+        options,
+        lambda encode: evaluation.sts(encode, *files),
+    )
 
 
 # === all ===
 
 
 def _add_all(tests: Any) -> None:
-    parser = arguments.command(
+    parser = command(
         tests,
         "all",
         _all,
@@ -360,19 +368,23 @@ def _add_all(tests: Any) -> None:
         help="folder of Tatoeba, en-XX.tsv, BUCC or STS files, also in sub-folders; "
         "folders named corpus, train or training are skipped",
     )
-    arguments.add_encoder(parser)
-    arguments.add_output(
+    add_encoder(parser)
+    add_output(
         parser,
         "DIR",
-        "folder for report.md, report.json and the plots, written atomically at the "
-        "end",
+        "folder for report.md, report.html, report.json and the plots, written "
+        "atomically at the end",
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="PART", help="folders below DIR, such as dev/news"
+        "--only",
+        nargs="+",
+        metavar="PART",
+        help="folders below DIR, such as dev/news (default: all)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing report"
     )
+    needs(parser, "plots", "evaluate all", lambda options: True)
     _add_trained(parser)
 
 
@@ -389,14 +401,15 @@ def _all(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     print(report.table())
-    print(f"report: {Path(options.output) / 'report.md'}")
+    for name in ("report.md", "report.html"):
+        print(f"report: {Path(options.output) / name}")
 
 
 # === bucc ===
 
 
 def _add_bucc(tests: Any) -> None:
-    parser = arguments.command(
+    parser = command(
         tests,
         "bucc",
         _bucc,
@@ -409,7 +422,7 @@ def _add_bucc(tests: Any) -> None:
         help="folder of XX-en.training.{XX,en,gold}, plain or compressed, or of "
         "sub-folders XX-en",
     )
-    arguments.add_encoder(parser)
+    add_encoder(parser)
     parser.add_argument(
         "--pairs",
         nargs="+",
@@ -429,14 +442,18 @@ def _add_bucc(tests: Any) -> None:
         action="store_true",
         help="skip the test set, on which the threshold of the training set is used",
     )
-    arguments.add_plot(parser, "precision over recall, one panel per pair")
-    arguments.add_json(parser)
+    add_plot(parser, "precision over recall, one panel per pair")
+    add_json(parser)
 
 
 def _bucc(options: argparse.Namespace) -> None:
     from labse_tf import evaluation
 
-    _check_folder(options.folder, "BUCC")
+    if not Path(options.folder).is_dir():
+        raise ValueError(
+            f"{options.folder}: expected the folder of the BUCC files. "
+            "Received: no such directory"
+        )
     # The model is loaded after all files have been read.
     encode = functools.cache(lambda: open_encoder(options.model, options.dtype))
     result = evaluation.bucc_report(

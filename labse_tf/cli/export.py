@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import Any
 
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import (
+    add_dtype,
+    add_json,
+    add_model,
+    add_output,
+    command,
+    needs,
+)
 from labse_tf.cli.output import write_json
 from labse_tf.encoders import load_model
 
@@ -15,22 +22,22 @@ _EXPORT_STORAGES = ("float32", "bfloat16", "float16", "int8")
 
 def add_command(commands: Any) -> None:
     """Add the command `export`."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "export",
         _export,
         "write a SavedModel with preprocessing for TF Hub and TF Serving",
         "labse-tf export --model my-model --output serving/1",
     )
-    arguments.add_model(parser, "model to export")
-    arguments.add_output(parser, "DIR", "NAME/VERSION for TF Serving", required=False)
+    add_model(parser, "model to export")
+    add_output(parser, "DIR", "NAME/VERSION for TF Serving", required=False)
     parser.add_argument(
         "--check",
         metavar="PATH",
         help="instead of exporting, check any text SavedModel against TF Hub's "
         "contract and the operations of TF Serving; exit status 2 if a check fails",
     )
-    arguments.add_json(parser)
+    add_json(parser)
     parser.add_argument(
         "--interface",
         default="text",
@@ -46,7 +53,7 @@ def add_command(commands: Any) -> None:
         "trainable; int8: token table at a quarter of its size and not trainable, "
         "other weights float32 (default: float32)",
     )
-    arguments.add_dtype(parser)
+    add_dtype(parser)
     parser.add_argument(
         "--pad",
         default="longest",
@@ -74,7 +81,10 @@ def add_command(commands: Any) -> None:
         help="write warm-up requests, and batching_parameters.txt next to DIR, for TF "
         "Serving",
     )
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output"
+    )
+    needs(parser, "serving", "--serving", lambda options: options.serving)
 
 
 def _export(options: argparse.Namespace) -> None:

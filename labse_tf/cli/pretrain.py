@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import PAIRS_HELP, add_languages, command
 from labse_tf.cli.output import load, say_counts, say_skipped
-from labse_tf.cli.runs import add_run, given, run_options, say_model, until_signal
+from labse_tf.cli.runs import add_run, recipe_of, run_options, say_model, until_signal
 from labse_tf.recipes import (
     PRETRAINING_RECIPES,
     PretrainingRecipe,
@@ -17,7 +17,7 @@ from labse_tf.recipes import (
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "pretrain",
         _pretrain,
@@ -40,15 +40,20 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text for TLM; " + arguments.PAIRS_HELP,
+        help="text for TLM; " + PAIRS_HELP,
     )
-    arguments.add_languages(parser)
-    parser.add_argument("--vocab", required=True, metavar="FILE")
-    add_run(parser, PRETRAINING_RECIPES, without=("dev_every",))
+    add_languages(parser)
+    parser.add_argument(
+        "--vocab",
+        required=True,
+        metavar="FILE",
+        help="vocabulary, as written by labse-tf vocab",
+    )
+    add_run(parser, PRETRAINING_RECIPES, without=("dev_every", "keep_best", "patience"))
 
 
 def _pretrain(options: argparse.Namespace) -> int | None:
-    recipe = get_pretraining_recipe(options.recipe, **given(options, PretrainingRecipe))
+    recipe = recipe_of(options, PretrainingRecipe, get_pretraining_recipe)
     how = run_options(options)
     if not options.mono and not options.pairs:
         raise ValueError("Expected --mono, --pairs or both. Received: neither")

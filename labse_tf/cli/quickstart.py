@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import (
+    PAIRS_HELP,
+    add_json,
+    add_on_error,
+    add_output,
+    command,
+)
 from labse_tf.cli.output import write_json
 from labse_tf.cli.runs import until_signal, with_steps
 from labse_tf.recipes import PretrainingRecipe
@@ -13,34 +19,48 @@ from labse_tf.recipes import PretrainingRecipe
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "quickstart",
         _quickstart,
         "train, measure, export and serve a small encoder in minutes",
         "labse-tf quickstart --output labse-quickstart",
     )
-    arguments.add_output(parser, "DIR", "output directory", default="labse-quickstart")
+    add_output(parser, "DIR", "output directory", default="labse-quickstart")
     parser.add_argument(
         "--pairs",
         nargs="+",
         metavar="FILE",
-        help="your own text; " + arguments.PAIRS_HELP,
+        help="your own text (default: messages of software that pip has installed); "
+        + PAIRS_HELP,
     )
     parser.add_argument(
-        "--languages", nargs="+", metavar="CODE", help="languages, such as hi bn ta"
+        "--languages",
+        nargs="+",
+        metavar="CODE",
+        help="languages, such as hi bn ta (default: all of --pairs, else 20 languages)",
     )
-    arguments.add_on_error(parser)
+    add_on_error(parser)
     parser.add_argument("--fresh", action="store_true", help="delete earlier results")
-    parser.add_argument("--train-steps", type=int, metavar="N")
+    parser.add_argument(
+        "--train-steps",
+        type=int,
+        metavar="N",
+        help="number of steps on pairs (default: 400)",
+    )
     parser.add_argument(
         "--pretrain-steps",
         type=int,
         metavar="N",
-        help="number of steps of the masked language model; 0 skips it",
+        help="number of steps of the masked language model; 0 skips it (default: 100)",
     )
-    parser.add_argument("--vocabulary-size", type=int, metavar="N")
-    arguments.add_json(parser)
+    parser.add_argument(
+        "--vocabulary-size",
+        type=int,
+        metavar="N",
+        help="maximum number of tokens in the vocabulary (default: 8000)",
+    )
+    add_json(parser)
 
 
 def _quickstart(options: argparse.Namespace) -> int | None:
@@ -61,7 +81,11 @@ def _quickstart(options: argparse.Namespace) -> int | None:
             languages=options.languages,
             recipe=recipe,
             pretraining=pretraining,
-            vocabulary_size=options.vocabulary_size or quickstart.VOCABULARY_SIZE,
+            vocabulary_size=(
+                quickstart.VOCABULARY_SIZE
+                if options.vocabulary_size is None
+                else options.vocabulary_size
+            ),
             on_error=options.on_error,
             fresh=options.fresh,
         )

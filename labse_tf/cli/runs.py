@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from labse_tf.cli.arguments import add_case, add_output
-from labse_tf.recipes import BaseRecipe
+from labse_tf.cli.parsing import show_default
+from labse_tf.recipes import BaseRecipe, read_recipe
 from labse_tf.training.options import RunOptions
 
 _R = typing.TypeVar("_R", bound=BaseRecipe)
@@ -40,59 +41,68 @@ def add_run(
     """
     add_output(parser, "DIR", "directory of the run, which becomes the preset")
     about = "; ".join(f"{name}: {named.about}" for name, named in recipes.items())
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
         "--recipe",
         default="small",
         choices=sorted(recipes),
         help="values of the flags below that are not given (default: small). " + about,
     )
+    start.add_argument(
+        "--config",
+        metavar="run.json",
+        help="run.json of an earlier run, whose recipe gives the values of the flags "
+        "below that are not given",
+    )
     add_case(parser)
-    add_settings(parser, RunOptions, without=without, show_defaults=True)
-    add_settings(parser, type(recipes["small"].recipe))
+    add_settings(parser, RunOptions(), without=without)
+    name = parser.get_default("recipe")
+    add_settings(parser, recipes[name].recipe, where=f" in {name}")
 
 
 def add_settings(
     parser: argparse.ArgumentParser,
-    kind: type,
+    settings: Any,
     *,
     without: Collection[str] = (),
-    show_defaults: bool = False,
+    where: str = "",
 ) -> None:
     """Add one flag per field of a dataclass, in groups.
 
     Args:
         parser: Parser of the command.
-        kind: Dataclass whose fields were declared with `labse_tf.settings.setting`.
+        settings: Instance of a dataclass whose fields were declared with
+            `labse_tf.settings.setting`. Its values are the defaults in the help.
         without: Names of fields without a flag.
-        show_defaults: Whether the help shows the defaults of the fields. The defaults
-            of recipes depend on `--recipe`.
+        where: Text after "default" in the help, such as the name of the recipe.
     """
-    types = typing.get_type_hints(kind)
+    types = typing.get_type_hints(type(settings))
     groups: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
+    for field in dataclasses.fields(settings):
         name = field.metadata["group"]
         if name is None or field.name in without:
             continue
         if name not in groups:
             groups[name] = parser.add_argument_group(_TITLES.get(name, name))
         help_text, choices = field.metadata["help"], field.metadata["choices"]
-        settings: dict[str, Any] = {"help": help_text}
+        default = show_default(getattr(settings, field.name))
+        if "(default" not in help_text:
+            help_text += f" (default{where}: {default})"
+        about: dict[str, Any] = {"help": help_text}
         parts = [t for t in typing.get_args(types[field.name]) if t is not type(None)]
         plain = parts[0] if parts else types[field.name]
         if field.metadata["parse"]:
-            settings |= {"nargs": "*", "metavar": "LAYERS:STEPS"}
+            about |= {"nargs": "*", "metavar": "LAYERS:STEPS"}
         elif plain is bool:
-            settings["action"] = argparse.BooleanOptionalAction
+            about["action"] = argparse.BooleanOptionalAction
         else:
-            if show_defaults:
-                settings["help"] = f"{help_text} (default: {field.default})"
             metavar = "NAME" if plain is str else "N"
-            settings |= {
+            about |= {
                 "type": plain,
                 "choices": choices,
                 "metavar": None if choices else metavar,
             }
-        groups[name].add_argument("--" + field.name.replace("_", "-"), **settings)
+        groups[name].add_argument("--" + field.name.replace("_", "-"), **about)
 
 
 def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
@@ -104,6 +114,16 @@ def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
             parse = field.metadata["parse"]
             given[field.name] = tuple(map(parse, value)) if parse else value
     return given
+
+
+def recipe_of(
+    options: argparse.Namespace, kind: type[_R], named: Callable[..., _R]
+) -> _R:
+    """Return the checked recipe of `--recipe` or `--config`, changed by the flags."""
+    changes = given(options, kind)
+    if options.config is not None:
+        return read_recipe(kind, options.config, **changes)
+    return named(options.recipe, **changes)
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:

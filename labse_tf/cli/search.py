@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,13 @@ def add_command(commands: Any) -> None:
 def _search(options: argparse.Namespace) -> None:
     from labse_tf.mining import nearest_neighbors
     from labse_tf.progress import progress_bar
-    from labse_tf.text import SkipReport, blocks_of
+    from labse_tf.text import SkipReport, blocks_of, check_unchanged
 
     if options.top < 1:
         raise ValueError(f"--top must be positive. Received: {options.top}")
-    if not options.query.strip():
+    # In an ASCII locale Python decodes arguments as surrogates of their bytes.
+    query = os.fsencode(options.query).decode("utf-8", "replace")
+    if not query.strip():
         raise ValueError(f"QUERY must be a sentence. Received: {options.query!r}")
     skipped = SkipReport()
     for file in options.files:  # Before the model is loaded.
@@ -58,7 +61,7 @@ def _search(options: argparse.Namespace) -> None:
 
     with progress_bar("Searching", None, "sentences") as advance:
         cosines, rows = nearest_neighbors(
-            encode([options.query]), vectors(advance), options.top
+            encode([query]), vectors(advance), options.top
         )
     say_skipped(skipped)
     # Read again: memory must not grow with the files.
@@ -66,6 +69,7 @@ def _search(options: argparse.Namespace) -> None:
     every = _sentences(options, options.files, skipped)
     read = itertools.islice(every, max(wanted, default=-1) + 1)
     lines = {row: line for row, line in enumerate(read) if row in wanted}
+    check_unchanged(" ".join(options.files), len(wanted), len(lines))
     found: list[dict[str, Any]] = [
         {"cosine": round(float(cosine), 4), "file": file, "line": number, "text": text}
         for cosine, row in zip(cosines[0], rows[0].tolist(), strict=True)
@@ -76,7 +80,7 @@ def _search(options: argparse.Namespace) -> None:
     for line in found:
         text = line["text"].replace("\n", " ")
         print(f"{line['cosine']:.3f}  {line['file']}:{line['line']}  {text}")
-    write_json(options.json, {"query": options.query, "lines": found})
+    write_json(options.json, {"query": query, "lines": found})
 
 
 def _sentences(

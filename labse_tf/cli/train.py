@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli import arguments
-from labse_tf.cli.output import load, say_counts, say_skipped
-from labse_tf.cli.runs import add_run, given, run_options, say_model, until_signal
+from labse_tf.cli.arguments import add_json, add_model, add_text, check_case, command
+from labse_tf.cli.output import (
+    load,
+    print_table,
+    say_counts,
+    say_skipped,
+    write_json,
+)
+from labse_tf.cli.runs import (
+    add_run,
+    given,
+    recipe_of,
+    run_options,
+    say_model,
+    until_signal,
+)
 from labse_tf.encoders import as_preset
 from labse_tf.recipes import RECIPES, Recipe, get_recipe
 
@@ -17,16 +32,16 @@ if TYPE_CHECKING:
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "train",
         _train,
         "train a sentence encoder on pairs of translations",
         "labse-tf train en-hi.tsv en-bn.tsv --vocab vocab.txt --output my-model",
     )
-    arguments.add_text(parser)
+    add_text(parser)
     start = parser.add_mutually_exclusive_group(required=True)
-    arguments.add_model(start, "model to start from")
+    add_model(start, "model to start from")
     start.add_argument("--vocab", metavar="FILE", help="vocabulary of a new model")
     add_run(parser, RECIPES)
     parser.add_argument(
@@ -40,12 +55,15 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="held-out pairs, in the formats of FILE; the log gets their accuracy",
+        help="held-out pairs, in the formats of FILE; the log gets their accuracy, and "
+        "the model the weights with the highest accuracy, see --keep-best",
     )
+    add_json(parser)
 
 
 def _train(options: argparse.Namespace) -> int | None:
-    recipe = get_recipe(options.recipe, **given(options, Recipe))
+    check_case(options)
+    recipe = recipe_of(options, Recipe, get_recipe)
     how = run_options(options)
     from labse_tf import data, training
 
@@ -57,6 +75,10 @@ def _train(options: argparse.Namespace) -> int | None:
     say_skipped(report)
     say_counts(pairs.counts, "pairs")
     with as_preset(options.model) as model:
+        if model is not None:
+            _check_shape(
+                options.model, training.shape_of(model), given(options, Recipe)
+            )
         result = until_signal(
             lambda: training.train_dual_encoder(
                 recipe,
@@ -72,8 +94,42 @@ def _train(options: argparse.Namespace) -> int | None:
         )
     if isinstance(result, int):
         return result
-    say_model(options.output)
+    _say_summary(options)
     return None
+
+
+def _say_summary(options: argparse.Namespace) -> None:
+    """Print the accuracies on held-out pairs, and write the summary as JSON."""
+    from labse_tf import presets
+    from labse_tf.training import summarize
+
+    if presets.is_preset(Path(options.output)):
+        summary = summarize(options.output)
+        if summary.measured:
+            print_table(summary.columns(), summary.rows())
+        print(summary)
+        write_json(options.json, summary.to_dict() | {"model": options.output})
+    say_model(options.output)
+
+
+def _check_shape(
+    model: str, shape: Mapping[str, Any], changes: Mapping[str, Any]
+) -> None:
+    """Raise an error if a flag contradicts the shape of the model to start from."""
+    wrong = [name for name in shape if changes.get(name, shape[name]) != shape[name]]
+    if changes.get("stages") and "num_layers" in wrong:
+        wrong.remove("num_layers")  # The model grows to this depth.
+    if wrong:
+        raise ValueError(
+            f"A model keeps its shape: with --model {model} expected "
+            f"{_written(wrong, shape)}, or no such flag; --stages can make it deeper. "
+            f"Received: {_written(wrong, changes)}"
+        )
+
+
+def _written(names: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Return values as flags."""
+    return " ".join(f"--{name.replace('_', '-')} {values[name]}" for name in names)
 
 
 def _training_pairs(options: argparse.Namespace, report: SkipReport) -> Any:
@@ -82,6 +138,11 @@ def _training_pairs(options: argparse.Namespace, report: SkipReport) -> Any:
 
     prepared = [path for path in options.files if data.is_prepared(path)]
     if not prepared:
+        if options.stream:
+            raise ValueError(
+                "--stream requires a prepared directory, see labse-tf prepare. "
+                f"Received: {' '.join(options.files)}"
+            )
         files = data.find_pair_files(options.files)
         return load(options, files, data.load_pairs, report)
     if len(options.files) > 1 or options.language is not None:

@@ -33,7 +33,7 @@ def add_command(commands: Any) -> None:
         nargs="+",
         metavar="CODE",
         help="only these languages of the corpus; without --corpus: keep all tokens "
-        "written in their scripts",
+        "written in their scripts (default: all languages of the corpus)",
     )
     parser.add_argument(
         "--language", metavar="CODE", help="language of files not given as XX=FILE"

@@ -7,27 +7,39 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from labse_tf.cli import arguments
+from labse_tf.cli.arguments import (
+    add_case,
+    add_json,
+    add_output,
+    add_text,
+    command,
+)
 from labse_tf.cli.output import print_table, say_skipped, write_json
 
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    parser = arguments.command(
+    parser = command(
         commands,
         "vocab",
         _vocab,
         "learn a WordPiece vocabulary from text in many languages",
         "labse-tf vocab en-hi.tsv en-bn.tsv.gz --size 32000 --output vocab.txt",
     )
-    arguments.add_text(parser)
+    add_text(parser)
     parser.add_argument(
         "--from-counts",
         action="store_true",
         help="the files are word counts of `python -m labse_tf.beam count-words`",
     )
-    parser.add_argument("--size", type=int, required=True, metavar="N")
-    arguments.add_output(parser, "FILE", "the vocabulary, one token per line")
+    parser.add_argument(
+        "--size",
+        type=int,
+        required=True,
+        metavar="N",
+        help="maximum number of tokens, such as 32000",
+    )
+    add_output(parser, "FILE", "the vocabulary, one token per line")
     parser.add_argument(
         "--smoothing",
         type=float,
@@ -35,11 +47,11 @@ def add_command(commands: Any) -> None:
         help="exponent of the language sizes: 1 for original shares, 0 for equal "
         "shares (default: 0.3, as in the paper)",
     )
-    arguments.add_case(parser)
+    add_case(parser)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="threads (default: one per core)"
     )
-    arguments.add_json(parser)
+    add_json(parser)
 
 
 def _vocab(options: argparse.Namespace) -> None:

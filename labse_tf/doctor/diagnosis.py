@@ -110,10 +110,10 @@ def _has_tpu(facts: Facts) -> bool:
 
 
 def _python(facts: Facts) -> Iterator[Finding]:
-    if not (3, 10) <= _version(facts.python) < (3, 13):
+    if not (3, 10) <= _version(facts.python) < (3, 14):
         yield Finding(
             "warning",
-            f"Python {facts.python}; labse_tf is tested on 3.10 to 3.12",
+            f"Python {facts.python}; labse_tf is tested on 3.10 to 3.13",
             "create an environment with one of these versions: TensorFlow and TF-Text "
             "may have no wheels for this one",
         )

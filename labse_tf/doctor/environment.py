@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labse_tf.extras import EXTRAS, missing
+
 # Distributions that all install files into the folder `tensorflow`.
 TENSORFLOWS = (
     "tensorflow",
@@ -120,6 +122,7 @@ class Facts:
         nvidia_driver: Version of the NVIDIA driver; `None` if no driver is loaded.
         tpu_devices: Device files of TPUs on this machine.
         messages: Output of TensorFlow on standard error.
+        extras: Name of an extra -> its distributions that are not installed.
     """
 
     python: str = "3.11.0"
@@ -136,6 +139,7 @@ class Facts:
     nvidia_driver: str | None = None
     tpu_devices: tuple[str, ...] = ()
     messages: str = ""
+    extras: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as a dict for JSON."""
@@ -172,6 +176,7 @@ def gather() -> Facts:
             for path in sorted(Path("/dev").glob(pattern))
         ),
         messages=messages,
+        extras={name: missing(name) for name in EXTRAS},
     )
 
 

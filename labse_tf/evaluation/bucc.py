@@ -210,6 +210,7 @@ def bucc(
     """
     _check_among("direction", direction, DIRECTIONS)
     _check_among("score", score, SCORES)
+    _check_k(k)
     if threshold is not None and not np.isfinite(threshold):
         raise ValueError(f"`threshold` must be finite. Received: {threshold}")
     ((data, _),) = _read(folder, pair, split, None)
@@ -259,6 +260,7 @@ def bucc_report(
     """
     directions = _some_of("directions", directions, DIRECTIONS)
     scores = _some_of("scores", scores, SCORES)
+    _check_k(k)
     results = []
     for data, other in _read(folder, pairs, split, apply_to):
         thresholds: dict[tuple[str, str], float] = {}
@@ -284,6 +286,11 @@ def _some_of(name: str, values: Iterable[str], known: Sequence[str]) -> list[str
 def _check_among(name: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
         raise ValueError(f"`{name}` must be one of {known}. Received: {value!r}")
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"`k` must be at least 1. Received: {k}")
 
 
 def _read(
@@ -330,8 +337,6 @@ def _neighbors(
     encode: Encoder, data: bucc_files.BuccSentences, k: int, progress: Progress
 ) -> BothWays:
     """Encode both sides and find the neighbors of each text on the other side."""
-    if k < 1:
-        raise ValueError(f"`k` must be at least 1. Received: {k}")
     what = f"{data.pair} {data.split}"
     codes = (data.pair.removesuffix("-en"), "en")
     sources, targets = (

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from labse_tf.evaluation.bucc_files import pair_name
-from labse_tf.evaluation.result import Score
+from labse_tf.evaluation.result import Score, titled
 from labse_tf.languages import language_name
 from labse_tf.plots import PrecisionRecall, plot_precision_recall
 
@@ -204,9 +204,9 @@ class BuccResult:
             },
         }
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
+    def plot(self, path: str | os.PathLike[str], *, model: str | None = None) -> None:
         """Plot precision over recall and mark the threshold, see `Result.plot`."""
-        BuccReport((self,)).plot(path)
+        BuccReport((self,)).plot(path, model=model)
 
 
 # === Many results ===
@@ -311,7 +311,7 @@ class BuccReport:
             ],
         }
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
+    def plot(self, path: str | os.PathLike[str], *, model: str | None = None) -> None:
         """Plot precision over recall, one panel per pair, and mark the thresholds.
 
         If thresholds were chosen on one split and used on another, only the first split
@@ -328,7 +328,8 @@ class BuccReport:
                     mark=(result.recall, result.precision),
                 )
             )
-        plot_precision_recall(panels, path, title="BUCC mining (not mteb's BUCC.v2)")
+        title = titled(model, "BUCC mining (not mteb's BUCC.v2)")
+        plot_precision_recall(panels, path, title=title)
 
 
 # === The table ===

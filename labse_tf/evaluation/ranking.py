@@ -16,7 +16,7 @@ import numpy as np
 
 from labse_tf.evaluation.nearest import DistinctRows, Encoder, first_shares
 from labse_tf.evaluation.pool import Pool, Queries, checked_pools, stream
-from labse_tf.evaluation.result import Score
+from labse_tf.evaluation.result import Score, titled
 from labse_tf.languages import (
     canonical_keys,
     language_code,
@@ -235,7 +235,7 @@ class RetrievalResult:
             values["training_means"] = self.training_means
         return {**values, "languages": languages}
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
+    def plot(self, path: str | os.PathLike[str], *, model: str | None = None) -> None:
         """Plot one horizontal bar per language, best on top, see `Result.plot`."""
         accuracy = self.accuracy
         groups = {name: codes for name, codes in self._groups().items() if codes}
@@ -260,7 +260,9 @@ class RetrievalResult:
                 "XX to en": per_cent(self.forward),
                 "en to XX": per_cent(self.backward),
             },
-            title=f"{self.title}, mean {self.measure} {mean:.1f} over {count}",
+            title=titled(
+                model, f"{self.title}, mean {self.measure} {mean:.1f} over {count}"
+            ),
             axis=f"{self.measure}, percent",
         )
 

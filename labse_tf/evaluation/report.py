@@ -1,6 +1,7 @@
 """Evaluation report: all measures for which a folder has test data.
 
     report.md      the measured folder, the means, and the table and plot of each part
+    report.html    the same with the plots inside, one file to send and to open
     report.json    the same data for programs
     *.png          the plots
 
@@ -34,6 +35,7 @@ from labse_tf.evaluation.sts import SPLITS, StsResult, read_sts, sts
 from labse_tf.evaluation.tatoeba import TATOEBA_FILE, TatoebaResult, tatoeba_pairs
 from labse_tf.evaluation.xsim import XsimResult, xsim_shares
 from labse_tf.files import atomic_directory
+from labse_tf.html_page import Page
 from labse_tf.languages import canonical_keys, language_code
 from labse_tf.plots import new_figure
 from labse_tf.progress import Progress, progress_bar
@@ -161,7 +163,7 @@ class Report:
         }
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write `report.md`, `report.json` and the plots.
+        """Write `report.md`, `report.html`, `report.json` and the plots.
 
         Args:
             folder: Existing folder.
@@ -171,6 +173,8 @@ class Report:
             OSError: If a file cannot be written.
         """
         folder = Path(folder)
+        page = Page(self.model)
+        self._head_of(page)
         lines = [f"# {self.model}", "", *self._head(), ""]
         for part, results, seconds in self.measured:
             lines += [
@@ -179,44 +183,72 @@ class Report:
                 f"{KINDS[part.kind]}, {seconds:.0f} s.",
                 "",
             ]
+            page.heading(part.name)
+            page.paragraph(f"{KINDS[part.kind]}, {seconds:.0f} s.")
             # One plot per part: the plot of xSIM would repeat the first plot inverted.
             picture = re.sub(r"[^A-Za-z0-9.]+", "-", part.name) + ".png"
             for number, (name, result) in enumerate(results.items()):
                 lines += ["```text", result.table(), "```", ""]
+                page.block(result.table())
                 if not number:
-                    result.plot(folder / picture)
+                    result.plot(folder / picture, model=self.model)
+                    data = (folder / picture).read_bytes()
+                    page.picture(data, f"{part.name}, {name}")
                     lines += [f"![{part.name}, {name}]({picture})", ""]
         text = "\n".join(lines).rstrip() + "\n"
         (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
+        (folder / "report.html").write_text(page.text(), "utf-8", newline="\n")
         values = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         (folder / "report.json").write_text(values, encoding="utf-8", newline="\n")
 
     def _head(self) -> list[str]:
         """Return the data, the means, and the missing and unmeasured parts as lines."""
-        lines = [
-            f"Measured on `{self.folder}`, {self.date}, with labse_tf {self.version}. "
-            "Each language has the same weight in the means. Accuracy is "
-            "nearest-translation accuracy, the mean of both directions. Values are in "
-            "percent; correlations are times 100."
-        ]
-        if self.trained is not None:
-            lines += [
-                "",
-                f"Trained on {' '.join(self.trained)}; all other languages are "
-                "zero-shot.",
-            ]
+        before, after = self._notes()
+        lines = "\n\n".join(before).splitlines()
         lines += ["", "| part | measure | languages | mean |", "|---|---|---:|---:|"]
         lines += [
             f"| {part} | {measure} | {languages} | {mean:.1f} |"
             for measured in self.measured
             for part, measure, languages, mean in measured.scores()
         ]
+        for note in after:
+            lines += ["", note]
+        return lines
+
+    def _head_of(self, page: Page) -> None:
+        """Add the lines of `_head` to a page."""
+        before, after = self._notes()
+        for note in before:
+            page.paragraph(note.replace("`", ""))
+        rows = [
+            (part, measure, str(languages), f"{mean:.1f}")
+            for measured in self.measured
+            for part, measure, languages, mean in measured.scores()
+        ]
+        page.table(("part", "measure", "languages", "mean"), rows, numbers=(2, 3))
+        for note in after:
+            page.paragraph(note)
+
+    def _notes(self) -> tuple[list[str], list[str]]:
+        """Return the paragraphs before and after the table of means."""
+        before = [
+            f"Measured on `{self.folder}`, {self.date}, with labse_tf {self.version}. "
+            "Each language has the same weight in the means. Accuracy is "
+            "nearest-translation accuracy, the mean of both directions. Values are in "
+            "percent; correlations are times 100."
+        ]
+        if self.trained is not None:
+            before.append(
+                f"Trained on {' '.join(self.trained)}; all other languages are "
+                "zero-shot."
+            )
+        after = []
         if self.missing:
             absent = "; ".join(KINDS[kind] for kind in self.missing)
-            lines += ["", f"No data for: {absent}."]
+            after.append(f"No data for: {absent}.")
         if self.left_out:
-            lines += ["", f"Not measured: {', '.join(self.left_out)}."]
-        return lines
+            after.append(f"Not measured: {', '.join(self.left_out)}.")
+        return before, after
 
 
 def evaluate_all(

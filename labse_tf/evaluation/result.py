@@ -41,13 +41,19 @@ class Result(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict for `json.dump`."""
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
+    def plot(self, path: str | os.PathLike[str], *, model: str | None = None) -> None:
         """Plot the result.
 
         Args:
             path: PNG file to write.
+            model: Name of the model, for the title.
 
         Raises:
             ImportError: If matplotlib is not installed.
             OSError: If the file cannot be written.
         """
+
+
+def titled(model: str | None, title: str) -> str:
+    """Return the title of a plot, with the name of the model if it is known."""
+    return f"{model}: {title}" if model else title

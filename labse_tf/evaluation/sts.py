@@ -22,13 +22,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
-from labse_tf.evaluation.result import Score
-from labse_tf.languages import (
-    CODE_PATTERN,
-    chosen_languages,
-    language_code,
-    language_name,
-)
+from labse_tf.evaluation.result import Score, titled
+from labse_tf.languages import CODE_PATTERN, language_code, language_name
 from labse_tf.mining import unit_rows
 from labse_tf.plots import plot_bars
 from labse_tf.progress import Progress, progress_bar
@@ -108,7 +103,10 @@ class StsResult:
         columns = list(zip(*self.languages.values(), strict=True))
         means = "".join(f"{100 * float(np.mean(c)):8.1f}" for c in columns[1:])
         title = f"mean of {len(codes)} language" + ("s" if len(codes) > 1 else "")
-        lines += ["-" * len(head), f"{title:<{9 + width}}{sum(columns[0]):7d}{means}"]
+        lines += [
+            "-" * len(head),
+            f"{title:<{9 + width}}{sum(columns[0]):7d}{means}",
+        ]
         return "\n".join(line.rstrip() for line in lines)
 
     def _best_first(self) -> list[str]:
@@ -133,7 +131,7 @@ class StsResult:
             },
         }
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
+    def plot(self, path: str | os.PathLike[str], *, model: str | None = None) -> None:
         """Plot one horizontal bar per language, best on top, see `Result.plot`."""
         codes = self._best_first()
         rows = [self.languages[code] for code in codes]
@@ -146,7 +144,9 @@ class StsResult:
                 "Pearson, cosine": [100 * row.pearson for row in rows],
                 "Pearson, arccos": [100 * row.pearson_angular for row in rows],
             },
-            title=f"STS, mean Spearman {100 * self.mean_spearman:.1f} over {count}",
+            title=titled(
+                model, f"STS, mean Spearman {100 * self.mean_spearman:.1f} over {count}"
+            ),
             axis="correlation with human scores, times 100",
         )
 
@@ -194,7 +194,7 @@ def sts(
         1.0
     """
     if isinstance(pairs, Mapping):
-        scored = chosen_languages(pairs, languages, "pairs")
+        scored = _chosen(pairs, languages, "pairs")
         for code, sides in scored.items():
             _check_lists(code, sides)
     else:
@@ -251,7 +251,7 @@ def read_sts(
             f"`folder` must have files named stsb-XX-{split}.csv, plain or "
             f"compressed. Received: {folder}"
         )
-    chosen = chosen_languages(files, languages, str(folder))
+    chosen = _chosen(files, languages, str(folder))
     return {code: _read_scored(path) for code, path in chosen.items()}
 
 
@@ -294,6 +294,25 @@ def _check_lists(code: str, sides: ScoredPairs) -> None:
             f"`pairs[{code!r}]` must have finite scores with at least two different "
             f"values. Received: {sorted(set(bad or sides[2]), key=str)}"
         )
+
+
+def _chosen(there: Mapping[str, Any], languages: Any, where: str) -> dict[str, Any]:
+    """Return the named languages in that order; all, sorted, if None."""
+    if not there:
+        raise ValueError(f"`{where}` must have at least one language. Received: none")
+    if languages is None:
+        return {code: there[code] for code in sorted(there)}
+    named = [languages] if isinstance(languages, str) else languages
+    codes = list(dict.fromkeys(language_code(code) for code in named))
+    if not codes:
+        raise ValueError("`languages` must name at least one. Received: none")
+    missing = [code for code in codes if code not in there]
+    if missing:
+        raise ValueError(
+            f"`languages` must be in {where}, which has {' '.join(sorted(there))}. "
+            f"Received: {' '.join(missing)}"
+        )
+    return {code: there[code] for code in codes}
 
 
 def _correlations(cosines: np.ndarray, people: Sequence[float]) -> StsScores:

@@ -19,9 +19,10 @@ import numpy as np
 
 from labse_tf.evaluation.nearest import Encoder
 from labse_tf.evaluation.ranking import RetrievalResult, retrieval
-from labse_tf.languages import chosen_languages, language_code
+from labse_tf.languages import language_code
 from labse_tf.progress import Progress
 from labse_tf.text import COMPRESSED, DataError, read_lines
+from labse_tf.text.plausibility import Plausibility
 
 # 14: the languages of XNLI without English. 36: the languages of XTREME's Tatoeba task.
 # 112: all files of LASER's release. The paper's group of 82 is omitted on purpose: its
@@ -213,19 +214,35 @@ def tatoeba_pairs(
 
     Returns:
         Language -> (English sentences, their translations), for `retrieval` and `xsim`.
+        Warns (`DataWarning`) if the two files of a language seem not to be parallel.
 
     Raises:
         OSError: See `tatoeba`.
         ValueError: See `tatoeba`.
     """
     folder = Path(folder)
-    if languages is not None:
+    files = _tatoeba_files(folder)
+    if languages is None:
+        codes = sorted(files)
+    else:
         named = [languages] if isinstance(languages, str) else languages
-        languages = [code for n in named for code in TATOEBA_GROUPS.get(n, (n,))]
-    files = chosen_languages(_tatoeba_files(folder), languages, str(folder))
+        single = (code for name in named for code in TATOEBA_GROUPS.get(name, (name,)))
+        codes = list(dict.fromkeys(language_code(code) for code in single))
+        if not codes:
+            raise ValueError("`languages` must name at least one. Received: none")
+        missing = [code for code in codes if code not in files]
+        if missing:
+            raise ValueError(
+                f"`languages` must be in {folder}, which has "
+                f"{' '.join(sorted(files))}. Received: {' '.join(missing)}"
+            )
     pairs = {}
-    for code, both in files.items():
-        translations, english = _read_translations(*both)
+    for code in codes:
+        translations, english = _read_translations(*files[code])
+        plausibility = Plausibility(files[code][1])
+        for pair in zip(english, translations, strict=True):
+            plausibility.add(*pair)
+        plausibility.finish()
         pairs[code] = english, translations
     return pairs
 

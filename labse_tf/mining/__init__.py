@@ -3,7 +3,7 @@
 `neighbors` finds the k nearest neighbors, exactly and in blocks; `approximate` finds
 nearly all of them much faster (FAISS); `bitext` scores candidates by margin and selects
 pairs; `quality` chooses a score threshold from marked pairs; `embedding` writes the
-vectors of a file to disk.
+vectors of a file to disk and resumes.
 
 Shapes: N sources, M targets, D dimensions, k neighbors.
 
@@ -12,6 +12,8 @@ References:
       Sentence Embeddings", https://arxiv.org/abs/1811.01136
     - Feng et al., section 5.3 (BUCC), https://arxiv.org/abs/2007.01852
 """
+
+from __future__ import annotations
 
 from labse_tf.mining.bitext import (
     INDEXES,
@@ -24,7 +26,7 @@ from labse_tf.mining.bitext import (
     mine_from_neighbors,
     mine_pairs,
 )
-from labse_tf.mining.embedding import embed_to_disk
+from labse_tf.mining.embedding import embed_to_disk, rows_on_disk
 from labse_tf.mining.neighbors import (
     BothWays,
     check_finite,
@@ -35,8 +37,23 @@ from labse_tf.mining.neighbors import (
 from labse_tf.mining.quality import quality_threshold
 from labse_tf.text import DistinctLines
 
-__all__ = ["INDEXES", "MARGINS", "RETRIEVALS", "BothWays", "DistinctLines"]
-__all__ += ["MinedPairs", "check_finite", "check_options", "embed_to_disk"]
-__all__ += ["margin_scores", "mine_bitext", "mine_from_neighbors", "mine_pairs"]
-__all__ += ["nearest_neighbors", "neighbors_both_ways", "quality_threshold"]
-__all__ += ["unit_rows"]
+__all__ = [
+    "INDEXES",
+    "MARGINS",
+    "RETRIEVALS",
+    "BothWays",
+    "DistinctLines",
+    "MinedPairs",
+    "check_finite",
+    "check_options",
+    "embed_to_disk",
+    "margin_scores",
+    "mine_bitext",
+    "mine_from_neighbors",
+    "mine_pairs",
+    "nearest_neighbors",
+    "neighbors_both_ways",
+    "quality_threshold",
+    "rows_on_disk",
+    "unit_rows",
+]

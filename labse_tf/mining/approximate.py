@@ -58,7 +58,7 @@ def neighbors_both_ways(
 
     Raises:
         ImportError: If FAISS (the extra `mining`) is not installed.
-        ValueError: If a matrix has an invalid shape or a row is not finite.
+        ValueError: See `approximate_neighbors`.
     """
     options: dict[str, Any] = {"recall": recall, "progress": progress}
     forward = approximate_neighbors(sources, targets, k, **options)
@@ -88,8 +88,13 @@ def approximate_neighbors(
 
     Raises:
         ImportError: If FAISS (the extra `mining`) is not installed.
-        ValueError: If a matrix has an invalid shape or a row is not finite.
+        ValueError: If an argument is out of range, a matrix has an invalid shape or a
+            row is not finite.
     """
+    if k < 1:
+        raise ValueError(f"`k` must be positive. Received: {k}")
+    if not 0 < recall <= 1:
+        raise ValueError(f"`recall` must be in (0, 1]. Received: {recall}")
     for name, vectors in {"queries": queries, "candidates": candidates}.items():
         _check(name, vectors, np.shape(queries)[-1:])
     index, kind = _filled_index(candidates)

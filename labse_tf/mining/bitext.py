@@ -144,6 +144,7 @@ def mine_pairs(
     top: int | None = None,
     index: str = "auto",
     recall: float = 0.99,
+    mean_floor: float = 0.0,
     block_size: int = 2048,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = None,
@@ -167,6 +168,7 @@ def mine_pairs(
             faster (needs `pip install 'labse_tf[mining]'`); `"auto"` uses FAISS if it
             is installed and there are more than 10^10 pairs.
         recall: Share of the neighbors that FAISS must find, measured on a sample.
+        mean_floor: See `mine_from_neighbors`.
         block_size: See `neighbors_both_ways`. Exact search only.
         checkpoint: See `neighbors_both_ways`. Exact search only.
         progress: See `labse_tf.progress`. Counts sources, and with FAISS then targets.
@@ -176,7 +178,13 @@ def mine_pairs(
         ValueError: If an argument or a matrix is invalid, see `neighbors_both_ways`.
     """
     check_options(
-        k=k, margin=margin, retrieval=retrieval, top=top, index=index, recall=recall
+        k=k,
+        margin=margin,
+        retrieval=retrieval,
+        top=top,
+        index=index,
+        recall=recall,
+        mean_floor=mean_floor,
     )
     if margin == "cosine":
         # Without a margin, only the nearest candidate matters.
@@ -204,6 +212,7 @@ def mine_pairs(
         one_to_one=one_to_one,
         threshold=threshold,
         top=top,
+        mean_floor=mean_floor,
     )
 
 
@@ -215,6 +224,7 @@ def mine_from_neighbors(
     one_to_one: bool = True,
     threshold: float | None = None,
     top: int | None = None,
+    mean_floor: float = 0.0,
 ) -> MinedPairs:
     """Find pairs among known neighbors, to compute several scores from one search.
 
@@ -225,11 +235,15 @@ def mine_from_neighbors(
         one_to_one: See `mine_pairs`.
         threshold: See `mine_pairs`.
         top: See `mine_pairs`.
+        mean_floor: Quantile of all neighborhood means, of both sides, to which smaller
+            means are raised. A sentence that is near to nothing has a tiny mean, which
+            makes the ratio of a wrong pair high. 0 leaves the means as the paper
+            defines them.
 
     Raises:
         ValueError: If an argument is invalid.
     """
-    check_options(margin=margin, retrieval=retrieval, top=top)
+    check_options(margin=margin, retrieval=retrieval, top=top, mean_floor=mean_floor)
     if not both.forward_rows.size or not both.backward_rows.size:
         none = np.empty(0, dtype=np.int64)
         return MinedPairs(np.empty(0, dtype=np.float32), none, none)
@@ -237,6 +251,9 @@ def mine_from_neighbors(
         cosines.mean(axis=1, dtype=np.float64)
         for cosines in (both.forward_cosines, both.backward_cosines)
     ]
+    if mean_floor:
+        floor = np.quantile(np.concatenate(means), mean_floor)
+        means = [np.maximum(side, floor) for side in means]
     forward = _best_candidates(
         both.forward_cosines, both.forward_rows, means[0], means[1], margin
     )
@@ -321,6 +338,7 @@ def check_options(
     top: int | None = None,
     index: str = "auto",
     recall: float = 1.0,
+    mean_floor: float = 0.0,
 ) -> None:
     """Check arguments of `mine_pairs` before hours are spent on embedding.
 
@@ -331,6 +349,7 @@ def check_options(
         top: See `mine_pairs`.
         index: See `mine_pairs`.
         recall: See `mine_pairs`.
+        mean_floor: See `mine_from_neighbors`.
 
     Raises:
         ImportError: If FAISS is requested but not installed.
@@ -348,6 +367,8 @@ def check_options(
             raise ValueError(f"`{name}` must be positive. Received: {count}")
     if not 0 < recall <= 1:
         raise ValueError(f"`recall` must be in (0, 1]. Received: {recall}")
+    if not 0 <= mean_floor < 1:
+        raise ValueError(f"`mean_floor` must be in [0, 1). Received: {mean_floor}")
     if index == "faiss" and not _has_faiss():
         raise ImportError(
             "an approximate search needs FAISS: pip install 'labse_tf[mining]'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,9 +12,13 @@ import keras_hub
 from labse_tf.layers import LayerNormalization, PackedAttentionMask, get_activation
 from labse_tf.models.transformer_block import TransformerBlock
 from labse_tf.precision import compute_policy
+from labse_tf.processes import check_not_forked
 
 FEATURES = ("token_ids", "segment_ids", "padding_mask")
 PACKED_FEATURES = ("position_ids", "sequence_ids")
+
+# Last parts of the paths of all weights of a backbone and a sentence encoder.
+_WEIGHT_NAMES = {"embeddings", "kernel", "bias", "gamma", "beta"}
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -75,6 +79,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         dtype: str | keras.DTypePolicy | None = None,
         **kwargs: Any,
     ) -> None:
+        check_not_forked()
         # Keras would accept unknown arguments and ignore them.
         if unknown := sorted(set(kwargs) - {"name", "trainable"}):
             raise ValueError(
@@ -246,9 +251,59 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             "pooled_output": keras.KerasTensor((batch, self.hidden_dim), dtype=dtype),
         }
 
+    def enable_lora(
+        self, rank: int, target_layer_names: Sequence[str] | None = None
+    ) -> None:
+        """Freeze all weights and add LoRA weights to the target layers.
+
+        Presets and Hugging Face directories cannot hold LoRA weights.
+        `save_lora_weights` writes them to a separate file.
+
+        Args:
+            rank: Rank of the factorization.
+            target_layer_names: Names of the layers. The attention projections do not
+                support LoRA; the feed-forward layers do.
+
+        Raises:
+            ValueError: If no layer of these names supports LoRA. The model is not
+                changed.
+        """
+        names = target_layer_names or self.default_lora_layer_names()
+        layers = self._flatten_layers(include_self=False)
+        able = sorted({x.name for x in layers if hasattr(x, "enable_lora")})
+        if not set(names) & set(able):
+            raise ValueError(
+                "`target_layer_names` must name layers that support LoRA "
+                f"({', '.join(able)}). Received: {', '.join(names)}"
+            )
+        super().enable_lora(rank, target_layer_names)
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), **self._config}
+
+
+def check_plain_weights(model: keras.Model) -> None:
+    """Raise an error if a model has weights that its configuration does not describe.
+
+    Such weights come from LoRA or from quantization by Keras. A copy made from the
+    configuration would lack them.
+
+    Raises:
+        ValueError: If there are such weights. The message names the first.
+    """
+    other = [
+        weight.path
+        for weight in model.weights
+        if weight.path.rsplit("/", 1)[-1] not in _WEIGHT_NAMES
+        or weight.dtype != "float32"
+    ]
+    if other:
+        raise ValueError(
+            "The weights must be those of a backbone without LoRA and quantization; "
+            "`backbone.save_lora_weights` writes LoRA weights to a separate file. "
+            f"Received: {len(other)} other weights, first {other[0]}"
+        )
 
 
 def _check_config(config: dict[str, Any]) -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import keras
 import numpy as np
 
 from labse_tf import presets
 from labse_tf.layers import SentencePooling
-from labse_tf.models.backbone import FEATURES, LaBSEBackbone
+from labse_tf.models.backbone import (
+    FEATURES,
+    LaBSEBackbone,
+    check_plain_weights,
+)
 from labse_tf.models.padding import BATCH_TOKENS
 from labse_tf.models.text_encoder import TextEncoder
+from labse_tf.models.text_inputs import check_texts, is_symbolic, refuse_arguments
 from labse_tf.precision import compute_policy
+from labse_tf.processes import check_not_forked
 from labse_tf.progress import Progress
 
 if TYPE_CHECKING:
@@ -127,37 +133,54 @@ class LaBSE(keras.Model):
         *,
         batch_tokens: int = BATCH_TOKENS,
         progress: Progress = None,
+        **unknown: NoReturn,
     ) -> np.ndarray:
         """Encode sentences as unit vectors.
 
         Sentences are sorted by length within windows of 8,192, and each batch has a
-        limited number of tokens, so that there is little padding.
+        limited number of tokens, so that there is little padding. Several threads can
+        call the method at the same time.
 
         Args:
-            texts: Iterable of strings, or one string. `bytes` are decoded as UTF-8.
-                Invalid UTF-8, and lone surrogates in a `str`, are deleted, as in the
-                tokenizer and in a SavedModel.
+            texts: One string, or any iterable of strings: a list, a NumPy array, a
+                pandas Series, a string tensor. `bytes` are decoded as UTF-8. Invalid
+                UTF-8, and lone surrogates in a `str`, are deleted, as in the tokenizer
+                and in a SavedModel. In `tf.data.Dataset.map` or a `tf.function`, a
+                string tensor is encoded as one batch.
             batch_tokens: Maximum number of tokens per batch, including padding.
             progress: See `labse_tf.progress`; counts sentences.
+            **unknown: Must be empty. The error tells what replaces an argument of
+                sentence-transformers.
 
         Returns:
             float32 `(n, D)`, unit length, in the order of the texts; `(D,)` for one
-            string.
+            string. A tensor if `texts` is a tensor of a graph.
 
         Raises:
             ValueError: If the model has no preprocessor, `batch_tokens` is not
                 positive, or an element is not a string (the message has its index).
+            TypeError: If an argument is unknown.
+            RuntimeError: If this process was forked after a model was created.
         """
+        refuse_arguments(unknown)
         preprocessor = self.text_preprocessor()
         if batch_tokens < 1:
             raise ValueError(
                 f"`batch_tokens` must be positive. Received: {batch_tokens}"
             )
-        if isinstance(texts, (str, bytes)):
-            return self.encode([texts], batch_tokens=batch_tokens, progress=False)[0]
+        check_not_forked()
         if self._text_encoder is None:
             self._text_encoder = TextEncoder(self, preprocessor)
-        return self._text_encoder.encode(texts, batch_tokens, progress)
+        if is_symbolic(texts):
+            import tensorflow as tf
+
+            encode = self._text_encoder.encode_in_graph
+            return tf.autograph.experimental.do_not_convert(encode)(texts)
+        strings, alone = check_texts(texts)
+        if alone:
+            progress = False
+        vectors = self._text_encoder.encode(strings, batch_tokens, progress)
+        return vectors[0] if alone else vectors
 
     def with_dtype(self, dtype: str | keras.DTypePolicy) -> LaBSE:
         """Return the model with another compute type.
@@ -173,11 +196,13 @@ class LaBSE(keras.Model):
             float32 weights.
 
         Raises:
-            ValueError: If `dtype` is unknown.
+            ValueError: If `dtype` is unknown, or the model has LoRA or quantized
+                weights.
         """
         policy = compute_policy(dtype)
         if policy.compute_dtype == self.backbone.compute_dtype:
             return self
+        check_plain_weights(self)
         config = self.backbone.get_config()
         backbone = LaBSEBackbone(**{**config, "dtype": policy})
         model = type(self)(backbone, self.preprocessor, self.pooling, name=self.name)
@@ -215,6 +240,7 @@ class LaBSE(keras.Model):
             ValueError: If the preset is unknown or invalid; the message names the file.
             OSError: If a file is missing or cannot be read.
         """
+        check_not_forked()
         directory = presets.find(preset)
         config = presets.read_config(directory)
         policy = compute_policy(dtype)
@@ -247,10 +273,12 @@ class LaBSE(keras.Model):
                 per row), other weights as float16. Loaded weights are always float32.
 
         Raises:
-            ValueError: If the model has no preprocessor, or `storage` is unknown.
+            ValueError: If the model has no preprocessor, `storage` is unknown, or the
+                model has LoRA or quantized weights, which a preset cannot hold.
             OSError: If the directory cannot be written.
         """
         preprocessor = self.text_preprocessor()
+        check_plain_weights(self)
         backbone = self.backbone.get_config()
         for name in ("name", "trainable", "dtype"):
             backbone.pop(name)

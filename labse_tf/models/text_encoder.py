@@ -5,7 +5,8 @@ Shapes: n = sentences, D = hidden dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from labse_tf.cpu_kernels import cpu_kernels
 from labse_tf.models.padding import batches_by_length
+from labse_tf.models.text_inputs import windows
 from labse_tf.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 _BATCHES_AT_ONCE = 3
 # ours: up to this number of tokens, one batch in one call costs less than sorting.
 _FEW_TOKENS = 512
-_WINDOW = 8192
+# Graphs are traced by one thread at a time.
+_TRACING = threading.Lock()
 
 
 class TextEncoder:
@@ -43,10 +46,10 @@ class TextEncoder:
         self, texts: Iterable[str], batch_tokens: int, progress: Progress
     ) -> np.ndarray:
         """Encode an iterable of strings, float32 `(n, D)`; see `LaBSE.encode`."""
-        total = len(texts) if isinstance(texts, Sequence) else None
+        total = len(texts) if isinstance(texts, Sized) else None
         vectors = [np.zeros((0, self._model.embedding_dim), dtype=np.float32)]
         with progress_bar("Encoding", total, "sentences", show=progress) as advance:
-            for window in _windows(texts):
+            for window in windows(texts):
                 most = len(window) * self._preprocessor.sequence_length
                 few = most <= min(_FEW_TOKENS, batch_tokens)
                 if few and keras.backend.backend() == "tensorflow":
@@ -56,19 +59,33 @@ class TextEncoder:
                     vectors.append(self._encode_window(window, batch_tokens, advance))
         return np.concatenate(vectors)
 
+    def encode_in_graph(self, texts: Any) -> Any:
+        """Encode a string tensor as one batch with ops of TensorFlow.
+
+        Args:
+            texts: String tensor `(n,)`, or `()` for one string.
+
+        Returns:
+            float32 tensor `(n, D)`, or `(D,)`.
+        """
+        import tensorflow as tf
+
+        if texts.shape.rank == 0:
+            return self.encode_in_graph(tf.reshape(texts, [1]))[0]
+        rows = self._preprocessor.token_rows(texts)
+        return self._model(self._preprocessor.pack(rows), training=False)
+
     def _encode_few(self, texts: list[bytes]) -> np.ndarray:
         """Encode a few sentences as one batch in one graph: `(len(texts), D)`."""
         import tensorflow as tf
 
-        if self._texts is None:
-
-            def encode(texts: Any) -> Any:
-                rows = self._preprocessor.token_rows(texts)
-                return self._model(self._preprocessor.pack(rows), training=False)
-
-            strings = [tf.TensorSpec([None], tf.string)]
-            graph = tf.function(encode, input_signature=strings, autograph=False)
-            self._texts = graph.get_concrete_function()
+        with _TRACING:
+            if self._texts is None:
+                strings = [tf.TensorSpec([None], tf.string)]
+                graph = tf.function(
+                    self.encode_in_graph, input_signature=strings, autograph=False
+                )
+                self._texts = graph.get_concrete_function()
         return self._texts(tf.constant(texts, dtype=tf.string)).numpy()
 
     def _encode_window(
@@ -77,9 +94,12 @@ class TextEncoder:
         """Encode one window of sentences, in its order: `(len(texts), D)`."""
         import tensorflow as tf
 
-        if self._rows is None:
-            on_tensorflow = keras.backend.backend() == "tensorflow"
-            self._rows = self._traced() if on_tensorflow else self._encode_with_backend
+        with _TRACING:
+            if self._rows is None:
+                on_tensorflow = keras.backend.backend() == "tensorflow"
+                self._rows = (
+                    self._traced() if on_tensorflow else self._encode_with_backend
+                )
         encode = self._rows
         rows = self._preprocessor.token_rows(tf.constant(texts, dtype=tf.string))
         vectors = np.empty((len(texts), self._model.embedding_dim), dtype=np.float32)
@@ -158,26 +178,3 @@ def _side_by_side(
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _windows(texts: Iterable[str]) -> Iterator[list[bytes]]:
-    """Cut an iterable of strings into lists of UTF-8 bytes.
-
-    A lone surrogate is encoded as invalid UTF-8, which the tokenizer deletes.
-    """
-    window: list[bytes] = []
-    for index, text in enumerate(texts):
-        if isinstance(text, str):
-            window.append(text.encode("utf-8", "surrogatepass"))
-        elif isinstance(text, bytes):
-            window.append(text)
-        else:
-            raise ValueError(
-                f"`texts` must be strings, but element {index} is not a string. "
-                f"Received: {text!r} of type {type(text).__name__}"
-            )
-        if len(window) == _WINDOW:
-            yield window
-            window = []
-    if window:
-        yield window

@@ -5,11 +5,14 @@
             -reading-> lines, sentences, pairs
 
 One module per format: `tsv`, `catalogues` (gettext), `moses`, `tmx`, `xliff`, `jsonl`,
-`tfrecord`, `tfds`, `plain`. Each maps an `InputFile` to rows. Invalid content raises a
-`DataError` with path and line, or is skipped and counted in a `SkipReport`
-(`problems`). `csv_tables` reads CSV; `distinct_lines` reads the distinct sentences of a
-file that is too large for memory.
+`parquet`, `tfrecord`, `tfds`, `plain`. Each maps an `InputFile` to rows. Invalid
+content raises a `DataError` with path and line, or is skipped and counted in a
+`SkipReport` (`problems`); `plausibility` warns of files that are probably wrong.
+`csv_tables` reads CSV; `distinct_lines` reads the distinct sentences of a file that is
+too large for memory; `writing` writes pairs.
 """
+
+from __future__ import annotations
 
 from labse_tf.text.csv_tables import read_csv
 from labse_tf.text.distinct_lines import DistinctLines
@@ -21,14 +24,20 @@ from labse_tf.text.formats import (
     has_one_language,
     moses_sides,
 )
-from labse_tf.text.names import file_language, split_language, stem_and_kind
+from labse_tf.text.names import (
+    file_language,
+    split_language,
+    stem_and_kind,
+)
 from labse_tf.text.plain import clean_interface_text
 from labse_tf.text.problems import (
     DataError,
+    DataWarning,
     OnError,
     PathLike,
     SentencePair,
     SkipReport,
+    check_unchanged,
     shorten,
 )
 from labse_tf.text.reading import (
@@ -40,10 +49,45 @@ from labse_tf.text.reading import (
     read_sentences,
 )
 from labse_tf.text.streams import COMPRESSED
+from labse_tf.text.writing import (
+    WrittenPair,
+    english_first,
+    on_one_line,
+    output_kind,
+    pair_writer,
+)
 
-__all__ = ["COMPRESSED", "FORMATS", "DataError", "DistinctLines", "Format", "OnError"]
-__all__ += ["PathLike", "SentencePair", "Side", "SkipReport", "blocks_of"]
-__all__ += ["clean_interface_text", "distinct_files", "file_language", "format_of"]
-__all__ += ["has_one_language", "moses_sides", "read_csv", "read_lines"]
-__all__ += ["read_numbered", "read_pairs", "read_sentences", "shorten"]
-__all__ += ["split_language", "stem_and_kind"]
+__all__ = [
+    "COMPRESSED",
+    "FORMATS",
+    "DataError",
+    "DataWarning",
+    "DistinctLines",
+    "Format",
+    "OnError",
+    "PathLike",
+    "SentencePair",
+    "Side",
+    "SkipReport",
+    "WrittenPair",
+    "blocks_of",
+    "check_unchanged",
+    "clean_interface_text",
+    "distinct_files",
+    "english_first",
+    "file_language",
+    "format_of",
+    "has_one_language",
+    "moses_sides",
+    "on_one_line",
+    "output_kind",
+    "pair_writer",
+    "read_csv",
+    "read_lines",
+    "read_numbered",
+    "read_pairs",
+    "read_sentences",
+    "shorten",
+    "split_language",
+    "stem_and_kind",
+]

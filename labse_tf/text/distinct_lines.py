@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from labse_tf.text.problems import DataError, OnError, PathLike, SkipReport
+from labse_tf.text.problems import (
+    DataError,
+    OnError,
+    PathLike,
+    SkipReport,
+    check_unchanged,
+)
 from labse_tf.text.reading import Side, blocks_of, read_numbered
 
 
@@ -52,7 +59,7 @@ class DistinctLines:
         # Indices of sentences, not of lines: one line may have several sentences.
         self._first = np.sort(np.unique(keys, return_index=True)[1])
         self.lines = np.asarray(lines, dtype=np.int64)[self._first]
-        self._digest = hashlib.blake2b(keys[self._first].tobytes()).hexdigest()
+        self._keys = keys[self._first]
 
     def __len__(self) -> int:
         """Return the number of distinct texts."""
@@ -61,7 +68,14 @@ class DistinctLines:
     @property
     def digest(self) -> str:
         """Hash of the distinct texts in their order."""
-        return self._digest
+        return hashlib.blake2b(self._keys.tobytes()).hexdigest()
+
+    def select(self, kept: np.ndarray) -> DistinctLines:
+        """Return only the texts at which a bool array `(n,)` is true."""
+        chosen = copy.copy(self)
+        chosen.lines, chosen._first = self.lines[kept], self._first[kept]
+        chosen._keys = self._keys[kept]
+        return chosen
 
     def blocks(self, start: int = 0) -> Iterator[list[str]]:
         """Yield lists of some thousands of stripped texts, from index `start` on."""
@@ -71,7 +85,9 @@ class DistinctLines:
         """Return row -> text for some rows, which are indices of distinct texts."""
         chosen = np.unique(rows)
         places = dict(zip(self._first[chosen].tolist(), chosen.tolist(), strict=True))
-        return {places[place]: text for place, text in self._texts(self._first[chosen])}
+        found = {place: text for place, text in self._texts(self._first[chosen])}
+        check_unchanged(self.path, len(chosen), len(found))
+        return {places[place]: text for place, text in found.items()}
 
     def _texts(self, places: np.ndarray) -> Iterator[tuple[int, str]]:
         """Yield the sentences at `places`, which ascend, as (place, text)."""

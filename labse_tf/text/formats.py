@@ -11,6 +11,7 @@ from labse_tf.text.catalogues import mo_rows, po_rows
 from labse_tf.text.jsonl import json_rows, json_texts
 from labse_tf.text.moses import is_side, moses_rows, moses_texts, sides
 from labse_tf.text.names import TFDS, split_language, stem_and_kind
+from labse_tf.text.parquet import parquet_rows, parquet_texts
 from labse_tf.text.plain import plain_rows
 from labse_tf.text.problems import InputFile, PathLike, Row
 from labse_tf.text.tfds import tfds_rows
@@ -47,6 +48,7 @@ FORMATS = {
     ".xliff": Format(xliff_rows, several=True),
     ".jsonl": Format(json_rows, json_texts, several=True),
     ".ndjson": Format(json_rows, json_texts, several=True),
+    ".parquet": Format(parquet_rows, parquet_texts, several=True),
     ".tfrecord": Format(tfrecord_rows),
     ".tfrecords": Format(tfrecord_rows),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,41 @@ from labse_tf.text.problems import InputFile, Row, SkipReport, shorten
 from labse_tf.text.streams import text_lines
 from labse_tf.text.translations import Translations
 
+Entries = Iterable[tuple[int, dict[str, Any]]]
+"""Numbered objects of texts."""
+
 
 def json_rows(file: InputFile) -> Iterator[Row]:
     """Yield pairs from objects of texts by language, or of two sides.
 
     Texts by language are the object itself or its `translation`. The sides are `source`
-    (English) and `target`, or `src` and `tgt`, optionally with the target's `language`.
+    (English) and `target`, or `src` and `tgt`, optionally with the target's `language`
+    and the source's `source_language`.
     A key `id` of the object itself is Indonesian if the object has only one other
     language or the caller specifies Indonesian; otherwise it is an identifier.
     """
+    return entry_rows(file, _objects(file))
+
+
+def json_texts(file: InputFile) -> Iterator[Row]:
+    """Yield rows without English from `text` and `language`, or rows of pairs."""
+    return entry_texts(file, _objects(file))
+
+
+def entry_rows(file: InputFile, entries: Entries) -> Iterator[Row]:
+    """Yield the pairs of numbered objects; see `json_rows`."""
     translations = Translations(file)
-    for line, entry in _objects(file):
+    for line, entry in entries:
         rows = translations.rows(line, _texts(entry, file.language))
         if not rows:
             file.problem(line, "English and a translation", shorten(entry))
         yield from rows
 
 
-def json_texts(file: InputFile) -> Iterator[Row]:
-    """Yield rows without English from `text` and `language`, or rows of pairs."""
+def entry_texts(file: InputFile, entries: Entries) -> Iterator[Row]:
+    """Yield the sentences of numbered objects; see `json_texts`."""
     translations = Translations(file)
-    for line, entry in _objects(file):
+    for line, entry in entries:
         if isinstance(entry.get("text"), str):
             checked = translations.check(line, _language(entry), entry["text"])
             if checked is not None:
@@ -62,9 +76,9 @@ def _objects(file: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:
             file.problem(line, "a JSON object", shorten(text))
 
 
-def _language(entry: dict[str, Any]) -> str:
-    code = entry.get("language")
-    return code if isinstance(code, str) else ""
+def _language(entry: dict[str, Any], key: str = "language", default: str = "") -> str:
+    code = entry.get(key)
+    return code if isinstance(code, str) else default
 
 
 def _texts(entry: dict[str, Any], wanted: str | None) -> list[tuple[str, str]]:
@@ -75,7 +89,8 @@ def _texts(entry: dict[str, Any], wanted: str | None) -> list[tuple[str, str]]:
     for source, target in (("source", "target"), ("src", "tgt")):
         sides = entry.get(source), entry.get(target)
         if all(isinstance(side, str) for side in sides):
-            return [("en", entry[source]), (_language(entry), entry[target])]
+            first = _language(entry, "source_language", "en")
+            return [(first, entry[source]), (_language(entry), entry[target])]
     texts = {
         key: text
         for key, text in entry.items()

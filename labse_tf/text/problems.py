@@ -40,6 +40,10 @@ class DataError(ValueError):
         return f"{path}:{line}: expected {expected}. Received: {received}"
 
 
+class DataWarning(UserWarning):
+    """Content of a file that can be read but is probably wrong."""
+
+
 class SkipReport:
     """Problems skipped with `on_error="skip"`, to print or to read from `entries`.
 
@@ -117,6 +121,15 @@ class InputFile:
     def beside(self, path: Path) -> InputFile:
         """Return another file with the same options."""
         return dataclasses.replace(self, path=path)
+
+
+def check_unchanged(path: PathLike, expected: int, received: int) -> None:
+    """Raise `ValueError` if a file was read again with another number of items."""
+    if received != expected:
+        raise ValueError(
+            f"{path}: expected {expected:,} sentences or pairs, as in the first pass; "
+            f"a file must not change while it is read. Received: {received:,}"
+        )
 
 
 def shorten(text: object) -> str:

@@ -15,7 +15,9 @@ from labse_tf.languages import language_code
 from labse_tf.text.formats import MOSES, OTHER, Format, Reader, format_of
 from labse_tf.text.jsonl import json_texts
 from labse_tf.text.names import file_language, split_language
+from labse_tf.text.parquet import parquet_texts
 from labse_tf.text.plain import plain_rows
+from labse_tf.text.plausibility import Plausibility
 from labse_tf.text.problems import (
     InputFile,
     OnError,
@@ -78,6 +80,7 @@ def read_pairs(
     | `.xlf`, `.xliff` | XLIFF 1.2 and 2.x; only translated segments |
     | `.jsonl`, `.ndjson` | `{"en": ..., "hi": ...}`, also as `"translation"`; \
 `{"source": ..., "target": ...}` or `{"src": ..., "tgt": ...}` |
+    | `.parquet` | columns as the keys of JSON Lines |
     | `.tfrecord`, `.tfrecords` | `tf.train.Example` with `src_raw` and `tgt_raw` |
     | `tfds:name/config?split=train` | a translation data set of TFDS |
 
@@ -98,12 +101,14 @@ def read_pairs(
             them at the end.
 
     Returns:
-        An iterator of `SentencePair`, which raises the errors below.
+        An iterator of `SentencePair`, which raises the errors below. It warns
+        (`DataWarning`) if the first pairs look wrong: most English sides are not in
+        Latin script, or the lengths of the two sides are not correlated.
 
     Raises:
         DataError: If the file is missing, empty or damaged, a pair has an empty side,
             there is no English, or the language is unknown.
-        ImportError: If the file needs the extra `text` (zstd) or `tfds`.
+        ImportError: If the file needs the extra `text` (zstd), `parquet` or `tfds`.
     """
     found = format_of(path) or OTHER
     file = _input_file(path, language, on_error, skipped)
@@ -228,7 +233,8 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
     """Yield the rows in the requested language, each with its language."""
     tag = file.language
     choice = None if tag == "und" else tag  # "und" selects all.
-    known, others, found = tag, set(), False
+    known, others, found = choice, set(), False
+    plausibility = Plausibility(file.path)
     for line, source, target, said in reader(file):
         code: str | None = said if several else ""
         if code and choice is not None:
@@ -237,7 +243,7 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
                 continue
             code = choice
         if not code:
-            code = known = known or file_language(file.path, said)
+            code = known = known or file_language(file.path, said) or tag
         if code is None:
             expected = (
                 "a language in the name (en-hi.tsv, hi.po), as a prefix (hi=PATH) "
@@ -246,7 +252,10 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
             file.problem(1, expected, file.path.name)
             break
         found = True
+        if source and target:
+            plausibility.add(source, target)
         yield line, source, target, code
+    plausibility.finish()
     if others and not found:
         file.problem(1, f"text in {tag}", ", ".join(sorted(others)))
 
@@ -261,7 +270,7 @@ def _sentences(
         )
     reader = found.texts or found.rows
     # A text has only one side, which is read whatever `side` is.
-    single = reader in (plain_rows, json_texts)
+    single = reader in (plain_rows, json_texts, parquet_texts)
 
     def sentences() -> Iterator[tuple[int, str, str]]:
         for line, source, target, code in _rows(file, reader, found.several):

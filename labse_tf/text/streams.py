@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from labse_tf.pipes import spooled
 from labse_tf.text.problems import InputFile
 
 _CHUNK = 1 << 17
@@ -46,13 +47,13 @@ def damage(error: Exception) -> tuple[str, str]:
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """Yield the content of a plain or compressed file, up to any damage.
+    """Yield the content of a plain or compressed file or stream, up to any damage.
 
     Raises:
         ImportError: If the file is compressed with zstd and zstandard is missing.
         Exception: One of `DAMAGE`, if the file cannot be read or is damaged.
     """
-    with open(path, "rb") as file:
+    with open(spooled(path), "rb") as file:
         head = file.peek(10)
         kind = next((name for name, mark in _KINDS.items() if mark.match(head)), "")
         unpacked: Iterator[bytes]

@@ -12,6 +12,9 @@ from labse_tf.text.markup import Markup
 from labse_tf.text.problems import InputFile, Row
 from labse_tf.text.translations import Translations
 
+# "*all*" in the standard; files also have the other spellings.
+_ANY_LANGUAGE = ("*all*", "*", "all")
+
 
 def tmx_rows(file: InputFile) -> Iterator[Row]:
     """Yield one row per unit and language, with the English of the unit."""
@@ -43,7 +46,8 @@ class _Units(Markup[tuple[int, list[tuple[str, str]]]]):
         elif name == "tu":
             self._first, self._variants = self.line, []
             self._unit_source = attributes.get("srclang", self._source)
-            self._unit_source = self._unit_source.replace("*all*", "")
+            if self._unit_source in _ANY_LANGUAGE:
+                self._unit_source = ""
         elif name == "header":
             self._source = attributes.get("srclang", "")
         return False

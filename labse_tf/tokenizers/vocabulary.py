@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from labse_tf.files import atomic_file
+from labse_tf.pipes import is_stream, spooled
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -67,11 +68,11 @@ def load_vocabulary(path: str | os.PathLike[str]) -> list[str]:
             occurs twice. The message gives file and line.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
+    if not (os.path.isfile(path) or is_stream(path)):
         raise FileNotFoundError(
             f"`vocabulary` must be a file with one token per line. Received: {path}"
         )
-    with open(path, "rb") as file:
+    with open(spooled(path), "rb") as file:
         data = file.read()
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     while lines and not lines[-1].rstrip(b"\r"):

@@ -7,6 +7,7 @@ A run owns a directory:
     training_log.jsonl    one line every few steps: step, loss, accuracy, throughput
     tensorboard/          the same values for TensorBoard
     checkpoints/          the two newest checkpoints: all variables and the step
+    best/                 the best weights by held-out pairs, while the run is going on
     config.json ...       the preset, after the run has ended
 
 The state of a run is its variables and its step: batch k is a function of the text,
@@ -15,9 +16,10 @@ workers, only the chief reads and writes the directory. It sends the state to th
 workers.
 
 Modules, each of which imports only from earlier ones: `options` (settings that do not
-change the result), `run` (the directory), `growing` (deeper models), `reporting` (the
-log), `fitting` (training through all stages), `from_recipe` (objects that both trainers
-make from a recipe), `dual_encoder` and `masked_lm` (the trainers).
+change the weights of a step), `run` (the directory), `best` (best weights, early
+stopping), `summary` (the accuracies of a run), `growing` (deeper models), `reporting`
+(the log), `fitting` (training through all stages), `from_recipe` (objects that both
+trainers make from a recipe), `dual_encoder` and `masked_lm` (the trainers).
 
 The names below are loaded on first use, so that the command line can read `RunOptions`
 without importing Keras.
@@ -35,14 +37,29 @@ if TYPE_CHECKING:
         untrained_encoder,
     )
     from labse_tf.training.fitting import Batches, fit
-    from labse_tf.training.from_recipe import make_optimizer
+    from labse_tf.training.from_recipe import make_optimizer, shape_of
     from labse_tf.training.options import RunOptions
     from labse_tf.training.reporting import Measure
     from labse_tf.training.run import Checkpoint, EndedElsewhere, Interrupted, Run
+    from labse_tf.training.summary import RunSummary, summarize
 
-__all__ = ["Batches", "Checkpoint", "EndedElsewhere", "Interrupted", "Measure", "Run"]
-__all__ += ["RunOptions", "compile_dual_encoder", "fit", "make_optimizer"]
-__all__ += ["train_dual_encoder", "untrained_encoder"]
+__all__ = [
+    "Batches",
+    "Checkpoint",
+    "EndedElsewhere",
+    "Interrupted",
+    "Measure",
+    "Run",
+    "RunOptions",
+    "RunSummary",
+    "compile_dual_encoder",
+    "fit",
+    "make_optimizer",
+    "shape_of",
+    "summarize",
+    "train_dual_encoder",
+    "untrained_encoder",
+]
 
 _HOME = {
     "Batches": "fitting",
@@ -52,9 +69,12 @@ _HOME = {
     "Measure": "reporting",
     "Run": "run",
     "RunOptions": "options",
+    "RunSummary": "summary",
     "compile_dual_encoder": "dual_encoder",
     "fit": "fitting",
     "make_optimizer": "from_recipe",
+    "shape_of": "from_recipe",
+    "summarize": "summary",
     "train_dual_encoder": "dual_encoder",
     "untrained_encoder": "dual_encoder",
 }

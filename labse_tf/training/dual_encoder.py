@@ -19,16 +19,18 @@ from labse_tf.mining import unit_rows
 from labse_tf.models import DualEncoder, LaBSE
 from labse_tf.progress import Progress, progress_bar
 from labse_tf.recipes import Recipe
+from labse_tf.training.best import SCORE
 from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
     NewTokenizer,
     make_backbone,
     make_optimizer,
     open_run,
+    with_shape_of,
 )
-from labse_tf.training.options import RunOptions
+from labse_tf.training.options import RunOptions, check_measured
 from labse_tf.training.reporting import Measure
-from labse_tf.training.run import Run
+from labse_tf.training.run import Run, release
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -65,7 +67,8 @@ def train_dual_encoder(
     If the run has already ended, its model is loaded.
 
     Args:
-        recipe: Model and training settings.
+        recipe: Model and training settings. The shape of `model` replaces the values
+            of the recipe; only `stages` can deepen it, to `num_layers`.
         pairs: Text from `labse_tf.data.load_pairs`, or prepared pairs from
             `open_prepared` or `PairStream`.
         output: Directory of the run, which becomes the preset.
@@ -74,14 +77,16 @@ def train_dual_encoder(
         lowercase: Whether the tokenizer of a new model converts text to lower case.
         strip_accents: See `labse_tf.WordPieceTokenizer`.
         dev: Held-out pairs. Their nearest-translation accuracy, the mean over the
-            languages, is written to the log. They do not change the result.
+            languages, is written to the log, and the model gets the weights with the
+            highest accuracy unless `options.keep_best` is false.
         options: Run options. With the strategy "multi_worker", call this function with
             the same arguments and text on all hosts; only the chief writes to its
             `output`. On a TPU all sentences are padded to the recipe's
             `sequence_length`, since XLA would compile every other length separately.
 
     Returns:
-        The trained model, loaded from the preset. Workers other than the chief return
+        The trained model, loaded from the preset, which has the storage type of
+        `model` (float32 for a new model). Workers other than the chief return
         it without loading.
 
     Raises:
@@ -98,6 +103,15 @@ def train_dual_encoder(
             "Expected either `model`, to continue its training, or `vocabulary`, for a "
             f"new model. Received: model={model!r}, vocabulary={vocabulary!r}"
         )
+    if model is not None:
+        if lowercase or strip_accents is not None:
+            raise ValueError(
+                "`lowercase` and `strip_accents` require `vocabulary`, since `model` "
+                f"has its own tokenizer. Received: lowercase={lowercase}, "
+                f"strip_accents={strip_accents}"
+            )
+        recipe = with_shape_of(recipe, model)
+    check_measured(options, dev is not None)
     texts = _texts_with_neighbors(recipe, pairs, model)
     tokenizer = None
     if vocabulary is not None:
@@ -108,9 +122,11 @@ def train_dual_encoder(
         options,
         text={"pairs": len(pairs), "sha256": pairs.digest()},
         start=_describe_start(model, tokenizer),
+        choice=_describe_choice(dev, options),
+        temporary=(NEIGHBORS,),
     ) as (run, strategy):
-        encoder = None
-        if not run.finished:
+
+        def train() -> LaBSE:
             with strategy.scope():
                 encoder = _make_encoder(recipe, model, tokenizer)
                 dual = compile_dual_encoder(
@@ -124,15 +140,18 @@ def train_dual_encoder(
             vectors = None
             if texts is not None:
                 vectors = _neighbor_vectors(run, encoder, texts, options.progress)
-            encoder = fit(
+            trained = fit(
                 run,
                 dual,
                 functools.partial(_batches, recipe, pairs, preprocessor, vectors),
                 recipe,
                 options,
                 measure=None if dev is None else _dev_accuracy(dev),
-            ).encoder
-        return run.finish(encoder, also=(NEIGHBORS,))
+            )
+            release(trained.optimizer.variables)
+            return trained.encoder
+
+        return run.finish(train, storage=_storage(model))
 
 
 def _texts_with_neighbors(
@@ -163,6 +182,28 @@ def _describe_start(
     if tokenizer is not None:
         return tokenizer.describe()
     return {"model": presets.read_config(presets.find(str(model)))["sha256"]}
+
+
+def _storage(model: str | Path | None) -> str:
+    """Return the storage type of the preset that a run starts from."""
+    if model is None:
+        return "float32"
+    return presets.read_config(presets.find(model)).get("storage", "float32")
+
+
+def _describe_choice(
+    dev: ParallelCorpus | None, options: RunOptions
+) -> dict[str, Any] | None:
+    """Describe how held-out pairs choose the weights; `None` if they do not."""
+    if dev is None or (options.keep_best is False and options.patience is None):
+        return None
+    return {
+        "pairs": len(dev),
+        "sha256": dev.digest(),
+        "measure_every": options.dev_every,
+        "keep_best": options.keep_best is not False,
+        "patience": options.patience,
+    }
 
 
 def _make_encoder(
@@ -215,7 +256,10 @@ def _dev_accuracy(dev: ParallelCorpus) -> Measure:
     def measure(model: keras.Model) -> dict[str, float]:
         encode = functools.partial(model.encoder.encode, progress=False)
         result = retrieval(encode, pairs, progress=False)
-        return {"dev_accuracy": result.mean_accuracy}
+        return {
+            SCORE: result.mean_accuracy,
+            **{f"{SCORE}/{code}": value for code, value in result.accuracy.items()},
+        }
 
     return measure
 

@@ -17,8 +17,9 @@ import keras
 from labse_tf.distribute import told_as_lost
 from labse_tf.models import ReplicatedModel
 from labse_tf.recipes import BaseRecipe, Stage
+from labse_tf.training.best import BestWeights
 from labse_tf.training.growing import backbone_of, grow
-from labse_tf.training.options import RunOptions
+from labse_tf.training.options import RunOptions, check_measured
 from labse_tf.training.reporting import Measure, Reporter, check_finite, reached
 from labse_tf.training.run import Interrupted, Run
 
@@ -58,13 +59,16 @@ def fit(
             that step. The dataset must reach `train_steps`.
         recipe: Recipe; its stages, seed and batch size are used.
         options: Run options.
-        measure: Function from the model to values for the log. It is called every
-            `options.dev_every` steps and at the last step. Its time is not counted in
-            the throughput.
+        measure: Function from the model to values for the log. It is called at the
+            start, every `options.dev_every` steps and at the last step. Its time is
+            not counted in the throughput. The value `dev_accuracy` decides which
+            weights are kept (`options.keep_best`) and whether to stop early
+            (`options.patience`).
         unit: Unit of the throughput: the items of a batch.
 
     Returns:
-        The trained model; a new object if the model has grown.
+        The trained model, with its best weights if it was measured and
+        `options.keep_best` is not false; a new object if the model has grown.
 
     Raises:
         labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
@@ -76,16 +80,19 @@ def fit(
         Feng et al., 2022, section 4.1 (https://arxiv.org/abs/2007.01852).
     """
     options = options or RunOptions()
+    check_measured(options, measure is not None)
     stages = recipe.stage_plan()
     checkpoint = run.newest_checkpoint()
     start = 0 if checkpoint is None else checkpoint.step
     keeper = Keeper(run, start, options)
+    best = BestWeights(run, options, stages)
     reporter = Reporter(
         run,
         stages,
-        start,
+        None if checkpoint is None else start,
         options,
         measure=measure,
+        best=best,
         unit=unit,
         batch_size=recipe.batch_size,
     )
@@ -104,8 +111,9 @@ def fit(
             if checkpoint is not None:
                 run.assign(model, checkpoint)
                 checkpoint = None
-            if keeper.step < stage.end:
+            if keeper.step < stage.end and not best.stopped:
                 _fit_stage(model, batches, stage, options, keeper, reporter)
+        best.restore(model, keeper.step)
     return model
 
 
@@ -126,7 +134,7 @@ def _fit_stage(
     for size in dict.fromkeys((options.steps_per_execution, 1)):
         start = keeper.step
         steps = (stage.end - start) // size * size
-        if not steps:
+        if not steps or reporter.best.stopped:
             continue
         model.steps_per_execution = size
         model.train_function = None

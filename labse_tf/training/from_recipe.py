@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,31 @@ if TYPE_CHECKING:
     from labse_tf.tokenizers import WordPieceTokenizer
 
 
+def shape_of(preset: str | Path) -> dict[str, Any]:
+    """Return the shape of a preset, by name of the recipe's field.
+
+    Raises:
+        ValueError: If there is no such preset, or it is damaged.
+    """
+    config = presets.read_config(presets.find(preset))
+    names = {
+        f.name for f in dataclasses.fields(Recipe) if f.metadata["group"] == "model"
+    }
+    values = {**config["backbone"], "pooling": config["pooling"]}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def with_shape_of(recipe: Recipe, preset: str | Path) -> Recipe:
+    """Return the recipe with the shape of a preset that it starts from.
+
+    A recipe with stages keeps its `num_layers`, to which the model grows.
+    """
+    shape = shape_of(preset)
+    if recipe.stages:
+        del shape["num_layers"]
+    return dataclasses.replace(recipe, **shape)
+
+
 @contextmanager
 def open_run(
     output: str | Path,
@@ -32,6 +57,8 @@ def open_run(
     *,
     text: Mapping[str, Any],
     start: Mapping[str, Any],
+    choice: Mapping[str, Any] | None = None,
+    temporary: Sequence[str] = (),
 ) -> Iterator[tuple[Run, tf.distribute.Strategy]]:
     """Open the run of a recipe in a directory.
 
@@ -41,6 +68,8 @@ def open_run(
         options: Run options; `strategy`, `tpu` and `deterministic` are used.
         text: Description of the text by content, in JSON types.
         start: Description of the start of the run by content, in JSON types.
+        choice: Description of how held-out pairs choose the weights, in JSON types.
+        temporary: See `labse_tf.training.Run`.
 
     Yields:
         The open run, and the strategy in whose scope models must be created.
@@ -56,7 +85,9 @@ def open_run(
     strategy = get_strategy(options.strategy, tpu=options.tpu)
     check_replicas(recipe, strategy)
     description = {"recipe": dataclasses.asdict(recipe), "text": text, "start": start}
-    run = Run(output, description, Workers(strategy))
+    if choice is not None:
+        description["dev"] = dict(choice)
+    run = Run(output, description, Workers(strategy), temporary=temporary)
     with run.open():
         if not run.finished:
             keras.utils.set_random_seed(recipe.seed)

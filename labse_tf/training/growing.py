@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
+from labse_tf.models.backbone import check_plain_weights
 from labse_tf.models.masked_lm import MaskedLM
 
 _LAYER = re.compile(r"transformer_layer_(\d+)(?=/)")
@@ -129,7 +130,8 @@ def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
         A new backbone; the old backbone is not changed.
 
     Raises:
-        ValueError: If L does not divide `num_layers`.
+        ValueError: If L does not divide `num_layers`, or the backbone has LoRA or
+            quantized weights.
 
     References:
         Feng et al., 2022, section 4.1 (https://arxiv.org/abs/2007.01852); Gong et
@@ -141,6 +143,7 @@ def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
             f"`num_layers` must be a multiple of the backbone's {layers} layers. "
             f"Received: num_layers={num_layers}"
         )
+    check_plain_weights(backbone)
     config = backbone.get_config()
     config.pop("name")
     config["num_layers"] = num_layers

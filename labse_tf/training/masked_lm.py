@@ -16,7 +16,7 @@ from labse_tf.training.from_recipe import (
     open_run,
 )
 from labse_tf.training.options import RunOptions
-from labse_tf.training.run import Run
+from labse_tf.training.run import Run, release
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,12 +81,11 @@ def pretrain(
         text={"pairs": _describe(pairs), "sentences": _describe(sentences)},
         start=tokenizer.describe(),
     ) as (run, strategy):
-        encoder = None
-        if not run.finished:
-            encoder = _train(
-                run, strategy, recipe, pairs, sentences, tokenizer, options
-            )
-        return run.finish(encoder)
+
+        def train() -> LaBSE:
+            return _train(run, strategy, recipe, pairs, sentences, tokenizer, options)
+
+        return run.finish(train)
 
 
 def _describe(text: ParallelCorpus | MonolingualCorpus | None) -> dict[str, Any] | None:
@@ -140,6 +139,7 @@ def _train(
         optimizer.build(model.trainable_variables)
     model.start_from_frequencies(batches(0))
     model = fit(run, model, batches, recipe, options, unit="rows")
+    release(model.optimizer.variables)
     return LaBSE(
         model.backbone,
         SentencePreprocessor(tokenizer, recipe.sequence_length),

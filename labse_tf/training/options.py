@@ -1,7 +1,9 @@
-"""Run options: settings of a training run that do not change its result.
+"""Run options: how a training run is carried out.
 
-The recipe determines the result; run options change at most its rounding. An
-interrupted run can therefore be resumed with other options.
+The recipe determines the weights at each step; run options change at most their
+rounding. An interrupted run can therefore be resumed with other options. With held-out
+pairs, `keep_best`, `patience` and `dev_every` choose the step whose weights become the
+preset; these three stay as they were when a run is resumed.
 """
 
 from __future__ import annotations
@@ -66,8 +68,21 @@ class RunOptions:
     )
     dev_every: int = setting(
         1000,
-        "number of steps between measurements on held-out pairs; the last step is also "
-        "measured",
+        "number of steps between measurements on held-out pairs; the start and the "
+        "last step are also measured",
+        group="run",
+        must_be="positive",
+    )
+    keep_best: bool | None = setting(
+        None,
+        "the preset gets the weights with the highest accuracy on held-out pairs, in "
+        "the last stage, instead of the last weights (default: with --dev)",
+        group="run",
+    )
+    patience: int | None = setting(
+        None,
+        "stop early after this number of measurements without a higher accuracy on "
+        "held-out pairs, in the last stage (default: never)",
         group="run",
         must_be="positive",
     )
@@ -79,3 +94,17 @@ class RunOptions:
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
+
+
+def check_measured(options: RunOptions, measured: bool) -> None:
+    """Check that a run without measurements has no options that need them.
+
+    Raises:
+        ValueError: If `keep_best` or `patience` is set.
+    """
+    if not measured and (options.keep_best or options.patience is not None):
+        raise ValueError(
+            "`keep_best` and `patience` require held-out pairs (`dev`, --dev). "
+            f"Received: keep_best={options.keep_best}, patience={options.patience}, "
+            "and no held-out pairs"
+        )

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 
 from labse_tf.models import ReplicatedModel
-from labse_tf.progress import new_bar
+from labse_tf.progress import live_bar
 from labse_tf.recipes import Stage
+from labse_tf.training.best import BestWeights
 from labse_tf.training.options import RunOptions
 from labse_tf.training.run import Run
 
@@ -31,10 +32,11 @@ class Reporter(keras.callbacks.Callback):
     Args:
         run: Open run.
         stages: All stages of the recipe.
-        start: Step of the checkpoint that the run resumes from.
+        start: Step of the checkpoint that the run resumes from; `None` at the start.
         options: Run options; `log_every`, `dev_every`, `on_nan` and `progress` are
             used.
         measure: See `fit`.
+        best: Best weights of the run, which gets the measurements.
         unit: See `fit`.
         batch_size: Number of these units in a batch.
     """
@@ -43,10 +45,11 @@ class Reporter(keras.callbacks.Callback):
         self,
         run: Run,
         stages: Sequence[Stage],
-        start: int,
+        start: int | None,
         options: RunOptions,
         *,
         measure: Measure | None,
+        best: BestWeights,
         unit: str,
         batch_size: int,
     ) -> None:
@@ -55,9 +58,11 @@ class Reporter(keras.callbacks.Callback):
         self.stages = stages
         self.stage = stages[0]
         self.train_steps = stages[-1].end
-        self.step = start
+        self.resumed = start is not None
+        self.step = start or 0
         self.options = options
         self.measure = measure
+        self.best = best
         self.unit = unit
         self.batch_size = batch_size
         self.skipped = 0
@@ -67,14 +72,25 @@ class Reporter(keras.callbacks.Callback):
         self.with_bar = shown is True or (shown is None and sys.stderr.isatty())
         self.bar: Any = None
         # Step and time of the last log line, and time of the last printed line.
-        self.marked = (start, time.perf_counter())
+        self.marked = (self.step, time.perf_counter())
         self.printed = 0.0
 
     def __enter__(self) -> Reporter:
         """Open the log, the TensorBoard events and the progress bar."""
-        if not self.run.writes:
-            return self
-        entries = self.run.cut_log(self.step)
+        if self.run.writes:
+            self._open()
+        self.best.share_decision()
+        return self
+
+    def _open(self) -> None:
+        """Open the files and the progress bar of the chief."""
+        entries = self.run.cut_log(self.step if self.resumed else -1)
+        self.best.resume(self.step, entries)
+        if self.resumed and not self.quiet:
+            print(
+                f"resuming from step {self.step:,} of {self.train_steps:,}",
+                file=sys.stderr,
+            )
         self.file = self.run.log.open("a", encoding="utf-8")
         self.events = _Events(self.run.directory / "tensorboard")
         for entry in entries:
@@ -82,7 +98,6 @@ class Reporter(keras.callbacks.Callback):
         if self.with_bar:
             self.bar = _training_bar(self.step, self.train_steps)
             self.bar.start()
-        return self
 
     def __exit__(self, *details: object) -> None:
         """Close all that `__enter__` opened."""
@@ -97,9 +112,14 @@ class Reporter(keras.callbacks.Callback):
         """Begin or resume a stage with its model."""
         self.stage = stage
         self.skipped = _skipped(model)
+        if len(self.stages) > 1:
+            self._say_stage(stage)
+        if not self.resumed and not stage.start:
+            self._log_measure(model)
         self.marked = (self.step, time.perf_counter())
-        if len(self.stages) == 1:
-            return
+
+    def _say_stage(self, stage: Stage) -> None:
+        """Show the stage."""
         name = f"Stage {stage.number} of {len(self.stages)}, {stage.num_layers} layers"
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], description=name)
@@ -118,10 +138,11 @@ class Reporter(keras.callbacks.Callback):
         due = reached(before, self.step, self.options.log_every)
         if due or self.step == self.stage.end:
             self._log_window(logs or {})
-        if self.measure is not None and self.run.writes:
-            due = reached(before, self.step, self.options.dev_every)
-            if due or self.step == self.train_steps:
-                self._log_measure(self.measure)
+        due = reached(before, self.step, self.options.dev_every)
+        if due or self.step == self.train_steps:
+            self._log_measure(self.model)
+            self.best.share_decision()
+            self.model.stop_training = self.best.stopped
 
     def _log_window(self, logs: Mapping[str, Any]) -> None:
         """Log the means since the last line, and the throughput."""
@@ -165,10 +186,13 @@ class Reporter(keras.callbacks.Callback):
             self.skipped = skipped
         return values
 
-    def _log_measure(self, measure: Measure) -> None:
+    def _log_measure(self, model: keras.Model) -> None:
         """Log a measurement on its own line; the throughput excludes its time."""
+        if self.measure is None or not self.run.writes:
+            return
         began = time.perf_counter()
-        values = {name: round(float(x), 5) for name, x in measure(self.model).items()}
+        values = {name: round(float(x), 5) for name, x in self.measure(model).items()}
+        self.best.note(model, self.step, values)
         took = time.perf_counter() - began
         step, then = self.marked
         self.marked = step, then + took
@@ -224,8 +248,10 @@ def _skipped(model: keras.Model) -> int:
 
 
 def _line(values: Mapping[str, float]) -> str:
-    """Return names and values on one line."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    """Return names and values on one line, without the values of languages."""
+    return "  ".join(
+        f"{name} {value:.4f}" for name, value in values.items() if "/" not in name
+    )
 
 
 class _Events:
@@ -270,9 +296,7 @@ class _Events:
 
 
 def _training_bar(done: int, total: int) -> Any:
-    """Return a bar with the steps, the latest values and the remaining time."""
-    from rich.progress import TextColumn
-
-    bar = new_bar(TextColumn("{task.fields[values]}"))
+    """Return a bar with the steps, the remaining time and the latest values."""
+    bar = live_bar(lambda task: task.fields["values"])
     bar.add_task("Training", total=total, completed=done, values="")
     return bar

@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -21,8 +21,14 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.distribute import Workers
-from labse_tf.files import atomic_file, write_text
+from labse_tf.files import atomic_file, directory_of, write_text
 from labse_tf.models import LaBSE
+from labse_tf.training.checkpoint_files import (
+    check_state,
+    read_state,
+    state_shapes,
+    write_state,
+)
 
 _KEEP = 2  # ours: the newest checkpoint, and one more in case it is damaged
 
@@ -46,18 +52,15 @@ class EndedElsewhere(Exception):
 
 
 class Checkpoint(NamedTuple):
-    """Content of a checkpoint file.
+    """Checkpoint file of the chief, for `Run.assign`.
 
     Attributes:
         path: Path of the file.
         step: Number of steps done.
-        arrays: State of the model, for `Run.assign`. It is empty on workers other than
-            the chief, which receive the state in `assign`.
     """
 
     path: Path
     step: int
-    arrays: list[np.ndarray]
 
 
 class Run:
@@ -70,6 +73,8 @@ class Run:
         workers: Processes that train together (default: this process only). Only the
             directory of the chief is read and written. The other workers do not need
             the directory, and may share it.
+        temporary: Names of further files in the directory that only an unfinished run
+            needs.
     """
 
     def __init__(
@@ -77,10 +82,13 @@ class Run:
         directory: str | Path,
         description: Mapping[str, Any],
         workers: Workers | None = None,
+        *,
+        temporary: Sequence[str] = (),
     ) -> None:
         self.directory = Path(directory)
         self.description = json.loads(json.dumps(description))
         self.workers = workers or Workers()
+        self.temporary = tuple(temporary)
         self._lock: IO[str] | None = None
         self._finished = False
 
@@ -100,6 +108,11 @@ class Run:
     def checkpoints(self) -> Path:
         """Directory of the checkpoints."""
         return self.directory / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Directory of the best weights by held-out pairs."""
+        return self.directory / "best"
 
     @property
     def log(self) -> Path:
@@ -139,7 +152,7 @@ class Run:
                     f"The chief could not start the run: {known['failure']}"
                 )
             self._finished = known["finished"]
-            self._compare(known["description"], "The chief was started with {}")
+            self._compare(known["description"], "The chief")
             yield self
 
     @contextmanager
@@ -147,7 +160,7 @@ class Run:
         """Lock the directory in the block."""
         import fcntl
 
-        self.directory.mkdir(parents=True, exist_ok=True)
+        directory_of(self.directory).mkdir(parents=True, exist_ok=True)
         self._check_description()
         with (self.directory / "run.lock").open("a+", encoding="utf-8") as lock:
             try:
@@ -172,12 +185,18 @@ class Run:
 
     def _forget_if_nothing_was_done(self) -> None:
         """Empty a directory without results, so that a corrected command can use it."""
-        logged = self.log.exists() and self.log.stat().st_size > 0
-        if logged or self.finished or self._saved():
+        if self.finished or self._saved() or any(e["step"] for e in self.entries()):
             return
         shutil.rmtree(self.directory / "tensorboard", ignore_errors=True)
+        self._remove_temporary()
         for path in (self.log, self.directory / "run.json"):
             path.unlink(missing_ok=True)
+
+    def _remove_temporary(self) -> None:
+        """Remove the files that only an unfinished run needs, except checkpoints."""
+        shutil.rmtree(self.best, ignore_errors=True)
+        for name in self.temporary:
+            (self.directory / name).unlink(missing_ok=True)
 
     def _check_description(self) -> None:
         """Write `run.json`, or compare the description with the existing file."""
@@ -195,20 +214,17 @@ class Run:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: expected JSON. Received: {error}") from error
-        self._compare(
-            known,
-            f"{self.directory} was started with {{}}: expected the same command, or "
-            "another directory",
-        )
+        hint = ": expected the same command, or another directory"
+        self._compare(known, str(self.directory), hint)
 
-    def _compare(self, known: Mapping[str, Any], message: str) -> None:
+    def _compare(self, known: Mapping[str, Any], started: str, hint: str = "") -> None:
         """Raise an error if `known` differs from the description of this run."""
         before, now = _flat(known), _flat(self.description)
         for name in sorted(set(before) | set(now)):
             if before.get(name) != now.get(name):
                 raise ValueError(
-                    message.format(f"{name} = {before.get(name)!r}")
-                    + f". Received: {name} = {now.get(name)!r}"
+                    f"{started} was started with {name} = {before.get(name)!r}{hint}. "
+                    f"Received: {name} = {now.get(name)!r}"
                 )
 
     def save(self, model: keras.Model, step: int) -> None:
@@ -220,12 +236,9 @@ class Run:
         if not self.writes:
             return
         path = self.checkpoints / f"step_{step:010d}.npz"
-        arrays = {
-            f"{i:05d}": np.asarray(variable) for i, variable in enumerate(_state(model))
-        }
         try:
             with atomic_file(path) as temporary:
-                np.savez(temporary, step=np.int64(step), **arrays)  # type: ignore[arg-type]
+                write_state(temporary, step, _state(model))
         except OSError as error:
             raise OSError(
                 error.errno, f"{error.strerror}; older checkpoints are kept", str(path)
@@ -245,23 +258,20 @@ class Run:
         )
         if found is None or checkpoint is not None:
             return checkpoint
-        return Checkpoint(Path(found[0]), found[1], [])
+        return Checkpoint(Path(found[0]), found[1])
 
     def _newest_whole(self) -> Checkpoint | None:
         """Return the newest readable checkpoint on this disk."""
         for path in self._saved():
             try:
-                with np.load(path, allow_pickle=False) as archive:
-                    names = sorted(archive.files)
-                    arrays = [archive[name] for name in names]
-                step = int(arrays.pop(names.index("step")))
+                step = check_state(path)
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
                 warnings.warn(
                     f"{path} is damaged ({e}); trying the previous checkpoint",
                     stacklevel=2,
                 )
                 continue
-            return Checkpoint(path, step, arrays)
+            return Checkpoint(path, step)
         return None
 
     def assign(self, model: keras.Model, checkpoint: Checkpoint) -> None:
@@ -272,28 +282,36 @@ class Run:
         """
         variables = _state(model)
         shapes = [tuple(v.shape) for v in variables]
-        if self.writes and shapes != [a.shape for a in checkpoint.arrays]:
+        saved = state_shapes(checkpoint.path) if self.writes else shapes
+        if shapes != saved:
             different = next(
                 (
-                    f"{v.path} has {tuple(v.shape)}, the file {a.shape}"
-                    for v, a in zip(variables, checkpoint.arrays, strict=False)
-                    if tuple(v.shape) != a.shape
+                    f"{v.path} has {tuple(v.shape)}, the file {shape}"
+                    for v, shape in zip(variables, saved, strict=False)
+                    if tuple(v.shape) != shape
                 ),
-                f"{len(variables)} variables, the file {len(checkpoint.arrays)}",
+                f"{len(variables)} variables, the file {len(saved)}",
             )
             raise ValueError(
                 f"{checkpoint.path}: expected the state of this model. "
                 f"Received: {different}"
             )
-        arrays = checkpoint.arrays
-        if not self.writes:
-            arrays = [np.zeros(v.shape, v.dtype) for v in variables]
+        arrays: Iterable[np.ndarray] = (
+            read_state(checkpoint.path)
+            if self.writes
+            else (np.zeros(v.shape, v.dtype) for v in variables)
+        )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(self.workers.share_arrays([array])[0])
 
     def _saved(self) -> list[Path]:
         """Return the paths of the checkpoints, newest first."""
         return sorted(self.checkpoints.glob("step_*.npz"), reverse=True)
+
+    def oldest_step_to_resume(self) -> int:
+        """Return the step of the oldest checkpoint that a run may resume from."""
+        saved = self._saved()
+        return int(saved[-1].stem.removeprefix("step_")) if len(saved) == _KEEP else 0
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints, which the preset replaces."""
@@ -302,28 +320,38 @@ class Run:
         if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
             self.checkpoints.rmdir()
 
-    def finish(self, encoder: LaBSE | None, *, also: Sequence[str] = ()) -> LaBSE:
-        """Write the preset and remove the files that only an unfinished run needs.
+    def finish(
+        self,
+        train: Callable[[], LaBSE],
+        *,
+        storage: str = "float32",
+    ) -> LaBSE:
+        """Train, write the preset and remove the files of an unfinished run.
 
         Args:
-            encoder: Trained model; `None` if the run had already ended.
-            also: Names of further files to remove from the directory.
+            train: Function that returns the trained model. It is not called if the run
+                had already ended. The weights of its result are freed before the preset
+                is loaded.
+            storage: See `LaBSE.save_to_preset`.
 
         Returns:
             The model, loaded from the preset. Workers other than the chief wait until
-            the preset is written and return `encoder`.
+            the preset is written and return the result of `train`.
 
         Raises:
-            EndedElsewhere: On workers other than the chief, if `encoder` is `None`.
+            EndedElsewhere: On workers other than the chief, if the run had already
+                ended.
         """
+        encoder = None if self.finished else train()
         if self.writes:
             if encoder is not None:
-                encoder.save_to_preset(self.directory)
+                encoder.save_to_preset(self.directory, storage=storage)
             self.drop_checkpoints()
-            for name in also:
-                (self.directory / name).unlink(missing_ok=True)
+            self._remove_temporary()
         self.workers.share(None)
         if self.writes:
+            if encoder is not None:
+                release(encoder.variables)
             return LaBSE.from_preset(self.directory)
         if encoder is None:
             raise EndedElsewhere("the run had already ended; the chief has the model")
@@ -336,16 +364,46 @@ class Run:
         """
         if not self.log.exists():
             return []
-        kept = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # An incomplete last line of a killed process.
-            if entry["step"] <= step:
-                kept.append(entry)
+        kept = [entry for entry in self.entries() if entry["step"] <= step]
         write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in kept))
         return kept
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the entries of the log."""
+        return read_log(self.log)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a training log; an empty list if it does not exist."""
+    entries = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # An incomplete last line of a killed process.
+    return entries
+
+
+def release(variables: Sequence[Any]) -> None:
+    """Free the memory of TensorFlow variables on a CPU that are not used any more.
+
+    TensorFlow keeps the graph of a training step, and thereby its variables, until the
+    process ends. On other backends nothing is done.
+
+    Args:
+        variables: Keras variables. They cannot be read afterwards.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    for variable in variables:
+        for part in getattr(variable.value, "values", (variable.value,)):
+            if "CPU" in part.device:
+                tf.raw_ops.AssignVariableOp(
+                    resource=part.handle, value=tf.zeros((0,), part.dtype)
+                )
 
 
 def _state(model: keras.Model) -> list[Any]:

@@ -10,7 +10,7 @@ set -euo pipefail
 corpus=$1 output=$2
 shift 2
 dev=()
-if [ $# -gt 0 ]; then dev=(--dev "$@" --dev-every 100); fi
+if [ $# -gt 0 ]; then dev=(--dev "$@" --dev-every 100 --no-keep-best); fi
 languages="hi bn mr ta te ml gu kn pa ur or as ne si sa mai
   fr de es pt it nl af id vi tr fa ru zh ar fi bg eu"
 files=()

@@ -150,8 +150,9 @@ def clean_files(
 def check_kept(report: CleaningReport) -> None:
     """Raise `ValueError` if no pair was kept."""
     if not sum(report.kept.values()):
+        hints = "".join(f"{hint} " for hint in report.hints())
         raise ValueError(
-            "`files` must hold pairs that the rules keep. Received: "
+            f"`files` must hold pairs that the rules keep. {hints}Received: "
             f"{sum(report.read.values())} pairs, all removed: {report.by_rule()}"
         )
 

@@ -25,6 +25,21 @@ DUPLICATES = {
     "near_duplicate": "a pair with the same letters in both sides occurred before",
 }
 
+# Rule -> the flags of `labse-tf clean` and fields of `CleaningRules` that relax it.
+RELAXED_BY = {
+    "too_short": "`--short` (2 characters, for messages of an interface) or "
+    "`--min-characters`",
+    "too_long": "`--max-characters`",
+    "markup": "`--interface` (removes the markup instead) or `--without markup`",
+    "few_letters": "`--min-letters`",
+    "wrong_script": "`--min-script`",
+    "length_ratio": "`--max-length-ratio`",
+    "identical": "`--without identical`",
+    "duplicate": "`--without duplicate near_duplicate`",
+    "near_duplicate": "`--without near_duplicate`",
+}
+_MANY = 0.25  # ours: a larger share suggests a rule that does not fit the text
+
 EXAMPLES = 3  # per rule and language
 
 
@@ -96,6 +111,15 @@ class CleaningReport:
         most = sorted(losses, key=lambda loss: (-loss[0], loss[1]))[:EXAMPLES]
         return [(code, self.examples[rule, code][0]) for _, code in most]
 
+    def hints(self) -> list[str]:
+        """Return one sentence for each rule that removed more than a quarter."""
+        read = sum(self.read.values())
+        return [
+            f"{rule} removed {count / read:.0%} of the pairs. To relax it: {flags}."
+            for rule, count in self.by_rule().items()
+            if count > _MANY * read and (flags := RELAXED_BY.get(rule))
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report in JSON's types."""
         languages: dict[str, Any] = {}
@@ -135,6 +159,8 @@ class CleaningReport:
             held_out = f"a side is a sentence of the held-out set {rule}"
             meaning = {**RULES, **DUPLICATES}.get(rule, held_out)
             yield f"| {rule} | {count:,} | {share:.2%} | {meaning} |"
+        for hint in self.hints():
+            yield f"\n{hint}"
         used = [rule for rule, count in self.by_rule().items() if count]
         yield "\n## Languages\n"
         yield "| language | read | kept | " + " | ".join([*used, ""]).rstrip()

@@ -10,7 +10,7 @@ import dataclasses
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,19 @@ class CleaningRules:
         ratio = self.max_length_ratio
         if ratio is not None and not ratio >= 1:
             raise ValueError(f"`max_length_ratio` must be 1 or more. Received: {ratio}")
+
+    @classmethod
+    def short(cls, **rules: Any) -> CleaningRules:
+        """Return rules for short text, such as messages of an interface.
+
+        Args:
+            **rules: Further fields, which take precedence.
+
+        Example:
+            >>> CleaningRules.short(interface=True).min_characters
+            2
+        """
+        return cls(**{"min_characters": 2, **rules})
 
     def without(self, names: Sequence[str]) -> CleaningRules:
         """Return a copy without the rules `names` (from `RULES` and `DUPLICATES`).

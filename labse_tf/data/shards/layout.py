@@ -16,10 +16,12 @@ Paths may be local or anything that `tf.io.gfile` opens, such as `gs://bucket/fo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,12 +181,18 @@ def new_file(path: PathLike) -> Iterator[str]:
     import tensorflow as tf
 
     name = os.fspath(path)
+    # Two writers of one file must not write into each other's.
+    unfinished = f"{name}.{uuid.uuid4().hex}.tmp"
     try:
         tf.io.gfile.makedirs(name.rpartition("/")[0])
-        yield name + ".tmp"
-        tf.io.gfile.rename(name + ".tmp", name, overwrite=True)
-    except tf.errors.OpError as error:
-        raise OSError(f"{path}: expected a writable path. {error}") from error
+        yield unfinished
+        tf.io.gfile.rename(unfinished, name, overwrite=True)
+    except BaseException as error:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(unfinished)
+        if isinstance(error, tf.errors.OpError):
+            raise OSError(f"{path}: expected a writable path. {error}") from error
+        raise
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:

@@ -175,14 +175,23 @@ def _begin(description: Description, output: PathLike) -> bool:
         return False
     path = join(output, known)
     before = Description.from_json(read_bytes(path).decode("utf-8", "replace"), path)
-    for field, value in vars(description).items():
+    check_same(before, description, output)
+    return known == DATASET
+
+
+def check_same(before: Description, now: Description, output: PathLike) -> None:
+    """Check that a directory was started with these arguments.
+
+    Raises:
+        ValueError: If a field differs; the message names it.
+    """
+    for field, value in vars(now).items():
         if getattr(before, field) != value:
             raise ValueError(
                 f"{output}: expected the {field} of the command that started this "
                 "directory; use a new directory for other arguments. Received: "
                 f"{str(value)[:60]} instead of {str(getattr(before, field))[:60]}"
             )
-    return known == DATASET
 
 
 def batch_tokenizer(
