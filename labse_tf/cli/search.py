@@ -15,7 +15,7 @@ from labse_tf.cli.arguments import (
     add_side,
     command,
 )
-from labse_tf.cli.models import open_encoder
+from labse_tf.cli.models import open_encoder, say_truncated
 from labse_tf.cli.output import say_skipped, write_json
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _search(options: argparse.Namespace) -> None:
     skipped = SkipReport()
     for file in options.files:  # Before the model is loaded.
         next(_sentences(options, [file], skipped), None)
-    encode = open_encoder(options.model, options.dtype)
+    encode = open_encoder(options)
 
     def vectors(advance: Callable[[int], None]) -> Iterator[np.ndarray]:
         for block in blocks_of(_sentences(options, options.files, skipped)):
@@ -73,6 +73,7 @@ def _search(options: argparse.Namespace) -> None:
             encode([options.query]), vectors(advance), options.top
         )
     say_skipped(skipped)
+    say_truncated(encode)
     # Read again: memory must not grow with the files.
     wanted = set(rows[0].tolist())
     every = _sentences(options, options.files, skipped)
