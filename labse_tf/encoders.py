@@ -55,7 +55,9 @@ class Encoder:
         return self.encode(texts)
 
 
-def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
+def open_encoder(
+    name: str | Path, dtype: str = "float32", sequence_length: int | None = None
+) -> Encoder:
     """Open an encoder by name or from a path of any kind.
 
     Args:
@@ -64,13 +66,16 @@ def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
         dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for bfloat16 if this
             CPU has instructions for it. Must be `"float32"` for a SavedModel, whose
             compute type is fixed.
+        sequence_length: Maximum number of tokens per text, instead of the model's. Must
+            be `None` for a SavedModel.
 
     Returns:
         The encoder.
 
     Raises:
         ValueError: If there is no such model, it is damaged, a SavedModel takes token
-            ids, or `dtype` is set for a SavedModel.
+            ids, `dtype` or `sequence_length` is set for a SavedModel, or
+            `sequence_length` is less than 3 or longer than the position table.
 
     Example:
         >>> from labse_tf.encoders import open_encoder
@@ -84,8 +89,15 @@ def open_encoder(name: str | Path, dtype: str = "float32") -> Encoder:
                 "`dtype` must be float32 for a SavedModel, whose compute type is set "
                 f"when it is exported. Received: {dtype} for {name}"
             )
+        if sequence_length is not None:
+            raise ValueError(
+                "`sequence_length` must be None for a SavedModel, whose length is set "
+                f"when it is exported. Received: {sequence_length} for {name}"
+            )
         return _open_saved_model(name)
     model = load_model(name).with_dtype(dtype)
+    if sequence_length is not None:
+        model = model.with_sequence_length(sequence_length)
     computes = model.backbone.compute_dtype
     return Encoder(str(name), model.encode, model.embedding_dim, computes, model)
 
@@ -162,7 +174,9 @@ def load_model(
     return LaBSE.from_preset(name, dtype=dtype)
 
 
-def fingerprint(name: str | Path, dtype: str = "float32") -> str:
+def fingerprint(
+    name: str | Path, dtype: str = "float32", sequence_length: int | None = None
+) -> str:
     """Return an identifier of a model: a hash of its files, and its compute type.
 
     Vectors on disk are noted with it, so that a model that was trained further in the
@@ -171,6 +185,7 @@ def fingerprint(name: str | Path, dtype: str = "float32") -> str:
     Args:
         name: A model, see `open_encoder`.
         dtype: Compute type, see `open_encoder`.
+        sequence_length: Maximum number of tokens per text, see `open_encoder`.
 
     Returns:
         The identifier, for example `"float32 90f2..."`.
@@ -192,7 +207,8 @@ def fingerprint(name: str | Path, dtype: str = "float32") -> str:
     for file in sorted(files):
         if file.is_file() and file.suffix not in _NOTES and file.name not in _NOTES:
             digest.update(f"{file.name} {presets.sha256(file)}\n".encode())
-    return f"{dtype} {digest.hexdigest()}"
+    length = "" if sequence_length is None else f" {sequence_length}"
+    return f"{dtype} {digest.hexdigest()}{length}"
 
 
 @contextmanager

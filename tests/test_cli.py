@@ -470,7 +470,7 @@ def test_bad_searches(tmp_path, preset, capsys) -> None:
 def test_our_fault_is_not_the_users(monkeypatch, preset, tmp_path) -> None:
     """An error that no input explains keeps its traceback and ends with 1."""
 
-    def broken(name: str, dtype: str) -> None:
+    def broken(options: object) -> None:
         raise TypeError("ours")
 
     monkeypatch.setattr(embed, "open_encoder", broken)

@@ -270,7 +270,7 @@ def _add_embed(commands: Any) -> None:
         help=TEXT_HELP,
     )
     add_side(parser)
-    add_encoder(parser)
+    add_encoder(parser, sequence_length=False)
     _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt with n lines")
     _add_shard_size(parser, embedding.SHARD_SIZE, "lines")
     _add_pipeline(parser)

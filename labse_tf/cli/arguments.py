@@ -144,10 +144,21 @@ def add_on_error(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
-    """Add `--model` and `--dtype` of a command that embeds text."""
+def add_encoder(
+    parser: argparse.ArgumentParser, *, sequence_length: bool = True
+) -> None:
+    """Add the encoder's arguments of a command that embeds text."""
     add_model(parser, "encoder", default=DEFAULT_MODEL)
     add_dtype(parser)
+    if not sequence_length:
+        return
+    parser.add_argument(
+        "--sequence-length",
+        type=int,
+        metavar="N",
+        help="maximum tokens per text; longer texts are cut, and their number is "
+        "reported (default: the model's, mostly 64)",
+    )
 
 
 def add_model(parser: Any, purpose: str, *, default: str | None = None) -> None:

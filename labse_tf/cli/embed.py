@@ -15,7 +15,7 @@ from labse_tf.cli.arguments import (
     add_side,
     command,
 )
-from labse_tf.cli.models import open_encoder
+from labse_tf.cli.models import open_encoder, say_truncated
 from labse_tf.cli.output import write_json
 from labse_tf.files import atomic_file
 from labse_tf.pipes import is_stream
@@ -56,7 +56,7 @@ def _embed(options: argparse.Namespace) -> None:
         return blocks_of(text for _, text in numbered)
 
     total = sum(map(len, blocks()))
-    encode = open_encoder(options.model, options.dtype)
+    encode = open_encoder(options)
     dim = encode([""]).shape[1]
     with atomic_file(output) as temporary:
         # Memory-mapped and filled by blocks: memory does not grow with the file.
@@ -72,6 +72,7 @@ def _embed(options: argparse.Namespace) -> None:
                 advance(len(block))
         check_unchanged(options.file, total, row)
         vectors.flush()
+    say_truncated(encode)
     print(f"{total:,} vectors of {dim} in {output}")
     write_json(
         options.json,

@@ -18,7 +18,7 @@ from labse_tf.cli.arguments import (
     command,
     needs,
 )
-from labse_tf.cli.models import open_encoder
+from labse_tf.cli.models import open_encoder, say_truncated
 from labse_tf.cli.output import load, say_skipped, write_json
 
 if TYPE_CHECKING:
@@ -76,7 +76,10 @@ def _trained(options: argparse.Namespace) -> tuple[str, ...] | None:
 
 def _show(options: argparse.Namespace, measure: Callable[[Encoder], Result]) -> None:
     """Measure the model and write all requested outputs."""
-    _tell(options, measure(open_encoder(options.model, options.dtype)))
+    encode = open_encoder(options)
+    result = measure(encode)
+    say_truncated(encode)
+    _tell(options, result)
 
 
 def _tell(options: argparse.Namespace, result: Result) -> None:
@@ -391,8 +394,9 @@ def _add_all(tests: Any) -> None:
 def _all(options: argparse.Namespace) -> None:
     from labse_tf import evaluation
 
+    encode = open_encoder(options)
     report = evaluation.evaluate_all(
-        open_encoder(options.model, options.dtype),
+        encode,
         options.folder,
         options.output,
         model=Path(options.model).name,
@@ -400,6 +404,7 @@ def _all(options: argparse.Namespace) -> None:
         trained=_trained(options),
         overwrite=options.overwrite,
     )
+    say_truncated(encode)
     print(report.table())
     for name in ("report.md", "report.html"):
         print(f"report: {Path(options.output) / name}")
@@ -455,7 +460,7 @@ def _bucc(options: argparse.Namespace) -> None:
             "Received: no such directory"
         )
     # The model is loaded after all files have been read.
-    encode = functools.cache(lambda: open_encoder(options.model, options.dtype))
+    encode = functools.cache(lambda: open_encoder(options))
     result = evaluation.bucc_report(
         lambda texts: encode()(texts),
         options.folder,
@@ -463,4 +468,5 @@ def _bucc(options: argparse.Namespace) -> None:
         scores=options.scores,
         apply_to=None if options.training_only else "test",
     )
+    say_truncated(encode())
     _tell(options, result)

@@ -19,7 +19,7 @@ from labse_tf.cli.arguments import (
     add_work,
     command,
 )
-from labse_tf.cli.models import open_encoder
+from labse_tf.cli.models import open_encoder, say_truncated
 from labse_tf.cli.output import say_skipped, work_folder, write_json
 from labse_tf.encoders import Encode
 
@@ -117,7 +117,7 @@ def _filter(options: argparse.Namespace) -> None:
     if not total:
         raise ValueError(f"{options.file}: expected pairs. Received: no pairs")
     languages = _column_languages(options)
-    encode = open_encoder(options.model, options.dtype)
+    encode = open_encoder(options)
     threshold, rule = options.threshold, ""
     if marked:
         sample = _cosines(encode, [line for line, _ in marked])
@@ -127,6 +127,7 @@ def _filter(options: argparse.Namespace) -> None:
         rule = f"; {sum(above)} of {len(above)} marked pairs above it are good"
     with work_folder(options.work, options.output) as work:
         cosines = _cosines_on_disk(options, encode, work, total, digest.hexdigest())
+        say_truncated(encode)
         histogram, kept = _write_kept(options, cosines, float(threshold), languages)
     print(
         f"{kept:,} of {total:,} pairs kept ({kept / total:.1%}), cosine threshold "
@@ -191,7 +192,7 @@ def _cosines_on_disk(
         shape=(total,),
         made_of={
             "pairs": digest,
-            "model": fingerprint(options.model, options.dtype),
+            "model": fingerprint(options.model, options.dtype, options.sequence_length),
         },
         what=("Scoring", "pairs"),
     )

@@ -19,7 +19,7 @@ from labse_tf.cli.arguments import (
     command,
     needs,
 )
-from labse_tf.cli.models import open_encoder
+from labse_tf.cli.models import open_encoder, say_truncated
 from labse_tf.cli.output import (
     logged_to_stderr,
     say_skipped,
@@ -242,8 +242,8 @@ def _embedded(
     from labse_tf import mining
     from labse_tf.encoders import fingerprint
 
-    encode = open_encoder(options.model, options.dtype)
-    model = fingerprint(options.model, options.dtype)
+    encode = open_encoder(options)
+    model = fingerprint(options.model, options.dtype, options.sequence_length)
     vectors = []
     for name, side in zip(("source", "target"), sides, strict=True):
         path = work / f"{name}.npy"
@@ -252,6 +252,7 @@ def _embedded(
         if _note(path) != before:
             # The state of a search among other vectors.
             (work / _SEARCH).unlink(missing_ok=True)
+    say_truncated(encode)
     return vectors
 
 

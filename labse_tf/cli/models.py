@@ -1,15 +1,21 @@
-"""The encoder that `--model` and `--dtype` of a command specify."""
+"""The encoder of a command's arguments, and what it has cut."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from labse_tf import encoders
 
 
-def open_encoder(name: str, dtype: str) -> encoders.Encoder:
-    """Open an encoder; print the parity of a lower precision to standard error."""
-    encoder = encoders.open_encoder(name, dtype)
+def open_encoder(options: argparse.Namespace) -> encoders.Encoder:
+    """Open the encoder of the options that `add_encoder` adds.
+
+    Prints the parity of a lower precision to standard error.
+    """
+    encoder = encoders.open_encoder(
+        options.model, options.dtype, options.sequence_length
+    )
     if encoder.model is not None and encoder.dtype != "float32":
         from labse_tf.export import parity
 
@@ -20,3 +26,15 @@ def open_encoder(name: str, dtype: str) -> encoders.Encoder:
             f"{encoder.dtype}: {parity.compare(*vectors).in_words()}", file=sys.stderr
         )
     return encoder
+
+
+def say_truncated(encoder: encoders.Encoder) -> None:
+    """Print the number of texts that were cut to standard error, if there are any."""
+    model = encoder.model
+    if model is not None and (count := model.truncated_texts):
+        length = model.text_preprocessor().sequence_length
+        most = model.backbone.max_sequence_length
+        advice = (
+            f"; --sequence-length N uses up to {most:,} tokens" if length < most else ""
+        )
+        print(f"{count:,} texts were cut to {length:,} tokens{advice}", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli import arguments
-from labse_tf.cli.models import open_encoder
+from labse_tf.cli.models import open_encoder, say_truncated
 from labse_tf.cli.output import say_skipped, write_json
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _search(options: argparse.Namespace) -> None:
     skipped = SkipReport()
     for file in options.files:  # Before the model is loaded.
         next(_sentences(options, [file], skipped), None)
-    encode = open_encoder(options.model, options.dtype)
+    encode = open_encoder(options)
 
     def vectors(advance: Callable[[int], None]) -> Iterator[np.ndarray]:
         for block in blocks_of(_sentences(options, options.files, skipped)):
@@ -64,6 +64,7 @@ def _search(options: argparse.Namespace) -> None:
             encode([query]), vectors(advance), options.top
         )
     say_skipped(skipped)
+    say_truncated(encode)
     # Read again: memory must not grow with the files.
     wanted = set(rows[0].tolist())
     every = _sentences(options, options.files, skipped)

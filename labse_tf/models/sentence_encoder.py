@@ -127,6 +127,11 @@ class LaBSE(keras.Model):
             )
         return self.preprocessor
 
+    @property
+    def truncated_texts(self) -> int:
+        """Number of texts that `encode` has cut to `sequence_length` tokens so far."""
+        return 0 if self._text_encoder is None else self._text_encoder.truncated
+
     def encode(
         self,
         texts: Iterable[str] | str,
@@ -138,8 +143,9 @@ class LaBSE(keras.Model):
         """Encode sentences as unit vectors.
 
         Sentences are sorted by length within windows of 8,192, and each batch has a
-        limited number of tokens, so that there is little padding. Several threads can
-        call the method at the same time.
+        limited number of tokens, so that there is little padding. Texts with more than
+        `preprocessor.sequence_length` tokens are cut and counted in `truncated_texts`.
+        Several threads can call the method at the same time.
 
         Args:
             texts: One string, or any iterable of strings: a list, a NumPy array, a
@@ -207,6 +213,28 @@ class LaBSE(keras.Model):
         backbone = LaBSEBackbone(**{**config, "dtype": policy})
         model = type(self)(backbone, self.preprocessor, self.pooling, name=self.name)
         model.set_weights(self.get_weights())
+        return model
+
+    def with_sequence_length(self, sequence_length: int) -> LaBSE:
+        """Return a model with the same backbone and another maximum length.
+
+        Args:
+            sequence_length: Maximum number of tokens per text, including [CLS] and
+                [SEP].
+
+        Returns:
+            The new model. It shares the backbone with this model.
+
+        Raises:
+            ValueError: If the model has no preprocessor, or `sequence_length` is less
+                than 3 or longer than the position table.
+        """
+        from labse_tf.preprocessing import SentencePreprocessor
+
+        old = self.text_preprocessor()
+        new = SentencePreprocessor(old.tokenizer, sequence_length, pad=old.pad)
+        model = type(self)(self.backbone, new, self.pooling, name=self.name)
+        model.sentence_pooling.set_weights(self.sentence_pooling.get_weights())
         return model
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:

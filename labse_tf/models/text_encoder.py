@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _BATCHES_AT_ONCE = 3
 # ours: up to this number of tokens, one batch in one call costs less than sorting.
 _FEW_TOKENS = 512
-# Graphs are traced by one thread at a time.
-_TRACING = threading.Lock()
+# For tracing graphs and counting.
+_LOCK = threading.Lock()
 
 
 class TextEncoder:
@@ -35,12 +35,16 @@ class TextEncoder:
     Args:
         model: A `LaBSE` model.
         preprocessor: A `SentencePreprocessor`.
+
+    Attributes:
+        truncated: Number of texts that were truncated so far.
     """
 
     def __init__(self, model: keras.Model, preprocessor: SentencePreprocessor) -> None:
         self._model, self._preprocessor = model, preprocessor
         self._rows: Callable[..., np.ndarray] | None = None
         self._texts: Callable[..., Any] | None = None
+        self.truncated = 0
 
     def encode(
         self, texts: Iterable[str], batch_tokens: int, progress: Progress
@@ -72,21 +76,44 @@ class TextEncoder:
 
         if texts.shape.rank == 0:
             return self.encode_in_graph(tf.reshape(texts, [1]))[0]
-        rows = self._preprocessor.token_rows(texts)
-        return self._model(self._preprocessor.pack(rows), training=False)
+        return self._vectors_and_truncated(texts)[0]
+
+    def _vectors_and_truncated(self, texts: Any) -> tuple[Any, Any]:
+        """Return the vectors `(n, D)` and the number of truncated texts."""
+        rows, truncated = self._rows_and_truncated(texts)
+        features = self._preprocessor.pack(rows)
+        return self._model(features, training=False), truncated
+
+    def _rows_and_truncated(self, texts: Any) -> tuple[Any, Any]:
+        """Return the token rows and the number of truncated texts."""
+        import tensorflow as tf
+
+        ids = self._preprocessor.tokenizer(texts)
+        room = self._preprocessor.sequence_length - 2  # [CLS] and [SEP].
+        truncated = tf.math.count_nonzero(ids.row_lengths() > room)
+        return self._preprocessor.frame(ids), truncated
+
+    def _count(self, truncated: Any) -> None:
+        if count := int(truncated):
+            with _LOCK:
+                self.truncated += count
 
     def _encode_few(self, texts: list[bytes]) -> np.ndarray:
         """Encode a few sentences as one batch in one graph: `(len(texts), D)`."""
         import tensorflow as tf
 
-        with _TRACING:
+        with _LOCK:
             if self._texts is None:
                 strings = [tf.TensorSpec([None], tf.string)]
                 graph = tf.function(
-                    self.encode_in_graph, input_signature=strings, autograph=False
+                    self._vectors_and_truncated,
+                    input_signature=strings,
+                    autograph=False,
                 )
                 self._texts = graph.get_concrete_function()
-        return self._texts(tf.constant(texts, dtype=tf.string)).numpy()
+        vectors, truncated = self._texts(tf.constant(texts, dtype=tf.string))
+        self._count(truncated)
+        return vectors.numpy()
 
     def _encode_window(
         self, texts: list[bytes], batch_tokens: int, advance: Callable[[int], None]
@@ -94,14 +121,16 @@ class TextEncoder:
         """Encode one window of sentences, in its order: `(len(texts), D)`."""
         import tensorflow as tf
 
-        with _TRACING:
+        with _LOCK:
             if self._rows is None:
                 on_tensorflow = keras.backend.backend() == "tensorflow"
                 self._rows = (
                     self._traced() if on_tensorflow else self._encode_with_backend
                 )
         encode = self._rows
-        rows = self._preprocessor.token_rows(tf.constant(texts, dtype=tf.string))
+        strings = tf.constant(texts, dtype=tf.string)
+        rows, truncated = self._rows_and_truncated(strings)
+        self._count(truncated)
         vectors = np.empty((len(texts), self._model.embedding_dim), dtype=np.float32)
 
         def encode_batch(chosen: np.ndarray) -> int:
