@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -223,12 +224,19 @@ def as_preset(name: str | None) -> Iterator[str | None]:
     Yields:
         `name` if it is a preset or `None`, else a temporary preset directory.
     """
+    from labse_tf import presets
+
     if name is None or layout_of(name) in (None, "preset"):
         yield name
         return
     with tempfile.TemporaryDirectory(prefix="labse_tf.") as folder:
         preset = Path(folder) / "model"
         load_model(name).save_to_preset(preset)
+        # A model that is trained from it states its languages, license and name.
+        card = Path(name) / presets.CARD
+        if card.is_file():
+            shutil.copyfile(card, preset / presets.CARD)
+        presets.record_source(preset, {"name": Path(name).name})
         yield str(preset)
 
 

@@ -326,6 +326,32 @@ def test_a_run_keeps_the_storage_of_its_start(
     assert presets.read_config(tmp_path / "run")["storage"] == storage
 
 
+def test_a_trained_model_has_a_card(tmp_path, corpus, text) -> None:
+    recipe = dataclasses.replace(RECIPE, train_steps=2, warmup_steps=1)
+    options = RunOptions(progress=False)
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_dual_encoder(
+        recipe, corpus, first, vocabulary=text[1], dev=corpus, options=options
+    )
+    card = (first / "README.md").read_text()
+    front = card.split("---\n")[1]
+    assert card.startswith("---\n") and "license: unknown\n" in front
+    assert "language:\n- 'en'\n- 'es'\n" in front and "base_model" not in front
+    assert f"| data | {len(corpus):,} pairs |" in card and corpus.digest() in card
+    assert "| steps | 2 of batch size 16 |" in card
+    assert re.search(r"\| loss \| [\d.]+ at step 2 \|", card)
+    assert re.search(r"\| dev accuracy, last \| [\d.]+% at step 2 \|", card)
+    assert presets.stated_languages(first) == ("en", "es")
+    # A fine-tuned model also knows the languages and the license of its base.
+    (first / "README.md").write_text(
+        card.replace("- 'es'", "- 'no'\n- 'hi'").replace("unknown", "Apache-2.0")
+    )
+    train_dual_encoder(recipe, corpus, second, model=first, options=options)
+    card = (second / "README.md").read_text()
+    assert presets.stated_languages(second) == ("en", "no", "hi", "es")
+    assert "\nlicense: apache-2.0\n" in card and '\nbase_model: "first"\n' in card
+
+
 # === Killed and resumed ===
 
 

@@ -269,7 +269,9 @@ class LaBSEBackbone(keras_hub.models.Backbone):
                 changed.
         """
         names = target_layer_names or self.default_lora_layer_names()
-        layers = self._flatten_layers(include_self=False)
+        layers = [*self.layers]
+        for block in self.transformer_layers:
+            layers += [x for x in vars(block).values() if hasattr(x, "enable_lora")]
         able = sorted({x.name for x in layers if hasattr(x, "enable_lora")})
         if not set(names) & set(able):
             raise ValueError(

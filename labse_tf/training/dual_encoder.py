@@ -20,6 +20,7 @@ from labse_tf.models import DualEncoder, LaBSE
 from labse_tf.progress import Progress, progress_bar
 from labse_tf.recipes import Recipe
 from labse_tf.training.best import SCORE
+from labse_tf.training.card import TrainingFacts
 from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
     NewTokenizer,
@@ -151,7 +152,8 @@ def train_dual_encoder(
             release(trained.optimizer.variables)
             return trained.encoder
 
-        return run.finish(train, storage=_storage(model))
+        facts = TrainingFacts(recipe, pairs.counts, "pairs", pairs.digest(), model)
+        return run.finish(train, facts=facts, storage=_storage(model))
 
 
 def _texts_with_neighbors(

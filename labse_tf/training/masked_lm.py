@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.models import LaBSE
 from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.recipes import PretrainingRecipe
+from labse_tf.training.card import TrainingFacts
 from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
     NewTokenizer,
@@ -85,7 +87,20 @@ def pretrain(
         def train() -> LaBSE:
             return _train(run, strategy, recipe, pairs, sentences, tokenizer, options)
 
-        return run.finish(train)
+        return run.finish(train, facts=_facts(recipe, pairs, sentences))
+
+
+def _facts(
+    recipe: PretrainingRecipe,
+    pairs: ParallelCorpus | None,
+    sentences: MonolingualCorpus | None,
+) -> TrainingFacts:
+    """Return the facts for the card: sentences, and both sides of the pairs."""
+    counts = Counter({} if sentences is None else sentences.counts)
+    if pairs is not None:
+        counts.update(pairs.counts)
+        counts["en"] += len(pairs)
+    return TrainingFacts(recipe, counts, "sentences")
 
 
 def _describe(text: ParallelCorpus | MonolingualCorpus | None) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from labse_tf import presets
 from labse_tf.distribute import Workers
 from labse_tf.files import atomic_file, directory_of, write_text
 from labse_tf.models import LaBSE
+from labse_tf.training.card import TrainingFacts, add_training
 from labse_tf.training.checkpoint_files import (
     check_state,
     read_state,
@@ -324,6 +325,7 @@ class Run:
         self,
         train: Callable[[], LaBSE],
         *,
+        facts: TrainingFacts,
         storage: str = "float32",
     ) -> LaBSE:
         """Train, write the preset and remove the files of an unfinished run.
@@ -332,6 +334,7 @@ class Run:
             train: Function that returns the trained model. It is not called if the run
                 had already ended. The weights of its result are freed before the preset
                 is loaded.
+            facts: Facts for the card, which is not changed if it already exists.
             storage: See `LaBSE.save_to_preset`.
 
         Returns:
@@ -345,7 +348,10 @@ class Run:
         encoder = None if self.finished else train()
         if self.writes:
             if encoder is not None:
+                has_card = (self.directory / presets.CARD).exists()
                 encoder.save_to_preset(self.directory, storage=storage)
+                if not has_card:
+                    add_training(self.directory, facts, self.log)
             self.drop_checkpoints()
             self._remove_temporary()
         self.workers.share(None)
