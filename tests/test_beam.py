@@ -277,7 +277,7 @@ def test_the_commands_have_the_flags_of_the_local_ones():
         ("clean", {"--overwrite", "--json"}),
         ("prepare", {"--json"}),
         # Truncated texts are not counted in a pipeline.
-        ("embed", {"--sequence-length"}),
+        ("embed", {"--json", "--sequence-length"}),
     ):
         missing = flags(local, name) - flags(ours, name)
         assert missing == gone, name

@@ -26,6 +26,7 @@ from labse_tf.evaluation import (
     BuccResult,
     best_threshold,
     bucc,
+    bucc_files,
     bucc_report,
 )
 from labse_tf.evaluation.bucc_files import find_bucc_files, pair_name, read_bucc
@@ -741,9 +742,7 @@ def test_k_is_checked_before_any_file_is_read(tmp_path, monkeypatch):
     def no_reading(*arguments):
         raise AssertionError("a file was read")
 
-    # The module, which the function of the same name hides.
-    module = sys.modules["labse_tf.evaluation.bucc"]
-    monkeypatch.setattr(module, "read_bucc", no_reading)
+    monkeypatch.setattr(bucc_files, "read_bucc", no_reading)
     plant(tmp_path)
     with raises(ValueError, argument="k", received=0):
         bucc(no_encoding, tmp_path, "hi-en", k=0)
@@ -819,7 +818,7 @@ def test_command_prints_writes_and_draws(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "data"
     encode = plant_two(folder)
-    monkeypatch.setattr(evaluate, "open_encoder", lambda name, dtype: encode)
+    monkeypatch.setattr(evaluate, "open_encoder", lambda options: encode)
     scores, plot = tmp_path / "scores.json", tmp_path / "curves.png"
     arguments = ["evaluate", "bucc", folder, "--model", "any"]
     more = ["--json", scores, "--plot", plot]

@@ -42,7 +42,7 @@ def encode(sentences: list[str]) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def model(monkeypatch) -> None:
     for module in (mine, filter):
-        monkeypatch.setattr(module, "open_encoder", lambda name, dtype: encode)
+        monkeypatch.setattr(module, "open_encoder", lambda options: encode)
 
 
 def sentences(count: int, seed: int) -> list[str]:
@@ -186,7 +186,7 @@ def test_a_stopped_mine_goes_on_and_ends_as_one_undisturbed(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return encode(sentences)
 
-    monkeypatch.setattr(mine, "open_encoder", lambda name, dtype: stops)
+    monkeypatch.setattr(mine, "open_encoder", lambda options: stops)
     assert run("mine", left, right, "-o", output) == 130
     assert not output.exists() and (tmp_path / "pairs.tsv.work").is_dir()
     first = sum(encoded[:-1])
@@ -194,7 +194,7 @@ def test_a_stopped_mine_goes_on_and_ends_as_one_undisturbed(tmp_path, monkeypatc
     monkeypatch.setattr(
         mine,
         "open_encoder",
-        lambda name, dtype: lambda s: (encoded.append(len(s)), encode(s))[1],
+        lambda options: lambda s: (encoded.append(len(s)), encode(s))[1],
     )
     assert run("mine", left, right, "-o", output) == 0
     # 110 texts and a probe of each file, twice.
@@ -238,7 +238,7 @@ def counting(monkeypatch) -> list[int]:
         return encode(sentences)
 
     for module in (mine, filter):
-        monkeypatch.setattr(module, "open_encoder", lambda name, dtype: counted)
+        monkeypatch.setattr(module, "open_encoder", lambda options: counted)
     return counts
 
 
@@ -357,7 +357,7 @@ def test_an_isolated_pair_is_not_above_the_translations(tmp_path, monkeypatch):
     def embed(texts: list[str]) -> np.ndarray:
         return np.stack([vectors.get(text, np.ones(67)) for text in texts])
 
-    monkeypatch.setattr(mine, "open_encoder", lambda name, dtype: embed)
+    monkeypatch.setattr(mine, "open_encoder", lambda options: embed)
     for side in ("left", "right"):
         text = "".join(f"{side}{i}\n" for i in range(40))
         (tmp_path / side).write_text(text)
@@ -487,7 +487,7 @@ def test_a_stopped_filter_resumes_and_ends_as_one_undisturbed(
             raise KeyboardInterrupt
         return encode(sentences)
 
-    monkeypatch.setattr(filter, "open_encoder", lambda name, dtype: stops)
+    monkeypatch.setattr(filter, "open_encoder", lambda options: stops)
     assert run("filter", path, *flags, "-o", output) == 130
     assert not output.exists()
     counts = counting(monkeypatch)

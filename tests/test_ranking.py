@@ -383,7 +383,7 @@ def test_bad_options_of_xsim(options, message):
 @pytest.fixture
 def run(monkeypatch):
     """Runs `labse-tf evaluate` on the bag of letters."""
-    monkeypatch.setattr(evaluate, "open_encoder", lambda name, dtype: letters)
+    monkeypatch.setattr(evaluate, "open_encoder", lambda options: letters)
 
     def run(test, *arguments):
         return cli.main(["evaluate", test, "--model", "letters", *map(str, arguments)])

@@ -291,7 +291,7 @@ def test_without_matplotlib_nothing_begins(data, tmp_path, monkeypatch):
 
 
 def test_command(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "open_encoder", lambda name, dtype: letters)
+    monkeypatch.setattr(evaluate, "open_encoder", lambda options: letters)
     output = tmp_path / "report"
     words = ["evaluate", "all", str(data), "--output", str(output)]
     model = ["--model", "labse-nano"]

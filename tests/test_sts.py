@@ -315,7 +315,7 @@ def test_results(folder, tmp_path):
 
 
 def test_command(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "open_encoder", lambda name, dtype: letters)
+    monkeypatch.setattr(evaluate, "open_encoder", lambda options: letters)
 
     def run(*arguments):
         words = ["evaluate", "sts", *map(str, arguments), "--model", "letters"]

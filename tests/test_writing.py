@@ -187,7 +187,7 @@ def encode(sentences: list[str]) -> np.ndarray:
 @pytest.fixture
 def model(monkeypatch) -> None:
     for module in (mine, filter):
-        monkeypatch.setattr(module, "open_encoder", lambda name, dtype: encode)
+        monkeypatch.setattr(module, "open_encoder", lambda options: encode)
 
 
 @pytest.fixture

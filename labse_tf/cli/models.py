@@ -30,7 +30,8 @@ def open_encoder(options: argparse.Namespace) -> encoders.Encoder:
 
 def say_truncated(encoder: encoders.Encoder) -> None:
     """Print the number of texts that were cut to standard error, if there are any."""
-    model = encoder.model
+    # A plain function, which evaluation accepts as well, does not count.
+    model = getattr(encoder, "model", None)
     if model is not None and (count := model.truncated_texts):
         length = model.text_preprocessor().sequence_length
         most = model.backbone.max_sequence_length
