@@ -222,7 +222,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
             change()
         return np.eye(4, dtype=np.float32)[[len(text) % 4 for text in texts]]
 
-    def open_encoder(name: str, dtype: str) -> Callable[[list[str]], np.ndarray]:
+    def open_encoder(options: object) -> Callable[[list[str]], np.ndarray]:
         if command != "search":
             change()
         return encode
