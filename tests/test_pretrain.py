@@ -205,13 +205,13 @@ def test_bad_input_is_told_in_one_line(text, tmp_path, capsys) -> None:
     arguments = command(text, output, 20)
     bare = [*arguments[:1], *arguments[5:]]
     for wrong, message in (
-        (bare, "--mono or --pairs must name text"),
-        ([*arguments, "--stages", "3-5"], "Expected LAYERS:STEPS"),
-        ([*arguments, "--stages", "3:5"], "`stages` must go from layers to a multiple"),
-        ([*arguments, "--tlm-share", "1.5"], "`tlm_share` must be from 0 to 1"),
-        ([*arguments, "--tlm-share", "0.01"], "`batch_size` must have a row for pairs"),
-        ([*arguments, "--max-sequence-length", "8"], "`sequence_length` must be at"),
-        ([*arguments, "--vocab", "none.txt"], "none.txt: expected a vocab.txt"),
+        (bare, "--mono"),
+        ([*arguments, "--stages", "3-5"], "LAYERS:STEPS"),
+        ([*arguments, "--stages", "3:5"], "`stages`"),
+        ([*arguments, "--tlm-share", "1.5"], "`tlm_share`"),
+        ([*arguments, "--tlm-share", "0.01"], "`batch_size`"),
+        ([*arguments, "--max-sequence-length", "8"], "`sequence_length`"),
+        ([*arguments, "--vocab", "none.txt"], "none.txt: "),
     ):
         assert main(wrong) == 2
         error = capsys.readouterr().err.splitlines()[-1]
