@@ -16,8 +16,8 @@ pytest.importorskip("jax", reason="the extra `parity` is not installed")
 KERAS_HUB = tuple(int(n) for n in version("keras-hub").split(".")[:2])
 
 FREE = (
-    "recipes presets blocks layers models losses metrics optimizers mining evaluation "
-    "pretraining"
+    "recipes presets blockwise cpu_kernels duplicates languages precision text layers "
+    "models losses metrics optimizers mining evaluation pretraining"
 ).split()
 
 CODE = """
