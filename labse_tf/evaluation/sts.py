@@ -23,7 +23,12 @@ import numpy as np
 
 from labse_tf.evaluation.nearest import DistinctRows, Encoder
 from labse_tf.evaluation.result import Score, titled
-from labse_tf.languages import CODE_PATTERN, language_code, language_name
+from labse_tf.languages import (
+    CODE_PATTERN,
+    chosen_languages,
+    language_code,
+    language_name,
+)
 from labse_tf.mining import unit_rows
 from labse_tf.plots import plot_bars
 from labse_tf.progress import Progress, progress_bar
@@ -194,7 +199,7 @@ def sts(
         1.0
     """
     if isinstance(pairs, Mapping):
-        scored = _chosen(pairs, languages, "pairs")
+        scored = chosen_languages(pairs, languages, "pairs")
         for code, sides in scored.items():
             _check_lists(code, sides)
     else:
@@ -251,7 +256,7 @@ def read_sts(
             f"`folder` must have files named stsb-XX-{split}.csv, plain or "
             f"compressed. Received: {folder}"
         )
-    chosen = _chosen(files, languages, str(folder))
+    chosen = chosen_languages(files, languages, str(folder))
     return {code: _read_scored(path) for code, path in chosen.items()}
 
 
@@ -294,25 +299,6 @@ def _check_lists(code: str, sides: ScoredPairs) -> None:
             f"`pairs[{code!r}]` must have finite scores with at least two different "
             f"values. Received: {sorted(set(bad or sides[2]), key=str)}"
         )
-
-
-def _chosen(there: Mapping[str, Any], languages: Any, where: str) -> dict[str, Any]:
-    """Return the named languages in that order; all, sorted, if None."""
-    if not there:
-        raise ValueError(f"`{where}` must have at least one language. Received: none")
-    if languages is None:
-        return {code: there[code] for code in sorted(there)}
-    named = [languages] if isinstance(languages, str) else languages
-    codes = list(dict.fromkeys(language_code(code) for code in named))
-    if not codes:
-        raise ValueError("`languages` must name at least one. Received: none")
-    missing = [code for code in codes if code not in there]
-    if missing:
-        raise ValueError(
-            f"`languages` must be in {where}, which has {' '.join(sorted(there))}. "
-            f"Received: {' '.join(missing)}"
-        )
-    return {code: there[code] for code in codes}
 
 
 def _correlations(cosines: np.ndarray, people: Sequence[float]) -> StsScores:

@@ -19,7 +19,7 @@ import numpy as np
 
 from labse_tf.evaluation.nearest import Encoder
 from labse_tf.evaluation.ranking import RetrievalResult, retrieval
-from labse_tf.languages import language_code
+from labse_tf.languages import chosen_languages, language_code
 from labse_tf.progress import Progress
 from labse_tf.text import COMPRESSED, DataError, read_lines
 from labse_tf.text.plausibility import Plausibility
@@ -221,25 +221,14 @@ def tatoeba_pairs(
         ValueError: See `tatoeba`.
     """
     folder = Path(folder)
-    files = _tatoeba_files(folder)
-    if languages is None:
-        codes = sorted(files)
-    else:
+    if languages is not None:
         named = [languages] if isinstance(languages, str) else languages
-        single = (code for name in named for code in TATOEBA_GROUPS.get(name, (name,)))
-        codes = list(dict.fromkeys(language_code(code) for code in single))
-        if not codes:
-            raise ValueError("`languages` must name at least one. Received: none")
-        missing = [code for code in codes if code not in files]
-        if missing:
-            raise ValueError(
-                f"`languages` must be in {folder}, which has "
-                f"{' '.join(sorted(files))}. Received: {' '.join(missing)}"
-            )
+        languages = [code for n in named for code in TATOEBA_GROUPS.get(n, (n,))]
+    files = chosen_languages(_tatoeba_files(folder), languages, str(folder))
     pairs = {}
-    for code in codes:
-        translations, english = _read_translations(*files[code])
-        plausibility = Plausibility(files[code][1])
+    for code, both in files.items():
+        translations, english = _read_translations(*both)
+        plausibility = Plausibility(both[1])
         for pair in zip(english, translations, strict=True):
             plausibility.add(*pair)
         plausibility.finish()
