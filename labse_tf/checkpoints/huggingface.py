@@ -22,7 +22,8 @@ import numpy as np
 
 from labse_tf.checkpoints import bert
 from labse_tf.layers import POOLINGS
-from labse_tf.models import LaBSE
+from labse_tf.models import LaBSE, LaBSEBackbone
+from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS, load_vocabulary
 
@@ -33,6 +34,7 @@ WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = "pytorch_model.bin"
 _DTYPES = ("float32", "bfloat16", "float16")
+_DEFAULT = object()
 NEEDS_SAFETENSORS = (
     "Hugging Face directories need safetensors: pip install 'labse-tf[convert]'"
 )
@@ -44,6 +46,7 @@ def from_huggingface(
     *,
     pooling: str | None = None,
     sequence_length: int | None = None,
+    preprocessor: SentencePreprocessor | None | object = _DEFAULT,
 ) -> LaBSE:
     """Load a sentence encoder from a Hugging Face directory.
 
@@ -65,6 +68,9 @@ def from_huggingface(
             LEALLA, else `"mean"`.
         sequence_length: Maximum number of tokens per sentence. Default: the
             directory's.
+        preprocessor: A preprocessor to use instead of the directory's. With `None` the
+            model has no preprocessor, and the directory's tokenizer is not read, so
+            that it can be of any kind.
 
     Returns:
         The model. If the directory has no pooler, the model's pooler is the identity
@@ -113,15 +119,22 @@ def from_huggingface(
         pooler=has_pooler or (pooling == "pooler" and dense is None),
     )
     bert.check_names(source, names.values(), bert.HUGGING_FACE)
-    tokenizer, where, length = _read_tokenizer(transformer, steps)
-    model = bert.make_model(
-        settings,
-        tokenizer,
-        where=where,
-        pooling=pooling,
-        sequence_length=sequence_length or length or settings["max_sequence_length"],
-        dtype=_compute_type(transformer / CONFIG, config, dtype),
-    )
+    compute_type = _compute_type(transformer / CONFIG, config, dtype)
+    if preprocessor is _DEFAULT:
+        tokenizer, where, length = _read_tokenizer(transformer, steps)
+        model = bert.make_model(
+            settings,
+            tokenizer,
+            where=where,
+            pooling=pooling,
+            sequence_length=sequence_length
+            or length
+            or settings["max_sequence_length"],
+            dtype=compute_type,
+        )
+    else:
+        backbone = LaBSEBackbone(**settings, dtype=compute_type)
+        model = LaBSE(backbone, preprocessor, pooling=pooling)  # type: ignore[arg-type]
     bert.assign_weights(model, source, names, bert.HUGGING_FACE)
     if dense is not None:
         _assign_dense(model, dense)

@@ -36,6 +36,7 @@ from labse_tf.cli import (
     pretrain,
     quickstart,
     search,
+    shrink,
     train,
     trim,
     vocab,
@@ -50,7 +51,7 @@ GROUPS = {
     "prepare text": (vocab, clean, balance, prepare),
     "train a model": (pretrain, train),
     "measure a model": (evaluate,),
-    "serve, convert and shrink a model": (export, convert, trim),
+    "serve, convert and shrink a model": (export, convert, trim, shrink),
 }
 _CLUSTER = """
 on a cluster (Apache Beam):

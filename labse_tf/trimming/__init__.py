@@ -14,6 +14,7 @@ Shapes: V = tokens before, n = tokens kept, D = hidden dimension.
 """
 
 from labse_tf.trimming.parity import LanguageParity, compare
+from labse_tf.trimming.pieces import Pieces, sentencepiece_pieces, wordpiece_pieces
 from labse_tf.trimming.preset import (
     COLUMNS,
     HELD_OUT_MOST,
@@ -21,8 +22,14 @@ from labse_tf.trimming.preset import (
     TrimReport,
     trim_preset,
 )
+from labse_tf.trimming.shrinking import keep_layers, keep_positions
 from labse_tf.trimming.smaller import keep_tokens, trim
+from labse_tf.trimming.student import ShrinkReport, load_teacher, shrink_preset
 from labse_tf.trimming.tokens import choose_tokens
+from labse_tf.trimming.transfer import Transfer, transfer_vocabulary
 
-__all__ = ["COLUMNS", "HELD_OUT_MOST", "HELD_OUT_SHARE", "LanguageParity", "TrimReport"]
-__all__ += ["choose_tokens", "compare", "keep_tokens", "trim", "trim_preset"]
+__all__ = ["COLUMNS", "HELD_OUT_MOST", "HELD_OUT_SHARE", "LanguageParity", "Pieces"]
+__all__ += ["ShrinkReport", "Transfer", "TrimReport", "choose_tokens", "compare"]
+__all__ += ["keep_layers", "keep_positions", "keep_tokens", "load_teacher"]
+__all__ += ["sentencepiece_pieces", "shrink_preset", "transfer_vocabulary", "trim"]
+__all__ += ["trim_preset", "wordpiece_pieces"]

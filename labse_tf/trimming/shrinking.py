@@ -1,0 +1,89 @@
+"""Shrinking: fewer blocks, another vocabulary and fewer positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from labse_tf.models import LaBSE
+from labse_tf.preprocessing import SentencePreprocessor
+from labse_tf.trimming.rebuilding import rebuild
+
+_BLOCK = re.compile(r"(transformer_layer_)(\d+)(/.*)", re.DOTALL).fullmatch
+_POSITIONS = "position_embedding/embeddings"
+
+
+def keep_layers(model: LaBSE, layers: int | Sequence[int]) -> LaBSE:
+    """Create a model with some of the blocks.
+
+    Args:
+        model: The model.
+        layers: Numbers of the blocks to keep, from 0, in ascending order; or how many
+            of the first blocks to keep.
+
+    Returns:
+        A new model, whose block i is block `layers[i]` of the old model. All other
+        weights are copied.
+
+    Raises:
+        ValueError: If there is no such block, or the order is not ascending.
+    """
+    count = model.backbone.num_layers
+    if isinstance(layers, (int, np.integer)):
+        if not 0 <= layers <= count:
+            raise ValueError(
+                f"`layers` must be from 0 to {count}, the blocks of the model. "
+                f"Received: {layers}"
+            )
+        layers = range(int(layers))
+    kept = [int(layer) for layer in layers]
+    if kept != sorted(set(kept)) or not set(kept) <= set(range(count)):
+        raise ValueError(
+            f"`layers` must be numbers from 0 to {count - 1} in ascending order. "
+            f"Received: {kept}"
+        )
+
+    def value(path: str, weights: Mapping[str, Any]) -> Any:
+        block = _BLOCK(path)
+        if block is None:
+            return weights[path]
+        return weights[f"{block[1]}{kept[int(block[2])]}{block[3]}"]
+
+    return rebuild(model, {"num_layers": len(kept)}, model.preprocessor, value)
+
+
+def keep_positions(model: LaBSE, max_sequence_length: int) -> LaBSE:
+    """Create a model with only the first rows of the position table.
+
+    Args:
+        model: The model.
+        max_sequence_length: Number of rows to keep, at least 3. The preprocessor's
+            `sequence_length` is reduced to it if it is longer.
+
+    Returns:
+        A new model. Vectors of texts within both lengths are the same.
+
+    Raises:
+        ValueError: If the position table has fewer rows.
+    """
+    rows = model.backbone.max_sequence_length
+    if not 3 <= max_sequence_length <= rows:
+        raise ValueError(
+            f"`max_sequence_length` must be from 3 to {rows}, the rows of the position "
+            f"table. Received: {max_sequence_length}"
+        )
+    old = model.preprocessor
+    new = old and SentencePreprocessor(
+        old.tokenizer, min(old.sequence_length, max_sequence_length), pad=old.pad
+    )
+
+    def value(path: str, weights: Mapping[str, Any]) -> Any:
+        if path == _POSITIONS:
+            return np.asarray(weights[path])[:max_sequence_length]
+        return weights[path]
+
+    changes = {"max_sequence_length": max_sequence_length}
+    return rebuild(model, changes, new, value)
