@@ -30,6 +30,7 @@ import numpy as np
 
 from labse_tf.files import directory_beside, directory_of, exchange, write_text
 from labse_tf.languages import LABSE_LANGUAGES, language_code
+from labse_tf.quantization import channel_axes, quantize, scale_shape
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
@@ -38,6 +39,11 @@ CARD = "README.md"
 
 # Types of weights on disk. Variables are always float32.
 STORAGES = ("float32", "float16", "int8")
+_IN_WORDS = {
+    "float32": "float32",
+    "float16": "float16",
+    "int8": "matrices int8 with one scale per channel, other weights float16",
+}
 
 _FORMAT = "labse_tf preset"
 _FORMAT_VERSION = 1
@@ -49,8 +55,7 @@ _SECTIONS = {
     "tokenizer": dict,
     "sha256": dict,
 }
-# The only weight that `int8` stores as int8. It has 82 % of LaBSE's parameters.
-_TABLE = "token_embedding/embeddings"
+# Suffix of the scales of a matrix in int8.
 _SCALE = "scale"
 
 # === The family ===
@@ -408,13 +413,14 @@ def write_weights(
     Args:
         path: Target HDF5 file, which is replaced.
         arrays: Weight path -> float32 array.
-        storage: `"float32"`, `"float16"`, or `"int8"`: the token table as int8 with one
-            float32 scale per row (the largest value of a row becomes 127), other
-            weights as float16.
+        storage: `"float32"`, `"float16"`, or `"int8"`: matrices as int8 with float32
+            scales in `PATH:scale` (see `labse_tf.quantization`), other weights as
+            float16.
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If the storage type is unknown, or a value is too large for float16.
+        ValueError: If the storage type is unknown, a value is too large for float16,
+            or a matrix is not finite and `storage` is `"int8"`.
     """
     import h5py
 
@@ -424,42 +430,14 @@ def write_weights(
         )
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
-            if storage == "int8" and name.endswith(_TABLE):
-                codes, scale = quantize_rows(array)
+            if storage == "int8" and channel_axes(name, array.shape) is not None:
+                codes, scales = quantize(name, array)
                 file.create_dataset(name, data=codes)
-                file.create_dataset(f"{name}:{_SCALE}", data=scale)
+                file.create_dataset(f"{name}:{_SCALE}", data=scales)
             elif storage == "float32":
                 file.create_dataset(name, data=array)
             else:
                 file.create_dataset(name, data=_half(name, array))
-
-
-def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantize each row to int8 with one scale.
-
-    Args:
-        table: float `(V, D)`.
-
-    Returns:
-        int8 `(V, D)` from -127 to 127, and float32 scales `(V, 1)`. Their product
-        differs from the table by at most 1/254 of the row's largest absolute value.
-
-    Raises:
-        ValueError: If the table is not finite.
-
-    Example:
-        >>> import numpy as np
-        >>> from labse_tf.presets import quantize_rows
-        >>> codes, scale = quantize_rows(np.array([[1.0, -0.5, 0.25]]))
-        >>> codes.tolist(), scale.shape
-        ([[127, -64, 32]], (1, 1))
-    """
-    table = np.asarray(table, dtype=np.float32)
-    if not np.isfinite(table).all():
-        raise ValueError("`table` must be finite. Received: NaN or infinity")
-    scale = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
-    codes = np.rint(table / np.where(scale == 0, 1, scale)).astype(np.int8)
-    return codes, scale
 
 
 def _half(name: str, array: np.ndarray) -> np.ndarray:
@@ -479,18 +457,21 @@ def read_weights(
 ) -> dict[str, np.ndarray]:
     """Read weights, given their paths and shapes, as float32 from any storage type.
 
+    The file determines the type of each weight: a matrix may be float, or integers with
+    scales. (Version 0.1 stored only the token table as int8.)
+
     Raises:
         ValueError: If the file is not HDF5, or weights are missing, unexpected, of
-            another shape or not finite. The message names the first such weight.
+            another shape or not finite, or the scales of integers are missing. The
+            message names the first such weight.
     """
     import h5py
 
-    scales = {
-        f"{name}:{_SCALE}": (shape[0], 1)
-        for name, shape in shapes.items()
-        if name.endswith(_TABLE)
-    }
-    expected = {**{name: tuple(shape) for name, shape in shapes.items()}, **scales}
+    expected = {name: tuple(shape) for name, shape in shapes.items()}
+    for name, shape in list(expected.items()):
+        scales = scale_shape(name, shape)
+        if scales is not None:
+            expected[f"{name}:{_SCALE}"] = scales
     found: dict[str, tuple[int, ...]] = {}
     arrays: dict[str, np.ndarray] = {}
     integers: set[str] = set()
@@ -515,15 +496,22 @@ def read_weights(
             f"{path}: expected an HDF5 file of weights. Received: {error}"
         ) from error
     _check_datasets(path, expected, found, integers)
-    for name, array in arrays.items():
-        # Unlike `isfinite`, `min` and `max` need no memory of the array's size.
-        if not np.isfinite([array.min(), array.max()]).all():
-            raise ValueError(
-                f"{path}: expected finite numbers. Received: NaN or infinity in {name}"
-            )
-    for name in scales.keys() & arrays.keys():
-        arrays[name.removesuffix(f":{_SCALE}")] *= arrays.pop(name)
+    for name in sorted(arrays):
+        _check_finite(path, name, arrays[name])
+    for name in integers & shapes.keys():
+        with np.errstate(over="ignore"):
+            arrays[name] *= arrays.pop(f"{name}:{_SCALE}")
+        _check_finite(path, name, arrays[name])
     return arrays
+
+
+def _check_finite(path: Path, name: str, array: np.ndarray) -> None:
+    """Raise an error if a weight is not finite."""
+    # Unlike `isfinite`, `min` and `max` need no memory of the array's size.
+    if not np.isfinite([array.min(), array.max()]).all():
+        raise ValueError(
+            f"{path}: expected finite numbers. Received: NaN or infinity in {name}"
+        )
 
 
 def _check_datasets(
@@ -546,10 +534,20 @@ def _check_datasets(
             )
     for name in [name for name in expected if name in found]:
         scale = f"{name}:{_SCALE}"
-        if name in integers and found.get(scale) != expected.get(scale, ()):
+        has_codes = name in integers
+        if has_codes and scale not in expected:
             raise ValueError(
-                f"{path}: expected one scale per row for {name}, which has integers. "
-                f"Received: scales of shape {found.get(scale)}"
+                f"{path}: expected floating-point numbers in {name}. Received: integers"
+            )
+        if has_codes and found.get(scale) != expected[scale]:
+            raise ValueError(
+                f"{path}: expected scales of shape {expected[scale]} for {name}, which "
+                f"has integers. Received: {found.get(scale)}"
+            )
+        if scale in found and not has_codes and found[name] == expected[name]:
+            raise ValueError(
+                f"{path}: expected integers in {name}, which has scales. Received: "
+                "floating-point numbers"
             )
         if found[name] != expected[name]:
             raise ValueError(
@@ -665,7 +663,7 @@ A sentence encoder saved by labse_tf {config["labse_tf_version"]}.
 | vocabulary | {backbone["vocabulary_size"]:,} |
 | pooling | {config["pooling"]} |
 | sequence length | {config["preprocessor"]["sequence_length"]} |
-| weights on disk | {config.get("storage", "float32")} |
+| weights on disk | {_IN_WORDS[config.get("storage", "float32")]} |
 
 ```python
 import labse_tf

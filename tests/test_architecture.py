@@ -18,7 +18,7 @@ FLOORS = [
     {"pipes"},
     {
         *("files", "progress", "cpu_kernels", "precision", "blockwise", "languages"),
-        *("settings", "extras", "html_page", "processes"),
+        *("settings", "extras", "html_page", "processes", "quantization"),
     },
     {
         *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),
@@ -56,7 +56,8 @@ STORES = (ast.Assign, ast.AnnAssign)
 FREE_OF_TENSORFLOW = {
     *("blockwise", "cpu_kernels", "duplicates", "evaluation", "languages", "layers"),
     *("losses", "metrics", "mining", "models", "optimizers", "precision", "presets"),
-    *("pretraining", "recipes", "settings", "text", "training", "vocabulary_softmax"),
+    *("pretraining", "quantization", "recipes", "settings", "text", "training"),
+    "vocabulary_softmax",
 }
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 

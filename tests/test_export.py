@@ -23,7 +23,7 @@ from labse_tf.export.storage import StoredEncoder
 from labse_tf.layers import l2_normalize
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
-from labse_tf.presets import quantize_rows
+from labse_tf.quantization import quantize_rows
 from labse_tf.tokenizers import WordPieceTokenizer
 
 TEXTS = [*sentences(7), "", "a word that is not there", "sun\u200dmoon \x00 नमस्ते"]

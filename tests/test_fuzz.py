@@ -514,12 +514,15 @@ def test_wrong_weights_are_named(tmp_path, array, expected):
     assert str(caught.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("name", ["weight", "token_embedding/embeddings"])
-def test_integers_without_a_scale_are_no_weights(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "received"),
+    [("weight", "integers"), ("token_embedding/embeddings", "None")],
+)
+def test_integers_without_a_scale_are_no_weights(tmp_path, name, received):
     path = tmp_path / presets.WEIGHTS
     with h5py.File(path, "w") as file:
         file.create_dataset(name, data=np.ones((3, 2), np.int8))
-    with raises(ValueError, received="None"):
+    with raises(ValueError, name, received=received):
         presets.read_weights(path, {name: (3, 2)})
 
 

@@ -660,8 +660,9 @@ def test_storage_types_load_as_float32_and_cost_little(
         model.save_to_preset(folder, storage=storage)
         with h5py.File(folder / presets.WEIGHTS) as file:
             assert file["token_embedding/embeddings"].dtype == table_type
-            rest = {file[name].dtype.name for name in ("pooler/kernel", "pooler/bias")}
-            assert rest == {"float32" if storage == "float32" else "float16"}
+            assert file["pooler/kernel"].dtype == table_type
+            rest = "float32" if storage == "float32" else "float16"
+            assert file["pooler/bias"].dtype == rest
         again = LaBSE.from_preset(folder)
         assert {weight.dtype for weight in again.weights} == {"float32"}
         error = np.abs(again.encode(texts) - expected).max()
@@ -677,20 +678,6 @@ def test_storage_types_load_as_float32_and_cost_little(
     with raises(ValueError, "'int4'", argument="storage"):
         model.save_to_preset(tmp_path / "new", storage="int4")
     assert not (tmp_path / "new").exists()
-
-
-def test_quantize_rows_is_within_half_a_step() -> None:
-    rng = np.random.default_rng(0)
-    table = rng.normal(size=(50, 16)) * 10.0 ** rng.integers(-6, 6, (50, 1))
-    table[7] = 0
-    codes, scale = presets.quantize_rows(table)
-    assert codes.dtype == np.int8 and codes.min() == -127 and codes.max() == 127
-    largest = np.abs(table).max(axis=1, keepdims=True)
-    assert (np.abs(codes * scale - table) <= largest / 254 * (1 + 1e-5)).all()
-    assert not codes[7].any() and scale[7] == 0
-    table[3, 3] = np.nan
-    with raises(ValueError, argument="table"):
-        presets.quantize_rows(table)
 
 
 def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
@@ -722,14 +709,3 @@ def test_weights_that_a_copy_would_lose_are_refused(tmp_path: Path, added: str) 
         with raises(ValueError, received="feedforward_intermediate_dense"):
             copy()
     assert not list(tmp_path.iterdir())
-
-
-def test_scales_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "weights.h5"
-    table = np.ones((4, 2), np.float32)
-    presets.write_weights(path, {"token_embedding/embeddings": table}, "int8")
-    with h5py.File(path, "a") as file:
-        del file["token_embedding/embeddings:scale"]
-        file["token_embedding/embeddings:scale"] = np.ones((3, 1))
-    with raises(ValueError, "(3, 1)", received=True):
-        presets.read_weights(path, {"token_embedding/embeddings": (4, 2)})

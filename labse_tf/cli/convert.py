@@ -46,8 +46,8 @@ def add_command(commands: Any) -> None:
         "--storage",
         default="float32",
         choices=STORAGES,
-        help="storage type of a preset; int8: token table in int8 with one scale per "
-        "row, other weights in float16 (default: float32)",
+        help="storage type of a preset; int8: matrices in int8 with one scale per "
+        "channel, other weights in float16 (default: float32)",
     )
     parser.add_argument(
         "--vocabulary",
@@ -74,6 +74,7 @@ def add_command(commands: Any) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     from labse_tf import checkpoints, encoders, presets
+    from labse_tf.export.parity import compare, sample_texts
     from labse_tf.models import LaBSE
 
     if options.list:
@@ -113,18 +114,17 @@ def _convert(options: argparse.Namespace) -> None:
         if source is None:
             source = checkpoints.describe_source(path, layout)
         checkpoints.save_converted(model, target, source, storage=options.storage)
-    # Tokens of the vocabulary are texts that every model has.
-    words = model.text_preprocessor().tokenizer.vocabulary[::7][:5000]
-    before = model.encode(words, progress=False)
+    texts = sample_texts(model)
     again = checkpoints.from_huggingface if foreign else LaBSE.from_preset
-    after = again(target).encode(words, progress=False)
-    cosine = (before * after).sum(axis=1)
+    cosine = compare(
+        again(target).encode(texts, progress=False), model.encode(texts, progress=False)
+    )
     sizes = [_megabytes(folder) for folder in (Path(path), target)]
     print(
         f"{options.to if foreign else options.storage}: {sizes[0]:.1f} -> "
-        f"{sizes[1]:.1f} MB; cosine of new and old vectors of {len(words):,} tokens: "
-        f"mean {cosine.mean():.5f}, lowest {cosine.min():.5f}"
+        f"{sizes[1]:.1f} MB"
     )
+    print(f"parity: {cosine.in_words()}")
     print(f"model: {target}")
     write_json(
         options.json,
@@ -135,9 +135,9 @@ def _convert(options: argparse.Namespace) -> None:
             "storage": options.storage,
             "megabytes": {"before": sizes[0], "after": sizes[1]},
             "cosine": {
-                "tokens": len(words),
-                "mean": float(cosine.mean()),
-                "lowest": float(cosine.min()),
+                "sentences": cosine.sentences,
+                "mean": cosine.mean_cosine,
+                "lowest": cosine.lowest_cosine,
             },
         },
     )

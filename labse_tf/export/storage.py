@@ -24,7 +24,7 @@ import numpy as np
 
 from labse_tf.layers import l2_normalize
 from labse_tf.models import LaBSE
-from labse_tf.presets import quantize_rows
+from labse_tf.quantization import quantize_rows
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -297,8 +297,9 @@ class LaBSE(keras.Model):
             directory: Output directory. An older preset in it is replaced; other files
                 stay unchanged.
             storage: Type of the weights on disk. `"float32"`: exact. `"float16"`: half
-                the size. `"int8"`: a token table of a quarter of the size (one scale
-                per row), other weights as float16. Loaded weights are always float32.
+                the size. `"int8"`: a quarter of the size, matrices as int8 with one
+                scale per channel (see `labse_tf.quantization`), other weights as
+                float16. Loaded weights are always float32.
 
         Raises:
             ValueError: If the model has no preprocessor, `storage` is unknown, or the
