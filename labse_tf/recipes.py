@@ -589,7 +589,7 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
         >>> get_recipe("paper_v1", batch_size=64).batch_size
         64
     """
-    return _get(RECIPES, name, changes)
+    return choose_recipe(RECIPES, name, changes)
 
 
 def get_pretraining_recipe(name: str, **changes: Any) -> PretrainingRecipe:
@@ -600,7 +600,7 @@ def get_pretraining_recipe(name: str, **changes: Any) -> PretrainingRecipe:
         >>> [s.num_layers for s in get_pretraining_recipe("paper").stage_plan()]
         [3, 6, 12]
     """
-    return _get(PRETRAINING_RECIPES, name, changes)
+    return choose_recipe(PRETRAINING_RECIPES, name, changes)
 
 
 def read_recipe(kind: type[AnyRecipe], path: str | Path, **changes: Any) -> AnyRecipe:
@@ -646,10 +646,14 @@ def read_recipe(kind: type[AnyRecipe], path: str | Path, **changes: Any) -> AnyR
     return recipe
 
 
-def _get(
+def choose_recipe(
     recipes: Mapping[str, NamedRecipe[AnyRecipe]], name: str, changes: dict[str, Any]
 ) -> AnyRecipe:
-    """Return a named recipe with some fields changed, checked."""
+    """Return one of some named recipes with some fields changed, checked.
+
+    Raises:
+        ValueError: See `get_recipe`.
+    """
     if name not in recipes:
         raise ValueError(
             f"`name` must be one of {', '.join(sorted(recipes))}. Received: {name!r}"

@@ -31,7 +31,7 @@ FLOORS = [
     {"hub", "checkpoints"},
     {"encoders"},
     {"export", "training", "trimming"},
-    {"pretraining", "quickstart", "doctor"},
+    {"pretraining", "quickstart", "doctor", "distillation"},
     {"cli"},
     {"beam"},
     # What starts the command line, and the package's face with its lazy names.

@@ -26,6 +26,7 @@ from labse_tf.cli import (
     balance,
     clean,
     convert,
+    distill,
     doctor,
     embed,
     evaluate,
@@ -49,7 +50,7 @@ GROUPS = {
     "first steps": (quickstart, doctor),
     "use a model": (embed, search, mine, filter),
     "prepare text": (vocab, clean, balance, prepare),
-    "train a model": (pretrain, train),
+    "train a model": (pretrain, train, distill),
     "measure a model": (evaluate,),
     "serve, convert and shrink a model": (export, convert, trim, shrink),
 }

@@ -94,11 +94,11 @@ def _train(options: argparse.Namespace) -> int | None:
         )
     if isinstance(result, int):
         return result
-    _say_summary(options)
+    say_summary(options)
     return None
 
 
-def _say_summary(options: argparse.Namespace) -> None:
+def say_summary(options: argparse.Namespace) -> None:
     """Print the accuracies on held-out pairs, and write the summary as JSON."""
     from labse_tf import presets
     from labse_tf.training import summarize

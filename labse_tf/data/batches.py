@@ -77,12 +77,7 @@ def sentence_pairs(
 
     plan = given_plan(plan, batch_size)
     corpus = _corpus(files_or_corpus, languages, language, on_error)
-    lengths = None
-    if plan.shuffle and plan.length_buckets == "tokens":
-        lengths = _token_lengths(corpus, preprocessor)
-    elif plan.shuffle and plan.length_buckets:
-        lengths = corpus.lengths
-    batches = RowBatches(plan, corpus, lengths)
+    batches = RowBatches(plan, corpus, lengths_to_sort(plan, corpus, preprocessor))
     static = plan.batch_size if plan.drop_remainder else None
     if isinstance(corpus, TokenCorpus):
         check_tokenizer(corpus.description, preprocessor)
@@ -109,6 +104,19 @@ def _corpus(
     if language is not None:
         raise ValueError(f"`language` must be None with a corpus. Received: {language}")
     return files_or_corpus if languages is None else files_or_corpus.select(languages)
+
+
+def lengths_to_sort(
+    plan: SamplingPlan,
+    corpus: ParallelCorpus | TokenCorpus,
+    preprocessor: Preprocessor,
+) -> NDArray[np.int32] | None:
+    """Return the lengths by which a plan forms batches, `(N,)`; `None` without."""
+    if not plan.shuffle or not plan.length_buckets:
+        return None
+    if plan.length_buckets == "tokens":
+        return _token_lengths(corpus, preprocessor)
+    return corpus.lengths
 
 
 def _token_lengths(

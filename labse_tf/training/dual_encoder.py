@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -26,6 +26,7 @@ from labse_tf.training.from_recipe import (
     NewTokenizer,
     make_backbone,
     make_optimizer,
+    make_plan,
     open_run,
     with_shape_of,
 )
@@ -41,13 +42,6 @@ if TYPE_CHECKING:
 
 NEIGHBORS = "neighbors.npy"
 NEIGHBOR_DIMENSIONS = 128  # ours: half a gigabyte for two million pairs
-
-# Value in the recipe -> argument `length_buckets` of `SamplingPlan`.
-_LENGTH_BUCKETS: dict[str, bool | Literal["tokens"]] = {
-    "characters": True,
-    "tokens": "tokens",
-    "none": False,
-}
 
 
 def train_dual_encoder(
@@ -123,7 +117,7 @@ def train_dual_encoder(
         options,
         text={"pairs": len(pairs), "sha256": pairs.digest()},
         start=_describe_start(model, tokenizer),
-        choice=_describe_choice(dev, options),
+        choice=describe_choice(dev, options),
         temporary=(NEIGHBORS,),
     ) as (run, strategy):
 
@@ -147,7 +141,7 @@ def train_dual_encoder(
                 functools.partial(_batches, recipe, pairs, preprocessor, vectors),
                 recipe,
                 options,
-                measure=None if dev is None else _dev_accuracy(dev),
+                measure=None if dev is None else dev_accuracy(dev),
             )
             release(trained.optimizer.variables)
             return trained.encoder
@@ -193,7 +187,7 @@ def _storage(model: str | Path | None) -> str:
     return presets.read_config(presets.find(model)).get("storage", "float32")
 
 
-def _describe_choice(
+def describe_choice(
     dev: ParallelCorpus | None, options: RunOptions
 ) -> dict[str, Any] | None:
     """Describe how held-out pairs choose the weights; `None` if they do not."""
@@ -232,26 +226,15 @@ def _batches(
     start: int,
 ) -> tf.data.Dataset:
     """Return the recipe's batches after step `start`."""
-    from labse_tf.data import PairStream, SamplingPlan, sentence_pairs, stream_pairs
+    from labse_tf.data import PairStream, sentence_pairs, stream_pairs
 
-    plan = SamplingPlan(
-        recipe.batch_size,
-        steps=recipe.train_steps,
-        start_step=start,
-        seed=recipe.seed,
-        smoothing=recipe.smoothing,
-        cap=recipe.cap,
-        batches=recipe.batches,  # type: ignore[arg-type]
-        length_buckets=_LENGTH_BUCKETS[recipe.length_buckets],
-        vectors=vectors,
-        group_size=recipe.hard_negatives or 1,
-    )
+    plan = make_plan(recipe, start, vectors)
     if isinstance(pairs, PairStream):
         return stream_pairs(pairs, preprocessor, plan)
     return sentence_pairs(pairs, preprocessor, plan)
 
 
-def _dev_accuracy(dev: ParallelCorpus) -> Measure:
+def dev_accuracy(dev: ParallelCorpus) -> Measure:
     """Return a function that measures a dual encoder on held-out pairs."""
     pairs = dev.lists()
 

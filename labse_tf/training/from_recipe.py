@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import keras
 
@@ -19,9 +19,18 @@ from labse_tf.training.options import RunOptions
 from labse_tf.training.run import Run
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
+    from labse_tf.data import SamplingPlan
     from labse_tf.tokenizers import WordPieceTokenizer
+
+# Value in the recipe -> argument `length_buckets` of `SamplingPlan`.
+_LENGTH_BUCKETS: dict[str, bool | Literal["tokens"]] = {
+    "characters": True,
+    "tokens": "tokens",
+    "none": False,
+}
 
 
 def shape_of(preset: str | Path) -> dict[str, Any]:
@@ -117,6 +126,33 @@ def make_optimizer(
         skip_nonfinite=skip_nonfinite,
     )
     return LossScaleOptimizer(optimizer) if recipe.dtype == "float16" else optimizer
+
+
+def make_plan(
+    recipe: Recipe, start: int, vectors: np.ndarray | None = None
+) -> SamplingPlan:
+    """Create the plan of a recipe's batches after step `start`.
+
+    Args:
+        recipe: Recipe; the fields of the group "data", the batch size, the number of
+            steps and the seed are used.
+        start: Number of finished steps.
+        vectors: See `labse_tf.data.SamplingPlan`.
+    """
+    from labse_tf.data import SamplingPlan
+
+    return SamplingPlan(
+        recipe.batch_size,
+        steps=recipe.train_steps,
+        start_step=start,
+        seed=recipe.seed,
+        smoothing=recipe.smoothing,
+        cap=recipe.cap,
+        batches=recipe.batches,  # type: ignore[arg-type]
+        length_buckets=_LENGTH_BUCKETS[recipe.length_buckets],
+        vectors=vectors,
+        group_size=recipe.hard_negatives or 1,
+    )
 
 
 def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:

@@ -1,0 +1,187 @@
+"""Training of a student: from a recipe, pairs and a teacher to a preset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labse_tf import presets
+from labse_tf.data import ParallelCorpus
+from labse_tf.data.batches import lengths_to_sort
+from labse_tf.data.sampling import RowBatches
+from labse_tf.distillation.batches import distillation_batches
+from labse_tf.distillation.losses import DistillationLoss
+from labse_tf.distillation.recipe import DistillationRecipe
+from labse_tf.distillation.student import Distiller
+from labse_tf.distillation.teacher import (
+    Encode,
+    TeacherVectors,
+    make_targets,
+    texts_to_embed,
+)
+from labse_tf.distribute import is_tpu
+from labse_tf.losses import AdditiveMarginSoftmax
+from labse_tf.models import LaBSE
+from labse_tf.training.card import TrainingFacts
+from labse_tf.training.dual_encoder import (
+    describe_choice,
+    dev_accuracy,
+    fixed_shapes,
+)
+from labse_tf.training.fitting import fit
+from labse_tf.training.from_recipe import (
+    make_optimizer,
+    make_plan,
+    open_run,
+    with_shape_of,
+)
+from labse_tf.training.options import RunOptions, check_measured
+from labse_tf.training.run import release
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def distill(
+    recipe: DistillationRecipe,
+    pairs: ParallelCorpus,
+    output: str | Path,
+    *,
+    student: str | Path,
+    teacher: TeacherVectors,
+    encode: Encode | None = None,
+    dev: ParallelCorpus | None = None,
+    options: RunOptions | None = None,
+    storage: str | None = None,
+) -> LaBSE:
+    """Train a student to return a teacher's vectors, and write it as a preset.
+
+    First the teacher's vectors of the texts in the recipe's batches are computed, each
+    once; they stay in the store of `teacher` for other runs. If interrupted, rerun with
+    the same arguments to resume. If the run has already ended, its model is loaded.
+
+    Args:
+        recipe: Settings. The shape of `student` replaces the values of the recipe.
+        pairs: Pairs of translations.
+        output: Directory of the run, which becomes the preset.
+        student: Preset to start from, such as `labse-tf shrink` writes.
+        teacher: The teacher's vectors; those that are missing are added.
+        encode: The teacher: a callable from a list of strings to `(n, D)`. `None` if
+            `teacher` has all vectors.
+        dev: Held-out pairs; see `labse_tf.training.train_dual_encoder`.
+        options: Run options.
+        storage: Storage type of the preset (default: that of `student`).
+
+    Returns:
+        The student, loaded from the preset.
+
+    Raises:
+        ValueError: If the arguments contradict each other, the student is wider than
+            the teacher's vectors, a vector is missing without `encode`, or the
+            directory belongs to another run.
+        labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
+    """
+    options = options or RunOptions()
+    recipe = with_shape_of(recipe, student)  # type: ignore[assignment]
+    recipe.check()
+    check_measured(options, dev is not None)
+    config = presets.read_config(presets.find(str(student)))
+    with open_run(
+        output,
+        recipe,
+        options,
+        text={"pairs": len(pairs), "sha256": pairs.digest()},
+        start={
+            "model": config["sha256"],
+            "teacher": teacher.model,
+            "prefix": teacher.prefix,
+        },
+        choice=describe_choice(dev, options),
+    ) as (run, strategy):
+
+        def train() -> LaBSE:
+            with strategy.scope():
+                encoder = LaBSE.from_preset(
+                    str(student),
+                    sequence_length=recipe.sequence_length,
+                    dtype=recipe.dtype,
+                )
+                distiller = compile_distiller(
+                    encoder, recipe, skip_nonfinite=options.on_nan == "skip"
+                )
+            preprocessor = encoder.text_preprocessor()
+            if is_tpu(strategy):
+                preprocessor = fixed_shapes(preprocessor)
+            plan = make_plan(recipe, 0)
+            lengths = lengths_to_sort(plan, pairs, preprocessor)
+            used = np.unique(np.concatenate(list(RowBatches(plan, pairs, lengths))))
+            if encode is not None:
+                texts = texts_to_embed(pairs.subset(used), recipe.teacher_side)
+                teacher.add(texts, encode, progress=options.progress)
+            targets = make_targets(
+                teacher,
+                pairs,
+                encoder.embedding_dim,
+                used=used,
+                center=recipe.center,
+                side=recipe.teacher_side,
+            )
+
+            def batches(start: int) -> tf.data.Dataset:
+                return distillation_batches(
+                    pairs, targets, preprocessor, make_plan(recipe, start)
+                )
+
+            trained = fit(
+                run,
+                distiller,
+                batches,
+                recipe,
+                options,
+                measure=None if dev is None else dev_accuracy(dev),
+            )
+            release(trained.optimizer.variables)
+            return trained.encoder
+
+        facts = TrainingFacts(recipe, pairs.counts, "pairs", pairs.digest(), student)
+        return run.finish(
+            train, facts=facts, storage=storage or config.get("storage", "float32")
+        )
+
+
+def compile_distiller(
+    student: LaBSE, recipe: DistillationRecipe, *, skip_nonfinite: bool = False
+) -> Distiller:
+    """Create a distiller with the recipe's loss and optimizer.
+
+    Args:
+        student: Encoder created in the same strategy scope.
+        recipe: Settings of the loss and the optimizer.
+        skip_nonfinite: See `labse_tf.optimizers.adamw`.
+
+    Returns:
+        A compiled `Distiller` with a built optimizer.
+    """
+    distiller = Distiller(
+        student, recipe.chunk_size, length_groups=recipe.length_groups
+    )
+    optimizer = make_optimizer(
+        recipe, lazy=recipe.optimizer == "lazy_adamw", skip_nonfinite=skip_nonfinite
+    )
+    ranking = AdditiveMarginSoftmax(
+        recipe.margin, recipe.scale, block_size=recipe.loss_block_size
+    )
+    loss = DistillationLoss(
+        feature=recipe.feature_weight,
+        logit=recipe.logit_weight,
+        contrastive=recipe.contrastive_weight,
+        margin=recipe.margin_weight,
+        temperature=recipe.temperature,
+        logit_temperature=recipe.logit_temperature,
+        pair_loss=ranking,
+    )
+    distiller.compile(optimizer=optimizer, loss=loss)
+    optimizer.build(distiller.trainable_variables)
+    return distiller
