@@ -26,6 +26,8 @@ def distillation_batches(
     targets: Targets,
     preprocessor: Preprocessor,
     plan: SamplingPlan,
+    *,
+    source_share: float | None = None,
 ) -> tf.data.Dataset:
     """Create batches of features and teacher vectors for a `Distiller`.
 
@@ -35,11 +37,17 @@ def distillation_batches(
         pairs: Pairs of translations.
         targets: Their teacher vectors, from `make_targets`.
         preprocessor: See `labse_tf.data.sentence_pairs`.
-        plan: Which pairs are in which batch.
+        plan: Which pairs are in which batch. `plan.batch_size` must be even with
+            `source_share`.
+        source_share: If given, one side of each pair is used: the source with this
+            probability, else the target. The first half of these texts becomes the
+            `source` of the batch, the second half its `target`, b = B / 2, and `paired`
+            is 0. `None` uses both sides of all pairs, b = B.
 
     Returns:
-        A `tf.data.Dataset` of `({"source": features, "target": features}, {"source":
-        vectors, "target": vectors})`, vectors float32 `(B, d)`.
+        A `tf.data.Dataset` of `(x, y)`; x is `{"source": features, "target": features}`
+        of int32 `(b, T)`; y is `{"source": vectors, "target": vectors}`, float32
+        `(b, d)`, and `paired`, float32 `(b,)`.
 
     Raises:
         ValueError: If the plan does not fit the corpus.
@@ -48,15 +56,22 @@ def distillation_batches(
 
     batches = RowBatches(plan, pairs, lengths_to_sort(plan, pairs, preprocessor))
     dimension = targets.take(np.zeros(1, np.int64))[0].shape[1]
+    rows = plan.batch_size if source_share is None else plan.batch_size // 2
 
-    def rows() -> Iterator[tuple[Any, ...]]:
-        for chosen in batches:
-            yield (*pairs.take(chosen), *targets.take(chosen))
+    def generate() -> Iterator[tuple[Any, ...]]:
+        for step, chosen in enumerate(batches, plan.start_step):
+            texts, vectors = pairs.take(chosen), targets.take(chosen)
+            if source_share is not None:
+                random = np.random.default_rng([plan.seed, step, len(chosen)])
+                of_source = random.random(len(chosen)) < source_share
+                texts = _halves(np.where(of_source, *texts))
+                vectors = _halves(np.where(of_source[:, None], *vectors))
+            yield (*texts, *vectors)
 
-    text = tf.TensorSpec((plan.batch_size,), tf.string)
-    vectors = tf.TensorSpec((plan.batch_size, dimension), tf.float32)
+    text = tf.TensorSpec((rows,), tf.string)
+    vector = tf.TensorSpec((rows, dimension), tf.float32)
     dataset = tf.data.Dataset.from_generator(
-        rows, output_signature=(text, text, vectors, vectors)
+        generate, output_signature=(text, text, vector, vector)
     )
 
     def features(
@@ -67,6 +82,11 @@ def distillation_batches(
         both = tf.nest.map_structure(
             lambda x: tf.ensure_shape(x, text.shape.concatenate(x.shape[1:])), both
         )
-        return both, {"source": of_source, "target": of_target}
+        paired = tf.fill([rows], 1.0 if source_share is None else 0.0)
+        return both, {"source": of_source, "target": of_target, "paired": paired}
 
     return finish(dataset, features, cardinality=batches.count, prefetch=None)
+
+
+def _halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rows[: len(rows) // 2], rows[len(rows) // 2 :]

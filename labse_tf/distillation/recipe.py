@@ -98,6 +98,15 @@ class DistillationRecipe(Recipe):
         choices=TEACHER_SIDES,
     )
 
+    source_share: float | None = setting(
+        None,
+        "encode only one side of each pair: the source with this probability, else the "
+        "target. Learns from nearly twice as many translations in the same time; the "
+        "margin loss is not used (default: both sides)",
+        group="distillation",
+        must_be="from 0 to 1",
+    )
+
     def check(self) -> None:
         """Check the values; see `BaseRecipe.check`."""
         super().check()
@@ -107,16 +116,21 @@ class DistillationRecipe(Recipe):
                 f"Received: stages={self.stages}, "
                 f"hard_negatives={self.hard_negatives}"
             )
-        weights = (
-            self.feature_weight,
-            self.logit_weight,
-            self.contrastive_weight,
-            self.margin_weight,
-        )
-        if not any(weights):
+        weights = {
+            name: getattr(self, f"{name}_weight")
+            for name in ("feature", "logit", "contrastive", "margin")
+        }
+        if self.source_share is not None:
+            del weights["margin"]
+            if self.batch_size % 2:
+                raise ValueError(
+                    "`batch_size` must be even with `source_share`. "
+                    f"Received: {self.batch_size}"
+                )
+        if not any(weights.values()):
             raise ValueError(
-                "`feature_weight`, `logit_weight`, `contrastive_weight` or "
-                f"`margin_weight` must be positive. Received: {weights}"
+                f"A weight of {', '.join(weights)} must be positive. "
+                f"Received: {weights}"
             )
 
 

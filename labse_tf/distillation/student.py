@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,8 +22,28 @@ class Distiller(DualEncoder):
     with the optional float `paired` `(B,)`, 0 where source and target are no
     translations of each other. `paired` must be equal in all rows of a batch.
 
-    Args and methods: see `DualEncoder`. `compile` takes a `DistillationLoss`.
+    `compile` takes a `DistillationLoss`. The default metric is `teacher_cosine`, the
+    mean cosine of the student's and the teacher's vectors. For the other arguments and
+    methods see `DualEncoder`.
     """
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adamw",
+        loss: keras.losses.Loss | None = None,
+        *,
+        metrics: Sequence[keras.metrics.Metric] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Set optimizer, loss and metrics; see `DualEncoder.compile`.
+
+        Raises:
+            ValueError: If `loss` is not a `DistillationLoss`.
+        """
+        if not isinstance(loss, DistillationLoss):
+            raise ValueError(f"`loss` must be a DistillationLoss. Received: {loss}")
+        metrics = [TeacherCosine()] if metrics is None else metrics
+        super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
     def compute_loss(
         self,
@@ -33,11 +54,8 @@ class Distiller(DualEncoder):
         training: bool = True,
     ) -> Any:
         """Return the loss of a batch."""
-        if not isinstance(self.pair_loss, DistillationLoss):
-            raise ValueError(
-                "Call `compile` with a DistillationLoss first. "
-                f"Received: loss={self.pair_loss}"
-            )
+        if self.pair_loss is None:
+            raise ValueError("Call `compile` with a `loss` first. Received: loss=None")
         paired = y.get("paired")
         loss = self.pair_loss(
             y_pred["source"],
@@ -50,3 +68,30 @@ class Distiller(DualEncoder):
         if training:
             self.note_loss(loss)
         return loss
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Add a batch to the metrics and return the values of all metrics."""
+        for metric in self.pair_metrics:
+            metric.update_state(
+                ops.concatenate([y_pred["source"], y_pred["target"]]),
+                ops.concatenate([y["source"], y["target"]]),
+            )
+        return self.get_metrics_result()
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class TeacherCosine(keras.metrics.Mean):
+    """Mean cosine of the student's and the teacher's vectors.
+
+    Args:
+        name: Name of the metric.
+    """
+
+    def __init__(self, name: str = "teacher_cosine", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+
+    def update_state(self, student: Any, teacher: Any) -> None:
+        """Add unit vectors, float `(n, d)` each."""
+        super().update_state(ops.sum(student * teacher, axis=1))

@@ -131,7 +131,11 @@ def distill(
 
             def batches(start: int) -> tf.data.Dataset:
                 return distillation_batches(
-                    pairs, targets, preprocessor, make_plan(recipe, start)
+                    pairs,
+                    targets,
+                    preprocessor,
+                    make_plan(recipe, start),
+                    source_share=recipe.source_share,
                 )
 
             trained = fit(
@@ -177,7 +181,7 @@ def compile_distiller(
         feature=recipe.feature_weight,
         logit=recipe.logit_weight,
         contrastive=recipe.contrastive_weight,
-        margin=recipe.margin_weight,
+        margin=0.0 if recipe.source_share is not None else recipe.margin_weight,
         temperature=recipe.temperature,
         logit_temperature=recipe.logit_temperature,
         pair_loss=ranking,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labse_tf.recipes import Recipe
+from labse_tf.recipes import BaseRecipe
 from labse_tf.training.best import SCORE, best_step, first_counted_step, scores_of
 from labse_tf.training.run import read_log
 
@@ -86,7 +86,10 @@ def summarize(directory: str | Path) -> RunSummary:
     """
     folder = Path(directory)
     described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    recipe = Recipe(**described["recipe"])
+    # The fields that all recipes have.
+    names = {field.name for field in dataclasses.fields(BaseRecipe)}
+    values = described["recipe"].items()
+    recipe = BaseRecipe(**{name: value for name, value in values if name in names})
     entries = read_log(folder / "training_log.jsonl")
     steps = max((entry["step"] for entry in entries), default=recipe.train_steps)
     kept = steps
