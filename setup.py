@@ -62,6 +62,7 @@ PARQUET = ["pyarrow>=14"]
 # kagglehub is not listed: KerasHub requires the version that it needs, and pip would
 # take the newest version and an old KerasHub instead.
 CONVERT = ["huggingface-hub>=0.23", "safetensors>=0.4"]
+TEACHER = ["sentence-transformers>=3"]
 SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 BEAM = ["apache-beam>=2.60"]
 QUICKSTART = [*TENSORFLOW_HUB, *CATALOGUES]
@@ -84,6 +85,7 @@ EXTRAS_REQUIRE = {
     "parquet": PARQUET,
     "plots": PLOTS,
     "convert": CONVERT,
+    "teacher": TEACHER,
     "serving": SERVING,
     "beam": BEAM,
     "bench": [*PARITY, *PLOTS, "onnx>=1.16", "onnxruntime>=1.18"],

@@ -96,11 +96,92 @@ def open_encoder(
                 f"when it is exported. Received: {sequence_length} for {name}"
             )
         return _open_saved_model(name)
+    if layout_of(name) == "huggingface":
+        foreign = _open_foreign(name, dtype, sequence_length)
+        if foreign is not None:
+            return foreign
     model = load_model(name).with_dtype(dtype)
     if sequence_length is not None:
         model = model.with_sequence_length(sequence_length)
     computes = model.backbone.compute_dtype
     return Encoder(str(name), model.encode, model.embedding_dim, computes, model)
+
+
+def _open_foreign(
+    name: str | Path, dtype: str, sequence_length: int | None
+) -> Encoder | None:
+    """Open a Hugging Face directory that cannot be a `LaBSE` model with its tokenizer.
+
+    Returns:
+        The encoder; `None` if the directory has a WordPiece tokenizer and a supported
+        architecture.
+    """
+    from labse_tf.checkpoints.huggingface import check_supported
+    from labse_tf.checkpoints.tokenizer_json import (
+        TokenizerJsonEncoder,
+        needs_tokenizer_json,
+    )
+
+    try:
+        check_supported(name)
+    except ValueError as error:
+        return _open_sentence_transformer(name, dtype, sequence_length, error)
+    if not needs_tokenizer_json(name):
+        return None
+    check_not_forked()
+    encoder = TokenizerJsonEncoder(name, dtype, sequence_length)
+    model = encoder.model
+    computes = model.backbone.compute_dtype
+    return Encoder(str(name), encoder.encode, model.embedding_dim, computes, None)
+
+
+def _open_sentence_transformer(
+    name: str | Path, dtype: str, sequence_length: int | None, reason: ValueError
+) -> Encoder:
+    """Open a Hugging Face directory with the package sentence-transformers.
+
+    Args:
+        name: Path of the directory.
+        dtype: Compute type.
+        sequence_length: Maximum number of tokens per text.
+        reason: Why this package cannot load the directory.
+
+    Raises:
+        ValueError: If the package is not installed, or cannot load the directory.
+    """
+    try:
+        import sentence_transformers
+        import torch
+    except ImportError:
+        raise ValueError(
+            f"{reason}; such models can be teachers, be measured and embed text with "
+            "sentence-transformers: pip install 'labse-tf[teacher]'"
+        ) from reason
+    from labse_tf.precision import computes_bfloat16
+
+    if dtype == "auto":
+        dtype = "bfloat16" if computes_bfloat16() else "float32"
+    check_not_forked()
+    try:
+        model = sentence_transformers.SentenceTransformer(
+            str(name), model_kwargs={"torch_dtype": getattr(torch, dtype)}
+        )
+    # The package and those below it raise errors of many types.
+    except Exception as error:
+        raise ValueError(
+            f"{name}: expected a model that sentence-transformers can load. "
+            f"Received: {error}"
+        ) from error
+    if sequence_length is not None:
+        model.max_seq_length = sequence_length
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return model.encode(
+            list(texts), normalize_embeddings=True, show_progress_bar=False
+        )
+
+    dimension = model.get_sentence_embedding_dimension()
+    return Encoder(str(name), encode, dimension, dtype)
 
 
 def layout_of(path: str | Path) -> str | None:

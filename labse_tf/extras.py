@@ -42,6 +42,10 @@ EXTRAS = {
         "Hugging Face models: convert, --model DIR",
         {"huggingface-hub": "huggingface_hub", "safetensors": "safetensors"},
     ),
+    "teacher": Extra(
+        "teachers of other architectures: distill --teacher DIR",
+        {"sentence-transformers": "sentence_transformers"},
+    ),
     "serving": Extra(
         "warm-up requests: export --serving",
         {"tensorflow-serving-api": "tensorflow_serving"},

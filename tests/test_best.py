@@ -39,7 +39,7 @@ def measured(monkeypatch) -> dict[int, list[np.ndarray]]:
         seen[step] = [np.array(w) for w in model.encoder.weights]
         return {"dev_accuracy": SCORES[step], "dev_accuracy/es": SCORES[step]}
 
-    monkeypatch.setattr(dual_encoder, "_dev_accuracy", lambda dev: measure)
+    monkeypatch.setattr(dual_encoder, "dev_accuracy", lambda dev: measure)
     return seen
 
 
@@ -86,7 +86,7 @@ def test_a_start_that_nothing_improves_is_kept(
     tmp_path, corpus, text, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        dual_encoder, "_dev_accuracy", lambda dev: lambda model: {"dev_accuracy": 0.5}
+        dual_encoder, "dev_accuracy", lambda dev: lambda model: {"dev_accuracy": 0.5}
     )
     model = train(corpus, text, tmp_path / "run")
     from labse_tf.training import untrained_encoder

@@ -145,6 +145,20 @@ def from_huggingface(
     return model
 
 
+def check_supported(directory: str | Path) -> None:
+    """Check the architecture and the modules of a Hugging Face directory.
+
+    Neither the tokenizer nor the weights are read.
+
+    Raises:
+        ValueError: If `from_huggingface` does not support them, or a file is damaged.
+    """
+    folder = Path(directory)
+    steps = _read_steps(folder)
+    transformer = folder if steps is None else steps.transformer
+    bert.backbone_config(transformer / CONFIG, _read_config(transformer))
+
+
 # === Modules and configuration ===
 
 

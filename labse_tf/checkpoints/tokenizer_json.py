@@ -8,6 +8,7 @@ be exported.
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,25 @@ from labse_tf.models.padding import BATCH_TOKENS, batches_by_length
 from labse_tf.models.text_inputs import check_texts, windows
 
 _BATCHES_AT_ONCE = 3  # see labse_tf.models.text_encoder
+
+
+def needs_tokenizer_json(directory: str | Path) -> bool:
+    """Return whether the tokenizer of a Hugging Face directory is no WordPiece model.
+
+    Raises:
+        ValueError: If its `tokenizer.json` is not a JSON object.
+    """
+    path = Path(directory) / "tokenizer.json"
+    if not path.is_file():
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind = content["model"].get("type", "WordPiece")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path}: expected a JSON object with a "model". Received: {error!r}'
+        ) from error
+    return kind != "WordPiece"
 
 
 class TokenizerJsonEncoder:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import MODELS, add_json, add_text
+from labse_tf.cli.arguments import (
+    MODELS,
+    add_json,
+    add_model,
+    add_text,
+    check_case,
+    command,
+)
+from labse_tf.cli.convert import STORAGES
 from labse_tf.cli.output import load, say_counts, say_skipped
 from labse_tf.cli.runs import add_run, recipe_of, run_options, until_signal
 from labse_tf.cli.train import say_summary
@@ -16,21 +25,26 @@ from labse_tf.distillation.recipe import (
     get_distillation_recipe,
 )
 
+if TYPE_CHECKING:
+    from labse_tf.distillation import TeacherVectors
+
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    from labse_tf.cli.arguments import command
-
     parser = command(
         commands,
         "distill",
         _distill,
         "train a small encoder to return the vectors of a large one",
-        "labse-tf distill en-hi.tsv en-ta.tsv --teacher e5 --model student -o small",
+        "labse-tf distill en-hi.tsv en-ta.tsv --teacher multilingual-e5-small "
+        "--teacher-prefix 'query: ' --num-layers 4 --output small",
     )
     add_text(parser)
     parser.add_argument(
-        "--teacher", metavar="MODEL", required=True, help=f"teacher: {MODELS}"
+        "--teacher",
+        metavar="MODEL",
+        required=True,
+        help=f"teacher: {MODELS}, or a directory of --teacher-vectors",
     )
     parser.add_argument(
         "--teacher-prefix",
@@ -45,7 +59,22 @@ def add_command(commands: Any) -> None:
         help="directory of the teacher's vectors, which other runs can use again "
         "(default: OUTPUT.teacher)",
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help="student")
+    start = parser.add_mutually_exclusive_group()
+    add_model(start, "student to start from")
+    start.add_argument(
+        "--vocab",
+        metavar="FILE",
+        help="vocabulary of a new student, which gets the teacher's first --num-layers "
+        "blocks, and for each token the mean of the teacher's vectors of its pieces",
+    )
+    start.add_argument(
+        "--vocab-size",
+        type=int,
+        default=32_000,
+        metavar="N",
+        help="size of the vocabulary of a new student, learned from the pairs "
+        "(default: 32000, without --model and --vocab)",
+    )
     add_run(parser, DISTILLATION_RECIPES)
     parser.add_argument(
         "--dev",
@@ -55,15 +84,23 @@ def add_command(commands: Any) -> None:
         help="held-out pairs, in the formats of FILE; the log gets their accuracy, and "
         "the model the weights with the highest accuracy, see --keep-best",
     )
+    parser.add_argument(
+        "--storage",
+        choices=STORAGES,
+        help="storage type of the preset (default: that of --model, or int8 for a new "
+        "student)",
+    )
     add_json(parser)
 
 
 def _distill(options: argparse.Namespace) -> int | None:
+    check_case(options)
     recipe = recipe_of(options, DistillationRecipe, get_distillation_recipe)
     how = run_options(options)
     from labse_tf import data, distillation
-    from labse_tf.encoders import as_preset, fingerprint, open_encoder
+    from labse_tf.encoders import as_preset
 
+    store, encode = _open_teacher(options)
     report = data.SkipReport()
     files = data.find_pair_files(options.files)
     pairs = load(options, files, data.load_pairs, report)
@@ -72,27 +109,55 @@ def _distill(options: argparse.Namespace) -> int | None:
         dev = load(options, data.find_pair_files(options.dev), data.load_pairs, report)
     say_skipped(report)
     say_counts(pairs.counts, "pairs")
-    vectors = options.teacher_vectors or f"{options.output}.teacher"
-    if (Path(options.teacher) / "teacher.json").is_file():
-        store, encode = distillation.TeacherVectors(options.teacher), None
-    else:
-        name = fingerprint(options.teacher, "auto")
-        store = distillation.TeacherVectors(vectors, name, options.teacher_prefix)
-        encode = open_encoder(options.teacher, "auto").encode
-    with as_preset(options.model) as model:
+    start, storage = options.model, options.storage
+    if start is None:
+        start = f"{options.output.rstrip('/')}.student"
+        storage = storage or "int8"
+        distillation.make_student(
+            options.teacher,
+            pairs,
+            start,
+            recipe,
+            vocabulary=options.vocab,
+            vocabulary_size=options.vocab_size,
+            lowercase=options.lowercase,
+            strip_accents=options.strip_accents,
+        )
+    with as_preset(start) as student:
         result = until_signal(
             lambda: distillation.distill(
                 recipe,
                 pairs,
                 options.output,
-                student=model,
+                student=student,
                 teacher=store,
                 encode=encode,
                 dev=dev,
                 options=how,
+                storage=storage,
             )
         )
     if isinstance(result, int):
         return result
     say_summary(options)
     return None
+
+
+def _open_teacher(
+    options: argparse.Namespace,
+) -> tuple[TeacherVectors, Callable[[list[str]], Any] | None]:
+    """Return the teacher's vectors on disk, and the teacher if it is a model."""
+    from labse_tf.distillation import TeacherVectors
+    from labse_tf.encoders import fingerprint, open_encoder
+
+    if (Path(options.teacher) / "teacher.json").is_file():
+        if options.model is None:
+            raise ValueError(
+                "--model is required if --teacher is a directory of vectors, which has "
+                f"no blocks. Received: --teacher {options.teacher}"
+            )
+        return TeacherVectors(options.teacher), None
+    name = f"{Path(options.teacher).name} {fingerprint(options.teacher, 'auto')}"
+    folder = options.teacher_vectors or f"{options.output.rstrip('/')}.teacher"
+    vectors = TeacherVectors(folder, name, options.teacher_prefix)
+    return vectors, open_encoder(options.teacher, "auto").encode

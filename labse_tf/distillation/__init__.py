@@ -1,12 +1,13 @@
 """Distillation: a small student that returns the vectors of a large teacher.
 
     teacher, texts -TeacherVectors-> vectors on disk -make_targets-> unit vectors
+    teacher, vocabulary -make_student-> student to start from
     pairs, targets -distillation_batches-> batches -Distiller-> student; `distill` runs
     all steps, from a recipe and pairs to a preset
 
 Modules, each of which imports only from earlier ones: `recipe` (settings), `teacher`
 (the teacher's vectors, computed once), `losses`, `student` (the model that is trained),
-`batches`, `training` (the run).
+`batches`, `starting` (the student to start from), `training` (the run).
 
 The names below are loaded on first use, so that the command line can read the recipe
 without importing Keras.
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
         DistillationRecipe,
         get_distillation_recipe,
     )
+    from labse_tf.distillation.starting import make_student
     from labse_tf.distillation.student import Distiller
     from labse_tf.distillation.teacher import Targets, TeacherVectors, make_targets
     from labse_tf.distillation.training import distill
 
 __all__ = ["DISTILLATION_RECIPES", "DistillationLoss", "DistillationRecipe"]
 __all__ += ["Distiller", "Targets", "TeacherVectors", "distill"]
-__all__ += ["distillation_batches", "get_distillation_recipe", "make_targets"]
+__all__ += ["distillation_batches", "get_distillation_recipe", "make_student"]
+__all__ += ["make_targets"]
 
 _HOME = {
     "DISTILLATION_RECIPES": "recipe",
@@ -43,6 +46,7 @@ _HOME = {
     "distill": "training",
     "distillation_batches": "batches",
     "get_distillation_recipe": "recipe",
+    "make_student": "starting",
     "make_targets": "teacher",
 }
 

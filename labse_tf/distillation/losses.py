@@ -148,11 +148,16 @@ class DistillationLoss(keras.losses.Loss):
             ops.convert_to_tensor(vectors, dtype="float32")
             for vectors in (source, target, teacher_source, teacher_target)
         )
-        if not x.shape == y.shape == u.shape == v.shape or len(x.shape) != 2:
+        shapes = [tuple(vectors.shape) for vectors in (x, y, u, v)]
+        if any(len(s) != 2 or s[1] != shapes[0][1] for s in shapes) or any(
+            rows not in (None, shapes[0][0]) for rows, _ in shapes
+        ):
             raise ValueError(
                 "`source`, `target` and their teacher vectors must be matrices of the "
-                f"same shape (b, d). Received: {[tuple(a.shape) for a in (x, y, u, v)]}"
+                f"same shape (b, d). Received: {shapes}"
             )
+        # A replica's part of `fit`'s second argument has lost its static size.
+        u, v = (ops.reshape(vectors, shapes[0]) for vectors in (u, v))
         ids = {"source_ids": source_ids, "target_ids": target_ids}
         terms = {}
         if self.weights["feature"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ from labse_tf.training.from_recipe import (
 )
 from labse_tf.training.options import RunOptions, check_measured
 from labse_tf.training.run import release
+from labse_tf.trimming.rebuilding import rebuild
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -63,7 +65,8 @@ def distill(
     the same arguments to resume. If the run has already ended, its model is loaded.
 
     Args:
-        recipe: Settings. The shape of `student` replaces the values of the recipe.
+        recipe: Settings. The shape of `student` replaces the values of the recipe,
+            except the dropout rate.
         pairs: Pairs of translations.
         output: Directory of the run, which becomes the preset.
         student: Preset to start from, such as `labse-tf shrink` writes.
@@ -84,7 +87,9 @@ def distill(
         labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
     """
     options = options or RunOptions()
-    recipe = with_shape_of(recipe, student)  # type: ignore[assignment]
+    # A student needs no dropout of its own shape: it sees few texts twice.
+    shaped = with_shape_of(recipe, student)
+    recipe = dataclasses.replace(shaped, dropout=recipe.dropout)  # type: ignore[assignment]
     recipe.check()
     check_measured(options, dev is not None)
     config = presets.read_config(presets.find(str(student)))
@@ -103,11 +108,7 @@ def distill(
 
         def train() -> LaBSE:
             with strategy.scope():
-                encoder = LaBSE.from_preset(
-                    str(student),
-                    sequence_length=recipe.sequence_length,
-                    dtype=recipe.dtype,
-                )
+                encoder = _load(student, recipe)
                 distiller = compile_distiller(
                     encoder, recipe, skip_nonfinite=options.on_nan == "skip"
                 )
@@ -149,10 +150,27 @@ def distill(
             release(trained.optimizer.variables)
             return trained.encoder
 
-        facts = TrainingFacts(recipe, pairs.counts, "pairs", pairs.digest(), student)
+        facts = TrainingFacts(
+            recipe, pairs.counts, "pairs", pairs.digest(), student, teacher.model
+        )
         return run.finish(
             train, facts=facts, storage=storage or config.get("storage", "float32")
         )
+
+
+def _load(student: str | Path, recipe: DistillationRecipe) -> LaBSE:
+    """Return the student with the recipe's sequence length, type and dropout."""
+    model = LaBSE.from_preset(
+        str(student), sequence_length=recipe.sequence_length, dtype=recipe.dtype
+    )
+    if model.backbone.dropout == recipe.dropout:
+        return model
+    return rebuild(
+        model,
+        {"dropout": recipe.dropout},
+        model.preprocessor,
+        lambda path, old: old[path],
+    )
 
 
 def compile_distiller(

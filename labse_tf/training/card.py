@@ -25,6 +25,7 @@ class TrainingFacts:
         unit: Unit of the counts, "pairs" or "sentences".
         digest: SHA-256 of the text, or an empty string.
         base: Preset that the run started from; `None` for a new model.
+        teacher: Teacher of a distillation, or an empty string.
     """
 
     recipe: BaseRecipe
@@ -32,6 +33,7 @@ class TrainingFacts:
     unit: str
     digest: str = ""
     base: str | Path | None = None
+    teacher: str = ""
 
     def languages(self) -> list[str]:
         """Return the codes of all training languages, also those of the base model.
@@ -70,6 +72,7 @@ def add_training(directory: Path, facts: TrainingFacts, log: Path) -> None:
     total = sum(facts.counts.values())
     rows = {
         "base model": name or "none; trained from random weights",
+        "teacher": f"`{facts.teacher}`" if facts.teacher else "",
         "data": f"{total:,} {facts.unit}",
         "SHA-256 of the data": f"`{facts.digest}`" if facts.digest else "",
         "steps": f"{recipe.train_steps:,} of batch size {recipe.batch_size:,}",

@@ -1,0 +1,509 @@
+"""Distillation: teacher vectors on disk, losses, batches, and the run of a student."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.command_line import run as run_command
+from helpers.errors import raises, refuses
+from helpers.runs import OTHER, TOKENS, WORDS, log_of, weights
+from labse_tf import presets
+from labse_tf.data import ParallelCorpus, SamplingPlan, SentencePair, sentence_pairs
+from labse_tf.distillation import (
+    DistillationLoss,
+    DistillationRecipe,
+    Distiller,
+    TeacherVectors,
+    distill,
+    distillation_batches,
+    make_targets,
+)
+from labse_tf.distillation.recipe import DISTILLATION_RECIPES
+from labse_tf.losses import AdditiveMarginSoftmax
+from labse_tf.models import LaBSE, LaBSEBackbone
+from labse_tf.preprocessing import SentencePreprocessor
+from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.training import Interrupted, RunOptions, fitting
+
+RECIPE = DistillationRecipe(
+    sequence_length=16,
+    batch_size=16,
+    train_steps=12,
+    learning_rate=5e-3,
+    warmup_steps=2,
+    dropout=0.1,  # its random states belong to a checkpoint
+    contrastive_weight=0.3,
+    logit_weight=0.2,
+)
+
+
+def random_unit(rows: int, dim: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(rows, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("float32")
+
+
+def of_words(texts: list[str]) -> np.ndarray:
+    """A teacher: sums of random vectors of the words; translations are equal."""
+    table = random_unit(6, 12, seed=3) + 0.5
+    found = [
+        sum(table[(WORDS + OTHER).index(word) % 6] for word in text.split() or ["sun"])
+        for text in texts
+    ]
+    return np.asarray(found) / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def student(tmp_path) -> Path:
+    (tmp_path / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
+    backbone = LaBSEBackbone(len(TOKENS), 1, 2, 8, 16, max_sequence_length=16)
+    tokenizer = WordPieceTokenizer(tmp_path / "vocab.txt")
+    model = LaBSE(backbone, SentencePreprocessor(tokenizer, 16), pooling="mean")
+    model.save_to_preset(tmp_path / "student")
+    return tmp_path / "student"
+
+
+# === Teacher vectors ===
+
+
+def test_each_text_is_computed_once(tmp_path) -> None:
+    seen: list[str] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        seen.extend(texts)
+        return of_words([text.removeprefix("query: ") for text in texts])
+
+    store = TeacherVectors(tmp_path / "v", "words", "query: ")
+    assert store.add(["sun", "moon", "sun"], encode, progress=False) == 2
+    again = TeacherVectors(tmp_path / "v")
+    assert (again.model, again.prefix, again.dimension) == ("words", "query: ", 12)
+    assert again.add([b"moon", "sun star"], encode, progress=False) == 1
+    assert sorted(seen) == ["query: moon", "query: sun", "query: sun star"]
+    texts = ["sun star", "sun", "moon"]
+    found = again.vectors[again.rows(texts)]
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, of_words(texts), atol=1e-3)
+    assert again.find(["night", "moon"]).tolist() == [-1, *again.rows(["moon"])]
+    with raises(ValueError, "the vector of each text", received="none for 1 of 2"):
+        again.rows(["sun", "night"])
+
+
+@pytest.mark.parametrize("lost", [("vectors.bin", 3), ("keys.bin", 9)])
+def test_a_killed_computation_resumes(tmp_path, lost) -> None:
+    texts = [f"{a} {b}" for a in WORDS for b in WORDS]
+    store = TeacherVectors(tmp_path / "v", "words")
+    store.add(texts[:20], of_words, progress=False)
+    # As after a kill between the writes of a block.
+    with (tmp_path / "v" / lost[0]).open("ab") as file:
+        file.truncate(file.tell() - lost[1])
+    resumed = TeacherVectors(tmp_path / "v", "words", "")
+    assert len(resumed) == (19 if lost[0] == "vectors.bin" else 18)
+    missing = len(texts) - len(resumed)
+    assert resumed.add(texts, of_words, progress=False) == missing
+    rows = TeacherVectors(tmp_path / "v").rows(texts)
+    assert len(set(rows.tolist())) == len(texts)
+    np.testing.assert_allclose(resumed.vectors[rows], of_words(texts), atol=1e-3)
+
+
+def test_an_interrupted_computation_keeps_its_blocks(tmp_path, monkeypatch) -> None:
+    from labse_tf.distillation import teacher
+
+    monkeypatch.setattr(teacher, "_BLOCK", 4)
+    calls = 0
+
+    def encode(texts: list[str]) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return of_words(texts)
+
+    texts = [f"{a} {b}" for a in WORDS for b in WORDS]
+    store = TeacherVectors(tmp_path / "v", "words")
+    with pytest.raises(KeyboardInterrupt):
+        store.add(texts, encode, progress=False)
+    assert TeacherVectors(tmp_path / "v").find(texts).tolist() == [
+        *range(8),
+        *[-1] * 28,
+    ]
+
+
+def test_wrong_stores_and_teachers(tmp_path) -> None:
+    with raises(ValueError, "expected teacher vectors", received="no teacher.json"):
+        TeacherVectors(tmp_path / "none")
+    store = TeacherVectors(tmp_path / "v", "words", "query: ")
+    store.add(["sun"], lambda texts: of_words(["sun"]), progress=False)
+    with raises(ValueError, "prefix ''", received="query: "):
+        TeacherVectors(tmp_path / "v", "words", "")
+    with raises(ValueError, "model 'other'", received="words"):
+        TeacherVectors(tmp_path / "v", "other")
+    with raises(ValueError, "one vector per text, (1, 12)", received=(1, 5)):
+        store.add(["moon"], lambda texts: np.ones((1, 5)), progress=False)
+    with raises(ValueError, "finite numbers", received="nan"):
+        store.add(["moon"], lambda texts: np.full((1, 12), np.nan), progress=False)
+    (tmp_path / "v" / "teacher.json").write_text("[1]")
+    with raises(ValueError, "teacher.json", received="another content"):
+        TeacherVectors(tmp_path / "v")
+
+
+@pytest.mark.parametrize("dimension", [12, 5])
+@pytest.mark.parametrize("center", [True, False])
+def test_targets_are_centered_and_projected(tmp_path, dimension, center) -> None:
+    texts = [f"{a} {b}" for a in WORDS for b in WORDS]
+    corpus = ParallelCorpus([SentencePair(t, t, "es") for t in texts])
+    store = TeacherVectors(tmp_path / "v", "words")
+    store.add(texts, of_words, progress=False)
+    targets = make_targets(store, corpus, dimension, center=center)
+    found = targets.take(np.arange(len(texts)))[1]
+    wanted = of_words(texts).astype(np.float16).astype(np.float64)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    if center:
+        wanted -= wanted.mean(axis=0)
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    # A projection to d axes keeps the d largest singular values.
+    left, values, _ = np.linalg.svd(wanted, full_matrices=False)
+    wanted = left[:, :dimension] * values[:dimension]
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    assert found.shape == (36, dimension)
+    np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=2e-3)
+
+
+def test_targets_of_the_source_side(tmp_path) -> None:
+    corpus = ParallelCorpus(
+        [SentencePair("sun", "sol", "es"), SentencePair("moon", "luna", "es")]
+    )
+    store = TeacherVectors(tmp_path / "v", "words")
+    store.add(["sun", "moon"], of_words, progress=False)
+    source, target = make_targets(store, corpus, 12, side="source").take(np.arange(2))
+    np.testing.assert_array_equal(source, target)
+    with raises(ValueError, "each text", received="none for 2, such as 'sol'"):
+        make_targets(store, corpus, 12)
+    make_targets(store, corpus, 12, side="source", used=np.array([0]))
+    with raises(ValueError, "not be wider", 12, received=13):
+        make_targets(store, corpus, 13)
+
+
+# === Losses ===
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def oracle(x, y, u, v, copies: list[tuple[int, int]] = ()) -> dict[str, float]:
+    """The terms in float64, straight from their definitions."""
+    x, y, u, v = (a.astype(np.float64) for a in (x, y, u, v))
+    count = len(x)
+    terms = {"feature": 0.0, "logit": 0.0, "contrastive": 0.0}
+    for i in range(count):
+        for ours, theirs in ((x, u), (y, v)):
+            terms["feature"] += ((ours[i] - theirs[i]) ** 2).sum() / 2 / count
+            logits = ours[i] @ theirs.T / 0.07
+            kept = [j for j in range(count) if j == i or (i, j) not in copies]
+            share = np.exp(logits[i]) / np.exp(logits[kept]).sum()
+            terms["contrastive"] -= np.log(share) / 2 / count
+    for queries, others, known, known_others in ((x, y, u, v), (y, x, v, u)):
+        wanted = softmax(known @ known_others.T / 0.05)
+        found = softmax(queries @ others.T / 0.05)
+        divergence = (wanted * (np.log(wanted) - np.log(found))).sum(axis=1)
+        terms["logit"] += divergence.mean() / 2
+    return terms
+
+
+def test_terms_are_those_of_numpy() -> None:
+    x, y, u, v = (random_unit(7, 5, seed) for seed in range(4))
+    loss = DistillationLoss(feature=2.0, logit=0.5, contrastive=3.0, margin=0.7)
+    wanted = oracle(x, y, u, v)
+    wanted["margin"] = float(AdditiveMarginSoftmax()(x, y))
+    found = loss.terms(x, y, u, v)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+        wanted, rel=1e-5
+    )
+    total = sum(loss.weights[name] * value for name, value in wanted.items())
+    assert float(loss(x, y, u, v)) == pytest.approx(total, rel=1e-5)
+    unpaired = total - 0.7 * wanted["margin"]
+    assert float(loss(x, y, u, v, paired=0.0)) == pytest.approx(unpaired, rel=1e-5)
+
+
+def test_copies_are_no_negatives() -> None:
+    x, y, u, v = (random_unit(6, 5, seed) for seed in range(4))
+    sources = np.array([[1, 1], [2, 2], [1, 1], [4, 4], [5, 5], [6, 6]], np.int32)
+    targets = np.array([[9, 1], [9, 2], [9, 3], [9, 2], [9, 5], [9, 6]], np.int32)
+    loss = DistillationLoss(feature=0.0, contrastive=1.0, margin=0.0)
+    found = loss(x, y, u, v, source_ids=sources, target_ids=targets)
+    copies = [(0, 2), (2, 0), (1, 3), (3, 1)]
+    wanted = oracle(x, y, u, v, copies)["contrastive"]
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+    assert float(loss(x, y, u, v)) > float(found)
+
+
+def test_a_perfect_student_has_no_loss() -> None:
+    x, y = random_unit(6, 5, 0), random_unit(6, 5, 1)
+    loss = DistillationLoss(feature=1.0, logit=1.0, margin=0.0)
+    assert float(loss(x, y, x, y)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_bad_losses() -> None:
+    with raises(ValueError, "`logit` must be 0 or more", received=-1):
+        DistillationLoss(logit=-1)
+    with raises(ValueError, "must be positive", received="feature"):
+        DistillationLoss(feature=0, margin=0)
+    with raises(ValueError, "`temperature` must be positive", received=0):
+        DistillationLoss(temperature=0)
+    x = random_unit(3, 4)
+    with raises(ValueError, "same shape (b, d)", received="(3, 5)"):
+        DistillationLoss()(x, x, x, random_unit(3, 5))
+    with raises(ValueError, "DistillationLoss", received="AdditiveMarginSoftmax"):
+        model = LaBSE(LaBSEBackbone(20, 0, 1, 4, 4), None, pooling="mean")
+        Distiller(model).compile(loss=AdditiveMarginSoftmax())
+
+
+def test_the_loss_survives_its_config() -> None:
+    loss = DistillationLoss(
+        feature=1, logit=2, contrastive=3, pair_loss=AdditiveMarginSoftmax(0.1, 5.0)
+    )
+    again = DistillationLoss.from_config(loss.get_config())
+    assert again.get_config() == loss.get_config()
+    assert again.pair_loss.margin == 0.1
+
+
+# === Batches ===
+
+
+def test_batches_are_those_of_sentence_pairs(tmp_path, corpus, student) -> None:
+    store = TeacherVectors(tmp_path / "v", "words")
+    store.add([t for _, t in corpus.texts()], of_words, progress=False)
+    targets = make_targets(store, corpus, 8)
+    preprocessor = LaBSE.from_preset(student).text_preprocessor()
+    plan = SamplingPlan(16, steps=6, start_step=2)
+    both = zip(
+        distillation_batches(corpus, targets, preprocessor, plan),
+        sentence_pairs(corpus, preprocessor, plan),
+        strict=True,
+    )
+    for (x, y), pairs in both:
+        for side in ("source", "target"):
+            for name, tensor in pairs[side].items():
+                np.testing.assert_array_equal(x[side][name], tensor)
+            assert y[side].shape == (16, 8)
+        assert y["paired"].numpy().tolist() == [1.0] * 16
+        # Sums of the same words.
+        np.testing.assert_allclose(y["source"], y["target"], atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_one_side_of_each_pair(tmp_path, corpus, student, share) -> None:
+    store = TeacherVectors(tmp_path / "v", "words")
+    store.add([t for _, t in corpus.texts()], of_words, progress=False)
+    targets = make_targets(store, corpus, 8)
+    preprocessor = LaBSE.from_preset(student).text_preprocessor()
+    first_words = TOKENS.index(WORDS[0]), TOKENS.index(OTHER[0])
+    from_source = texts = 0
+    plan = SamplingPlan(16, steps=40)
+    for x, y in distillation_batches(
+        corpus, targets, preprocessor, plan, source_share=share
+    ):
+        assert y["paired"].numpy().tolist() == [0.0] * 8
+        for side in ("source", "target"):
+            ids = x[side]["token_ids"].numpy()
+            assert ids.shape[0] == 8
+            is_source = ids[:, 1] < first_words[1]
+            from_source, texts = from_source + is_source.sum(), texts + 8
+            # Each row still has the vector of its own text.
+            words = [
+                " ".join(TOKENS[i] for i in row if i >= first_words[0]) for row in ids
+            ]
+            np.testing.assert_allclose(
+                y[side], targets.project(of_words(words)), atol=1e-2
+            )
+    assert from_source / texts == pytest.approx(share, abs=0.06)
+
+
+# === The run ===
+
+
+def run(corpus, output: Path, student: Path, vectors: Path, **changes: object) -> LaBSE:
+    options = {"checkpoint_every": 4, "log_every": 2, "progress": False}
+    options |= changes.pop("options", {})
+    return distill(
+        dataclasses.replace(RECIPE, **changes),
+        corpus,
+        output,
+        student=student,
+        teacher=TeacherVectors(vectors, "words"),
+        encode=of_words,
+        options=RunOptions(**options),
+    )
+
+
+@pytest.mark.parametrize("share", [None, 0.2])
+def test_a_student_learns(tmp_path, corpus, student, share) -> None:
+    model = run(
+        corpus, tmp_path / "run", student, tmp_path / "v", source_share=share,
+        train_steps=150, learning_rate=2e-2,
+    )  # fmt: skip
+    cosines = [entry["teacher_cosine"] for entry in log_of(tmp_path / "run")]
+    assert cosines[0] < 0.3 < 0.8 < cosines[-1]
+    texts = [text.decode() for _, text in corpus.texts()][:50]
+    store = TeacherVectors(tmp_path / "v")
+    wanted = make_targets(store, corpus, 8).project(of_words(texts))
+    assert (model.encode(texts, progress=False) * wanted).sum(axis=1).mean() > 0.8
+    card = (tmp_path / "run" / presets.CARD).read_text()
+    assert "words" in card and "teacher" in card
+
+
+def test_killed_and_resumed_is_undisturbed(
+    tmp_path, corpus, student, monkeypatch
+) -> None:
+    whole = run(corpus, tmp_path / "whole", student, tmp_path / "v")
+    count = len(TeacherVectors(tmp_path / "v"))
+    signal = fitting.Keeper._signal
+    monkeypatch.setattr(
+        fitting.Keeper, "_signal", lambda self: 15 if self.step == 6 else signal(self)
+    )
+    with pytest.raises(Interrupted):
+        run(corpus, tmp_path / "parts", student, tmp_path / "v")
+    monkeypatch.setattr(fitting.Keeper, "_signal", signal)
+    parts = run(corpus, tmp_path / "parts", student, tmp_path / "v")
+    for one, two in zip(weights(whole), weights(parts), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert len(TeacherVectors(tmp_path / "v")) == count
+    with raises(ValueError, "start.teacher", received="other"):
+        distill(
+            RECIPE, corpus, tmp_path / "whole", student=student,
+            teacher=TeacherVectors(tmp_path / "w", "other"), encode=of_words,
+        )  # fmt: skip
+
+
+def test_only_the_texts_of_the_batches_are_computed(tmp_path, student) -> None:
+    pairs = [
+        SentencePair(f"{a} {b} {c}", f"{a} {b} {c} {a}", "es")
+        for a in WORDS for b in WORDS for c in WORDS
+    ]  # fmt: skip
+    corpus = ParallelCorpus(pairs)
+    run(
+        corpus, tmp_path / "run", student, tmp_path / "v", batch_size=8, train_steps=3,
+        warmup_steps=0, teacher_side="source",
+    )  # fmt: skip
+    assert len(TeacherVectors(tmp_path / "v")) == 24
+
+
+def test_chunks_train_as_the_whole_batch(tmp_path, corpus, student) -> None:
+    found = [
+        run(
+            corpus, tmp_path / f"run{chunk}", student, tmp_path / "v", dropout=0.0,
+            chunk_size=chunk,
+        )
+        for chunk in (None, 4)
+    ]  # fmt: skip
+    for one, two in zip(*map(weights, found), strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-5)
+
+
+REPLICAS = """
+    import json, sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[4])
+    import numpy as np
+    from helpers.runs import make_pairs
+    from labse_tf.data import ParallelCorpus
+    from labse_tf.training import RunOptions
+    import test_distillation as tests
+
+    model = tests.run(
+        ParallelCorpus(make_pairs()), Path(sys.argv[2]), Path(sys.argv[3]),
+        Path(sys.argv[2] + ".v"), dropout=0.0, optimizer="adamw",
+        options={"strategy": sys.argv[1]},
+    )
+    np.savez(sys.argv[2] + ".npz", *tests.weights(model))
+"""
+
+
+def test_replicas_train_as_one_device(run_python, tmp_path, student) -> None:
+    found = []
+    for strategy in ("one_device", "cpu:2"):
+        output = tmp_path / strategy.replace(":", "")
+        run_python(REPLICAS, strategy, output, student, Path(__file__).parent)
+        with np.load(f"{output}.npz") as arrays:
+            found.append([arrays[name] for name in arrays.files])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-5)
+
+
+# === Recipe and command ===
+
+
+def test_every_value_of_a_recipe_has_a_source() -> None:
+    for named in DISTILLATION_RECIPES.values():
+        named.recipe.check()
+        fields = {field.name for field in dataclasses.fields(named.recipe)}
+        assert set(named.sources) == fields and named.about
+
+
+def test_recipes_are_checked() -> None:
+    with raises(ValueError, "`stages`", received="stages"):
+        dataclasses.replace(RECIPE, stages=((0, 2),), num_layers=1).check()
+    with raises(ValueError, "`batch_size` must be even", received=15):
+        dataclasses.replace(RECIPE, batch_size=15, source_share=0.1).check()
+    with raises(ValueError, "must be positive", received="feature"):
+        dataclasses.replace(
+            RECIPE, feature_weight=0, logit_weight=0, contrastive_weight=0,
+            source_share=0.5,
+        ).check()  # fmt: skip
+
+
+def write_teacher(folder: Path) -> Path:
+    """A preset with two blocks over the vocabulary of the words."""
+    (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
+    backbone = LaBSEBackbone(len(TOKENS), 2, 2, 8, 16, max_sequence_length=32)
+    tokenizer = WordPieceTokenizer(folder / "vocab.txt")
+    model = LaBSE(backbone, SentencePreprocessor(tokenizer, 16), pooling="mean")
+    model.save_to_preset(folder / "teacher")
+    return folder / "teacher"
+
+
+def test_one_command_makes_a_student(tmp_path, text, capsys) -> None:
+    teacher = write_teacher(tmp_path)
+    command = [
+        *("distill", text[0], "--teacher", teacher, "--num-layers", 1),
+        *("--vocab-size", 130, "--batch-size", 16, "--train-steps", 30),
+        *("--warmup-steps", 2, "--sequence-length", 16, "--dev", text[0]),
+        *("--output", tmp_path / "run", "--json", tmp_path / "run.out.json"),
+    ]
+    assert run_command(*command) == 0
+    assert "dev_accuracy" in capsys.readouterr().err
+    config = presets.read_config(tmp_path / "run")
+    assert config["backbone"]["num_layers"] == 1
+    assert config["storage"] == "int8"
+    assert config["backbone"]["vocabulary_size"] <= 130
+    assert json.loads((tmp_path / "run.out.json").read_text())["kept_step"] > 0
+    assert len(TeacherVectors(tmp_path / "run.teacher")) > 0
+    before = config["sha256"]
+    assert run_command(*command) == 0  # A finished run is not repeated.
+    assert presets.read_config(tmp_path / "run")["sha256"] == before
+    # The vectors are a teacher for another student.
+    assert run_command(
+        *("distill", text[0], "--teacher", tmp_path / "run.teacher"),
+        *("--model", tmp_path / "run.student", "--batch-size", 16),
+        *("--train-steps", 5, "--warmup-steps", 1, "--sequence-length", 16),
+        *("--output", tmp_path / "other"),
+    ) == 0  # fmt: skip
+
+
+def test_bad_commands(tmp_path, text, capsys) -> None:
+    store = TeacherVectors(tmp_path / "v", "words")
+    store.add(["sun"], of_words, progress=False)
+    refuses(
+        capsys, ["distill", text[0], "--teacher", tmp_path / "v", "-o", tmp_path / "r"],
+        "--model is required", received="--teacher",
+    )  # fmt: skip
+    refuses(
+        capsys,
+        ["distill", text[0], "--teacher", "labse-nan", "-o", tmp_path / "r"],
+        "labse-nan",
+    )
