@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from labse_tf.distillation import (
     TeacherVectors,
     distill,
     distillation_batches,
+    make_bag,
     make_targets,
 )
 from labse_tf.distillation.recipe import DISTILLATION_RECIPES
@@ -435,6 +437,50 @@ def test_replicas_train_as_one_device(run_python, tmp_path, student) -> None:
         np.testing.assert_allclose(one, two, atol=2e-5)
 
 
+# === Students to start from ===
+
+
+def of_tokens(texts: list[str]) -> np.ndarray:
+    """A teacher of any text: one random vector per text, off center."""
+    vectors = [random_unit(1, 24, seed=zlib.crc32(text.encode()))[0] for text in texts]
+    return np.asarray(vectors) + 0.4
+
+
+def test_a_bag_has_the_vectors_of_the_tokens(tmp_path) -> None:
+    words = [f"{a}{b}" for a in WORDS for b in OTHER]
+    tokens = [*TOKENS, *words, *(f"##{word}" for word in words)]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    tokenizer = WordPieceTokenizer(tmp_path / "vocab.txt")
+    seen: list[str] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        seen.extend(texts)
+        return of_tokens(texts)
+
+    model = make_bag(encode, tokenizer, 24, prefix="q: ", progress=False)
+    assert seen == ["q: " + token.removeprefix("##") for token in tokens[5:]]
+    vectors = of_tokens(["q: " + token.removeprefix("##") for token in tokens[5:]])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit -= unit.mean(axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    # The mean of the tokens' vectors, each with the mean of its numbers subtracted by
+    # the layer norm, which changes little.
+    texts = ["sun moon", "sunsol", "nightnoche star"]
+    wanted = np.stack(
+        [sum(unit[tokens.index(word) - 5] for word in text.split()) for text in texts]
+    )
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    found = model.encode(texts, progress=False)
+    np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=0.15)
+    table = np.asarray(model.backbone.token_embedding.embeddings)
+    np.testing.assert_allclose(table[5:] @ table[5:].T, unit @ unit.T, atol=1e-4)
+    assert not table[:5].any()
+    with raises(ValueError, "multiple of 4", received=10):
+        make_bag(of_tokens, tokenizer, 10, progress=False)
+    with raises(ValueError, "at most 24", received=28):
+        make_bag(of_tokens, tokenizer, 28, progress=False)
+
+
 # === Recipe and command ===
 
 
@@ -493,6 +539,17 @@ def test_one_command_makes_a_student(tmp_path, text, capsys) -> None:
         *("--train-steps", 5, "--warmup-steps", 1, "--sequence-length", 16),
         *("--output", tmp_path / "other"),
     ) == 0  # fmt: skip
+
+
+def test_one_command_makes_a_bag(tmp_path, text) -> None:
+    teacher = write_teacher(tmp_path)
+    assert run_command(
+        *("distill", text[0], "--teacher", teacher, "--num-layers", 0),
+        *("--hidden-dim", 8, "--vocab", tmp_path / "vocab.txt", "--batch-size", 16),
+        *("--train-steps", 5, "--warmup-steps", 1, "--output", tmp_path / "bag"),
+    ) == 0  # fmt: skip
+    backbone = presets.read_config(tmp_path / "bag")["backbone"]
+    assert (backbone["num_layers"], backbone["hidden_dim"]) == (0, 8)
 
 
 def test_bad_commands(tmp_path, text, capsys) -> None:

@@ -65,7 +65,8 @@ def add_command(commands: Any) -> None:
         "--vocab",
         metavar="FILE",
         help="vocabulary of a new student, which gets the teacher's first --num-layers "
-        "blocks, and for each token the mean of the teacher's vectors of its pieces",
+        "blocks, and for each token the mean of the teacher's vectors of its pieces; "
+        "--num-layers 0: a bag of tokens of --hidden-dim dimensions",
     )
     start.add_argument(
         "--vocab-size",
@@ -118,6 +119,8 @@ def _distill(options: argparse.Namespace) -> int | None:
             pairs,
             start,
             recipe,
+            encode=encode,
+            prefix=options.teacher_prefix,
             vocabulary=options.vocab,
             vocabulary_size=options.vocab_size,
             lowercase=options.lowercase,

@@ -7,7 +7,7 @@
 
 Modules, each of which imports only from earlier ones: `recipe` (settings), `teacher`
 (the teacher's vectors, computed once), `losses`, `student` (the model that is trained),
-`batches`, `starting` (the student to start from), `training` (the run).
+`batches`, `bag` and `starting` (the student to start from), `training` (the run).
 
 The names below are loaded on first use, so that the command line can read the recipe
 without importing Keras.
@@ -19,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labse_tf.distillation.bag import make_bag
     from labse_tf.distillation.batches import distillation_batches
     from labse_tf.distillation.losses import DistillationLoss
     from labse_tf.distillation.recipe import (
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DISTILLATION_RECIPES", "DistillationLoss", "DistillationRecipe"]
 __all__ += ["Distiller", "Targets", "TeacherVectors", "distill"]
-__all__ += ["distillation_batches", "get_distillation_recipe", "make_student"]
+__all__ += [
+    "distillation_batches",
+    "get_distillation_recipe",
+    "make_bag",
+    "make_student",
+]
 __all__ += ["make_targets"]
 
 _HOME = {
@@ -46,6 +52,7 @@ _HOME = {
     "distill": "training",
     "distillation_batches": "batches",
     "get_distillation_recipe": "recipe",
+    "make_bag": "bag",
     "make_student": "starting",
     "make_targets": "teacher",
 }

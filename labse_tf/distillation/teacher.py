@@ -276,8 +276,8 @@ class Targets:
 
     def project(self, vectors: ArrayLike) -> NDArray[np.float32]:
         """Convert teacher vectors `(n, D)` to unit target vectors, float32 `(n, d)`."""
-        result = _unit(np.asarray(vectors, np.float32)) - self.center
-        return _unit(result if self.axes is None else result @ self.axes)
+        result = unit_vectors(np.asarray(vectors, np.float32)) - self.center
+        return unit_vectors(result if self.axes is None else result @ self.axes)
 
 
 def make_targets(
@@ -328,11 +328,11 @@ def make_targets(
             )
     known = np.unique(np.concatenate([found[every] for found in rows]))
     sample = np.random.default_rng(0).permutation(known)[:_SAMPLE]
-    vectors = _unit(np.asarray(store.vectors[np.sort(sample)], np.float32))
+    vectors = unit_vectors(np.asarray(store.vectors[np.sort(sample)], np.float32))
     mean = vectors.mean(axis=0) if center else np.zeros(store.dimension, np.float32)
     axes = None
     if dimension < store.dimension:
-        axes = principal_axes(_unit(vectors - mean), dimension)
+        axes = principal_axes(unit_vectors(vectors - mean), dimension)
     return Targets(store.vectors, tuple(rows), mean.astype(np.float32), axes)
 
 
@@ -351,7 +351,7 @@ def texts_to_embed(corpus: Corpus, side: str = "own") -> list[bytes]:
     return sorted(texts, key=lambda text: (len(text), text))
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_vectors(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows of unit length; a zero row stays zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(norms, 1e-12)
