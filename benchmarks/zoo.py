@@ -43,7 +43,7 @@ def main() -> None:
         folder = presets.find(name)
         known = folder / "scores.json"
         languages = options.languages or json.loads(known.read_text())["languages"]
-        model = labse_tf.LaBSE.from_preset(folder)
+        model = labse_tf.LaBSE.from_preset(folder, dtype="auto")
         scores = measure(model.encode, folder, options.data, languages)
         known.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
         draw_similarity(model, name, folder / "similarity.png")
@@ -62,7 +62,7 @@ def measure(
 ) -> dict[str, Any]:
     """Accuracy a language on each set, and the chart of Tatoeba."""
     started = time.perf_counter()
-    there = evaluation.laser._tatoeba_files(files / "tatoeba")
+    there = evaluation.tatoeba_pairs(files / "tatoeba")
     result = evaluation.tatoeba(
         encode, files / "tatoeba", [code for code in languages if code in there]
     )
@@ -174,7 +174,8 @@ def draw_curve(folder: Path, path: Path) -> None:
         steps = entry["step"] - before
         seconds += steps * entry.get("batch_size", whole) / entry["pairs_per_second"]
         before = entry["step"]
-        losses.append((seconds / 60, entry["loss"], entry["ranking_accuracy"]))
+        inside = entry.get("ranking_accuracy", entry.get("teacher_cosine"))
+        losses.append((seconds / 60, entry["loss"], inside))
     figure = new_figure(7, 3.4)
     axes = figure.add_subplot()
     minutes, loss, in_batch = zip(*losses, strict=True)
