@@ -127,7 +127,9 @@ CODE_PATTERN = rf"{_TAG}(?:@[A-Za-z0-9]+)?"
 """Regular expression of a possible code, to find codes in file names."""
 
 # Includes the encoding of POSIX locale names: de_DE.UTF-8@euro.
-_FORM = re.compile(rf"(?P<tag>{_TAG})(?:\.[a-z0-9-]+)?(?:@(?P<modifier>[a-z0-9]+))?")
+_FORM = re.compile(
+    rf"(?P<tag>{_TAG})(?:\.(?P<encoding>[a-z0-9-]+))?(?:@(?P<modifier>[a-z0-9]+))?"
+)
 # A region or, in gettext's locale names (sr@latin, uz@Cyrl, tt@iqtelif), a modifier can
 # imply a script that is not the usual one.
 _SCRIPT_OF_REGION = {
@@ -141,6 +143,9 @@ _SCRIPT_OF_MODIFIER = {
     **{script.lower(): script for script in SCRIPTS},
     **{s.unicode_name.lower(): s.code for s in SCRIPTS.values() if s.unicode_name},
 }
+# A region or variant, and an encoding, that no word of a file name looks like.
+_SUBTAG = re.compile(r"[a-z]{2}|\d{3}|valencia|tarask")
+_ENCODING = re.compile(r"(?:utf|iso|cp|koi|euc|gb|big|windows|tis|shift)[a-z0-9-]*")
 _SAME_SCRIPT = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
 
 
@@ -183,9 +188,15 @@ def language_code(code: str, *, strict: bool = False) -> str:
     return f"{language}-{script}" if script else language
 
 
-@functools.lru_cache(maxsize=4096)
 def _parse(code: str) -> tuple[str, str]:
-    """Return language and unusual script of a code or name, or two empty strings.
+    """Return language and unusual script of a code or name, or two empty strings."""
+    language, script, _ = _parsed(code)
+    return language, script
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(code: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return what `_parse` returns, and the subtags after the language.
 
     The longest alias is matched first: `zh-min-nan` is not Chinese.
     """
@@ -196,10 +207,10 @@ def _parse(code: str) -> tuple[str, str]:
         text = f"{_BY_NAME[name]}-{ending}"
     known = _CANONICAL.get(text) or _BY_NAME.get(text)
     if known:
-        return known, ""
+        return known, "", ()
     form = _FORM.fullmatch(text)
     if form is None:
-        return "", ""
+        return "", "", ()
     parts = re.split("[-_]", form["tag"])
     language, size = parts[0], 1
     for length in range(len(parts), 0, -1):
@@ -215,7 +226,7 @@ def _parse(code: str) -> tuple[str, str]:
         script = _SCRIPT_OF_REGION.get((language, part), script)
     script = _SAME_SCRIPT.get(script, script)
     usual = language in LANGUAGES and script == LANGUAGES[language].script
-    return language, "" if usual else script
+    return language, "" if usual else script, tuple(parts[size:])
 
 
 def is_language_code(text: str, *, known: bool = False) -> bool:
@@ -223,16 +234,26 @@ def is_language_code(text: str, *, known: bool = False) -> bool:
 
     Args:
         text: Any string. English names of languages do not count.
-        known: Whether the language must be in the table.
+        known: Whether the language must be in the table, and all that follows it must
+            be a script, a region, a variant or an encoding in use: neither `my-data`
+            nor `my.data` is Burmese.
 
     Example:
         >>> [is_language_code(x) for x in ("hi", "xqx", "zh_Hant", "Hindi", "data")]
         [True, True, True, False, False]
-        >>> is_language_code("hin", known=True), is_language_code("xqx", known=True)
-        (True, False)
+        >>> [is_language_code(x, known=True) for x in ("hin", "xqx", "my-data")]
+        [True, False, False]
     """
     form = _FORM.fullmatch(text.lower())
-    return form is not None and (not known or _parse(text)[0] in LANGUAGES)
+    if form is None or not known:
+        return form is not None
+    language, _, subtags = _parsed(text)
+    encoding = form["encoding"]
+    return (
+        language in LANGUAGES
+        and (encoding is None or _ENCODING.fullmatch(encoding) is not None)
+        and all(part.title() in SCRIPTS or _SUBTAG.fullmatch(part) for part in subtags)
+    )
 
 
 def canonical_keys(values: Mapping[str, _Value]) -> dict[str, _Value]:

@@ -7,8 +7,10 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ from labse_tf.beam import files as beam_files  # noqa: E402
 from labse_tf.beam.files import find_files, publish  # noqa: E402
 from labse_tf.data import CleaningReport, CleaningRules, HeldOut, SentencePair  # noqa: E402
 from labse_tf.data.cleaning import new_report  # noqa: E402
-from labse_tf.encoders import open_encoder  # noqa: E402
+from labse_tf.encoders import Encoder, open_encoder  # noqa: E402
 
 RUNNER = "FnApiRunner"  # the direct runner without a download of Prism before it
 
@@ -223,7 +225,7 @@ def corpus(tmp_path_factory):
 
 def lines_of(folder, language):
     """The lines of a language's files, one file after another."""
-    names = [f"en-{language}.tsv.gz", f"pairs-*.{language}.tsv.gz"]
+    names = [f"en-{language}.tsv.gz", f"en-{language}-*.tsv.gz"]
     paths = sorted(path for name in names for path in Path(folder).glob(name))
     assert paths
     return b"".join(gzip.decompress(path.read_bytes()) for path in paths)
@@ -239,11 +241,11 @@ def test_clean_command_writes_the_same_lines(corpus, tmp_path, capsys):
     for name in ("cleaning.json", "cleaning.md"):
         local = (tmp_path / "local" / name).read_bytes()
         assert (output / name).read_bytes() == local
-    shards = sorted(path.name for path in output.glob("*.hi.tsv.gz"))
+    shards = sorted(path.name for path in output.glob("en-hi-*.tsv.gz"))
     kept = report.kept["hi"]
     total = -(-kept // 20)
     assert total > 1
-    assert shards == [f"pairs-{i:05d}-of-{total:05d}.hi.tsv.gz" for i in range(total)]
+    assert shards == [f"en-hi-{i:05d}-of-{total:05d}.tsv.gz" for i in range(total)]
     # The names say the language to whoever reads the folder next.
     assert data.load_pairs(output).counts == report.kept
     assert f"{sum(report.kept.values()):,} of 450 pairs" in capsys.readouterr().out
@@ -276,8 +278,7 @@ def test_the_commands_have_the_flags_of_the_local_ones():
     for name, gone in (
         ("clean", {"--overwrite", "--json"}),
         ("prepare", {"--json"}),
-        # Truncated texts are not counted in a pipeline.
-        ("embed", {"--json", "--sequence-length"}),
+        ("embed", {"--json"}),
     ):
         missing = flags(local, name) - flags(ours, name)
         assert missing == gone, name
@@ -347,6 +348,30 @@ def test_words_are_counted_as_for_a_local_vocabulary(corpus, tmp_path):
         f"vocab {counts} --from-counts --size 300 --output {learned}".split()
     )
     assert tokenizers.load_vocabulary(learned) == vocabulary
+
+
+def test_vocab_from_counts_ignores_no_flag(tmp_path, capsys):
+    counts, output = tmp_path / "counts.tsv", tmp_path / "vocab.txt"
+    counts.write_text("hi\tन\t9\nta\tத\t9\nen\tsun\t9\n", encoding="utf-8")
+    common = ["vocab", str(counts), "--size", "200", "--output", str(output)]
+    for flag in (
+        ["--language", "hi"],
+        ["--on-error", "skip"],
+        ["--lowercase"],
+        ["--strip-accents"],
+        ["--no-strip-accents"],
+        ["--workers", "1"],
+    ):
+        assert cli.main([*common, "--from-counts", *flag]) == 2
+        name = flag[0].replace("--no-", "--[no-]").replace("--strip", "--[no-]strip")
+        check_message(capsys.readouterr().err, received=name)
+        assert not output.exists()
+    chosen = ["--from-counts", "--smoothing", "1", "--languages", "hin", "en"]
+    assert cli.main([*common, *chosen]) == 0
+    learned = tokenizers.load_vocabulary(output)
+    assert "न" in learned and "த" not in learned
+    assert cli.main([*common, "--from-counts", "--languages", "mr"]) == 2
+    check_message(capsys.readouterr().err, argument="languages", received="mr")
 
 
 def test_word_counts_add_up_and_bad_ones_are_named(tmp_path):
@@ -689,18 +714,59 @@ def test_embed_reads_the_requested_side_of_pairs(saved_model, tmp_path):
 def test_embed_computes_in_the_type_that_was_asked_for(monkeypatch, tmp_path):
     opened = []
 
-    def open_model(name, dtype):
-        opened.append((name, dtype))
-        return lambda texts: np.zeros((len(texts), 2))
+    def open_model(*arguments):
+        opened.append(arguments)
+        return Encoder("my-model", lambda texts: np.zeros((len(texts), 2)), 2)
 
     monkeypatch.setattr(embedding, "open_encoder", open_model)
     handler = embedding.SavedModelHandler("my-model", dtype="bfloat16")
     handler.load_model()
-    assert opened == [("my-model", "bfloat16")]
+    assert opened == [("my-model", "bfloat16", None)]
     options = commands.build_parser().parse_args(
         ["embed", "a.txt", "--dtype", "auto", "-o", "vectors"]
     )
     assert (options.model, options.dtype) == ("labse-mini", "auto")
+
+
+def test_embed_counts_truncated_texts_as_the_local_command(tmp_path, capsys):
+    """In batches of any size, on any number of threads."""
+    from helpers.models import make_model
+
+    model, text = tmp_path / "model", tmp_path / "a.txt"
+    make_model(num_layers=1).save_to_preset(model)
+    long = "sun " * 20
+    text.write_text(f"{long}\nmoon\n" * 30 + f"{long}moon\n", encoding="utf-8")
+
+    def embed(*flags):
+        beam_out, local = tmp_path / "beam", tmp_path / "local.npy"
+        common = [str(text), "--model", str(model), *flags, "--output"]
+        assert cli.main(["embed", *common, str(local)]) == 0
+        shutil.rmtree(beam_out, ignore_errors=True)
+        capsys.readouterr()
+        own = ["--runner", RUNNER, "--shard-size", "25"]
+        assert commands.main(["embed", *common, str(beam_out), *own]) == 0
+        found = [np.load(path) for path in sorted(beam_out.glob("vectors-*.npy"))]
+        np.testing.assert_allclose(np.concatenate(found), np.load(local), atol=1e-6)
+        return capsys.readouterr().err
+
+    assert re.search(r"(?m)^31 texts were cut .*--sequence-length", embed())
+    check_message(embed("--sequence-length", "5"), "31 texts", "5 tokens")
+
+    encoder = embedding.SavedModelHandler(str(model)).load_model()
+    with ThreadPoolExecutor(4) as pool:
+        counts = pool.map(
+            lambda _: (encoder([long, "sun"]), encoder.newly_truncated())[1], range(40)
+        )
+        assert sum(counts) + encoder.newly_truncated() == 40
+
+
+def test_streams_are_refused_for_workers_cannot_open_them(tmp_path, capsys):
+    for path in ("-", "hi=-", "/dev/stdin", "hi=/dev/fd/0"):
+        for name in ("clean", "count-words", "embed"):
+            output = ["--output", str(tmp_path / "out"), "--runner", RUNNER]
+            assert commands.main([name, path, *output]) == 2
+            check_message(capsys.readouterr().err, received=path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_far_files_are_read_and_written(

@@ -329,7 +329,7 @@ def test_plural_forms(tmp_path):
         header = f'msgid ""\nmsgstr "Plural-Forms: {formula}\\n"\n\n'
         body = 'msgid "day"\nmsgid_plural "days"\n'
         body += "".join(f'msgstr[{i}] "{form}"\n' for i, form in enumerate(forms))
-        return write(tmp_path / "xx.po", header + body)
+        return write(tmp_path / "hi.po", header + body)
 
     assert pairs_of(catalogue("nplurals=1; plural=0;", ["f"])) == [("days", "f")]
     assert pairs_of(catalogue(TWO, ["f", "g"])) == [("day", "f"), ("days", "g")]

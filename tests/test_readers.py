@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.errors import raises
+from helpers.errors import raises, warns
 from labse_tf import data
+from labse_tf.text import DataWarning
 
 tf = pytest.importorskip("tensorflow")
 hypothesis = pytest.importorskip("hypothesis", reason="needs hypothesis")
@@ -342,6 +343,77 @@ def test_languages_that_names_give():
         "hi=tfds:opus/en": "hi",
     }
     assert {path: data.file_language(path) for path in expected} == expected
+
+
+WORDS = (
+    "new dev all any old src tgt tmp out raw ref hyp max min tok run one two".split()
+)
+
+
+def test_words_in_names_are_not_languages():
+    """Alone or at the end, also with what may follow a code; words may be codes."""
+    for word in WORDS:
+        for name in (
+            *(f"{word}.txt", f"{word}.tsv.gz", f"corpus.{word}.txt", f"{word}.po"),
+            *(f"{word.upper()}.txt", f"{word}_IN.txt", f"corpus.{word}"),
+        ):
+            assert data.file_language(name) is None, name
+    for name in (
+        *(
+            "my-data.tsv",
+            "my.data.txt",
+            "to_translate.txt",
+            "no-dups.tsv",
+            "is_ok_now.txt",
+            "xx.txt",
+        ),
+        *("de_dup.txt", "app.foo.txt", "train.my-data", "en-test.tsv", "en-dev.tsv"),
+        *("en-all.tsv", "en-raw-2024.tsv", "talk.en-old.jsonl", "abc.po", "vlc.mo"),
+    ):
+        assert data.file_language(name) is None, name
+    # Said in so many words, or in a pair, or in the header of the file.
+    expected = {
+        "new=dev.txt": "new",
+        "dev=dev.txt": "dev",
+        "en-max.tsv": "max",
+        "talk.en-max.jsonl": "max",
+        "en-xqx.tsv": "xqx",
+        "en-xqx-00000-of-00002.tsv.gz": "xqx",
+        "en-hi.clean.tsv": "hi",
+        "locale/new/LC_MESSAGES/app.po": "new",
+    }
+    assert {path: data.file_language(path) for path in expected} == expected
+    assert data.file_language("app.po", "new") == "new"
+    # Codes with a script, a region, a variant or a locale's modifier.
+    expected = {
+        "zh_Hant.txt": "zh-Hant",
+        "wiki.hin_Deva.txt": "hi",
+        "es-419.tsv": "es",
+        "pt-br.po": "pt",
+        "app.sr@latin.po": "sr-Latn",
+        "ca-valencia.po": "ca",
+        "de_DE.UTF-8.po": "de",
+        "zh-min-nan.txt": data.file_language("nan=a"),
+    }
+    assert {path: data.file_language(path) for path in expected} == expected
+
+
+def test_a_file_named_by_a_word_is_an_error_and_in_a_directory_a_warning(tmp_path):
+    for name in ("hi.tsv", "dev.tsv", "new.tsv.gz"):
+        write(tmp_path / name, "a\tb\n")
+    for name in ("ta.txt", "README.txt"):
+        write(tmp_path / name, "a\n")
+    for name in ("dev.tsv", "new.tsv.gz"):
+        with raises(data.DataError, path=tmp_path / name, line=1):
+            triples(tmp_path / name)
+        assert triples(f"new={tmp_path / name}") == [("a", "b", "new")]
+    with warns(DataWarning, "dev.tsv", "new.tsv.gz", path=tmp_path, received=2):
+        found = data.find_pair_files(tmp_path)
+    assert found == [tmp_path / "hi.tsv"]
+    with warns(DataWarning, "README.txt", path=tmp_path, received=3):
+        found = data.find_sentence_files(tmp_path)
+    assert found == [tmp_path / "hi.tsv", tmp_path / "ta.txt"]
+    assert len(data.find_pair_files(f"mr={tmp_path}")) == 3
 
 
 def test_a_language_before_the_path(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def learned(
     folder = tmp_path_factory.mktemp("learned")
     # Without every fifth text, so that some characters become [UNK].
     texts = [text for row, text in enumerate(make_text()) if row % 5]
-    file = write(folder / "mul.txt", texts)
+    file = write(folder / "hi.txt", texts)
     return (
         learn_vocabulary([file], 1500, lowercase=request.param, progress=False),
         request.param,
@@ -598,8 +598,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ]
 
     return [
-        write(folder / "xa.txt", language("abcdefghij", 4000)),
-        write(folder / "xb.txt", language("ыщцдабежзи", 100)),
+        write(folder / "de.txt", language("abcdefghij", 4000)),
+        write(folder / "ru.txt", language("ыщцдабежзи", 100)),
     ]
 
 
@@ -618,7 +618,7 @@ class TestLearnVocabulary:
         assert tokenizer.unk_token_id == 100
 
     def test_too_little_text_gives_fewer(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "xx.txt", ["aab aab", "aab ab!"])
+        file = write(tmp_path / "de.txt", ["aab aab", "aab ab!"])
         vocabulary = learn_vocabulary(
             [file], 1000, character_coverage=1.0, min_frequency=1, progress=False
         )
@@ -737,7 +737,7 @@ class TestLearnVocabulary:
 
     def test_lowercase_keeps_accents_where_told(self, tmp_path: Path) -> None:
         texts = ["Café CAFÉ कुर्सी Тест"] * 5
-        file = write(tmp_path / "mul.txt", texts)
+        file = write(tmp_path / "hi.txt", texts)
         options = {"lowercase": True, "strip_accents": False}
         vocabulary = learn_vocabulary([file], 300, progress=False, **options)
         assert {"café", "कुर्सी", "тест"} <= set(vocabulary)
@@ -749,12 +749,12 @@ class TestLearnVocabulary:
 
     def test_all_indian_letters_are_covered(self, tmp_path: Path) -> None:
         texts = [x for x in SENTENCES if any("\u0900" <= c < "\u0e00" for c in x)]
-        file = write(tmp_path / "mul.txt", texts * 2)
+        file = write(tmp_path / "hi.txt", texts * 2)
         vocabulary = learn_vocabulary([file], 3000, progress=False)
-        assert unk_rate([file], WordPieceTokenizer(vocabulary)) == {"mul": 0.0}
+        assert unk_rate([file], WordPieceTokenizer(vocabulary)) == {"hi": 0.0}
 
     def test_coverage_drops_the_rarest(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "xx.txt", ["a b " * 50 + "c c"])
+        file = write(tmp_path / "de.txt", ["a b " * 50 + "c c"])
         kept = learn_vocabulary([file], 200, character_coverage=0.97, progress=False)
         assert kept[104:] == ["a", "b"]
         kept = learn_vocabulary([file], 200, character_coverage=1.0, progress=False)
@@ -859,12 +859,12 @@ class TestLearnVocabulary:
 
 
 def test_unk_rate_by_hand(tmp_path: Path) -> None:
-    # aa: "a b" "hello ?" "x!": a, b, hell, ##o, [UNK], [UNK], ! -> 2 of 7.
-    first = write(tmp_path / "aa.txt", ["a b", "hello ?", "x!"])
-    second = write(tmp_path / "bb.txt", ["q", "w e", "\u200d"])
-    third = write(tmp_path / "cc.txt", ["\u200d"])
+    # de: "a b" "hello ?" "x!": a, b, hell, ##o, [UNK], [UNK], ! -> 2 of 7.
+    first = write(tmp_path / "de.txt", ["a b", "hello ?", "x!"])
+    second = write(tmp_path / "fr.txt", ["q", "w e", "\u200d"])
+    third = write(tmp_path / "es.txt", ["\u200d"])
     rates = unk_rate([second, third, first], WordPieceTokenizer(SMALL))
-    assert rates == {"aa": 2 / 7, "bb": 1.0}
+    assert rates == {"de": 2 / 7, "fr": 1.0}
 
 
 def test_jax_backend() -> None:

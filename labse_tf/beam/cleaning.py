@@ -198,7 +198,7 @@ class CombineReports(beam.CombineFn):
 class WritePairs(beam.PTransform):
     """Write cleaned pairs as pair files that every command reads, and the report.
 
-    The shards of a language, `pairs-00000-of-00003.hi.tsv.gz` and so on, contain the
+    The shards of a language, `en-hi-00000-of-00003.tsv.gz` and so on, contain the
     lines of the `en-hi.tsv.gz` that `labse-tf clean` writes, in the same order.
     `cleaning.md` and then `cleaning.json` are written after all shards.
 
@@ -243,7 +243,7 @@ def _write_pairs(
     pairs = [as_pair(pair) for pair in in_order(rows)]
     with tempfile.TemporaryDirectory() as folder:
         write_pairs(pairs, folder)
-        name = f"pairs-{number:05d}-of-{total:05d}.{language}.tsv.gz"
+        name = f"en-{language}-{number:05d}-of-{total:05d}.tsv.gz"
         publish(Path(folder, f"en-{language}.tsv.gz"), join(output, name))
     return len(pairs)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from labse_tf.beam import cleaning, embedding, preparing, words
@@ -106,7 +108,10 @@ def _add_shard_size(parser: argparse.ArgumentParser, size: int, what: str) -> No
 def _pipeline(
     options: argparse.Namespace, *, resumes: bool = False
 ) -> Iterator[beam.Pipeline]:
-    """Yield a pipeline and run it at the end; unless it resumes, into a new output."""
+    """Yield a pipeline and run it at the end; unless it resumes, into a new output.
+
+    Then its `result` is that of the run.
+    """
     there = set() if resumes else names_in(join(options.output))
     if there:
         raise ValueError(
@@ -116,7 +121,8 @@ def _pipeline(
     pipeline = beam.Pipeline(options=options.pipeline)
     yield pipeline
     try:
-        pipeline.run().wait_until_finish()
+        pipeline.result = pipeline.run()
+        pipeline.result.wait_until_finish()
     except (ValueError, RuntimeError) as error:
         found = [str(error)] if isinstance(error, ValueError) else []
         found += _OURS.findall(str(error))
@@ -138,7 +144,7 @@ def _add_clean(commands: Any) -> None:
         f"{_PROGRAM} clean corpus/ --output cleaned --runner FlinkRunner",
     )
     add_text(parser)
-    _add_output(parser, "pairs-*.XX.tsv.gz per language, cleaning.md, cleaning.json")
+    _add_output(parser, "en-XX-*.tsv.gz per language, cleaning.md, cleaning.json")
     add_rules(parser)
     _add_shard_size(parser, cleaning.SHARD_SIZE, "pairs")
     _add_pipeline(parser)
@@ -190,7 +196,7 @@ def _add_count_words(commands: Any) -> None:
         f"{_PROGRAM} count-words corpus/ --output counts, then: "
         "labse-tf vocab counts --from-counts --size 32000 --output vocab.txt",
     )
-    add_text(parser)
+    add_text(parser, sentences=True)
     _add_output(parser, "counts-*.tsv.gz with tab-separated language, word and count")
     add_case(parser)
     _add_pipeline(parser)
@@ -270,7 +276,7 @@ def _add_embed(commands: Any) -> None:
         help=TEXT_HELP,
     )
     add_side(parser)
-    add_encoder(parser, sequence_length=False)
+    add_encoder(parser)
     _add_output(parser, "vectors-*.npy, float32 (n, D), and texts-*.txt with n lines")
     _add_shard_size(parser, embedding.SHARD_SIZE, "lines")
     _add_pipeline(parser)
@@ -286,6 +292,26 @@ def _embed(options: argparse.Namespace) -> None:
                 options.output,
                 shard_size=options.shard_size,
                 dtype=options.dtype,
+                sequence_length=options.sequence_length,
             )
         )
+    _say_truncated(pipeline.result, options.sequence_length)
     print(f"vectors: {join(options.output, 'vectors-*.npy')}")
+
+
+def _say_truncated(result: Any, length: int | None) -> None:
+    """Print the number of texts that were cut to standard error, if there are any."""
+    chosen = MetricsFilter().with_namespace("labse_tf").with_name(embedding.TRUNCATED)
+    try:
+        counters = result.metrics().query(chosen)["counters"]
+    except NotImplementedError:
+        print("the runner does not count texts that were cut", file=sys.stderr)
+        return
+    # `result` is what was attempted if the runner does not know what was committed.
+    if count := sum(counter.result or 0 for counter in counters):
+        end = (
+            "to the model's length; --sequence-length N changes it"
+            if length is None
+            else f"to {length:,} tokens"
+        )
+        print(f"{count:,} texts were cut {end}", file=sys.stderr)

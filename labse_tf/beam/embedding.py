@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,54 +11,98 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 
 from labse_tf.beam.files import POSITION_PREFIX, download, publish
 from labse_tf.beam.ordering import AssignShards, Shard, in_order
 from labse_tf.data.shards.layout import PathLike, is_remote, join
-from labse_tf.encoders import Encode, open_encoder
+from labse_tf.encoders import Encoder, open_encoder
 
 SHARD_SIZE = 1 << 16  # ours: 100 MB with 384 dimensions
+TRUNCATED = "truncated texts"
+"""Name of Beam's counter of texts that were cut, in the namespace `labse_tf`."""
 
 
-class SavedModelHandler(ModelHandler[str, np.ndarray, Encode]):
+class LoadedEncoder:
+    """Encoder of a worker, which several threads may use, with a count.
+
+    Args:
+        encoder: The encoder.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self._reported = 0
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        """Embed `n` texts, float32 `(n, D)`."""
+        return np.asarray(self._encoder(texts), np.float32)
+
+    def newly_truncated(self) -> int:
+        """Return the number of texts that were cut since the last call."""
+        model = self._encoder.model
+        if model is None:  # A SavedModel does not count.
+            return 0
+        with self._lock:
+            total = model.truncated_texts
+            new, self._reported = total - self._reported, total
+        return new
+
+
+class SavedModelHandler(ModelHandler[str, np.ndarray, LoadedEncoder]):
     """Model for Beam's `RunInference`: from texts to vectors, float32 `(D,)`.
 
     Loaded once per process. The texts of a batch are sorted by length, as in
-    `labse-tf embed`.
+    `labse-tf embed`. Beam's counter "truncated texts" counts the texts that were cut to
+    the maximum length, except by a SavedModel.
 
     Args:
         model: Directory of an exported SavedModel, local or remote, or any other local
             model that `labse_tf.encoders.open_encoder` accepts.
         dtype: Compute type, see `labse_tf.encoders.open_encoder`.
+        sequence_length: Maximum number of tokens per text, see
+            `labse_tf.encoders.open_encoder`.
         max_batch_size: Greatest number of texts per batch.
     """
 
     def __init__(
-        self, model: str, *, dtype: str = "float32", max_batch_size: int = 2048
+        self,
+        model: str,
+        *,
+        dtype: str = "float32",
+        sequence_length: int | None = None,
+        max_batch_size: int = 2048,
     ) -> None:
         super().__init__()
         self._model, self._dtype = model, dtype
+        self._sequence_length = sequence_length
         self._max_batch_size = max_batch_size
 
-    def load_model(self) -> Encode:
+    def load_model(self) -> LoadedEncoder:
         """Load the model; a remote model is copied first."""
         if not is_remote(self._model):
-            return open_encoder(self._model, self._dtype)
+            return self._open(self._model)
         root = self._model.rstrip("/") + "/"
         with tempfile.TemporaryDirectory() as folder:
             for file in FileSystems.match([root + "**"])[0].metadata_list:
                 download(file.path, Path(folder, file.path.removeprefix(root)))
-            return open_encoder(folder, self._dtype)
+            return self._open(folder)
+
+    def _open(self, path: str) -> LoadedEncoder:
+        return LoadedEncoder(open_encoder(path, self._dtype, self._sequence_length))
 
     def run_inference(
         self,
         batch: Sequence[str],
-        model: Encode,
+        model: LoadedEncoder,
         inference_args: Mapping[str, Any] | None = None,
     ) -> Iterable[np.ndarray]:
         """Return the vectors of a batch of texts."""
-        return np.asarray(model(list(batch)), np.float32)
+        vectors = model(list(batch))
+        Metrics.counter("labse_tf", TRUNCATED).inc(model.newly_truncated())
+        return vectors
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         """Return the options of Beam's `BatchElements`."""

@@ -27,13 +27,15 @@ from labse_tf.data import (
     SentencePair,
     SkipReport,
     find_pair_files,
+    find_sentence_files,
     read_files,
     read_sentences,
 )
 from labse_tf.data.shards.layout import is_remote
 from labse_tf.files import atomic_file
 from labse_tf.languages import language_code
-from labse_tf.text import Side, read_numbered
+from labse_tf.pipes import is_stream
+from labse_tf.text import Side, read_numbered, split_language
 
 POSITION_PREFIX = 10  # bytes that up to 65,536 adjacent positions share
 
@@ -57,12 +59,19 @@ def find_files(files: Files, find: Callable[[Files], list[Path]]) -> list[str]:
         The local files as sorted by `find`, then the remote files, sorted.
 
     Raises:
-        ValueError: If there are no files, or no file matches a remote path.
+        ValueError: If there are no files, no file matches a remote path, or a path is
+            a stream, which workers cannot read.
         DataError: See `find`.
     """
     paths = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     remote = [_split(os.fspath(path)) for path in paths if is_remote(path)]
     near = [path for path in paths if not is_remote(path)]
+    for path in near:
+        if is_stream(split_language(path)[1]):
+            raise ValueError(
+                "Pipelines read files that all workers can open; copy a stream to a "
+                f"file first. Received: {path}"
+            )
     found = [str(path) for path in find(near)] if near or not remote else []
     far: set[str] = set()
     matches = FileSystems.match([pattern for _, pattern in remote])
@@ -262,7 +271,8 @@ class ReadSentences(beam.PTransform):
     Returns (language, sentence), for both sides of a pair.
 
     Args:
-        files: See `ReadPairs`.
+        files: See `ReadPairs`; directories also stand for their text files, see
+            `find_sentence_files`.
         language: See `read_sentences`; for all files.
         languages: Languages to keep; `None` for all. Sources of pairs are `"en"`.
         on_error: See `ReadPairs`.
@@ -282,7 +292,7 @@ class ReadSentences(beam.PTransform):
     ) -> None:
         """List the files."""
         super().__init__()
-        paths = find_files(files, find_pair_files)
+        paths = find_files(files, find_sentence_files)
         self._languages = (
             None if languages is None else frozenset(map(language_code, languages))
         )

@@ -65,9 +65,13 @@ PAIRS_HELP = (
 )
 
 
-def add_text(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a command that reads pair files."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help=PAIRS_HELP)
+SENTENCES_HELP = "text, one sentence per line (XX.txt, or XX=FILE); or " + PAIRS_HELP
+
+
+def add_text(parser: argparse.ArgumentParser, *, sentences: bool = False) -> None:
+    """Add the arguments of a command that reads pairs, or also single sentences."""
+    about = SENTENCES_HELP if sentences else PAIRS_HELP
+    parser.add_argument("files", nargs="+", metavar="FILE", help=about)
     add_languages(parser)
 
 
@@ -144,14 +148,10 @@ def add_on_error(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoder(
-    parser: argparse.ArgumentParser, *, sequence_length: bool = True
-) -> None:
+def add_encoder(parser: argparse.ArgumentParser) -> None:
     """Add the encoder's arguments of a command that embeds text."""
     add_model(parser, "encoder", default=DEFAULT_MODEL)
     add_dtype(parser)
-    if not sequence_length:
-        return
     parser.add_argument(
         "--sequence-length",
         type=int,

@@ -25,8 +25,7 @@ def add_command(commands: Any) -> None:
         "--corpus",
         nargs="+",
         metavar="FILE",
-        help="keep the tokens of this text: text (XX.txt, or XX=FILE), or "
-        + arguments.PAIRS_HELP,
+        help="keep the tokens of this text: " + arguments.SENTENCES_HELP,
     )
     parser.add_argument(
         "--languages",

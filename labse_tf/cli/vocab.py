@@ -26,11 +26,12 @@ def add_command(commands: Any) -> None:
         "learn a WordPiece vocabulary from text in many languages",
         "labse-tf vocab en-hi.tsv en-bn.tsv.gz --size 32000 --output vocab.txt",
     )
-    add_text(parser)
+    add_text(parser, sentences=True)
     parser.add_argument(
         "--from-counts",
         action="store_true",
-        help="the files are word counts of `python -m labse_tf.beam count-words`",
+        help="the files are word counts of `python -m labse_tf.beam count-words`, "
+        "which takes --language, --on-error, --lowercase and --strip-accents itself",
     )
     parser.add_argument(
         "--size",
@@ -56,19 +57,22 @@ def add_command(commands: Any) -> None:
 
 def _vocab(options: argparse.Namespace) -> None:
     from labse_tf import data, tokenizers
+    from labse_tf.languages import chosen_languages
 
     if options.from_counts:
+        _check_counted(options)
+        counts = tokenizers.read_word_counts(_count_files(options.files))
+        if options.languages is not None:
+            counts = chosen_languages(counts, options.languages, "the counts")
         tokens = tokenizers.learn_vocabulary_from_counts(
-            tokenizers.read_word_counts(_count_files(options.files)),
-            options.size,
-            smoothing=options.smoothing,
+            counts, options.size, smoothing=options.smoothing
         )
         tokenizers.save_vocabulary(tokens, options.output)
         print(f"{len(tokens):,} tokens in {options.output}")
         write_json(options.json, {"size": len(tokens)})
         return
     report = data.SkipReport()
-    files = data.find_pair_files(options.files)
+    files = data.find_sentence_files(options.files)
     reader = functools.partial(
         data.read_sentences,
         language=options.language,
@@ -99,6 +103,23 @@ def _vocab(options: argparse.Namespace) -> None:
     )
     print(f"{len(tokens):,} tokens in {options.output}")
     write_json(options.json, {"size": len(tokens), "unk_rate": rates})
+
+
+def _check_counted(options: argparse.Namespace) -> None:
+    """Raise an error for flags that do not apply to finished counts."""
+    given = {
+        "--language": options.language is not None,
+        "--on-error": options.on_error != "raise",
+        "--lowercase": options.lowercase,
+        "--[no-]strip-accents": options.strip_accents is not None,
+        "--workers": options.workers is not None,
+    }
+    flags = " ".join(flag for flag, is_given in given.items() if is_given)
+    if flags:
+        raise ValueError(
+            "With --from-counts the words are already counted: expected these flags "
+            f"in `count-words`, or not at all. Received: {flags}"
+        )
 
 
 def _count_files(files: list[str]) -> list[Path]:

@@ -18,6 +18,7 @@ from labse_tf.languages import language_code
 from labse_tf.progress import Progress, progress_bar
 from labse_tf.text import (
     DataError,
+    DataWarning,
     OnError,
     PathLike,
     SentencePair,
@@ -48,6 +49,9 @@ def find_pair_files(files: Files) -> list[Path]:
     name contains the language, and Moses files, `any.XX` next to `any.en`. Of the two
     Moses files the one that is not English is listed.
 
+    A `DataWarning` names files in a directory that are left out because their names do
+    not give a language.
+
     Args:
         files: One path or several. `XX=PATH` gives the language and stays in front of
             the paths found; `tfds:name/config` is passed through.
@@ -56,7 +60,8 @@ def find_pair_files(files: Files) -> list[Path]:
         DataError: If a directory has no pair files.
         ValueError: If there are no paths.
     """
-    return _find(files, _is_pair_file, "pair files (en-XX.tsv, XX.po, .tmx, ...)")
+    expected = "pair files (en-XX.tsv, XX.po, .tmx, ...)"
+    return _find(files, _is_pair_file, _NAMED, expected)
 
 
 def find_sentence_files(files: Files) -> list[Path]:
@@ -81,10 +86,20 @@ def find_sentence_files(files: Files) -> list[Path]:
             and (kind in _JSON or (kind == ".txt" and file_language(path) is not None))
         )
 
-    return _find(files, wanted, "sentence files (XX.txt, en-XX.tsv, XX.po, ...)")
+    expected = "sentence files (XX.txt, en-XX.tsv, XX.po, ...)"
+    return _find(files, wanted, (*_NAMED, ".txt"), expected)
 
 
-def _find(files: Files, wanted: Callable[[Path], bool], expected: str) -> list[Path]:
+def _find(
+    files: Files,
+    wanted: Callable[[Path], bool],
+    named: tuple[str, ...],
+    expected: str,
+) -> list[Path]:
+    """Return the files, in directories those that are wanted.
+
+    `named` are the endings of formats whose names must give the language.
+    """
     paths = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     if not paths:
         raise ValueError(f"`files` must name at least one file. Received: {files!r}")
@@ -93,17 +108,41 @@ def _find(files: Files, wanted: Callable[[Path], bool], expected: str) -> list[P
         language, place = split_language(path)
         before = "" if language is None else f"{language}="
         if place.is_dir():
-            inside = [Path(f"{before}{p}") for p in place.rglob("*")]
-            inside = [p for p in inside if wanted(p)]
+            there = [Path(f"{before}{p}") for p in sorted(place.rglob("*"))]
+            inside = {p for p in there if wanted(p)}
+            _warn_unnamed(place, [p for p in there if p not in inside], named)
             if not inside:
                 raise DataError(place, 1, expected, "no such files")
-            found.update(inside)
+            found |= inside
         else:
             found.update(Path(f"{before}{p}") for p in moses_sides(path) or [place])
     return sorted(found)
 
 
+def _warn_unnamed(folder: Path, left_out: list[Path], named: tuple[str, ...]) -> None:
+    """Warn of files that were left out because their names do not give a language."""
+    unnamed = [
+        str(path.relative_to(folder))
+        for path in left_out
+        if stem_and_kind(path)[1] in named
+        and file_language(path) is None
+        and path.is_file()
+    ]
+    if unnamed:
+        more = ", ..." if len(unnamed) > _SHOWN else ""
+        warnings.warn(
+            f"{folder}: expected names that give the language (en-XX.tsv, XX.txt), or "
+            "XX=FILE; other files are left out. Received: "
+            f"{len(unnamed):,} such files, {', '.join(unnamed[:_SHOWN])}{more}",
+            DataWarning,
+            stacklevel=4,
+        )
+
+
 _JSON = (".jsonl", ".ndjson")
+# Endings of pair files that do not contain their language.
+_NAMED = (".tsv", ".tfrecord", ".tfrecords")
+_SHOWN = 5  # names of files in a warning
 
 
 def _is_pair_file(path: Path) -> bool:

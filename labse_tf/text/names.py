@@ -6,7 +6,12 @@ import os
 import re
 from pathlib import Path
 
-from labse_tf.languages import is_language_code, language_code
+from labse_tf.languages import (
+    LANGUAGES,
+    is_language_code,
+    language_code,
+    without_script,
+)
 from labse_tf.text.problems import PathLike
 
 # Endings of compressed files. Readers look at the first bytes instead.
@@ -41,6 +46,23 @@ def stem_and_kind(path: PathLike) -> tuple[str, str]:
 _OF_ONE_LANGUAGE = (".po", ".mo", ".gmo", ".txt")
 
 
+# Words of file names that are also codes (`new` is Newari, `tok` Toki Pona). Alone they
+# do not give a language, and after `en-` only if the language is in the table.
+_WORDS = frozenset(
+    "all any app bad bak big dev doc ext hyp log low max min mix neg new old one org "
+    "out pos raw ref run set src sub tgt tmp tok top trg two".split()
+)
+
+
+def _is_word(part: str) -> bool:
+    return re.split("[-_.@]", part.lower())[0] in _WORDS
+
+
+def _is_sure(part: str) -> bool:
+    """Return whether a part of a file name can only be a language."""
+    return is_language_code(part, known=True) and not _is_word(part)
+
+
 def pair_language(name: str) -> str | None:
     """Return the other language of a name that ends in a pair: `hi` of `wiki.en-hi`."""
     last = name.rpartition(".")[2]
@@ -61,8 +83,11 @@ def file_language(path: PathLike, said: str = "") -> str | None:
     The first of: `XX=any/path`; `en-XX.tsv`, also with other endings of pair files;
     `XX/LC_MESSAGES/any.po`; the language in the file's header (`Language:` of a gettext
     catalog); a name that is a code, or that ends in a code or a pair after a full stop
-    (`XX.po`, `wiki.XX.txt`, `wiki.en-XX.jsonl`); a known code as the ending
-    (`corpus.XX`). Endings of compressed files are ignored.
+    (`XX.po`, `wiki.XX.txt`, `wiki.en-XX.jsonl`); a code as the ending (`corpus.XX`).
+    Endings of compressed files are ignored.
+
+    In the last two cases the code must be in the table of `labse_tf.languages` and not
+    a word such as "new" (Newari): `dev.txt`, `new.txt` and `all.tsv` give no language.
 
     Args:
         path: Path of the file, which need not exist.
@@ -75,18 +100,27 @@ def file_language(path: PathLike, said: str = "") -> str | None:
     pairs = kind not in _OF_ONE_LANGUAGE
     folder = Path(os.path.abspath(path)).parent
     last = stem.rpartition(".")[2]
-    # Not the whole stem: "app.hi" is not language "app" with encoding "hi".
-    sure = last if is_language_code(last, known=True) else ""
-    candidates = [said.strip(), sure, stem, last]
+    candidates = [said.strip()]
     if pairs and (code := pair_language(stem)):
-        candidates.insert(1, code)
+        candidates.append(code)
     if folder.name == "LC_MESSAGES":
         candidates.insert(0, folder.parent.name)
     if pairs and stem.lower().startswith("en-"):
-        candidates.insert(0, stem[3:])
-    if pairs and is_language_code(kind[1:], known=True):
-        candidates.append(kind[1:])
+        candidates.insert(0, _after_english(stem[3:]))
+    # Last: "app.hi" is not language "app" with encoding "hi".
+    candidates += filter(_is_sure, [last, stem, *([kind[1:]] if pairs else [])])
     for candidate in candidates:
         if is_language_code(candidate):
             return language_code(candidate)
     return None
+
+
+def _after_english(text: str) -> str:
+    """Return the code after `en-` in a name, or an empty text for a word.
+
+    A code may be unknown to the table.
+    """
+    if not is_language_code(text):
+        return ""
+    known = without_script(text) in LANGUAGES
+    return "" if _is_word(text) and not known else text
