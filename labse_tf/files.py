@@ -1,7 +1,8 @@
-"""Atomic writes of files and directories.
+"""Atomic writes of files and directories; reading of JSON objects.
 
-Each function writes to a hidden temporary name in the target's directory and renames it
-when the write is complete. A full disk, an error or Ctrl-C leaves the target unchanged.
+Each function that writes uses a hidden temporary name in the target's directory and
+renames it when the write is complete. A full disk, an error or Ctrl-C leaves the target
+unchanged.
 
 Links are followed: the file that a link names is replaced, not the link. Streams, such
 as `-` for standard output (see `labse_tf.pipes`), receive the complete content.
@@ -9,17 +10,17 @@ as `-` for standard output (see `labse_tf.pipes`), receive the complete content.
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import json
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from labse_tf.pipes import is_stdout, is_stream, send
+from labse_tf.pipes import is_stdout, is_stream, send, spooled
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
+    name = f".{target.stem}.{os.urandom(4).hex()}{target.suffix}"
     temporary = target.with_name(name)
     try:
         yield temporary
@@ -58,6 +59,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: If the file is missing, or its content is not a JSON object.
+        OSError: If the file cannot be read.
+    """
+    try:
+        value = json.loads(spooled(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: expected a JSON file. Received: no file") from None
+    # Invalid UTF-8, invalid JSON or numbers of 5,000 digits; too deeply nested JSON.
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON. Received: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path}: expected a JSON object. Received: {type(value).__name__}"
+        )
+    return value
 
 
 def check_vacant(path: str | os.PathLike[str], name: str) -> None:
@@ -124,6 +146,8 @@ def exchange(folder: Path, target: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two paths in one step, and return whether this system could (Linux)."""
+    import ctypes  # Imported late: it takes a tenth of the time of `--help`.
+
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):

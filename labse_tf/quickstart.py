@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labse_tf import data, presets
 from labse_tf.evaluation import translation_accuracy
-from labse_tf.files import atomic_directory, write_text
+from labse_tf.files import atomic_directory, read_json, write_text
 from labse_tf.languages import language_code, language_name
 from labse_tf.progress import Progress
 from labse_tf.recipes import PretrainingRecipe, Recipe
@@ -342,19 +342,18 @@ def _take_folder(folder: Path, wanted: dict[str, Any], *, fresh: bool) -> None:
     state = folder / _STATE
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: expected a directory. Received: a file")
-    known = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else None
+    ours = state.is_file()
     others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if known is None and others:
+    if others and not ours:
         raise ValueError(
             f"{folder}: expected a new or empty directory, or one of a quickstart. "
             f"Received: {', '.join(sorted(others)[:5])}"
         )
-    if fresh and known is not None:
+    if fresh and ours:
         for name in _MADE:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        known = None
-    if known is not None and known != wanted:
+    elif ours and (known := read_json(state)) != wanted:
         different = sorted(key for key in wanted if known.get(key) != wanted[key])
         raise ValueError(
             f"{folder} was made with other settings: expected --fresh to start over "

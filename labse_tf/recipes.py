@@ -9,13 +9,13 @@ or `ours:` and the reason.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from labse_tf.files import read_json
 from labse_tf.settings import check_settings, setting
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
@@ -617,12 +617,8 @@ def read_recipe(kind: type[AnyRecipe], path: str | Path, **changes: Any) -> AnyR
             allowed.
         OSError: If the file cannot be read.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON. Received: {error}") from error
-    values = content.get("recipe") if isinstance(content, dict) else None
+    content = read_json(path)
+    values = content.get("recipe")
     if not isinstance(values, dict):
         raise ValueError(
             f'{path}: expected the run.json of a run, with a "recipe". '

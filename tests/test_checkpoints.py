@@ -136,9 +136,12 @@ def test_weights_in_half_precision_become_float32(tmp_path, stored) -> None:
     assert table.dtype == "float32"
     name = "embeddings.word_embeddings.weight"
     np.testing.assert_array_equal(table.numpy(), rounded[name].astype(np.float32))
-    half = checkpoints.from_huggingface(folder, "auto")
-    assert half.backbone.compute_dtype == stored
-    assert half.backbone.variable_dtype == "float32"
+    for config in ({}, {"torch_dtype": None}, {"dtype": "float32"}):
+        foreign.change_json(folder / "config.json", **config)
+        half = checkpoints.from_huggingface(folder, "auto")
+        # Without a type in the file it is that of the weights, as in transformers.
+        assert half.backbone.compute_dtype == config.get("dtype", stored)
+        assert half.backbone.variable_dtype == "float32"
 
 
 def test_pooling_modules(tmp_path) -> None:

@@ -32,6 +32,7 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     yield from below("", cli.build_parser())
 
 
+LISTED = ["evaluate", "evaluate retrieval", "train", "doctor"]  # With `--help`.
 ACTIONS = [(name, action) for name, parser in parsers() for action in parser._actions]
 
 
@@ -113,6 +114,24 @@ def exits(capsys, *words: str) -> tuple[int, str, str]:
         cli.main(list(words))
     captured = capsys.readouterr()
     return end.value.code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("words", ["", "--version", "train x", *LISTED])
+def test_help_and_mistakes_need_only_the_standard_library(words, run_python) -> None:
+    """They take a tenth of a second, and work where a package is missing or damaged."""
+    help_of = [*words.split(), "--help"] if words in LISTED else words.split()
+    found = run_python(
+        f"""
+        import contextlib, sys
+        before = set(sys.modules)  # What the environment imports at the start.
+        from labse_tf import cli
+        with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+            cli.main({help_of})
+        roots = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+        print(*roots - sys.stdlib_module_names, *({{"ctypes", "secrets"}} & roots))
+        """
+    )
+    assert found.split() == ["labse_tf"]
 
 
 def test_the_list_of_commands(capsys) -> None:

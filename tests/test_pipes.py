@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from helpers.command_line import fails, run
 from helpers.errors import check_message, raises
 from helpers.models import make_model
 from helpers.paths import ROOT
+from helpers.runs import RECIPE, write_text
 from labse_tf import files, pipes, presets
 from labse_tf.models import LaBSE
 from labse_tf.text import read_lines
@@ -34,20 +37,38 @@ def preset(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def piped() -> Iterator[Callable[[str], str]]:
+def piped() -> Iterator[Callable[[str | bytes], str]]:
     """Makes a path such as a shell's `<(...)`: a pipe with a text, readable once."""
     ends = []
 
-    def path(text: str) -> str:
+    def path(text: str | bytes) -> str:
         read, write = os.pipe()
         ends.append(read)
-        os.write(write, text.encode())
+        os.write(write, text.encode() if isinstance(text, str) else text)
         os.close(write)
         return f"/dev/fd/{read}"
 
     yield path
     for end in ends:
         os.close(end)
+
+
+@pytest.fixture
+def stdin() -> Iterator[Callable[[str], str]]:
+    """Makes a text the standard input of this process and returns `-`."""
+    kept = os.dup(0)
+
+    def give(text: str) -> str:
+        read, write = os.pipe()
+        os.write(write, text.encode())
+        os.close(write)
+        os.dup2(read, 0)
+        os.close(read)
+        return "-"
+
+    yield give
+    os.dup2(kept, 0)
+    os.close(kept)
 
 
 def command(
@@ -185,6 +206,112 @@ def test_commands_read_pipes(tmp_path, capsys, preset, piped) -> None:
     flags = ("--without", "near_duplicate", "--output", tmp_path / "clean")
     assert run("clean", f"hi={piped(long)}", *flags) == 0
     assert (tmp_path / "clean" / "en-hi.tsv.gz").exists()
+
+
+# Each input as `XX={name}` or `{name}`; names of files of `readable`.
+READING = {
+    "evaluate retrieval": ("es={pairs}", "--pool", "en={text}", "es={other}"),
+    "evaluate xsim": ("{pairs}", "--language", "es"),
+    "balance": ("es={pairs}",),
+    "clean": ("es={pairs}", "--held-out", "set={text}"),
+    "prepare": ("es={pairs}", "--vocab", "{vocabulary}"),
+    "vocab": ("es={pairs}", "--size", 130),
+    "vocab --from-counts": ("{counts}", "--size", 130),
+    "trim": ("--corpus", "es={pairs}", "--held-out", "es={text}"),
+    "pretrain": (
+        *("--mono", "es={text}", "--pairs", "es={pairs}", "--vocab", "{vocabulary}"),
+        *("--num-layers", 1, "--num-heads", 2, "--hidden-dim", 16, "--stages"),
+        *("--intermediate-dim", 32, "--sequence-length", 16, "--batch-size", 8),
+        *("--train-steps", 2, "--warmup-steps", 1),
+    ),
+    "train": (
+        *("es={pairs}", "--vocab", "{vocabulary}", "--dev", "es={pairs}"),
+        *("--config", "{config}"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def readable(tmp_path_factory) -> dict[str, Path]:
+    """Small files by their names in `READING`."""
+    folder = tmp_path_factory.mktemp("readable")
+    pairs, vocabulary = write_text(folder)
+    recipe = dataclasses.asdict(dataclasses.replace(RECIPE, train_steps=3))
+    contents = {
+        "text": "sun moon star night\nday sky sky night moon\n" * 8,
+        "other": "sol luna\nnoche\n",
+        "counts": "es\tsol\t10\nes\tluna\t20\nen\tsun\t5\n",
+        "config": json.dumps({"recipe": recipe}),
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    found = {name: folder / name for name in contents}
+    return found | {"pairs": pairs, "vocabulary": vocabulary}
+
+
+def results(folder: Path) -> dict[str, object]:
+    """The files of a command that depend on its text, by name."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".json":
+            content = json.loads(path.read_text())
+            content.pop("seconds", None)
+            found[path.name] = content
+        elif path.suffix in (".gz", ".npz", ".txt", ".tfrecord"):
+            found[path.name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("name", READING)
+def test_commands_do_with_pipes_what_they_do_with_files(
+    tmp_path, capsys, preset, piped, readable, name
+) -> None:
+    """In every command and flag that takes a file of text.
+
+    A finished training run accepts only the same text, vocabulary and recipe again,
+    and then does nothing.
+    """
+    trains = name in ("train", "pretrain")
+
+    def outputs(place: str, path_of: Callable[[Path], object]) -> dict[str, object]:
+        folder = tmp_path / ("run" if trains else place)
+        folder.mkdir(exist_ok=trains)
+        arguments = [
+            re.sub(r"{(\w+)}", lambda m: str(path_of(readable[m[1]])), str(part))
+            for part in READING[name]
+        ]
+        if name.startswith("evaluate"):
+            arguments += ["--model", preset, "--json", folder / "a.json"]
+        elif name == "trim":
+            arguments += ["--model", preset, "-o", folder / "out"]
+        elif name == "balance":
+            arguments += ["--json", folder / "a.json"]
+        else:
+            arguments += ["-o", folder / ("a.txt" if "vocab" in name else "out")]
+        assert run(*name.split(), *arguments) == 0, capsys.readouterr().err
+        return results(folder)
+
+    found = outputs("pipes", lambda path: piped(path.read_bytes()))
+    assert found
+    assert outputs("files", lambda path: path) == found
+
+
+def test_standard_input_is_read_by_commands_that_train_or_measure(
+    tmp_path, preset, readable, stdin
+) -> None:
+    pairs, vocabulary = readable["pairs"].read_text(), readable["vocabulary"]
+    flags = ("--vocab", vocabulary, "-o")
+    for place in ("-", "/dev/stdin"):
+        stdin(pairs)
+        folder = tmp_path / place.replace("/", "_")
+        assert run("prepare", f"es={place}", *flags, folder) == 0
+        description = json.loads((folder / "dataset.json").read_text())
+        assert description["counts"] == {"es": 200}
+    stdin(pairs)
+    report = tmp_path / "a.json"
+    flags = ("--model", preset, "--json", report)
+    assert run("evaluate", "retrieval", "es=-", *flags) == 0
+    assert json.loads(report.read_text())["languages"].keys() == {"es"}
 
 
 def test_standard_input_is_a_file_of_text(tmp_path, preset) -> None:

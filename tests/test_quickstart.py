@@ -123,6 +123,19 @@ def test_other_settings_need_fresh(copy: Path, settings: dict) -> None:
     assert set(result.accuracy) == set(LANGUAGES)
 
 
+def test_a_damaged_note_is_named_and_fresh_replaces_it(tmp_path: Path) -> None:
+    note = tmp_path / "quickstart.json"
+    for content in ("", '{"recipe": ', "[1]", "\udcff"):
+        note.write_text(content, encoding="utf-8", errors="surrogateescape")
+        with raises(ValueError, path=note, received=True):
+            quickstart.quickstart(tmp_path, languages=["hi"])
+    (tmp_path / "model").mkdir()
+    with raises(ValueError, path=tmp_path / "no.tsv"):
+        quickstart.quickstart(tmp_path, fresh=True, pairs=[tmp_path / "no.tsv"])
+    assert [path.name for path in tmp_path.iterdir()] == ["quickstart.json"]
+    assert isinstance(json.loads(note.read_text()), dict)
+
+
 def test_own_pairs(tmp_path: Path) -> None:
     words = "one two three four five six seven eight nine ten".split()
     file = tmp_path / "en-xx.tsv"

@@ -112,7 +112,7 @@ def test_the_recipe_of_a_run_is_read(tmp_path) -> None:
         assert (shipped.pooling, shipped.hidden_dim) == ("weighted_mean", 384)
     for content, expected in (
         ("{", Fields(received=True)),
-        ("[]", Fields("run.json", received="[]")),
+        ("[]", Fields("run.json", received="list")),
         ({"recipe": {**values, "mask_rate": 0.2}}, Fields(received="mask_rate")),
         ({"recipe": {**values, "scale": "high"}}, Fields(received="str")),
         ({"recipe": {**values, "stages": [1]}}, Fields(received=True)),

@@ -10,7 +10,6 @@ References:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from labse_tf.files import read_json
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.tokenizers import WordPieceTokenizer
@@ -275,21 +275,6 @@ def make_model(
     length = min(sequence_length, config["max_sequence_length"])
     backbone = LaBSEBackbone(**config, dtype=dtype)
     return LaBSE(backbone, SentencePreprocessor(tokenizer, length), pooling=pooling)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise `ValueError` if the file is missing or invalid."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: expected a JSON file. Received: no file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON. Received: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path}: expected a JSON object. Received: {type(value).__name__}"
-        )
-    return value
 
 
 # Hugging Face's name of an activation -> the name in labse_tf. `gelu_fast` and

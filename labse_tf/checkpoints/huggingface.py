@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from labse_tf.checkpoints import bert
+from labse_tf.files import read_json
 from labse_tf.layers import POOLINGS
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
@@ -62,7 +63,8 @@ def from_huggingface(
     Args:
         directory: Directory with `config.json`, weights and vocabulary.
         dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for the type in
-            `config.json`. Variables are always float32.
+            `config.json` or, if it states none, of the weights. Variables are always
+            float32. (In `LaBSE.from_preset`, `"auto"` is the type that suits this CPU.)
         pooling: Pooling, only for directories without `modules.json`. Default:
             `"pooler"` if the weights include a pooler, as in the ports of LaBSE and
             LEALLA, else `"mean"`.
@@ -119,7 +121,7 @@ def from_huggingface(
         pooler=has_pooler or (pooling == "pooler" and dense is None),
     )
     bert.check_names(source, names.values(), bert.HUGGING_FACE)
-    compute_type = _compute_type(transformer / CONFIG, config, dtype)
+    compute_type = _compute_type(transformer / CONFIG, config, source, dtype)
     if preprocessor is _DEFAULT:
         tokenizer, where, length = _read_tokenizer(transformer, steps)
         model = bert.make_model(
@@ -227,7 +229,7 @@ def _refuse_prompts(path: Path) -> None:
     """Raise an error for a default prompt, a prefix of every sentence."""
     if not path.is_file():
         return
-    config = bert.read_json(path)
+    config = read_json(path)
     name = config.get("default_prompt_name")
     prompt = (config.get("prompts") or {}).get(name) if name else None
     if prompt:
@@ -239,7 +241,7 @@ def _refuse_prompts(path: Path) -> None:
 
 def _read_pooling(path: Path) -> str:
     """Read the pooling from `1_Pooling/config.json` in its old or new format."""
-    config = bert.read_json(path)
+    config = read_json(path)
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         modes = [modes] if isinstance(modes, str) else list(modes or [])
@@ -266,7 +268,7 @@ def _read_pooling(path: Path) -> str:
 def _read_config(transformer: Path) -> dict[str, Any]:
     """Read `config.json`; raise an error unless it describes a plain BERT."""
     path = transformer / CONFIG
-    config = bert.read_json(path)
+    config = read_json(path)
     for key, expected in (
         ("model_type", ("bert",)),
         ("position_embedding_type", (None, "absolute")),
@@ -281,14 +283,20 @@ def _read_config(transformer: Path) -> dict[str, Any]:
     return config
 
 
-def _compute_type(path: Path, config: Mapping[str, Any], dtype: str) -> str:
-    """Return `dtype`, or the type in `config.json` for `"auto"`."""
+def _compute_type(
+    path: Path, config: Mapping[str, Any], source: bert.Source, dtype: str
+) -> str:
+    """Return `dtype`, or for `"auto"` the type in `config.json` or of the weights."""
     if dtype != "auto":
         return dtype
-    named = config.get("dtype") or config.get("torch_dtype") or "float32"
+    named, where = config.get("dtype") or config.get("torch_dtype"), str(path)
+    if named is None:
+        # A small one, because a weight has to be read.
+        named = source.read("embeddings.token_type_embeddings.weight").dtype.name
+        where = source.where
     if named not in _DTYPES:
         raise ValueError(
-            f'{path}: expected "dtype" to be one of {", ".join(_DTYPES)}. '
+            f'{where}: expected "dtype" to be one of {", ".join(_DTYPES)}. '
             f"Received: {named!r}"
         )
     return named
@@ -326,7 +334,7 @@ def _read_tokenizer(
 
 def _optional_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; return an empty one if the file does not exist."""
-    return bert.read_json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _refuse_tokenizers(folder: Path, config: Mapping[str, Any]) -> None:
@@ -491,7 +499,7 @@ def _safetensors(path: Path) -> bert.Source:
 
 def _shards(index: Path) -> bert.Source:
     """Return the weights of the files that an index lists."""
-    places = bert.read_json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict):
         raise ValueError(
             f'{index}: expected "weight_map", an object from weights to files. '
@@ -535,7 +543,17 @@ def _pickled(path: Path) -> bert.Source:
         raise ValueError(
             f"{path}: expected a PyTorch file with only weights. Received: {said}"
         ) from error
-    return bert.Source(str(path), shapes, lambda name: state[name].float().numpy())
+
+    def read(name: str) -> np.ndarray:
+        tensor = state[name]
+        if tensor.dtype == torch.bfloat16:
+            # NumPy has this type only through another package.
+            import ml_dtypes
+
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
+
+    return bert.Source(str(path), shapes, read)
 
 
 def _encoder_source(source: bert.Source) -> bert.Source:
@@ -567,7 +585,7 @@ def _without(source: bert.Source, prefix: str) -> bert.Source:
 def _assign_dense(model: LaBSE, folder: Path) -> None:
     """Assign a Dense module to the pooler, which computes the same function."""
     path = folder / CONFIG
-    config = bert.read_json(path)
+    config = read_json(path)
     width = model.backbone.hidden_dim
     activation = str(config.get("activation_function", "")).rpartition(".")[2]
     if activation != "Tanh" or config.get("bias") is False:

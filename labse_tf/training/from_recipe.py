@@ -14,6 +14,7 @@ from labse_tf import presets
 from labse_tf.distribute import Workers, get_strategy, is_tpu
 from labse_tf.models import LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, WarmupLinearDecay, adamw
+from labse_tf.pipes import spooled
 from labse_tf.recipes import BaseRecipe, Recipe
 from labse_tf.training.options import RunOptions
 from labse_tf.training.run import Run
@@ -196,7 +197,7 @@ class NewTokenizer(NamedTuple):
         Raises:
             ValueError: If the vocabulary file does not exist.
         """
-        path = Path(self.vocabulary)
+        path = spooled(self.vocabulary)
         if not path.is_file():
             raise ValueError(f"{path}: expected a vocab.txt. Received: no such file")
         description = {"vocabulary": presets.sha256(path), "lowercase": self.lowercase}

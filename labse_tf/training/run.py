@@ -21,7 +21,7 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.distribute import Workers
-from labse_tf.files import atomic_file, directory_of, write_text
+from labse_tf.files import atomic_file, directory_of, read_json, write_text
 from labse_tf.models import LaBSE
 from labse_tf.training.card import TrainingFacts, add_training
 from labse_tf.training.checkpoint_files import (
@@ -211,10 +211,7 @@ class Run:
                 )
             write_text(path, json.dumps(self.description, indent=2) + "\n")
             return
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: expected JSON. Received: {error}") from error
+        known = read_json(path)
         hint = ": expected the same command, or another directory"
         self._compare(known, str(self.directory), hint)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labse_tf.files import read_json
 from labse_tf.tokenizers import (
     CLS_TOKEN,
     MASK_TOKEN,
@@ -200,14 +200,4 @@ def _content(token: Any) -> str | None:
 
 def _read_object(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; `None` if there is no file."""
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON. Received: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path}: expected a JSON object. Received: {type(value).__name__}"
-        )
-    return value
+    return read_json(path) if path.is_file() else None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from labse_tf.data.cleaning.characters import count_characters, letter_keys
 from labse_tf.data.cleaning.report import DUPLICATES, RULES
+from labse_tf.pipes import is_stream
 from labse_tf.text import FORMATS, read_csv, read_lines, read_numbered, stem_and_kind
 
 _BLOCK = 1 << 14
@@ -68,11 +69,14 @@ class HeldOut:
             text: `"PATH"` or `"NAME=PATH"`.
 
         Returns:
-            The set. Without a name it is named after the file or directory.
+            The set. Without a name it is named after the file or directory, or, for a
+            stream such as `/dev/fd/63`, by its path.
         """
         name, mark, path = text.partition("=")
         if not mark or "/" in name:
             name, path = Path(text).resolve().name, text
+            if is_stream(text):
+                name = text
         return cls(name, path)
 
     def __len__(self) -> int:
