@@ -66,6 +66,29 @@ def pair_fingerprints(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def joined_ids(source_ids: Any | None, target_ids: Any | None) -> Any | None:
+    """Return the fingerprints of both sides as `pair_masks` takes them.
+
+    Args:
+        source_ids: int32 `(b, 2)`, or `None`.
+        target_ids: The same for the targets.
+
+    Returns:
+        int32 `(b, 4)`, or `None` without ids.
+
+    Raises:
+        ValueError: If only one of them is `None`.
+    """
+    if (source_ids is None) != (target_ids is None):
+        raise ValueError(
+            "`source_ids` and `target_ids` require each other: expected both or "
+            f"neither. Received: source_ids={source_ids}, target_ids={target_ids}"
+        )
+    if source_ids is None:
+        return None
+    return ops.concatenate([source_ids, target_ids], axis=1)
+
+
 def same_sentences(pair_ids: Any, other_pair_ids: Any) -> Any:
     """Return which pairs share their source or their target, bool `(b, n)`.
 

@@ -16,6 +16,7 @@ from keras import ops
 
 from labse_tf.cpu_kernels import gelu, has_norm_kernel, norm_kernel
 from labse_tf.precision import compute_policy
+from labse_tf.settings import check_integer
 from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy, vocabulary_logits
 
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
@@ -102,8 +103,8 @@ class SentencePooling(keras.layers.Layer):
         float32 `(B, D)`, unit length, for any compute type.
 
     Raises:
-        ValueError: If `pooling` is unknown, or `vocabulary_size` is missing for
-            `"weighted_mean"`.
+        ValueError: If `pooling` is unknown, or `vocabulary_size` is not a positive
+            integer for `"weighted_mean"`.
 
     References:
         Feng et al., 2022, section 2 (https://arxiv.org/abs/2007.01852).
@@ -122,11 +123,8 @@ class SentencePooling(keras.layers.Layer):
                 f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}"
             )
         weighted = pooling == "weighted_mean"
-        if weighted and not vocabulary_size:
-            raise ValueError(
-                '`vocabulary_size` must be positive for pooling="weighted_mean". '
-                f"Received: vocabulary_size={vocabulary_size}"
-            )
+        if weighted:
+            check_integer("vocabulary_size", vocabulary_size, smallest=1)
         self.pooling = pooling
         self.vocabulary_size = vocabulary_size if weighted else None
         if self.vocabulary_size is not None:
@@ -275,8 +273,8 @@ class MaskedLMHead(keras.layers.Layer):
         the masked token has the largest logit; both multiplied by `mask_weights`.
 
     Raises:
-        ValueError: If a size is not positive, or if the table in a call is not
-            `(V, D)`.
+        ValueError: If a size is not a positive integer, or if the table in a call is
+            not `(V, D)`.
 
     Example:
         >>> import numpy as np
@@ -312,8 +310,7 @@ class MaskedLMHead(keras.layers.Layer):
             "hidden_dim": hidden_dim,
             "chunk_size": chunk_size,
         }.items():
-            if size < 1:
-                raise ValueError(f"`{name}` must be positive. Received: {name}={size}")
+            check_integer(name, size, smallest=1)
         self.vocabulary_size = vocabulary_size
         self.hidden_dim = hidden_dim
         self.activation = activation

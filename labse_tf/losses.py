@@ -20,7 +20,7 @@ from labse_tf.blockwise import (
     write_rows,
 )
 from labse_tf.distribute import all_gather_rows, global_row_ids, replica_count
-from labse_tf.duplicates import pair_masks
+from labse_tf.duplicates import joined_ids, pair_masks
 
 # A finite logit whose softmax is 0.
 _MASKED = -1e9
@@ -145,15 +145,10 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
                 f"Received: source.shape={tuple(source.shape)}, "
                 f"target.shape={tuple(target.shape)}"
             )
-        if (source_ids is None) != (target_ids is None):
-            raise ValueError(
-                "`source_ids` and `target_ids` require each other: expected both or "
-                f"neither. Received: source_ids={source_ids}, target_ids={target_ids}"
-            )
-        ids = all_ids = None
-        if self.mask_duplicates and source_ids is not None:
-            ids = ops.concatenate([source_ids, target_ids], axis=1)  # (b, 4)
-            all_ids = self._gather(ids)
+        ids = joined_ids(source_ids, target_ids)  # (b, 4)
+        if not self.mask_duplicates:
+            ids = None
+        all_ids = None if ids is None else self._gather(ids)
         all_sources, all_targets = self._gather_sides(source, target)
         directions = [(source, all_targets)]
         if self.bidirectional:

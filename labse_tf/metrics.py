@@ -12,7 +12,7 @@ from keras import ops
 
 from labse_tf.blockwise import cut_rows, over_blocks
 from labse_tf.distribute import all_gather_rows, global_row_ids
-from labse_tf.duplicates import pair_masks
+from labse_tf.duplicates import joined_ids, pair_masks
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -75,12 +75,12 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
             target: Float `(b, D)`, unit vectors; row i is the translation of source
                 row i.
             sample_weight: Must be `None`; every pair counts once.
-            source_ids: int32 `(b, 2)` fingerprints. With both ids, pairs that share a
-                sentence are not candidates for each other.
-            target_ids: The same for the targets.
+            source_ids: int32 `(b, 2)` fingerprints. Pairs that share a sentence are
+                then not candidates for each other.
+            target_ids: The same for the targets. Requires `source_ids`, and vice versa.
 
         Raises:
-            ValueError: If `sample_weight` is given.
+            ValueError: If `sample_weight` or only one of the ids is given.
         """
         if sample_weight is not None:
             raise ValueError(
@@ -89,10 +89,8 @@ class TranslationRankingAccuracy(keras.metrics.Mean):
         source, target = (
             ops.convert_to_tensor(x, dtype="float32") for x in (source, target)
         )
-        ids = all_ids = None
-        if source_ids is not None and target_ids is not None:
-            ids = ops.concatenate([source_ids, target_ids], axis=1)  # (b, 4)
-            all_ids = all_gather_rows(ids)
+        ids = joined_ids(source_ids, target_ids)  # (b, 4)
+        all_ids = None if ids is None else all_gather_rows(ids)
         hits = [
             self._hits(queries, all_gather_rows(candidates), ids, all_ids)
             for queries, candidates in ((source, target), (target, source))

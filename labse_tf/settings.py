@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, Literal
 
 # Written so that NaN fails, too.
@@ -63,3 +64,22 @@ def check_settings(settings: Any) -> None:
             raise ValueError(
                 f"`{field.name}` must be one of {choices}. Received: {value!r}"
             )
+
+
+def check_integer(name: str, value: Any, *, smallest: Literal[0, 1]) -> None:
+    """Check an integer of Python or NumPy; a bool does not count.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Its value.
+        smallest: Smallest value allowed.
+
+    Raises:
+        ValueError: If the value is not an integer, or less than `smallest`.
+    """
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or int(value) < smallest:
+        least = "positive" if smallest else "non-negative"
+        raise ValueError(
+            f"`{name}` must be a {least} integer. Received: {name}={value!r}"
+        )

@@ -77,7 +77,7 @@ def chunked_softmax_cross_entropy(
     def cross_entropy(hidden: Any, table: Any, bias: Any, labels: Any) -> Any:
         # A gradient tape would otherwise keep the intermediate results of all chunks.
         hidden, table, bias = map(ops.stop_gradient, (hidden, table, bias))
-        loss, predicted, log_sum = outside_eager(
+        loss, predicted, sums = outside_eager(
             _cross_entropy_forward,
             hidden,
             table,
@@ -96,7 +96,7 @@ def chunked_softmax_cross_entropy(
                 table,
                 bias,
                 labels,
-                log_sum,
+                sums,
                 outer,
                 chunk_size,
                 key=tuple(table.shape),
@@ -123,7 +123,7 @@ def vocabulary_logits(hidden: Any, table: Any, bias: Any) -> Any:
 
 def _cross_entropy_forward(
     hidden: Any, table: Any, bias: Any, labels: Any, chunk_size: int
-) -> tuple[Any, Any, Any]:
+) -> tuple[Any, Any, LogSumExp]:
     """Return the loss, the best entry and the log-sum-exp, each `(P,)`."""
     size = table.shape[0]
     places = ops.arange(ops.shape(labels)[0], dtype="int32")
@@ -145,10 +145,9 @@ def _cross_entropy_forward(
 
     zeros = ops.zeros_like(labels, dtype="float32")
     state = (LogSumExp.of_nothing(labels), zeros, ops.zeros_like(labels))
-    log_sum, own, best = over_blocks(step, state, size, chunk_size)
-    log_sum = log_sum.value()
+    sums, own, best = over_blocks(step, state, size, chunk_size)
     known = ops.logical_and(labels >= 0, labels < size)
-    return ops.where(known, log_sum - own, float("nan")), best, log_sum
+    return ops.where(known, sums.value() - own, float("nan")), best, sums
 
 
 def _cross_entropy_backward(
@@ -156,7 +155,7 @@ def _cross_entropy_backward(
     table: Any,
     bias: Any,
     labels: Any,
-    log_sum: Any,
+    sums: LogSumExp,
     outer: Any,
     chunk_size: int,
 ) -> tuple[Any, Any, Any]:
@@ -168,9 +167,10 @@ def _cross_entropy_backward(
     ) -> tuple[Any, ...]:
         table_rows, bias_rows = (cut_rows(x, start, rows) for x in (table, bias))
         logits = vocabulary_logits(hidden, table_rows, bias_rows)
-        shares = ops.exp(logits - log_sum[:, None])
         # A label outside this chunk gives a row of zeros.
-        shares = shares - ops.one_hot(labels - start, rows, dtype="float32")
+        shares = sums.shares(logits) - ops.one_hot(
+            labels - start, rows, dtype="float32"
+        )
         shares = shares * outer[:, None]  # (P, rows), gradient of the logits
         to_bias = write_rows(to_bias, start, ops.sum(shares, axis=0))
         shares = ops.cast(shares, hidden.dtype)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from helpers.errors import Fields, raises
 from labse_tf import optimizers
-from labse_tf.layers import MaskedLMHead
+from labse_tf.layers import MaskedLMHead, SentencePooling
 from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "loss_memory.py"
@@ -144,6 +144,16 @@ def test_large_logits_overflow_nowhere(jit_compile: bool) -> None:
     np.testing.assert_allclose(
         chunked(arrays, 10)["loss"], full_softmax(arrays)["loss"], atol=2e-2
     )
+
+
+@pytest.mark.parametrize("chunk_size", CHUNKS)
+def test_shares_sum_to_one_however_large_the_logits(chunk_size: int) -> None:
+    """A log-sum-exp of 5,000 in float32 would be off by up to 2e-4."""
+    arrays = problem()
+    arrays["bias"] -= 5000
+    # The shares of a row minus 1 for its label, times its weight.
+    total = float(tf.reduce_sum(chunked(arrays, chunk_size)["bias"]))
+    assert abs(total) < 1e-5
 
 
 def test_the_first_of_equal_logits_is_predicted() -> None:
@@ -480,6 +490,9 @@ def test_what_does_not_fit_the_head_is_refused() -> None:
     for name, sizes in {"vocabulary_size": (0, D), "hidden_dim": (V, 0)}.items():
         with raises(ValueError, received=f"{name}=0"):
             MaskedLMHead(*sizes)
+    for size in (None, 0, -1, 2.5, True):
+        with raises(ValueError, argument="vocabulary_size", received=size):
+            SentencePooling("weighted_mean", vocabulary_size=size)
     with raises(ValueError, received="chunk_size=-1"):
         MaskedLMHead(V, D, chunk_size=-1)
     with raises(ValueError, "table.shape", "(51, 8)", received=True):

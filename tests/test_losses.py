@@ -351,5 +351,9 @@ def test_bad_arguments_are_named(batch: tuple[np.ndarray, np.ndarray]) -> None:
         loss(source, target[:4])
     with raises(ValueError, "`target_ids`", argument="source_ids"):
         loss(source, target, source_ids=ids(0, 1, 2, 3, 4, 5))
+    accuracy = TranslationRankingAccuracy()
+    with raises(ValueError, "`source_ids`", argument="target_ids"):
+        accuracy.update_state(source, target, target_ids=ids(0, 1, 2, 3, 4, 5))
+    assert float(accuracy.count) == 0
     with raises(ValueError, argument="sample_weight"):
         loss(source, target, np.ones(6))  # type: ignore[arg-type]

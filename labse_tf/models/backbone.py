@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from labse_tf.layers import LayerNormalization, PackedAttentionMask, get_activat
 from labse_tf.models.transformer_block import TransformerBlock
 from labse_tf.precision import compute_policy
 from labse_tf.processes import check_not_forked
+from labse_tf.settings import check_integer
 
 FEATURES = ("token_ids", "segment_ids", "padding_mask")
 PACKED_FEATURES = ("position_ids", "sequence_ids")
@@ -318,8 +319,8 @@ def _check_config(config: dict[str, Any]) -> None:
         "max_sequence_length",
         "num_segments",
     ):
-        _check_integer(name, config[name], smallest=1)
-    _check_integer("num_layers", config["num_layers"], smallest=0)
+        check_integer(name, config[name], smallest=1)
+    check_integer("num_layers", config["num_layers"], smallest=0)
     if config["hidden_dim"] % config["num_heads"]:
         raise ValueError(
             "`num_heads` must divide `hidden_dim`. Received: "
@@ -332,13 +333,3 @@ def _check_config(config: dict[str, Any]) -> None:
                 f"`{name}` must be a number in 0 to 1. Received: {name}={number!r}"
             )
     get_activation(config["activation"])
-
-
-def _check_integer(name: str, value: Any, *, smallest: int) -> None:
-    """Raise an error unless the value is an integer of Python or NumPy, not a bool."""
-    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_integer or int(value) < smallest:
-        least = "positive" if smallest else "non-negative"
-        raise ValueError(
-            f"`{name}` must be a {least} integer. Received: {name}={value!r}"
-        )
