@@ -72,8 +72,8 @@ def main() -> None:
 
 def print_costs(arguments: argparse.Namespace) -> None:
     """Medians over steps (and the fastest step), a row for each table."""
-    print("| D | vocabulary | rows a step | optimiser, dense ms | lazy ms ", end="")
-    print("| training step, dense ms | lazy ms |")
+    print("| D | vocabulary | rows per step | optimizer, dense ms ", end="")
+    print("| optimizer, lazy ms | training step, dense ms | training step, lazy ms |")
     print("|" + "---|" * 7)
     for dim in arguments.dims:
         for vocabulary in arguments.vocabularies:

@@ -97,7 +97,7 @@ def compare(options: argparse.Namespace, cleaned: Path, prepared: Path) -> None:
     print(
         f"Batches of {options.batch_size} of {len(tokens):,} pairs, {options.model}.\n"
     )
-    print("| batches from | pairs a second | times a training step |\n|---|---:|---:|")
+    print("| batches from | pairs per second | over training |\n|---|---:|---:|")
     for name in sources:
         times = medians[name] / medians["training"]
         print(f"| {name} | {medians[name]:,.0f} | {times:,.1f} |")
