@@ -58,7 +58,7 @@ class HubEncoder(keras.layers.Layer):
     The SavedModel is called as by `hub.KerasLayer`: `training` is passed if its
     `__call__` has this argument, and is true only while the layer is trainable, so a
     frozen encoder has no dropout. Its `variables` become weights of the layer, of which
-    its `trainable_variables` are trainable (an int8 table is not). While the layer is
+    its `trainable_variables` are trainable (int8 matrices are not). While the layer is
     trainable, its `regularization_losses` are added to the model's loss.
 
     A model saved as `.keras` includes the SavedModel's graph and assets and the trained

@@ -318,6 +318,15 @@ def test_our_text_export_passes(report) -> None:
     assert "debug_name" in detail(report, "operations")
 
 
+def test_our_int8_export_passes(tmp_path) -> None:
+    """In a session, moved, by TF Serving's operations; what is small still learns."""
+    model = make_model("pooler", num_layers=1, dropout=0.1)
+    path = export_saved_model(model, tmp_path / "1", storage="int8", texts=sentences(4))
+    report = check_saved_model(path, runs=1)
+    assert found(report) == {}, str(report)
+    assert detail(report, "gradients").startswith("14 of 14")
+
+
 def test_a_report_is_read_by_people_and_programs(report) -> None:
     from rich.console import Console
 

@@ -23,7 +23,7 @@ from labse_tf.export.storage import StoredEncoder
 from labse_tf.layers import l2_normalize
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
-from labse_tf.quantization import quantize_rows
+from labse_tf.quantization import channel_axes, quantize, scale_shape
 from labse_tf.tokenizers import WordPieceTokenizer
 
 TEXTS = [*sentences(7), "", "a word that is not there", "sun\u200dmoon \x00 नमस्ते"]
@@ -271,9 +271,9 @@ def rounded(model: LaBSE, storage: str) -> LaBSE:
             bits = array.view(np.uint32)
             bits = bits + 0x7FFF + ((bits >> 16) & 1)
             array = (bits & 0xFFFF0000).astype(np.uint32).view(np.float32)
-        elif original.path.endswith("token_embedding/embeddings"):
-            codes, scale = quantize_rows(array)
-            array = codes * scale
+        elif channel_axes(original.path, array.shape) is not None:
+            codes, scales = quantize(original.path, array)
+            array = codes * scales
         weight.assign(array)
     return copy
 
@@ -318,6 +318,13 @@ def test_smaller_storage_rounds_the_weights_and_nothing_else(
         module(tf.constant(TEXTS), training=True)["default"] for _ in range(2)
     )
     assert float(tf.reduce_max(tf.abs(first - second))) > 1e-3
+
+
+def test_an_int8_preset_is_exported_as_it_is(tmp_path) -> None:
+    varied(make_model()).save_to_preset(tmp_path / "preset", storage="int8")
+    model = LaBSE.from_preset(tmp_path / "preset")
+    path = export_saved_model(model, tmp_path / "1", storage="int8", texts=TEXTS)
+    assert read_report(path).parity.largest_difference < 1e-6
 
 
 SMALLER = (
@@ -404,12 +411,15 @@ def test_files_and_memory_stay_small(tmp_path) -> None:
     model = wide_model()
     table = model.backbone.token_embedding.embeddings
     numbers = sum(int(np.prod(w.shape)) for w in model.weights)
-    rest = numbers - int(np.prod(table.shape))
+    shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
+    matrices = {name for name in shapes if scale_shape(name, shapes[name])}
+    small = sum(int(np.prod(shapes[name])) for name in shapes.keys() - matrices)
+    scales = sum(int(np.prod(scale_shape(name, shapes[name]))) for name in matrices)
     expected = {
         "float32": 4 * numbers,
         "bfloat16": 2 * numbers,
         "float16": 2 * numbers,
-        "int8": numbers - rest + 4 * table.shape[0] + 4 * rest,
+        "int8": numbers - small + 4 * scales + 4 * small,
     }
     for storage in STORAGES:
         path = export_saved_model(
@@ -446,9 +456,10 @@ def test_files_and_memory_stay_small(tmp_path) -> None:
         if storage == "int8":
             assert types == {tf.int8, tf.float32}
             assert {v.dtype for v in frozen if v.shape == table.shape} == {tf.int8}
-            # Its scales and the pooler, which no mean uses; the rest learns.
+            # Codes and scales, and the pooler's bias, which no mean uses.
             left = len(module.variables) - len(module.trainable_variables)
-            assert left == 2 + 2
+            assert left == 2 * len(matrices) + 1
+            assert {v.dtype for v in module.trainable_variables} == {tf.float32}
         elif storage == "float32":
             assert types == {tf.float32}
             assert len(module.trainable_variables) == len(model.trainable_weights)
@@ -485,7 +496,13 @@ def test_trainable_variables_get_gradients(storage, tmp_path) -> None:
         vectors = module(tf.constant(TEXTS), training=True)["default"]
         loss = tf.reduce_sum(vectors * target)
     gradients = tape.gradient(loss, module.trainable_variables)
-    assert len(gradients) == len(model.trainable_weights) - (storage == "int8")
+    matrices = [
+        weight
+        for weight in model.trainable_weights
+        if channel_axes(weight.path, tuple(weight.shape)) is not None
+    ]
+    frozen = len(matrices) if storage == "int8" else 0
+    assert len(gradients) == len(model.trainable_weights) - frozen
     for variable, gradient in zip(module.trainable_variables, gradients, strict=True):
         assert gradient is not None, variable.name
         size = float(tf.reduce_max(tf.abs(tf.convert_to_tensor(gradient))))
@@ -663,9 +680,9 @@ def test_hub_layers_compose_and_learn(run_python, halves, tmp_path) -> None:
     pytest.importorskip("tf_keras", reason="the extra `quickstart` is missing")
     path, model = halves
     result = run(run_python, COMPOSED, path, tmp_path)
-    # 23 weights of which the table is not one; it and its scales are frozen.
-    assert result["moved"] == result["trained"] == 22
-    assert result["frozen"] == 2
+    # 23 weights, of which 9 are matrices; their codes and scales are frozen.
+    assert result["moved"] == result["trained"] == 14
+    assert result["frozen"] == 18
     assert result["accuracy"] > 0.95
     ids = model.preprocessor.tokenizer(TEXTS).to_list()
     check_packed(result["pairs"], [ids, ids], 9)

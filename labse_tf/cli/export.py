@@ -50,8 +50,8 @@ def add_command(commands: Any) -> None:
         default="float32",
         choices=_EXPORT_STORAGES,
         help="storage type of the weights; bfloat16, float16: half the size, not "
-        "trainable; int8: token table at a quarter of its size and not trainable, "
-        "other weights float32 (default: float32)",
+        "trainable; int8: a quarter of the size, matrices with one scale per channel "
+        "and not trainable, other weights float32 (default: float32)",
     )
     add_dtype(parser)
     parser.add_argument(

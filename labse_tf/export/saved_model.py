@@ -113,9 +113,10 @@ def export_saved_model(
         interface: `"text"`, `"preprocessor"` or `"encoder"`.
         storage: Storage type of the weights. `"float32"`: as trained. `"bfloat16"` or
             `"float16"`: half the size, computed in float32, not trainable because a
-            fine-tuning step is smaller than their rounding. `"int8"`: the token table
-            at a quarter of its size with one scale per row, not trainable; all other
-            weights float32 and trainable.
+            fine-tuning step is smaller than their rounding. `"int8"`: matrices at a
+            quarter of the size with one scale per channel (see
+            `labse_tf.quantization`), not trainable, cast to float32 in each call;
+            biases and normalizations float32 and trainable.
         dtype: Compute type, independent of `storage`: `"float32"`, `"bfloat16"`, or
             `"auto"` for bfloat16 if this CPU has instructions for it. Default: the
             model's. The parity is measured against `model` in its own compute type.
@@ -310,10 +311,10 @@ def _card(target: Path, report: ExportReport) -> str:
         parity = report.parity.in_words()
     stored = report.storage
     if stored == "int8":
-        stored = "token table in int8 with one scale per row, other weights in float32"
+        stored = "matrices in int8 with one scale per channel, others in float32"
     trainable = {
         "float32": "as in the model",
-        "int8": "all except the token table",
+        "int8": "biases, normalizations and other small weights",
     }.get(report.storage, "none")
     rows = [
         ("interface", report.interface),

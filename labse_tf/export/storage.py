@@ -3,13 +3,18 @@
     float32            as in the model, trainable as in the model
     bfloat16, float16  all weights at half the size, cast to float32 when used; not
                        trainable
-    int8               the token table as int8 with one float32 scale per row, not
-                       trainable; other weights float32, trainable as in the model
+    int8               matrices as int8 with float32 scales (see
+                       `labse_tf.quantization`), not trainable; biases, normalizations,
+                       segment table and token weights float32, trainable as in the
+                       model
 
 Half-precision weights are not trainable because training would fail silently. A
 fine-tuning step changes a weight by about 1/10,000 of its value, but the next bfloat16
 number is 1/128 to 1/256 away (float16: 1/1,024 to 1/2,048), so the step is rounded to
-zero. To fine-tune a small file, use `int8`.
+zero. To fine-tune all weights, use `float32`.
+
+Smaller matrices are cast to float32 in each call, so a SavedModel has no state besides
+its variables, and any loader can read it. The token table is never cast as a whole.
 
 Shapes: B = batch, T = length in tokens, D = hidden dimension, V = vocabulary size.
 """
@@ -24,19 +29,19 @@ import numpy as np
 
 from labse_tf.layers import l2_normalize
 from labse_tf.models import LaBSE
-from labse_tf.quantization import quantize_rows
+from labse_tf.quantization import channel_axes, quantize
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 STORAGES = ("float32", "bfloat16", "float16", "int8")
 
+# Returns a weight as float32: its rows of the given indices, or all of it for `None`.
+_Read = Callable[["tf.Tensor | None"], "tf.Tensor"]
+
 
 class StoredEncoder:
     """The encoder of a model with weights in a storage type.
-
-    The token table is never cast to float32 as a whole. Only the gathered rows are cast
-    and scaled.
 
     Args:
         model: The model whose layers are called. Its weights do not change.
@@ -49,28 +54,27 @@ class StoredEncoder:
             weights, but the training trace reads and updates them.
 
     Raises:
-        ValueError: If a weight is too large for float16, or the token table is not
-            finite and `storage` is `"int8"`.
+        ValueError: If a weight is too large for float16, or a matrix is not finite and
+            `storage` is `"int8"`.
     """
 
     def __init__(self, model: LaBSE, storage: str = "float32") -> None:
         self._model = model
         weights, states = _distinct(model)
-        table = model.backbone.token_embedding.embeddings
         self._states = states
-        self._stored: dict[int, tuple[Any, tf.Variable]] = {}
-        self._tokens: Callable[[tf.Tensor], tf.Tensor]
+        # The weights in smaller types except the token table.
+        self._stored: list[tuple[Any, _Read]] = []
+        self._tokens: Callable[[tf.Tensor], tf.Tensor] = model.backbone.token_embedding
         self.variables: list[tf.Variable] = []
         self.trainable_variables: list[tf.Variable] = []
         self.random_states = [state.value for state in states]
-        if storage == "float32":
-            self._tokens = model.backbone.token_embedding
-            self._keep(weights)
-        elif storage == "int8":
-            self._tokens = self._int8_table(table)
-            self._keep([weight for weight in weights if weight is not table])
-        else:
-            self._tokens = self._half_table(weights, table, storage)
+        table = model.backbone.token_embedding.embeddings
+        for weight in weights:
+            read = self._add(weight, storage)
+            if read is not None and weight is table:
+                self._tokens = self._lookup(read)
+            elif read is not None:
+                self._stored.append((weight, read))
 
     def __call__(
         self, features: dict[str, tf.Tensor], training: bool
@@ -86,17 +90,12 @@ class StoredEncoder:
             `(B, D)`, before L2 normalization; `sequence_output` `(B, T, D)`;
             `encoder_outputs`, a list of `(B, T, D)`, one per block.
         """
-        import tensorflow as tf
-
         if not self._stored:
             return self._encode(features, training)
         # Layers read the mapped weights from the scope and store new states of random
         # generators in it.
         scope = keras.StatelessScope(
-            state_mapping=[
-                (weight, tf.cast(stored, tf.float32))
-                for weight, stored in self._stored.values()
-            ]
+            state_mapping=[(weight, read(None)) for weight, read in self._stored]
         )
         with scope:
             outputs = self._encode(features, training)
@@ -126,43 +125,43 @@ class StoredEncoder:
             pooled = tf.math.divide_no_nan(vectors, tf.reduce_sum(weights, axis=1))
         return {**outputs, "pooled_output": pooled, "default": l2_normalize(vectors)}
 
-    def _keep(self, weights: list[Any]) -> None:
-        """Add weights of the model unchanged."""
-        self.variables += [weight.value for weight in weights]
-        self.trainable_variables += [w.value for w in weights if w.trainable]
-
-    def _int8_table(self, table: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Create the two variables of the token table; return its lookup function."""
+    def _add(self, weight: Any, storage: str) -> _Read | None:
+        """Create the variables of a weight; return `None` if it is kept as it is."""
         import tensorflow as tf
 
-        codes, scale = quantize_rows(np.asarray(table))
-        name = table.path
-        stored = tf.Variable(codes, trainable=False, name=name)  # (V, D)
-        scales = tf.Variable(scale, trainable=False, name=f"{name}_scale")  # (V, 1)
-        self.variables += [stored, scales]
-        dtype = self._model.backbone.token_embedding.compute_dtype
+        axes = channel_axes(weight.path, tuple(weight.shape))
+        if storage == "int8" and axes is not None:
+            codes, scales = quantize(weight.path, np.asarray(weight))
+            stored = tf.Variable(codes, trainable=False, name=weight.path)
+            scale = tf.Variable(scales, trainable=False, name=f"{weight.path}_scale")
+            self.variables += [stored, scale]
 
-        def lookup(ids: tf.Tensor) -> tf.Tensor:
-            rows = tf.cast(tf.gather(stored, ids), tf.float32) * tf.gather(scales, ids)
-            return tf.cast(rows, dtype)
+            def read(ids: tf.Tensor | None) -> tf.Tensor:
+                return tf.cast(_rows(stored, ids), tf.float32) * _rows(scale, ids)
 
-        return lookup
+            return read
+        if storage in ("float32", "int8"):
+            self.variables.append(weight.value)
+            if weight.trainable:
+                self.trainable_variables.append(weight.value)
+            return None
+        half = tf.Variable(_half(weight, storage), trainable=False, name=weight.path)
+        self.variables.append(half)
+        return lambda ids: tf.cast(_rows(half, ids), tf.float32)
 
-    def _half_table(
-        self, weights: list[Any], table: Any, storage: str
-    ) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Create the variables of all weights; return the token lookup function."""
+    def _lookup(self, read: _Read) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Return the function that looks up tokens in the stored table."""
         import tensorflow as tf
 
-        for weight in weights:
-            variable = tf.Variable(
-                _half(weight, storage), trainable=False, name=weight.path
-            )
-            self.variables.append(variable)
-            self._stored[id(weight)] = (weight, variable)
-        _, stored = self._stored.pop(id(table))
         dtype = self._model.backbone.token_embedding.compute_dtype
-        return lambda ids: tf.cast(tf.cast(tf.gather(stored, ids), tf.float32), dtype)
+        return lambda ids: tf.cast(read(ids), dtype)
+
+
+def _rows(variable: tf.Variable, ids: tf.Tensor | None) -> tf.Tensor:
+    """Return a variable's rows of the given indices; all of it for `None`."""
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(variable) if ids is None else tf.gather(variable, ids)
 
 
 def _distinct(model: LaBSE) -> tuple[list[Any], list[Any]]:
