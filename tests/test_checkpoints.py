@@ -1126,7 +1126,7 @@ def test_convert_and_use_a_hugging_face_directory(tmp_path, capsys) -> None:
     preset, back = tmp_path / "preset", tmp_path / "back"
     assert run("convert", folder, "-o", preset, "--storage", "float16") == 0
     said = capsys.readouterr().out
-    assert re.search(r"float16: .*[\d.]+ MB.*cosine.* (1\.0|0\.999)", said)
+    assert re.search(r"float16: .*[\d.]+ MB\nparity: .* (1\.0|0\.999)", said)
     text, vectors = tmp_path / "text.txt", tmp_path / "vectors.npy"
     text.write_text("".join(f"{line}\n" for line in TEXTS), encoding="utf-8")
     assert run("embed", text, "--model", folder, "--output", vectors) == 0
