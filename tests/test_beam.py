@@ -350,6 +350,19 @@ def test_words_are_counted_as_for_a_local_vocabulary(corpus, tmp_path):
     assert tokenizers.load_vocabulary(learned) == vocabulary
 
 
+def test_vocabularies_are_of_all_text_in_a_directory(tmp_path):
+    """As for `pretrain --mono`: also of text that is not in pairs."""
+    folder, output = tmp_path / "text", tmp_path / "vocab.txt"
+    folder.mkdir()
+    for name, text in (("en-mr.tsv", "sun\tसूर्य\n" * 3), ("ta.txt", "சூரியன்\n" * 3)):
+        (folder / name).write_text(text, encoding="utf-8")
+    assert cli.main(["vocab", str(folder), "--size", "200", "-o", str(output)]) == 0
+    assert {"ர", "य", "u"} <= {t.strip("#") for t in tokenizers.load_vocabulary(output)}
+    found = pipelines.ReadSentences(folder)._read.paths
+    assert found == [str(folder / "en-mr.tsv"), str(folder / "ta.txt")]
+    assert pipelines.ReadPairs(folder)._read.paths == found[:1]
+
+
 def test_vocab_from_counts_ignores_no_flag(tmp_path, capsys):
     counts, output = tmp_path / "counts.tsv", tmp_path / "vocab.txt"
     counts.write_text("hi\tन\t9\nta\tத\t9\nen\tsun\t9\n", encoding="utf-8")
