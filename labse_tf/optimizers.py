@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from labse_tf.distribute import sum_over_replicas
+from labse_tf.variables import TOKEN_TABLE, has_no_value, no_value
 
 # Biases and the two weights of a layer normalization. Keras searches for this pattern
 # in the name of a variable: on TensorFlow "pooler/bias:0", on other backends "bias".
@@ -145,6 +146,19 @@ class AdamW(keras.optimizers.AdamW):
             # Hidden from Keras and so from checkpoints: a run can resume with or
             # without `skip_nonfinite`.
             self._skips = types.SimpleNamespace(count=count)
+
+    def add_variable_from_reference(
+        self,
+        reference_variable: Any,
+        name: str | None = None,
+        initializer: Any = "zeros",
+    ) -> Any:
+        """Create a moment; see `keras.optimizers.Optimizer`."""
+        if has_no_value() and reference_variable.path.endswith(TOKEN_TABLE):
+            initializer = no_value
+        return super().add_variable_from_reference(
+            reference_variable, name=name, initializer=initializer
+        )
 
     @property
     def skipped(self) -> int:

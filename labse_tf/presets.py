@@ -31,6 +31,7 @@ import numpy as np
 from labse_tf.files import directory_beside, directory_of, exchange, write_text
 from labse_tf.languages import LABSE_LANGUAGES, language_code
 from labse_tf.quantization import channel_axes, quantize, scale_shape
+from labse_tf.variables import assign_blocks, block_bounds, read_blocks
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
@@ -403,16 +404,17 @@ def sha256(path: Path) -> str:
 
 
 def write_weights(
-    path: Path, arrays: Mapping[str, np.ndarray], storage: str = "float32"
+    path: Path, weights: Mapping[str, Any], storage: str = "float32"
 ) -> None:
     """Write weights by their paths, such as `token_embedding/embeddings`.
 
     Keras's own `.weights.h5` numbers layers by class. Paths identify a weight
-    independently of the version of Keras.
+    independently of the version of Keras. Large weights are written in blocks of rows,
+    without a copy of them.
 
     Args:
         path: Target HDF5 file, which is replaced.
-        arrays: Weight path -> float32 array.
+        weights: Weight path -> float32 Keras variable or array.
         storage: `"float32"`, `"float16"`, or `"int8"`: matrices as int8 with float32
             scales in `PATH:scale` (see `labse_tf.quantization`), other weights as
             float16.
@@ -429,15 +431,38 @@ def write_weights(
             f"`storage` must be one of {', '.join(STORAGES)}. Received: {storage!r}"
         )
     with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            if storage == "int8" and channel_axes(name, array.shape) is not None:
-                codes, scales = quantize(name, array)
-                file.create_dataset(name, data=codes)
-                file.create_dataset(f"{name}:{_SCALE}", data=scales)
+        for name, weight in weights.items():
+            shape = tuple(weight.shape)
+            axes = channel_axes(name, shape) if storage == "int8" else None
+            if axes is not None:
+                dataset = file.create_dataset(name, shape, "int8")
+                scales = file.create_dataset(
+                    f"{name}:{_SCALE}", scale_shape(name, shape), "float32"
+                )
             elif storage == "float32":
-                file.create_dataset(name, data=array)
+                dataset = file.create_dataset(name, shape, "float32")
             else:
-                file.create_dataset(name, data=_half(name, array))
+                dataset = file.create_dataset(name, shape, "float16")
+            # The scale of a channel is that of all its rows.
+            whole = axes not in (None, (0,))
+            for rows, block in _blocks_of_rows(weight, whole=whole):
+                if axes is not None:
+                    dataset[rows], scales[() if whole else rows] = quantize(name, block)
+                elif storage == "float32":
+                    dataset[rows] = block
+                else:
+                    dataset[rows] = _half(name, block)
+
+
+def _blocks_of_rows(weight: Any, *, whole: bool) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield the rows of a weight with their index in a data set, in blocks."""
+    shape = tuple(weight.shape)
+    if whole or not shape:
+        yield (), np.asarray(weight)
+        return
+    bounds = block_bounds(shape, "float32")
+    for (start, stop), block in zip(bounds, read_blocks(weight), strict=True):
+        yield slice(start, stop), block
 
 
 def _half(name: str, array: np.ndarray) -> np.ndarray:
@@ -452,28 +477,30 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
     return half
 
 
-def read_weights(
-    path: Path, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, np.ndarray]:
-    """Read weights, given their paths and shapes, as float32 from any storage type.
+def assign_weights(path: Path, variables: Mapping[str, Any]) -> None:
+    """Assign variables from the weights in a file, of any storage type.
 
     The file determines the type of each weight: a matrix may be float, or integers with
-    scales. (Version 0.1 stored only the token table as int8.)
+    scales. (Version 0.1 stored only the token table as int8.) Large weights are read in
+    blocks of rows, without a copy of them.
+
+    Args:
+        path: HDF5 file.
+        variables: Weight path -> float32 Keras variable.
 
     Raises:
         ValueError: If the file is not HDF5, or weights are missing, unexpected, of
             another shape or not finite, or the scales of integers are missing. The
-            message names the first such weight.
+            message names the first such weight. Some variables may have been assigned.
     """
     import h5py
 
-    expected = {name: tuple(shape) for name, shape in shapes.items()}
+    expected = {name: tuple(weight.shape) for name, weight in variables.items()}
     for name, shape in list(expected.items()):
         scales = scale_shape(name, shape)
         if scales is not None:
             expected[f"{name}:{_SCALE}"] = scales
     found: dict[str, tuple[int, ...]] = {}
-    arrays: dict[str, np.ndarray] = {}
     integers: set[str] = set()
 
     def collect(name: str, item: object) -> None:
@@ -486,23 +513,48 @@ def read_weights(
                 raise ValueError(f"{name} of type {item.dtype}, which is not numeric")
             if item.dtype.kind != "f":
                 integers.add(name)
-            arrays[name] = np.asarray(item[()], dtype=np.float32)
 
-    try:
-        with h5py.File(path, "r") as file:
+    with _reading(path):
+        file = h5py.File(path, "r")
+    with file:
+        with _reading(path):
             file.visititems(collect)
+        _check_datasets(path, expected, found, integers)
+        for name, variable in variables.items():
+            assign_blocks(variable, _read_rows(path, file, name, name in integers))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise the errors of reading an HDF5 file as errors that name the file."""
+    try:
+        yield
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: expected an HDF5 file of weights. Received: {error}"
         ) from error
-    _check_datasets(path, expected, found, integers)
-    for name in sorted(arrays):
-        _check_finite(path, name, arrays[name])
-    for name in integers & shapes.keys():
-        with np.errstate(over="ignore"):
-            arrays[name] *= arrays.pop(f"{name}:{_SCALE}")
-        _check_finite(path, name, arrays[name])
-    return arrays
+
+
+def _read_rows(
+    path: Path, file: Any, name: str, has_scales: bool
+) -> Iterator[np.ndarray]:
+    """Yield a weight as float32, in blocks of rows."""
+    dataset, scales = file[name], None
+    if has_scales:
+        scale = f"{name}:{_SCALE}"
+        with _reading(path):
+            scales = np.asarray(file[scale][()], dtype=np.float32)
+        _check_finite(path, scale, scales)
+    for start, stop in block_bounds(dataset.shape, "float32"):
+        rows = slice(start, stop) if dataset.shape else ()
+        with _reading(path):
+            block = np.asarray(dataset[rows], dtype=np.float32)
+        _check_finite(path, name, block)
+        if scales is not None:
+            with np.errstate(over="ignore"):
+                block *= scales[rows] if len(scales) == len(dataset) else scales
+            _check_finite(path, name, block)
+        yield block
 
 
 def _check_finite(path: Path, name: str, array: np.ndarray) -> None:

@@ -19,6 +19,7 @@ FLOORS = [
     {
         *("files", "progress", "cpu_kernels", "precision", "blockwise", "languages"),
         *("settings", "extras", "html_page", "processes", "quantization"),
+        "variables",
     },
     {
         *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),
@@ -56,7 +57,7 @@ FREE_OF_TENSORFLOW = {
     *("blockwise", "cpu_kernels", "duplicates", "evaluation", "languages", "layers"),
     *("losses", "metrics", "mining", "models", "optimizers", "precision", "presets"),
     *("pretraining", "quantization", "recipes", "settings", "text", "training"),
-    "vocabulary_softmax",
+    *("variables", "vocabulary_softmax"),
 }
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 
+import keras
+import numpy as np
 import pytest
 
 from helpers.errors import raises
+from helpers.memory import peak_of
 from helpers.models import make_model
 from labse_tf import presets
 from labse_tf.models import LaBSE, LaBSEBackbone
+from labse_tf.quantization import quantize_rows
+from labse_tf.variables import TOKEN_TABLE
 
 
 def test_sizes_are_those_of_the_papers() -> None:
@@ -71,3 +76,48 @@ def test_the_source_stands_in_configuration_and_card(tmp_path) -> None:
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with raises(ValueError, received=True):
         LaBSE.from_preset(tmp_path / "model")
+
+
+@pytest.mark.parametrize("storage", presets.STORAGES)
+def test_large_weights_are_written_and_read_without_a_copy(tmp_path, storage) -> None:
+    """In blocks, with the values that the whole table would have."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(700_001, 24)).astype(np.float32)  # 67 MB, five blocks
+    names = (TOKEN_TABLE, "pooler/kernel")
+    weights = {
+        name: keras.Variable(array)
+        for name, array in zip(names, (table, table[:3]), strict=True)
+    }
+    path = tmp_path / presets.WEIGHTS
+    peak = peak_of(lambda: presets.write_weights(path, weights, storage))
+    assert peak < table.nbytes * 0.75
+    for variable in weights.values():
+        variable.assign(np.full(variable.shape, np.nan))
+    assert peak_of(lambda: presets.assign_weights(path, weights)) < table.nbytes * 0.75
+    expected = table
+    if storage == "float16":
+        expected = table.astype(np.float16)
+    if storage == "int8":
+        codes, scale = quantize_rows(table)
+        expected = codes * scale
+    np.testing.assert_array_equal(weights[names[0]], expected)
+
+
+def test_a_table_that_is_loaded_gets_no_random_values(tmp_path, monkeypatch) -> None:
+    model = make_model()
+    model.save_to_preset(tmp_path / "model")
+    shapes = []
+    random = keras.initializers.TruncatedNormal.__call__
+
+    def note(self: object, shape: tuple[int, ...], dtype: object = None) -> object:
+        shapes.append(tuple(shape))
+        return random(self, shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", note)
+    table = (model.backbone.vocabulary_size, model.backbone.hidden_dim)
+    again = LaBSE.from_preset(tmp_path / "model")
+    assert shapes and table not in shapes
+    for one, two in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+    make_model()
+    assert table in shapes

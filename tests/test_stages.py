@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from helpers.errors import Fields, raises, warns
+from helpers.memory import address, is_empty
 from labse_tf.data import ParallelCorpus, SentencePair
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
@@ -21,7 +22,13 @@ from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.optimizers import WarmupLinearDecay, adamw
 from labse_tf.pretraining import grow
 from labse_tf.recipes import PretrainingRecipe, Recipe
-from labse_tf.training import Interrupted, Run, RunOptions, train_dual_encoder
+from labse_tf.training import (
+    Interrupted,
+    Run,
+    RunOptions,
+    fitting,
+    train_dual_encoder,
+)
 
 WORDS = "sun moon star sky day night".split()
 OTHER = "sol luna astro cielo dia noche".split()
@@ -198,6 +205,29 @@ def test_growing_takes_everything_along(kind) -> None:
         )
 
 
+@pytest.mark.parametrize(("kind", "layers"), [("masked", 1), ("dual", 0)])
+def test_growing_copies_no_table_and_leaves_the_old_model(kind, layers) -> None:
+    old = compiled(kind, layers)
+    values = [np.asarray(v).copy() for v in old.variables + old.optimizer.variables]
+    new = grow(old, 2)
+    tables = [
+        [v for v in m.weights + m.optimizer.variables if "token_embedding" in v.path]
+        for m in (old, new)
+    ]
+    assert [len(found) for found in tables] == [3, 3]  # With two moments.
+    for one, two in zip(*tables, strict=True):
+        assert address(one) == address(two)
+    # Memory is shared only until a step changes it.
+    for variable in [*new.trainable_variables, *new.optimizer.variables]:
+        variable.assign_add(np.ones(variable.shape, variable.dtype))
+    kept = {id(v) for v in new.variables}
+    for variable, value in zip(
+        old.variables + old.optimizer.variables, values, strict=True
+    ):
+        if id(variable) not in kept:
+            np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+
+
 def test_only_our_models_grow() -> None:
     other = keras.Sequential([keras.layers.Dense(2)])
     dual = DualEncoder(other)
@@ -208,6 +238,30 @@ def test_only_our_models_grow() -> None:
 
 
 # === A run in stages ===
+
+
+def test_a_model_that_has_grown_is_freed(
+    tmp_path, corpus, vocabulary, monkeypatch
+) -> None:
+    grown = []
+
+    def note(model: keras.Model, num_layers: int) -> keras.Model:
+        grown.append((model, grow(model, num_layers)))
+        return grown[-1][1]
+
+    monkeypatch.setattr(fitting, "grow", note)
+    train(corpus, tmp_path / "run", vocabulary)
+    ((old, _),) = grown
+    assert all(map(is_empty, [*old.weights, *old.optimizer.variables]))
+
+
+def test_a_head_that_the_deeper_model_has_is_not_freed() -> None:
+    old = compiled("masked", 1)
+    new = fitting.grown(old, 2)
+    head = {id(v) for v in new.head.variables}
+    assert head
+    for variable in old.variables:
+        assert is_empty(variable) != (id(variable) in head), variable.path
 
 
 def test_stages_in_the_log_and_the_schedule(quiet) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 from helpers.errors import raises, warns
+from helpers.memory import address, is_empty, peak_of
 from helpers.paths import ROOT
 from helpers.runs import (
     OTHER,
@@ -33,11 +33,24 @@ from helpers.runs import (
 )
 from labse_tf import presets
 from labse_tf.data import ParallelCorpus
+from labse_tf.distribute import Workers
 from labse_tf.models import LaBSE
 from labse_tf.recipes import Recipe
-from labse_tf.training import Run, RunOptions, train_dual_encoder, untrained_encoder
+from labse_tf.training import (
+    Interrupted,
+    Run,
+    RunOptions,
+    dual_encoder,
+    train_dual_encoder,
+    untrained_encoder,
+)
 from labse_tf.training import run as run_module
-from labse_tf.training.checkpoint_files import read_state, state_shapes, write_state
+from labse_tf.training.checkpoint_files import (
+    assign_state,
+    read_state,
+    state_shapes,
+    write_state,
+)
 
 # === In one process ===
 
@@ -290,24 +303,61 @@ def test_a_large_variable_is_written_in_blocks(tmp_path, sparse: bool) -> None:
         assert int(archive["step"]) == 7
         np.testing.assert_array_equal(archive["00000"], table)
     assert state_shapes(path) == [table.shape, (0, 3), ()]
-    np.testing.assert_array_equal(next(read_state(path)), table)
+    blocks = list(next(read_state(path)))
+    assert len(blocks) == 3
+    np.testing.assert_array_equal(np.concatenate(blocks), table)
 
 
 def test_a_checkpoint_is_written_without_a_copy_of_the_state(tmp_path) -> None:
     table = np.ones((1_000_000, 16), np.float32)  # 64 MB
-    tracemalloc.start()
-    try:
-        write_state(tmp_path / "state.npz", 1, [table] * 3)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < table.nbytes
+    path, names = tmp_path / "state.npz", [keras.Variable(table) for _ in range(3)]
+    assert peak_of(lambda: write_state(path, 1, names)) < table.nbytes
+    assert peak_of(lambda: assign_state(path, names, Workers())) < table.nbytes
 
 
-def test_released_variables_are_empty() -> None:
-    variable = keras.Variable(np.ones((3, 2), np.float32))
-    run_module.release([variable])
-    assert np.asarray(variable.value.read_value()).size == 0
+def test_checkpoints_leave_no_copies_in_later_steps(tmp_path, text) -> None:
+    """Writing and reading leave variables whose reads share their memory."""
+    dual = dual_of(text)
+    run = Run(tmp_path / "run", {})
+    table = dual.encoder.backbone.token_embedding.embeddings
+    dual.optimizer.build(dual.trainable_variables)
+    variables = [table, *dual.optimizer.variables[2:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labse_tf.variables._BLOCK_BYTES", 64)
+        before = [np.asarray(v).copy() for v in variables]
+        run.save(dual, 4)
+        for variable in variables:
+            assert address(variable) == address(variable)
+            variable.assign(np.zeros(variable.shape))
+        restore(run, dual)
+    for variable, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+        assert address(variable) == address(variable)
+
+
+def test_only_one_model_is_in_memory_at_the_end(
+    tmp_path, corpus, text, monkeypatch
+) -> None:
+    """When the preset is loaded, weights and moments of the trained one are freed."""
+    trained, loaded = [], []
+    compiled = dual_encoder.compile_dual_encoder
+    from_preset = LaBSE.from_preset
+
+    def compile_dual_encoder(*args: object, **options: object) -> object:
+        trained.append(compiled(*args, **options))
+        return trained[-1]
+
+    def load(*args: object, **options: object) -> LaBSE:
+        (dual,) = trained
+        old = [*dual.encoder.weights, *dual.optimizer.variables]
+        loaded.append(all(map(is_empty, old)))
+        return from_preset(*args, **options)
+
+    monkeypatch.setattr(dual_encoder, "compile_dual_encoder", compile_dual_encoder)
+    monkeypatch.setattr(LaBSE, "from_preset", load)
+    model = train(corpus, tmp_path / "run", text[1])
+    assert loaded == [True]
+    assert not any(map(is_empty, model.weights))
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8"])
@@ -400,8 +450,6 @@ def test_resumed_in_process_is_undisturbed(tmp_path, corpus, text, monkeypatch) 
         saved(self, model, step)
         if step == 8:
             os.kill(os.getpid(), signal.SIGTERM)
-
-    from labse_tf.training import Interrupted
 
     monkeypatch.setattr(Run, "save", stop_at_eight)
     with pytest.raises(Interrupted) as stop:

@@ -39,8 +39,8 @@ from labse_tf.training.from_recipe import (
     with_shape_of,
 )
 from labse_tf.training.options import RunOptions, check_measured
-from labse_tf.training.run import release
 from labse_tf.trimming.rebuilding import rebuild
+from labse_tf.variables import release
 
 if TYPE_CHECKING:
     import tensorflow as tf

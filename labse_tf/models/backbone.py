@@ -14,12 +14,24 @@ from labse_tf.models.transformer_block import TransformerBlock
 from labse_tf.precision import compute_policy
 from labse_tf.processes import check_not_forked
 from labse_tf.settings import check_integer
+from labse_tf.variables import has_no_value, no_value
 
 FEATURES = ("token_ids", "segment_ids", "padding_mask")
 PACKED_FEATURES = ("position_ids", "sequence_ids")
 
 # Last parts of the paths of all weights of a backbone and a sentence encoder.
 _WEIGHT_NAMES = {"embeddings", "kernel", "bias", "gamma", "beta"}
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class TableInitializer(keras.initializers.TruncatedNormal):
+    """Initializer of a token table, which gets no values in `tables_without_values`."""
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Return a tensor of a shape and type."""
+        if has_no_value():
+            return no_value(shape, dtype)
+        return super().__call__(shape, dtype)
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -110,7 +122,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         self.token_embedding = keras_hub.layers.ReversibleEmbedding(
             input_dim=vocabulary_size,
             output_dim=hidden_dim,
-            embeddings_initializer=initializer(),
+            embeddings_initializer=TableInitializer(stddev=initializer_range),
             dtype=policy,
             name="token_embedding",
         )

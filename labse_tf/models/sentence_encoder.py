@@ -23,6 +23,7 @@ from labse_tf.models.text_inputs import check_texts, is_symbolic, refuse_argumen
 from labse_tf.precision import compute_policy
 from labse_tf.processes import check_not_forked
 from labse_tf.progress import Progress
+from labse_tf.variables import tables_without_values
 
 if TYPE_CHECKING:
     from labse_tf.preprocessing import SentencePreprocessor
@@ -279,13 +280,11 @@ class LaBSE(keras.Model):
                 if sequence_length is not None:
                     settings = {**settings, "sequence_length": sequence_length}
                 preprocessor = _preset_preprocessor(directory, config, settings)
-            backbone = LaBSEBackbone(**config["backbone"], dtype=policy)
+            with tables_without_values():
+                backbone = LaBSEBackbone(**config["backbone"], dtype=policy)
             model = cls(backbone, preprocessor, pooling=config["pooling"])  # type: ignore[arg-type]
         weights = {weight.path: weight for weight in model.weights}
-        shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-        arrays = presets.read_weights(directory / presets.WEIGHTS, shapes)
-        for path, array in arrays.items():
-            weights[path].assign(array)
+        presets.assign_weights(directory / presets.WEIGHTS, weights)
         return model
 
     def save_to_preset(
@@ -330,7 +329,7 @@ class LaBSE(keras.Model):
             tokenizer.save_vocabulary(folder / presets.VOCABULARY)
             presets.write_weights(
                 folder / presets.WEIGHTS,
-                {weight.path: np.asarray(weight) for weight in self.weights},
+                {weight.path: weight for weight in self.weights},
                 storage,
             )
 

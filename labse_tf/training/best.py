@@ -18,7 +18,7 @@ import numpy as np
 
 from labse_tf.files import atomic_file
 from labse_tf.recipes import Stage
-from labse_tf.training.checkpoint_files import check_state, read_state, write_state
+from labse_tf.training.checkpoint_files import assign_state, check_state, write_state
 from labse_tf.training.options import RunOptions
 from labse_tf.training.run import Run
 
@@ -121,14 +121,7 @@ class BestWeights:
         best = self.run.workers.share(best)
         if best in (None, step):
             return
-        variables = model.weights
-        arrays = (
-            read_state(path)
-            if self.run.writes
-            else (np.zeros(v.shape, v.dtype) for v in variables)
-        )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(self.run.workers.share_arrays([array])[0])
+        assign_state(path, model.weights, self.run.workers)
 
     def _saved(self) -> list[Path]:
         """Return the paths of the weights, oldest first."""

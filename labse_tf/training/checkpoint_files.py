@@ -1,19 +1,20 @@
 """Checkpoint files: the state of a model as `.npz`, with little extra memory.
 
-Large arrays are written in blocks and read one at a time, so that a checkpoint does not
-need a second copy of the weights and the optimizer's moments.
+Large arrays are written and read in blocks, so that a checkpoint needs no copy of the
+weights and the optimizer's moments, and not even one of the token table.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-_BLOCK_BYTES = 1 << 24  # ours: 16 MB; larger blocks are not written faster
+from labse_tf.distribute import Workers
+from labse_tf.variables import assign_blocks, block_bounds, read_blocks
 
 
 def write_state(path: Path, step: int, variables: Sequence[Any]) -> None:
@@ -54,20 +55,43 @@ def state_shapes(path: Path) -> list[tuple[int, ...]]:
     with zipfile.ZipFile(path) as archive:
         for name in _array_names(archive):
             with archive.open(name) as member:
-                version = np.lib.format.read_magic(member)
-                read = np.lib.format.read_array_header_1_0
-                if version != (1, 0):
-                    read = np.lib.format.read_array_header_2_0
-                shapes.append(read(member)[0])
+                shapes.append(_read_header(member)[0])
     return shapes
 
 
-def read_state(path: Path) -> Iterator[np.ndarray]:
-    """Yield the arrays in a file one at a time, in the order of `write_state`."""
+def read_state(path: Path) -> Iterator[Iterator[np.ndarray]]:
+    """Yield the arrays in a file, in the order of `write_state`.
+
+    Each array is an iterator of the blocks of `labse_tf.variables.block_bounds`, which
+    must be read before the next array.
+    """
     with zipfile.ZipFile(path) as archive:
         for name in _array_names(archive):
             with archive.open(name) as member:
-                yield np.lib.format.read_array(member, allow_pickle=False)
+                yield _read_blocks(member)
+
+
+def assign_state(path: Path, variables: Sequence[Any], workers: Workers) -> None:
+    """Assign variables from a file that only the chief reads, on all workers.
+
+    Args:
+        path: File of `write_state`, with arrays of the shapes of the variables.
+        variables: Keras variables.
+        workers: Processes that train together.
+    """
+    arrays: Iterable[Iterator[np.ndarray]] = (
+        read_state(path) if workers.is_chief else map(_zero_blocks, variables)
+    )
+    for variable, blocks in zip(variables, arrays, strict=True):
+        shared = (workers.share_arrays([block])[0] for block in blocks)
+        assign_blocks(variable, shared)
+
+
+def _zero_blocks(variable: Any) -> Iterator[np.ndarray]:
+    """Yield blocks of zeros, of the shapes of the variable's blocks."""
+    shape, dtype = tuple(variable.shape), np.dtype(variable.dtype)
+    for start, stop in block_bounds(shape, dtype):
+        yield np.zeros((stop - start, *shape[1:]) if shape else (), dtype)
 
 
 def _array_names(archive: zipfile.ZipFile) -> list[str]:
@@ -75,9 +99,30 @@ def _array_names(archive: zipfile.ZipFile) -> list[str]:
     return sorted(name for name in archive.namelist() if name != "step.npy")
 
 
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Read the shape and the type of an array."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read(member)
+    if fortran_order and len(shape) > 1:
+        raise ValueError("Expected arrays in C order. Received: Fortran order")
+    return shape, dtype
+
+
+def _read_blocks(member: IO[bytes]) -> Iterator[np.ndarray]:
+    """Yield the rows of an array, in blocks."""
+    shape, dtype = _read_header(member)
+    for start, stop in block_bounds(shape, dtype):
+        block = np.empty((stop - start, *shape[1:]) if shape else (), dtype)
+        data = member.read(block.nbytes)
+        yield np.frombuffer(data, dtype).reshape(block.shape)
+
+
 def _write(archive: zipfile.ZipFile, name: str, variable: Any) -> None:
     """Write an array as a member of the archive."""
-    blocks = _blocks(variable)
+    blocks = read_blocks(variable)
     first = next(blocks)
     header = {
         "descr": np.lib.format.dtype_to_descr(first.dtype),
@@ -89,23 +134,3 @@ def _write(archive: zipfile.ZipFile, name: str, variable: Any) -> None:
         member.write(first.tobytes())
         for block in blocks:
             member.write(block.tobytes())
-
-
-def _blocks(variable: Any) -> Iterator[np.ndarray]:
-    """Yield all rows of a variable, in blocks of at most 16 MB or one row."""
-    shape = tuple(variable.shape)
-    # `dtype` of a Keras variable is text, that of an array is a NumPy type.
-    size = np.dtype(variable.dtype).itemsize * int(np.prod(shape))
-    if not shape or size <= _BLOCK_BYTES:
-        yield np.asarray(variable)
-        return
-    rows = max(1, _BLOCK_BYTES * shape[0] // size)
-    value = getattr(variable, "value", variable)
-    for start in range(0, shape[0], rows):
-        stop = min(start + rows, shape[0])
-        # A TensorFlow variable with sparse updates is copied as a whole by any other
-        # read, also by a slice.
-        if hasattr(value, "sparse_read"):
-            yield np.asarray(value.sparse_read(np.arange(start, stop)))
-        else:
-            yield np.asarray(value[start:stop])

@@ -32,7 +32,8 @@ from labse_tf.training.from_recipe import (
 )
 from labse_tf.training.options import RunOptions, check_measured
 from labse_tf.training.reporting import Measure
-from labse_tf.training.run import Run, release
+from labse_tf.training.run import Run
+from labse_tf.variables import release
 
 if TYPE_CHECKING:
     import tensorflow as tf

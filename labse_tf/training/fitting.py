@@ -22,6 +22,7 @@ from labse_tf.training.growing import backbone_of, grow
 from labse_tf.training.options import RunOptions, check_measured
 from labse_tf.training.reporting import Measure, Reporter, check_finite, reached
 from labse_tf.training.run import Interrupted, Run
+from labse_tf.variables import release
 
 Batches = Callable[[int], Any]
 Model = TypeVar("Model", bound=keras.Model)
@@ -68,7 +69,8 @@ def fit(
 
     Returns:
         The trained model, with its best weights if it was measured and
-        `options.keep_best` is not false; a new object if the model has grown.
+        `options.keep_best` is not false. If the model has grown, this is a new object,
+        and the memory of `model` is freed.
 
     Raises:
         labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
@@ -107,7 +109,7 @@ def fit(
                 # Weights and dropout states of new layers must be equal in
                 # uninterrupted and resumed runs.
                 keras.utils.set_random_seed(recipe.seed + stage.number)
-                model = grow(model, stage.num_layers)
+                model = grown(model, stage.num_layers)
             if checkpoint is not None:
                 run.assign(model, checkpoint)
                 checkpoint = None
@@ -115,6 +117,19 @@ def fit(
                 _fit_stage(model, batches, stage, options, keeper, reporter)
         best.restore(model, keeper.step)
     return model
+
+
+def grown(model: Model, num_layers: int) -> Model:
+    """Return a deeper model, and free the memory of the model that it replaces.
+
+    For the arguments see `labse_tf.training.growing.grow`.
+    """
+    new = grow(model, num_layers)
+    # The head of a masked language model belongs to both.
+    kept = {id(variable) for variable in new.variables}
+    old = [*model.variables, *model.optimizer.variables]
+    release(variable for variable in old if id(variable) not in kept)
+    return new
 
 
 def _fit_stage(

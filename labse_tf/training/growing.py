@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import keras
 import numpy as np
-from keras import ops
 
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
 from labse_tf.models.backbone import check_plain_weights
 from labse_tf.models.masked_lm import MaskedLM
+from labse_tf.variables import copy_value, tables_without_values
 
 _LAYER = re.compile(r"transformer_layer_(\d+)(?=/)")
 
@@ -71,7 +71,9 @@ def grow(model: Growing, num_layers: int) -> Growing:
             ]
         optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
         new.compile(optimizer, **settings)
-        optimizer.build(new.trainable_variables)
+        # `stack_moments` assigns the moments of the token table, which every model has.
+        with tables_without_values():
+            optimizer.build(new.trainable_variables)
         stack_moments(
             model.optimizer,
             model.trainable_variables,
@@ -108,7 +110,7 @@ def _scope(model: keras.Model) -> Any:
 def _copy_weights(sources: list[keras.Variable], targets: list[keras.Variable]) -> None:
     """Copy the weights of a layer to another layer of the same kind."""
     for source, target in zip(sources, targets, strict=True):
-        target.assign(_copied(source))
+        copy_value(source, target)
 
 
 def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
@@ -147,12 +149,13 @@ def stack(backbone: LaBSEBackbone, num_layers: int) -> LaBSEBackbone:
     config = backbone.get_config()
     config.pop("name")
     config["num_layers"] = num_layers
-    new = LaBSEBackbone.from_config(config)
+    with tables_without_values():
+        new = LaBSEBackbone.from_config(config)
     old_weights = {weight.path: weight for weight in backbone.weights}
     for weight in new.weights:
         source = _origin(weight.path, layers)
         if source in old_weights:
-            weight.assign(_copied(old_weights[source]))
+            copy_value(old_weights[source], weight)
     if not layers and num_layers:
         _keep_function(new)
     return new
@@ -195,15 +198,7 @@ def stack_moments(
     for (path, slot), variable in _slots(new_optimizer, new_variables).items():
         source = known.get((_origin(path, num_layers), slot))
         if source is not None:
-            variable.assign(_copied(source))
-
-
-def _copied(variable: Any) -> np.ndarray:
-    """Return a variable's value in separate memory.
-
-    On JAX, copies would otherwise share a buffer, which a step can donate only once.
-    """
-    return np.array(ops.convert_to_numpy(variable), copy=True)
+            copy_value(source, variable)
 
 
 def _origin(path: str, layers: int) -> str:

@@ -18,7 +18,8 @@ from labse_tf.training.from_recipe import (
     open_run,
 )
 from labse_tf.training.options import RunOptions
-from labse_tf.training.run import Run, release
+from labse_tf.training.run import Run
+from labse_tf.variables import release
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -11,13 +11,12 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import keras
-import numpy as np
 
 from labse_tf import presets
 from labse_tf.distribute import Workers
@@ -25,11 +24,12 @@ from labse_tf.files import atomic_file, directory_of, read_json, write_text
 from labse_tf.models import LaBSE
 from labse_tf.training.card import TrainingFacts, add_training
 from labse_tf.training.checkpoint_files import (
+    assign_state,
     check_state,
-    read_state,
     state_shapes,
     write_state,
 )
+from labse_tf.variables import release
 
 _KEEP = 2  # ours: the newest checkpoint, and one more in case it is damaged
 
@@ -294,13 +294,7 @@ class Run:
                 f"{checkpoint.path}: expected the state of this model. "
                 f"Received: {different}"
             )
-        arrays: Iterable[np.ndarray] = (
-            read_state(checkpoint.path)
-            if self.writes
-            else (np.zeros(v.shape, v.dtype) for v in variables)
-        )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(self.workers.share_arrays([array])[0])
+        assign_state(checkpoint.path, variables, self.workers)
 
     def _saved(self) -> list[Path]:
         """Return the paths of the checkpoints, newest first."""
@@ -386,27 +380,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue  # An incomplete last line of a killed process.
     return entries
-
-
-def release(variables: Sequence[Any]) -> None:
-    """Free the memory of TensorFlow variables on a CPU that are not used any more.
-
-    TensorFlow keeps the graph of a training step, and thereby its variables, until the
-    process ends. On other backends nothing is done.
-
-    Args:
-        variables: Keras variables. They cannot be read afterwards.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow as tf
-
-    for variable in variables:
-        for part in getattr(variable.value, "values", (variable.value,)):
-            if "CPU" in part.device:
-                tf.raw_ops.AssignVariableOp(
-                    resource=part.handle, value=tf.zeros((0,), part.dtype)
-                )
 
 
 def _state(model: keras.Model) -> list[Any]:
