@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
@@ -14,7 +15,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from helpers.command_line import run as run_command
 from helpers.errors import raises, warns
 from helpers.memory import address, is_empty, peak_of
 from helpers.paths import ROOT
@@ -41,6 +44,7 @@ from labse_tf.training import (
     Run,
     RunOptions,
     dual_encoder,
+    fit,
     train_dual_encoder,
     untrained_encoder,
 )
@@ -51,6 +55,7 @@ from labse_tf.training.checkpoint_files import (
     state_shapes,
     write_state,
 )
+from labse_tf.training.fitting import Keeper
 
 # === In one process ===
 
@@ -168,6 +173,34 @@ def test_two_runs_at_once_are_refused(tmp_path) -> None:
         pass  # The lock is free again.
 
 
+def test_a_process_without_the_lock_writes_nothing(tmp_path) -> None:
+    """Of two processes that start at once, the other may not describe its run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with (folder / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with raises(ValueError, path=folder, received=True):
+            with Run(folder, {"a": 2}).open():
+                pass
+        assert [path.name for path in folder.iterdir()] == ["run.lock"]
+        # The files of the process that has the lock are not those of something else.
+        (folder / ".run.1234.json").write_text("half")
+        with raises(ValueError, "another process", path=folder):
+            with Run(folder, {"a": 2}).open():
+                pass
+
+
+def test_another_description_leaves_the_first(tmp_path) -> None:
+    """Also if nothing was done yet."""
+    folder = tmp_path / "run"
+    with Run(folder, {"a": 1}).open():
+        pass
+    with raises(ValueError, "a = 1", received="a = 2"):
+        with Run(folder, {"a": 2}).open():
+            pass
+    assert json.loads((folder / "run.json").read_text()) == {"a": 1}
+
+
 def test_tuning_starts_from_a_preset(tmp_path, corpus, text) -> None:
     first = train(corpus, tmp_path / "first", text[1], train_steps=30)
     recipe = dataclasses.replace(RECIPE, learning_rate=1e-9, sequence_length=8)
@@ -216,6 +249,47 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, corpus, text) -> None:
     with raises(ValueError, "loss", "step"):
         train(corpus, tmp_path / "run", text[1], learning_rate=1e30)
     assert not presets.is_preset(tmp_path / "run")
+
+
+def any_model() -> keras.Model:
+    """A model that does not record the steps whose loss is not finite."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.build((None, 2))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_no_model_gets_a_checkpoint_of_nan(tmp_path) -> None:
+    """Also before the next log line is due."""
+
+    def batches(start: int) -> tf.data.Dataset:
+        rows = np.ones((6, 4, 2), np.float32)
+        rows[3] = np.nan
+        steps = tf.data.Dataset.from_tensor_slices((rows, rows[..., :1]))
+        return steps.skip(start)
+
+    run = Run(tmp_path / "run", {})
+    recipe = dataclasses.replace(RECIPE, train_steps=6)
+    options = RunOptions(checkpoint_every=2, log_every=100, progress=False)
+    with run.open():
+        with raises(ValueError, "loss", 4):
+            fit(run, any_model(), batches, recipe, options)
+        names = [path.name for path in run.checkpoints.iterdir()]
+        assert names == ["step_0000000002.npz"]
+
+
+def test_a_signal_writes_no_checkpoint_of_nan(tmp_path) -> None:
+    run = Run(tmp_path / "run", {})
+    keeper = Keeper(run, 0, RunOptions())
+    keeper.set_model(any_model())
+    keeper.received = signal.SIGTERM
+    with raises(ValueError, "loss", 1):
+        keeper.on_train_batch_end(0, {"loss": float("nan")})
+    with pytest.raises(Interrupted):
+        keeper.on_train_batch_end(1, {"loss": 0.5})
+    names = [path.name for path in run.checkpoints.iterdir()]
+    assert names == ["step_0000000002.npz"]
 
 
 # === Checkpoints ===
@@ -400,6 +474,35 @@ def test_a_trained_model_has_a_card(tmp_path, corpus, text) -> None:
     card = (second / "README.md").read_text()
     assert presets.stated_languages(second) == ("en", "no", "hi", "es")
     assert "\nlicense: apache-2.0\n" in card and '\nbase_model: "first"\n' in card
+
+
+def test_evaluate_knows_the_languages_of_a_trained_model(
+    tmp_path, corpus, text, capsys
+) -> None:
+    """From its card; the other languages are zero-shot."""
+    run_command(
+        "train",
+        text[0],
+        "--vocab",
+        text[1],
+        "--output",
+        tmp_path / "run",
+        *"--num-layers 0 --hidden-dim 8 --num-heads 2 --intermediate-dim 8".split(),
+        *"--batch-size 16 --train-steps 2 --warmup-steps 0".split(),
+    )
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    for code in ("es", "pt"):
+        (tests / f"en-{code}.tsv").write_text("sun moon\tsol luna\nday\tdia\n")
+    scores = tmp_path / "scores.json"
+    command = ["retrieval", tests, "--model", tmp_path / "run", "--json", scores]
+    capsys.readouterr()
+    assert run_command("evaluate", *command) == 0
+    assert re.search(r"\b1 zero-shot\b", capsys.readouterr().out)
+    values = json.loads(scores.read_text())
+    assert values["trained"] == ["en", "es"]
+    zero_shot = {code: row["zero_shot"] for code, row in values["languages"].items()}
+    assert zero_shot == {"es": False, "pt": True}
 
 
 # === Killed and resumed ===

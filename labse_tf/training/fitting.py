@@ -215,15 +215,16 @@ class Keeper(keras.callbacks.Callback):
         before, self.step = self.step, self.step + self.model.steps_per_execution
         signal_number = self._signal()
         if signal_number is not None:
-            self._save()
+            self._save(logs or {})
             raise Interrupted(signal_number, self.step)
         if reached(before, self.step, self.every) or self.step == self.last:
-            self._save()
+            self._save(logs or {})
 
-    def _save(self) -> None:
+    def _save(self, logs: Mapping[str, Any]) -> None:
         """Write a checkpoint, unless a loss that is not finite made the weights NaN."""
         if self.stops:
-            check_finite(self.model)
+            # The mean over all steps since the last log line.
+            check_finite(self.model, logs, f"a step up to {self.step}")
         self.run.save(self.model, self.step)
 
     def _signal(self) -> int | None:

@@ -174,9 +174,7 @@ class Reporter(keras.callbacks.Callback):
         """Return the means; a loss that is not finite stops the run or is omitted."""
         values = {name: float(value) for name, value in logs.items()}
         if self.options.on_nan == "stop":
-            check_finite(self.model)
-            if not np.isfinite(values.get("loss", 0.0)):
-                raise _not_finite(f"steps {since + 1} to {self.step}")
+            check_finite(self.model, values, f"steps {since + 1} to {self.step}")
             return values
         # A skipped step makes the mean of its window NaN.
         values = {name: x for name, x in values.items() if np.isfinite(x)}
@@ -224,14 +222,21 @@ def reached(before: int, step: int, every: int) -> bool:
     return step // every > before // every
 
 
-def check_finite(model: keras.Model) -> None:
+def check_finite(model: keras.Model, means: Mapping[str, Any], steps: str) -> None:
     """Wait for the running steps of a model and check their losses.
 
+    Args:
+        model: The model. A `ReplicatedModel` knows the first step that was not finite.
+        means: Means over the steps, by name; `loss` is checked for all other models.
+        steps: The steps, as text for the message.
+
     Raises:
-        ValueError: If a loss was not finite. The message contains the step.
+        ValueError: If a loss was not finite.
     """
     if isinstance(model, ReplicatedModel) and model.first_nonfinite_step():
         raise _not_finite(f"step {model.first_nonfinite_step()}")
+    if not np.isfinite(float(means.get("loss", 0.0))):
+        raise _not_finite(steps)
 
 
 def _not_finite(steps: str) -> ValueError:

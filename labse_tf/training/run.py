@@ -162,8 +162,12 @@ class Run:
         import fcntl
 
         directory_of(self.directory).mkdir(parents=True, exist_ok=True)
-        self._check_description()
-        with (self.directory / "run.lock").open("a+", encoding="utf-8") as lock:
+        lock_file = self.directory / "run.lock"
+        strangers = self._strangers()
+        # A run that another process has just started has a lock before other files.
+        if strangers and not lock_file.exists():
+            raise self._not_vacant(strangers)
+        with lock_file.open("a+", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -172,6 +176,8 @@ class Run:
                     f"{self.directory}: another process uses this directory. "
                     f"Received: {lock.read().strip() or 'a lock'}"
                 ) from error
+            # Under the lock, since two processes may start at the same time.
+            self._check_description()
             lock.truncate(0)
             lock.write(f"process {os.getpid()}\n")
             lock.flush()
@@ -203,17 +209,24 @@ class Run:
         """Write `run.json`, or compare the description with the existing file."""
         path = self.directory / "run.json"
         if not path.exists():
-            others = [p.name for p in self.directory.iterdir() if p.name != "run.lock"]
-            if others:
-                raise ValueError(
-                    f"{self.directory}: expected a new or empty directory, or one that "
-                    f"this command started. Received: {', '.join(sorted(others)[:5])}"
-                )
+            if strangers := self._strangers():
+                raise self._not_vacant(strangers)
             write_text(path, json.dumps(self.description, indent=2) + "\n")
             return
         known = read_json(path)
         hint = ": expected the same command, or another directory"
         self._compare(known, str(self.directory), hint)
+
+    def _strangers(self) -> list[str]:
+        """Return the names of the files in a directory that is not that of a run."""
+        names = {path.name for path in self.directory.iterdir()}
+        return [] if "run.json" in names else sorted(names - {"run.lock"})
+
+    def _not_vacant(self, names: Sequence[str]) -> ValueError:
+        return ValueError(
+            f"{self.directory}: expected a new or empty directory, or one that "
+            f"this command started. Received: {', '.join(names[:5])}"
+        )
 
     def _compare(self, known: Mapping[str, Any], started: str, hint: str = "") -> None:
         """Raise an error if `known` differs from the description of this run."""
