@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from helpers.errors import Fields, raises, warns
-from helpers.memory import address, is_empty
+from helpers.memory import is_empty, share
 from labse_tf.data import ParallelCorpus, SentencePair
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
@@ -216,7 +216,7 @@ def test_growing_copies_no_table_and_leaves_the_old_model(kind, layers) -> None:
     ]
     assert [len(found) for found in tables] == [3, 3]  # With two moments.
     for one, two in zip(*tables, strict=True):
-        assert address(one) == address(two)
+        assert share(one, two)
     # Memory is shared only until a step changes it.
     for variable in [*new.trainable_variables, *new.optimizer.variables]:
         variable.assign_add(np.ones(variable.shape, variable.dtype))

@@ -14,6 +14,13 @@ def address(variable: keras.Variable) -> int:
     return np.asarray(variable.value.read_value()).ctypes.data
 
 
+def share(one: keras.Variable, two: keras.Variable) -> bool:
+    """Whether reads of two variables, or of one twice, have the same memory."""
+    # Both at once: memory that was freed is used again.
+    arrays = [np.asarray(variable.value.read_value()) for variable in (one, two)]
+    return arrays[0].ctypes.data == arrays[1].ctypes.data
+
+
 def is_empty(variable: keras.Variable) -> bool:
     """Whether the memory of a TensorFlow variable was freed."""
     return not np.asarray(variable.value.read_value()).size
