@@ -64,7 +64,7 @@ def test_what_is_made_goes_to_output() -> None:
     assert makes == {
         *("quickstart", "vocab", "clean", "prepare", "pretrain", "train", "embed"),
         *("evaluate all", "mine", "filter", "export", "convert", "trim"),
-        *("distill", "shrink"),
+        *("distill", "shrink", "extend"),
     }
 
 

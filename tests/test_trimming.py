@@ -315,8 +315,10 @@ def test_the_comparison_by_hand() -> None:
     changed = trimming.compare(model, trimmed, {"en": texts}, progress=False)["en"]
     assert changed.same == 1 / 4
     assert changed.same_difference > 1e-3
-    with raises(ValueError, "'[unused1]'", 3, argument="model"):
-        trimming.compare(trimmed, model, {"en": texts}, progress=False)
+    # Each model has tokens that the other does not have.
+    other = trimming.keep_tokens(model, [*range(11)])
+    with raises(ValueError, "'lune'", argument="model"):
+        trimming.compare(other, trimmed, {"en": texts}, progress=False)
     none = trimming.compare(model, model, {"en": texts}, progress=False)["en"]
     assert none.same == 1
     assert none.rest_mean_cosine is none.rest_lowest_cosine is None
@@ -380,7 +382,7 @@ def test_held_out_text_chooses_no_tokens(tmp_path) -> None:
 
 
 def test_at_most_a_thousand_sentences_are_held_out(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trimming.preset, "HELD_OUT_MOST", 7)
+    monkeypatch.setattr(trimming.sentences, "HELD_OUT_MOST", 7)
     source = numbers_preset(tmp_path / "source", 200)
     path = tmp_path / "hi.txt"
     path.write_text("".join(f"t{i}\n" for i in range(200)))
@@ -481,7 +483,8 @@ def test_the_shipped_model_through_the_command(tmp_path, capsys) -> None:
     hindi = [line.split("\t")[1] for line in lines]
     difference = np.abs(old.encode(hindi) - new.encode(hindi)).max(axis=1)
     # All but the sentence that was held out, whose words no other line may have.
-    assert (difference < 1e-6).sum() >= len(hindi) - 1
+    # labse-nano has float16 for all but its token table, which int8 rounds.
+    assert (difference < 2e-3).sum() >= len(hindi) - 1
     card = (out / presets.CARD).read_text(encoding="utf-8")
     config = presets.shipped_directory() / "labse-nano" / presets.CONFIG
     for part in (

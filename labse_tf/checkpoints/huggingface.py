@@ -316,8 +316,8 @@ def _read_tokenizer(
         if steps is not None
         else {}
     )
-    _refuse_tokenizers(folder, config)
     vocabulary, where = _read_vocabulary(folder, whole)
+    _refuse_tokenizers(folder, config)
     lowercase, strip_accents = _read_casing(folder, config, whole)
     if sentences.get("do_lower_case") and not lowercase:
         # sentence-transformers lower-cases before it calls the tokenizer, so accents
@@ -389,7 +389,8 @@ def _wordpieces(path: Path, whole: Mapping[str, Any]) -> list[str]:
         or not isinstance(vocabulary, dict)
     ):
         raise ValueError(
-            f'{path}: expected a model of type WordPiece with the prefix "##". '
+            f'{path}: expected a model of type WordPiece with the prefix "##"; '
+            "`labse-tf shrink --vocab` makes a student of a Unigram model. "
             f"Received: {model.get('type')} with {prefix!r}"
         )
     rows = dict(vocabulary)

@@ -31,6 +31,7 @@ from labse_tf.cli import (
     embed,
     evaluate,
     export,
+    extend,
     filter,
     mine,
     prepare,
@@ -52,7 +53,13 @@ GROUPS = {
     "prepare text": (vocab, clean, balance, prepare),
     "train a model": (pretrain, train, distill),
     "measure a model": (evaluate,),
-    "serve, convert and shrink a model": (export, convert, trim, shrink),
+    "serve, convert, shrink and extend a model": (
+        export,
+        convert,
+        trim,
+        shrink,
+        extend,
+    ),
 }
 _CLUSTER = """
 on a cluster (Apache Beam):

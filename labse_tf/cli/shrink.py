@@ -77,6 +77,13 @@ def _shrink(options: argparse.Namespace) -> None:
 
     if options.model is None:
         raise ValueError("shrink needs MODEL or --model MODEL. Received: neither")
+    if options.vocab is None and (
+        options.lowercase or options.strip_accents is not None
+    ):
+        raise ValueError(
+            "--lowercase and --strip-accents require --vocab, since a model has its "
+            "own tokenizer. Received: --lowercase or --strip-accents without --vocab"
+        )
     report = trimming.shrink_preset(
         options.model,
         options.output,
@@ -103,5 +110,10 @@ def _shrink(options: argparse.Namespace) -> None:
     if report.pieces_per_token is not None:
         print(f"the teacher's pieces per token: {report.pieces_per_token:.2f}")
         print(f"unknown to the teacher, with the mean row: {len(report.unknown):,}")
+    if report.agreement is not None:
+        print(
+            "correlation of the cosines of teacher and student, all pairs of the "
+            f"shipped sample: {report.agreement:.3f}"
+        )
     print(f"model: {options.output}")
     write_json(options.json, report.to_dict())

@@ -101,5 +101,6 @@ def make_student(
             lowercase=lowercase,
             strip_accents=strip_accents,
             sequence_length=recipe.sequence_length,
+            measure=False,
             progress=progress,
         )

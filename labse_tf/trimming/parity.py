@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from labse_tf.languages import language_name
 from labse_tf.models import LaBSE
 from labse_tf.progress import Progress, announce, progress_bar
 
@@ -39,6 +40,39 @@ class LanguageParity:
     mean_cosine: float
 
 
+COLUMNS = (
+    "language",
+    "sentences",
+    "tokens per word",
+    "[UNK] rate",
+    "same tokens",
+    "largest difference",
+    "mean cosine of the rest",
+    "lowest cosine",
+)
+
+
+def parity_rows(parity: Mapping[str, LanguageParity]) -> list[tuple[str, ...]]:
+    """Return a table of the results, one row per language, under `COLUMNS`."""
+
+    def show(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    return [
+        (
+            language_name(code),
+            f"{found.sentences:,}",
+            " → ".join(f"{x:.2f}" for x in found.tokens_per_word),
+            " → ".join(f"{x:.2%}" for x in found.unk_rate),
+            f"{found.same:.1%}",
+            show(found.same_difference, ".1g"),
+            show(found.rest_mean_cosine, ".4f"),
+            show(found.rest_lowest_cosine, ".3f"),
+        )
+        for code, found in parity.items()
+    ]
+
+
 def compare(
     model: LaBSE,
     trimmed: LaBSE,
@@ -46,11 +80,12 @@ def compare(
     *,
     progress: Progress = None,
 ) -> dict[str, LanguageParity]:
-    """Compare a model with its trimmed version.
+    """Compare a model with its trimmed or extended version.
 
     Args:
-        model: The model before trimming.
-        trimmed: The model after trimming; all its tokens must be tokens of `model`.
+        model: The model before.
+        trimmed: The model after. One of the two models must have all tokens of the
+            other.
         texts: Language -> sentences not used to choose the tokens.
         progress: See `labse_tf.progress`; counts sentences. `None` prints one line if
             there is no terminal.
@@ -59,15 +94,15 @@ def compare(
         Language -> results; languages without sentences are omitted.
 
     Raises:
-        ValueError: If a model has no preprocessor, or `trimmed` has tokens that `model`
-            does not have.
+        ValueError: If a model has no preprocessor, or each model has tokens that the
+            other does not have.
     """
     old, new = (m.text_preprocessor().tokenizer for m in (model, trimmed))
     index = {token: row for row, token in enumerate(new.vocabulary)}
     renumbered = np.array([index.pop(token, -1) for token in old.vocabulary])
-    if index:
+    if index and (renumbered < 0).any():
         raise ValueError(
-            "`trimmed` must only have tokens of `model`. "
+            "`trimmed` must only have tokens of `model`, or all of them. "
             f"Received: {next(iter(index))!r} and {len(index) - 1} more"
         )
     total = sum(map(len, texts.values()))

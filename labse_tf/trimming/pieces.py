@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from labse_tf.tokenizers import (
 
 _WORD_MARK = "\u2581"  # SentencePiece writes it in place of a space before a word.
 _INSIDE = "##"
+_UNUSED = re.compile(r"\[unused\d+\]").fullmatch
+_BLOCK = 8192  # texts that are split at once
 # Special token -> its keys in `tokenizer_config.json`, and its names in the vocabulary
 # of XLM-RoBERTa and of BERT.
 _SPECIAL = {
@@ -39,36 +42,58 @@ class Pieces:
         size: Number of tokens of the teacher's vocabulary.
         special: Our special token -> the teacher's id; without those that the teacher
             does not have.
-        split: Function from the text of a token, and whether the token continues a word
-            (`##`), to the teacher's ids. Without [UNK]: an empty list if the teacher
-            does not know any part of the text.
-        index: Function from a token to the teacher's id of the token of this spelling,
-            or `None`.
+        split: Function from the texts of n tokens, and whether the tokens continue a
+            word (`##`), to n lists of the teacher's ids. Without [UNK]: an empty list
+            if the teacher does not know any part of the text.
     """
 
     size: int
     special: Mapping[str, int]
-    split: Callable[[str, bool], list[int]]
-    index: Callable[[str], int | None]
+    split: Callable[[list[str], bool], list[list[int]]]
 
-    def of_token(self, token: str) -> list[int]:
-        """Return the teacher's ids for a token of a WordPiece vocabulary.
+    def of_tokens(self, tokens: Sequence[str]) -> list[list[int]]:
+        """Return the teacher's ids for tokens of a WordPiece vocabulary.
 
         A token that continues a word is split as text inside a word. If the teacher
-        does not know it there, it is split as a word.
+        does not know it there, it is split as a word. `[unused...]` have no pieces.
 
         Args:
-            token: A token, such as `"sun"`, `"##ny"` or `"[CLS]"`.
+            tokens: n tokens, such as `"sun"`, `"##ny"` or `"[CLS]"`.
 
         Returns:
-            The ids, without [UNK]; empty if the teacher knows no part of the token.
+            n lists of ids, without [UNK]; empty if the teacher knows no part of the
+            token.
         """
-        if token in _SPECIAL:
-            found = self.special.get(token)
-            return [] if found is None else [found]
-        inside = token.startswith(_INSIDE) and len(token) > len(_INSIDE)
-        text = token[len(_INSIDE) :] if inside else token
-        return self.split(text, inside) or (self.split(text, False) if inside else [])
+        found: list[list[int]] = [[] for _ in tokens]
+        words: dict[int, str] = {}
+        inside: dict[int, str] = {}
+        for row, token in enumerate(tokens):
+            if token in _SPECIAL:
+                if token in self.special:
+                    found[row] = [self.special[token]]
+            elif is_unused(token):
+                continue
+            elif token.startswith(_INSIDE) and len(token) > len(_INSIDE):
+                inside[row] = token[len(_INSIDE) :]
+            else:
+                words[row] = token
+        for row, ids in zip(
+            inside, self.split(list(inside.values()), True), strict=True
+        ):
+            if ids:
+                found[row] = ids
+            else:
+                words[row] = inside[row]
+        for row, ids in zip(
+            words, self.split(list(words.values()), False), strict=True
+        ):
+            found[row] = ids
+        return found
+
+
+def is_unused(token: str) -> bool:
+    """Return whether a token is a free row of a vocabulary, such as `[unused1]`."""
+    return _UNUSED(token) is not None
 
 
 def wordpiece_pieces(tokenizer: WordPieceTokenizer) -> Pieces:
@@ -86,20 +111,25 @@ def wordpiece_pieces(tokenizer: WordPieceTokenizer) -> Pieces:
     index = {token: row for row, token in enumerate(tokenizer.vocabulary)}
     unk = tokenizer.unk_token_id
 
-    def split(text: str, inside: bool) -> list[int]:
+    def split(texts: list[str], inside: bool) -> list[list[int]]:
         if not inside:
-            ids = tokenizer([text]).values.numpy().tolist()
-            return [row for row in ids if row != unk]
+            rows = []
+            for start in range(0, len(texts), _BLOCK):
+                rows += tokenizer(texts[start : start + _BLOCK]).to_list()
+            return [[row for row in ids if row != unk] for ids in rows]
         if tokenizer.lowercase:
-            text = text.lower()
+            texts = [text.lower() for text in texts]
         if tokenizer.strip_accents:
-            marked = unicodedata.normalize("NFD", text)
-            text = "".join(c for c in marked if unicodedata.category(c) != "Mn")
-        return _longest(text, index)
+            texts = [_without_marks(text) for text in texts]
+        return [_longest(text, index) for text in texts]
 
-    return Pieces(
-        tokenizer.vocabulary_size, tokenizer.special_token_ids, split, index.get
-    )
+    return Pieces(tokenizer.vocabulary_size, tokenizer.special_token_ids, split)
+
+
+def _without_marks(text: str) -> str:
+    """Return a text without non-spacing marks, as BERT removes accents."""
+    characters = unicodedata.normalize("NFD", text)
+    return "".join(c for c in characters if unicodedata.category(c) != "Mn")
 
 
 def _longest(text: str, index: Mapping[str, int]) -> list[int]:
@@ -120,8 +150,10 @@ def _longest(text: str, index: Mapping[str, int]) -> list[int]:
 def sentencepiece_pieces(directory: str | Path) -> Pieces:
     """Return the pieces of the SentencePiece tokenizer of a Hugging Face directory.
 
-    Text inside a word is split without the mark of a word's start (U+2581). A mark
-    that is a piece of its own is left out, because it is the same for all words.
+    Text inside a word is split without the mark of a word's start (U+2581), and so are
+    punctuation and Chinese characters, if possible: most of them follow a character
+    without a space. A mark that is a piece of its own is left out, because it is the
+    same for all words.
 
     Args:
         directory: Directory with `tokenizer.json`, a Unigram model of the package
@@ -133,14 +165,9 @@ def sentencepiece_pieces(directory: str | Path) -> Pieces:
     Raises:
         ValueError: If the file is missing, invalid, or another kind of tokenizer.
     """
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
 
     path = Path(directory) / "tokenizer.json"
-    if tokenizer_kind(directory) != "Unigram":
-        raise ValueError(
-            f"{path}: expected a model of type Unigram. "
-            f"Received: {tokenizer_kind(directory)}"
-        )
     try:
         tokenizer = Tokenizer.from_file(str(path))
     # `tokenizers` raises plain exceptions.
@@ -149,39 +176,45 @@ def sentencepiece_pieces(directory: str | Path) -> Pieces:
             f"{path}: expected a tokenizer of the package tokenizers. Received: {error}"
         ) from error
     model, normalizer = tokenizer.model, tokenizer.normalizer
+    if not isinstance(model, models.Unigram):
+        raise ValueError(
+            f"{path}: expected a model of type Unigram. "
+            f"Received: {type(model).__name__}"
+        )
     special = _special_ids(Path(directory), tokenizer.token_to_id)
     skipped = {special.get(UNK_TOKEN), tokenizer.token_to_id(_WORD_MARK)}
 
-    def split(text: str, inside: bool) -> list[int]:
+    def pieces_of(text: str) -> list[int]:
+        return [piece.id for piece in model.tokenize(text) if piece.id not in skipped]
+
+    def split_one(text: str, inside: bool) -> list[int]:
         if normalizer is not None:
             text = normalizer.normalize_str(text)
         text = text.strip().replace(" ", _WORD_MARK).removeprefix(_WORD_MARK)
         if not text:
             return []
-        pieces = model.tokenize(text if inside else _WORD_MARK + text)
-        return [piece.id for piece in pieces if piece.id not in skipped]
+        found = pieces_of(text) if inside or _stands_alone(text) else []
+        return found or ([] if inside else pieces_of(_WORD_MARK + text))
 
-    return Pieces(tokenizer.get_vocab_size(), special, split, tokenizer.token_to_id)
+    return Pieces(
+        tokenizer.get_vocab_size(),
+        special,
+        lambda texts, inside: [split_one(text, inside) for text in texts],
+    )
 
 
-def tokenizer_kind(directory: str | Path) -> str | None:
-    """Return the type of the model in `tokenizer.json`, `None` without the file.
-
-    Raises:
-        ValueError: If the file is not a JSON object.
-    """
-    whole = _read_object(Path(directory) / "tokenizer.json")
-    if whole is None:
-        return None
-    model = whole.get("model")
-    kind = model.get("type") if isinstance(model, dict) else None
-    # Files of tokenizers before version 0.9 have no type.
-    return str(kind or "WordPiece")
+def _stands_alone(text: str) -> bool:
+    """Return whether a text is punctuation, a symbol or a Chinese character."""
+    return len(text) == 1 and (
+        unicodedata.category(text)[0] in "PS"
+        or unicodedata.name(text, "").startswith("CJK ")
+    )
 
 
 def _special_ids(folder: Path, index: Callable[[str], int | None]) -> dict[str, int]:
     """Return our special token -> the id of the teacher's token, where it has one."""
-    config = _read_object(folder / "tokenizer_config.json") or {}
+    path = folder / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
     found = {}
     for ours, (keys, names) in _SPECIAL.items():
         for name in (*(_content(config.get(key)) for key in keys), *names):
@@ -196,8 +229,3 @@ def _content(token: Any) -> str | None:
     """Return the text of a token in `tokenizer_config.json`."""
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; `None` if there is no file."""
-    return read_json(path) if path.is_file() else None

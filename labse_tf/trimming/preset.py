@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from labse_tf import __version__, data, presets
 from labse_tf.files import atomic_directory, check_vacant, write_text
 from labse_tf.languages import language_code, language_name
 from labse_tf.models import LaBSE
 from labse_tf.progress import Progress, announce
-from labse_tf.trimming.parity import LanguageParity, compare
+from labse_tf.trimming.parity import COLUMNS, LanguageParity, compare, parity_rows
+from labse_tf.trimming.sentences import HELD_OUT_SHARE, Sentences, sample_sentences
 from labse_tf.trimming.smaller import trim
-from labse_tf.trimming.tokens import BLOCK, Texts
-
-# ours: 1,000 sentences measure a rate to 0.1 %, and the other 95 % of a text still
-# count its tokens well.
-HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 1000
+from labse_tf.trimming.tokens import Texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,35 +53,7 @@ class TrimReport:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table of `parity`, one row per language, under `COLUMNS`."""
-
-        def show(value: float | None, form: str) -> str:
-            return "" if value is None else format(value, form)
-
-        return [
-            (
-                language_name(code),
-                f"{found.sentences:,}",
-                " → ".join(f"{x:.2f}" for x in found.tokens_per_word),
-                " → ".join(f"{x:.2%}" for x in found.unk_rate),
-                f"{found.same:.1%}",
-                show(found.same_difference, ".1g"),
-                show(found.rest_mean_cosine, ".4f"),
-                show(found.rest_lowest_cosine, ".3f"),
-            )
-            for code, found in self.parity.items()
-        ]
-
-
-COLUMNS = (
-    "language",
-    "sentences",
-    "tokens per word",
-    "[UNK] rate",
-    "same tokens",
-    "largest difference",
-    "mean cosine of the rest",
-    "lowest cosine",
-)
+        return parity_rows(self.parity)
 
 
 def trim_preset(
@@ -157,7 +123,7 @@ def trim_preset(
             language_code(code, strict=True)
     storage = storage or presets.read_config(source).get("storage", "float32")
 
-    def load(paths: data.Files) -> dict[str, _Sentences]:
+    def load(paths: data.Files) -> dict[str, Sentences]:
         return _load(paths, languages, english, language, on_error, skipped, progress)
 
     choice = (
@@ -199,40 +165,6 @@ def trim_preset(
     return report
 
 
-class _Sentences:
-    """Sentences of one language of a corpus, which can be read repeatedly."""
-
-    def __init__(self, corpus: data.MonolingualCorpus, language: str) -> None:
-        self._corpus, self._language = corpus, language
-
-    def __len__(self) -> int:
-        return self._corpus.counts[self._language]
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(self)))
-            yield from self._corpus.sentences(self._language, rows)
-
-    def lowest(self, share: float) -> list[bytes]:
-        """Return the share with the lowest hashes, at most 1,000, in any file order."""
-        hashes = np.fromiter(
-            (
-                int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-                for text in self
-            ),
-            np.uint64,
-            count=len(self),
-        )
-        least = 1 if share < 1 and len(self) > 1 else 0
-        count = min(max(int(len(self) * share), least), HELD_OUT_MOST)
-        rows = np.sort(np.argsort(hashes, kind="stable")[:count])
-        return list(self._corpus.sentences(self._language, rows))
-
-    def without(self, texts: set[bytes]) -> Iterator[bytes]:
-        """Return the sentences that are not in `texts`."""
-        return (text for text in self if text not in texts)
-
-
 class _Choice(NamedTuple):
     """How tokens are chosen, and the text for the measurement.
 
@@ -260,13 +192,13 @@ def _by_scripts(languages: Sequence[str], english: bool) -> _Choice:
         codes=codes,
         texts=None,
         chosen_by=f"all tokens in the scripts of {_names(codes)}",
-        measured=_sample(codes),
+        measured=sample_sentences(codes),
         held_out="the sample shipped with labse_tf",
     )
 
 
 def _by_text(
-    corpus: Mapping[str, _Sentences],
+    corpus: Mapping[str, Sentences],
     hold_out: bool,
     min_count: int,
     keep_characters: bool,
@@ -301,7 +233,7 @@ def _load(
     on_error: data.OnError,
     skipped: data.SkipReport | None,
     progress: Progress,
-) -> dict[str, _Sentences]:
+) -> dict[str, Sentences]:
     """Load the sentences of the languages, all of which must occur, and of English."""
 
     def wanted(code: str) -> bool:
@@ -331,25 +263,7 @@ def _load(
             f"{len(paths)} file(s) from {paths[0]} on, "
             f"in {', '.join(corpus.languages)}"
         )
-    return {code: _Sentences(corpus, code) for code in found}
-
-
-def _sample(codes: Sequence[str]) -> dict[str, list[bytes]]:
-    """Return the sentences of the shipped sample in some languages."""
-    folder = presets.shipped_directory() / "sample"
-    paths = [
-        path
-        for path in sorted(folder.glob("en-*.tsv"))
-        if "en" in codes or data.file_language(path) in codes
-    ]
-    if not paths:
-        return {}
-    corpus = data.load_sentences(paths, progress=False)
-    return {
-        code: list(_Sentences(corpus, code))
-        for code in corpus.languages
-        if code in codes
-    }
+    return {code: Sentences(corpus, code) for code in found}
 
 
 def _names(codes: Iterable[str]) -> str:

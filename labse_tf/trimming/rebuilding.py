@@ -11,7 +11,6 @@ from labse_tf.preprocessing import SentencePreprocessor
 
 TOKEN_TABLE = "token_embedding/embeddings"
 TOKEN_WEIGHTS = "token_weights/embeddings"  # of the pooling "weighted_mean"
-PER_TOKEN = (TOKEN_TABLE, TOKEN_WEIGHTS)
 
 
 def rebuild(

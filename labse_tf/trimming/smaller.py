@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from labse_tf.models import LaBSE, LaBSEBackbone
+from labse_tf.models import LaBSE
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.progress import Progress
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
+from labse_tf.trimming.rebuilding import TOKEN_TABLE, TOKEN_WEIGHTS, rebuild
 from labse_tf.trimming.tokens import Texts, choose_tokens
 
 
@@ -31,7 +32,7 @@ def trim(
     have a preprocessor.
 
     Example:
-        >>> from labse_tf.models import LaBSE, LaBSEBackbone
+        >>> from labse_tf.models import LaBSE
         >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sun", "lune"]
         >>> preprocessor = SentencePreprocessor(WordPieceTokenizer(tokens))
         >>> model = LaBSE(LaBSEBackbone(7, 1, 2, 8, 16), preprocessor)
@@ -101,21 +102,11 @@ def keep_tokens(model: LaBSE, ids: Any) -> LaBSE:
         preprocessor.sequence_length,
         pad=preprocessor.pad,
     )
-    config = model.backbone.get_config() | {"vocabulary_size": len(kept)}
-    config["dtype"] = model.backbone.dtype_policy
-    trimmed = LaBSE(
-        LaBSEBackbone(**config), smaller, pooling=model.pooling, name=model.name
-    )
-    old, new = ({w.path: w for w in m.weights} for m in (model, trimmed))
-    if old.keys() != new.keys():
-        raise ValueError(
-            "`model` must have the weights that its configuration describes. Received: "
-            f"missing or additional {', '.join(sorted(old.keys() ^ new.keys()))}"
-        )
-    for path, weight in new.items():
-        value = old[path]
-        if tuple(weight.shape) != tuple(value.shape):
+
+    def value(path: str, weights: Mapping[str, Any]) -> Any:
+        if path in (TOKEN_TABLE, TOKEN_WEIGHTS):
             # Gathering from the variable does not copy the whole table.
-            value = keras.ops.take(value, kept, axis=0)
-        weight.assign(value)
-    return trimmed
+            return keras.ops.take(weights[path], kept, axis=0)
+        return weights[path]
+
+    return rebuild(model, {"vocabulary_size": len(kept)}, smaller, value)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from labse_tf import __version__, checkpoints, encoders, presets
+import numpy as np
+
+from labse_tf import __version__, encoders, presets
+from labse_tf.checkpoints.tokenizer_json import (
+    TokenizerJsonEncoder,
+    needs_tokenizer_json,
+)
 from labse_tf.files import atomic_directory, check_vacant, write_text
 from labse_tf.models import LaBSE
 from labse_tf.progress import Progress
 from labse_tf.tokenizers import WordPieceTokenizer
-from labse_tf.trimming.pieces import Pieces, sentencepiece_pieces, tokenizer_kind
+from labse_tf.trimming.pieces import Pieces, sentencepiece_pieces
+from labse_tf.trimming.sentences import sample_sentences
 from labse_tf.trimming.shrinking import keep_layers, keep_positions
 from labse_tf.trimming.transfer import transfer_vocabulary
 
@@ -29,6 +36,8 @@ class ShrinkReport:
         parameters: Number of weights.
         pieces_per_token: See `Transfer`; `None` if the vocabulary is the teacher's.
         unknown: See `Transfer`.
+        agreement: Correlation of the cosines that teacher and student give to all pairs
+            of sentences of the shipped sample; `None` if it was not measured.
     """
 
     source: str
@@ -38,13 +47,28 @@ class ShrinkReport:
     parameters: tuple[int, int]
     pieces_per_token: float | None
     unknown: list[str]
+    agreement: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""
         return dataclasses.asdict(self)
 
 
-def load_teacher(name: str | Path) -> tuple[LaBSE, Pieces | None]:
+class Teacher(NamedTuple):
+    """A model to shrink.
+
+    Attributes:
+        model: The model; without a preprocessor if its tokenizer is SentencePiece's.
+        pieces: Pieces of its tokenizer; `None` for the preprocessor's tokenizer.
+        encode: Function from a list of n strings to unit vectors `(n, D)`.
+    """
+
+    model: LaBSE
+    pieces: Pieces | None
+    encode: encoders.Encode
+
+
+def load_teacher(name: str | Path) -> Teacher:
     """Load a model whose vocabulary may be SentencePiece's.
 
     Args:
@@ -52,20 +76,17 @@ def load_teacher(name: str | Path) -> tuple[LaBSE, Pieces | None]:
             also have a `tokenizer.json` with a Unigram model, such as XLM-RoBERTa's.
 
     Returns:
-        The model, and its pieces; `None` for a model with a WordPiece tokenizer, which
-        is its preprocessor's. Another model has no preprocessor.
+        The model, its pieces and its `encode`.
 
     Raises:
         ValueError: If there is no such model, or it is not supported.
     """
-    folder = Path(name)
-    if encoders.layout_of(name) != "huggingface" or tokenizer_kind(folder) in (
-        None,
-        "WordPiece",
-    ):
-        return encoders.load_model(name), None
-    pieces = sentencepiece_pieces(folder)
-    return checkpoints.from_huggingface(folder, preprocessor=None), pieces
+    if encoders.layout_of(name) == "huggingface" and needs_tokenizer_json(name):
+        pieces = sentencepiece_pieces(name)
+        encoder = TokenizerJsonEncoder(name)
+        return Teacher(encoder.model, pieces, encoder.encode)
+    model = encoders.load_model(name)
+    return Teacher(model, None, lambda texts: model.encode(texts, progress=False))
 
 
 def shrink_preset(
@@ -79,6 +100,7 @@ def shrink_preset(
     sequence_length: int | None = None,
     max_sequence_length: int | None = None,
     storage: str = "float32",
+    measure: bool = True,
     progress: Progress = None,
 ) -> ShrinkReport:
     """Write a preset with fewer blocks, another vocabulary or fewer positions.
@@ -94,6 +116,8 @@ def shrink_preset(
         sequence_length: Maximum number of tokens per text. Default: the teacher's.
         max_sequence_length: See `keep_positions`. Default: all positions.
         storage: Storage type of the new weights, see `LaBSE.save_to_preset`.
+        measure: Whether to measure `ShrinkReport.agreement`, which encodes 500 short
+            sentences with both models.
         progress: See `labse_tf.progress`.
 
     Returns:
@@ -111,23 +135,35 @@ def shrink_preset(
             "`lowercase` and `strip_accents` require `vocabulary`. Received: "
             f"lowercase={lowercase}, strip_accents={strip_accents}"
         )
+    if all(
+        given is None
+        for given in (layers, vocabulary, sequence_length, max_sequence_length)
+    ):
+        raise ValueError(
+            "Expected `layers`, `vocabulary`, `sequence_length` or "
+            "`max_sequence_length`. Received: none of them"
+        )
     tokenizer = (
         WordPieceTokenizer(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
         if vocabulary is not None
         else None
     )
     with atomic_directory(target, overwrite=target.exists()) as folder:
-        teacher, pieces = load_teacher(model)
+        teacher, pieces, encode = load_teacher(model)
         if pieces is not None and tokenizer is None:
             raise ValueError(
-                f"{model}: expected `vocabulary`, a WordPiece vocabulary in place of "
-                "the model's SentencePiece tokenizer. Received: vocabulary=None"
+                f"{model}: expected a WordPiece vocabulary, `vocabulary` or --vocab, "
+                "in place of the model's SentencePiece tokenizer. Received: none"
+            )
+        most = max_sequence_length or teacher.backbone.max_sequence_length
+        if sequence_length is not None and not 3 <= sequence_length <= most:
+            raise ValueError(
+                f"`sequence_length` must be from 3 to {most}, the rows of the position "
+                f"table. Received: {sequence_length}"
             )
         student, unknown, per_token = teacher, [], None
         if tokenizer is not None:
-            found = transfer_vocabulary(
-                student, tokenizer, pieces=pieces, progress=progress
-            )
+            found = transfer_vocabulary(student, tokenizer, pieces=pieces)
             student, per_token, unknown = found
         if layers is not None:
             student = keep_layers(student, layers)
@@ -149,14 +185,28 @@ def shrink_preset(
             parameters=(teacher.count_params(), student.count_params()),
             pieces_per_token=per_token,
             unknown=unknown,
+            agreement=_agreement(encode, student, progress) if measure else None,
         )
         write_text(folder / presets.CARD, _card(target.name, student, report))
     return report
 
 
+def _agreement(encode: encoders.Encode, student: LaBSE, progress: Progress) -> float:
+    """Return the correlation of cosines of teacher and student on the sample."""
+    texts = [t.decode() for some in sample_sentences().values() for t in some]
+    pairs = np.triu_indices(len(texts), 1)
+    cosines = [
+        (vectors @ vectors.T)[pairs]
+        for vectors in (encode(texts), student.encode(texts, progress=progress))
+    ]
+    return float(np.corrcoef(cosines)[0, 1])
+
+
 def _card(name: str, model: LaBSE, report: ShrinkReport) -> str:
     """Return the model card."""
     source = Path(report.source).name
+    measured = report.agreement is not None
+    agreement = f"{report.agreement:.3f}" if measured else "not measured"
     return f"""# {name}
 
 A student of `{source}`, made by labse_tf {__version__} and not yet trained. Its blocks
@@ -172,6 +222,8 @@ same license applies to this model.
 
 | | |
 |---|---|
+| tokens unknown to `{source}` | {len(report.unknown):,} |
+| correlation of cosines with `{source}` | {agreement} |
 | hidden dimension | {model.backbone.hidden_dim} |
 | pooling | {model.pooling} |
 

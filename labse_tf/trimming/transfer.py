@@ -5,8 +5,7 @@ Shapes: V = tokens of the teacher, n = tokens of the student, D = hidden dimensi
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +13,10 @@ from numpy.typing import NDArray
 
 from labse_tf.models import LaBSE
 from labse_tf.preprocessing import SentencePreprocessor
-from labse_tf.progress import Progress, progress_bar
 from labse_tf.tokenizers import WordPieceTokenizer
-from labse_tf.trimming.pieces import Pieces, wordpiece_pieces
-from labse_tf.trimming.rebuilding import PER_TOKEN, rebuild
+from labse_tf.trimming.pieces import Pieces, is_unused, wordpiece_pieces
+from labse_tf.trimming.rebuilding import TOKEN_TABLE, TOKEN_WEIGHTS, rebuild
 
-_UNUSED = re.compile(r"\[unused\d+\]").fullmatch
 _BLOCK = 4096  # tokens whose rows are computed at once
 
 
@@ -45,15 +42,13 @@ def transfer_vocabulary(
     *,
     pieces: Pieces | None = None,
     sequence_length: int | None = None,
-    progress: Progress = None,
 ) -> Transfer:
     """Create a student with the teacher's blocks and another vocabulary.
 
     The row of a token is the mean of the rows of the pieces into which the teacher's
     tokenizer splits the text of the token. Special tokens get the row of the teacher's
-    special token. A token that the teacher does not know gets the mean of all rows. The
-    token weights of the pooling `"weighted_mean"` are computed in the same way. All
-    other weights are copied.
+    special token. A token that the teacher does not know gets the mean of all rows. See
+    `token_rows` for the pooling `"weighted_mean"`. All other weights are copied.
 
     Args:
         teacher: The model to start from. It needs no preprocessor if `pieces` are
@@ -62,7 +57,6 @@ def transfer_vocabulary(
         pieces: The teacher's pieces. Default: those of the teacher's tokenizer.
         sequence_length: Maximum number of tokens per text of the student. Default: as
             the teacher's preprocessor, else the position table.
-        progress: See `labse_tf.progress`; counts tokens.
 
     Returns:
         The student, and how well the vocabularies fit.
@@ -81,52 +75,70 @@ def transfer_vocabulary(
         )
     old, longest = teacher.preprocessor, teacher.backbone.max_sequence_length
     length = sequence_length or (longest if old is None else old.sequence_length)
-    chosen, unknown = [], []
     tokens = tokenizer.vocabulary
-    with progress_bar(
-        "Splitting tokens", len(tokens), "tokens", show=progress
-    ) as advance:
-        for token in tokens:
-            found = pieces.of_token(token) if not _UNUSED(token) else []
-            if not found and not _UNUSED(token):
-                unknown.append(token)
-            chosen.append(found)
-            advance(1)
-
-    def value(path: str, weights: Mapping[str, Any]) -> Any:
-        if path not in PER_TOKEN:
-            return weights[path]
-        return mean_rows(np.asarray(weights[path])[: pieces.size], chosen)
-
+    chosen = pieces.of_tokens(tokens)
+    unknown = [
+        token
+        for token, ids in zip(tokens, chosen, strict=True)
+        if not ids and not is_unused(token)
+    ]
+    new = token_rows({w.path: w for w in teacher.weights}, chosen, pieces.size)
     student = rebuild(
         teacher,
         {"vocabulary_size": len(tokens)},
         SentencePreprocessor(
             tokenizer, length, pad="longest" if old is None else old.pad
         ),
-        value,
+        lambda path, weights: new.get(path, weights[path]),
     )
     counts = [len(found) for found in chosen if found]
     return Transfer(student, float(np.mean(counts)) if counts else 0.0, unknown)
 
 
-def mean_rows(table: NDArray[Any], groups: list[list[int]]) -> NDArray[np.float32]:
-    """Return the mean of the rows of each group; of all rows for an empty group.
+def token_rows(
+    weights: Mapping[str, Any], groups: Sequence[Sequence[int]], size: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return the rows of new tokens from the rows of their pieces.
+
+    The row of a token is the mean of the rows of its pieces; of all rows for a token
+    without pieces. With the pooling `"weighted_mean"`, a token stands for its pieces in
+    the weighted sum: its weight `exp(w)` is the sum of their weights, and its row is
+    their mean by these weights.
 
     Args:
-        table: Float `(V, D)`.
-        groups: n lists of row numbers.
+        weights: Weights of the old model by path.
+        groups: Ids of the pieces of each of n new tokens.
+        size: Number of rows of the old table that have a token.
 
     Returns:
-        float32 `(n, D)`.
+        float32 `(n, D)`, and with the pooling `"weighted_mean"` `(n, 1)`, by path.
     """
+    table = np.asarray(weights[TOKEN_TABLE])[:size]
+    if TOKEN_WEIGHTS not in weights:
+        return {TOKEN_TABLE: _mean_rows(table, groups, np.ones(size))}
+    factors = np.exp(np.asarray(weights[TOKEN_WEIGHTS], np.float64)[:size, 0])
+    # The mean of the logarithms for a token without pieces, the sum for all others.
+    sums = np.array([factors[list(group)].sum() for group in groups])
+    typical = np.exp(np.log(factors).mean())
+    new = np.log(np.where(sums > 0, sums, typical))
+    return {
+        TOKEN_TABLE: _mean_rows(table, groups, factors),
+        TOKEN_WEIGHTS: new.astype(np.float32)[:, None],
+    }
+
+
+def _mean_rows(
+    table: NDArray[Any], groups: Sequence[Sequence[int]], weights: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return the weighted mean row of each group, of all rows for an empty group."""
     result = np.empty((len(groups), table.shape[1]), np.float32)
     result[:] = table.mean(axis=0, dtype=np.float64)
-    filled = [i for i, group in enumerate(groups) if group]
+    filled = [i for i, group in enumerate(groups) if len(group)]
     for start in range(0, len(filled), _BLOCK):
         block = filled[start : start + _BLOCK]
-        counts = np.array([len(groups[i]) for i in block])
-        rows = table[np.concatenate([groups[i] for i in block])].astype(np.float64)
-        sums = np.add.reduceat(rows, np.cumsum(counts) - counts, axis=0)
-        result[block] = sums / counts[:, None]
+        starts = np.cumsum([0, *(len(groups[i]) for i in block[:-1])])
+        ids = np.concatenate([np.asarray(groups[i]) for i in block])
+        factors = weights[ids][:, None]
+        rows = np.add.reduceat(table[ids] * factors, starts, axis=0)
+        result[block] = rows / np.add.reduceat(factors, starts, axis=0)
     return result
