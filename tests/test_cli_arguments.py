@@ -96,7 +96,7 @@ def test_defaults_in_the_help_are_true() -> None:
             stated = re.search(r"\(default: ([\w.]+)\)", text)
             plain = action.default != argparse.SUPPRESS
             if stated and plain and type(action.default) in (int, float, str):
-                assert stated[1] == str(action.default), (name, action.dest)
+                assert stated[1] == (str(action.default) or "none"), (name, action.dest)
     assert texts["train", "margin"].endswith("(default in small: 0.3)")
     assert texts["train", "cap"].endswith("(default in small: none)")
     assert texts["train", "deterministic"].endswith("(default: off)")
