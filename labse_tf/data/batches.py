@@ -175,7 +175,7 @@ def _of_tokens(
 
 def finish(
     dataset: tf.data.Dataset,
-    features: Callable[..., dict[str, Any]],
+    features: Callable[..., Any],
     *,
     cardinality: int | None,
     prefetch: int | None,

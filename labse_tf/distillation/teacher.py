@@ -351,7 +351,7 @@ def texts_to_embed(corpus: Corpus, side: str = "own") -> list[bytes]:
     return sorted(texts, key=lambda text: (len(text), text))
 
 
-def unit_vectors(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_vectors(vectors: NDArray[Any]) -> NDArray[Any]:
     """Return rows of unit length; a zero row stays zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(norms, 1e-12)

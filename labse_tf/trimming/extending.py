@@ -260,7 +260,7 @@ def _with_tokens(old: WordPieceTokenizer, added: Sequence[str]) -> WordPieceToke
 
 def _missing_characters(old: WordPieceTokenizer, tokens: set[str]) -> list[str]:
     """Return the characters inside words of old tokens that are not tokens (`##x`)."""
-    inside = set()
+    inside: set[str] = set()
     for token in old.vocabulary:
         if token in _FIXED:
             continue

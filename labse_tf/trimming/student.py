@@ -161,7 +161,8 @@ def shrink_preset(
                 f"`sequence_length` must be from 3 to {most}, the rows of the position "
                 f"table. Received: {sequence_length}"
             )
-        student, unknown, per_token = teacher, [], None
+        student, per_token = teacher, None
+        unknown: list[str] = []
         if tokenizer is not None:
             found = transfer_vocabulary(student, tokenizer, pieces=pieces)
             student, per_token, unknown = found
