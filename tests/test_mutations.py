@@ -111,7 +111,7 @@ FAULTS = {
     "step count forgotten": Fault(
         "stack_moments", "N.iterations.assign(O.iterations)", "None", GROW
     ),
-    "token weights forgotten": Fault("_copy_weights", "T.assign(S)", "None", BAG),
+    "token weights forgotten": Fault("_copy_weights", "copy_value(S, T)", "None", BAG),
     "embedding norm left where it was": Fault(
         "_keep_function", "E.assign(np.full(S, V, dtype=D))", "None", ZERO
     ),

@@ -11,6 +11,7 @@ from helpers.errors import Fields, raises
 from labse_tf import presets
 from labse_tf.cli import build_parser
 from labse_tf.cli.runs import run_options
+from labse_tf.distillation import DistillationRecipe
 from labse_tf.recipes import (
     PRETRAINING_RECIPES,
     RECIPES,
@@ -107,9 +108,11 @@ def test_the_recipe_of_a_run_is_read(tmp_path) -> None:
     path.write_text(json.dumps({"recipe": values, "text": {}}))
     assert read_recipe(Recipe, path) == recipe
     assert read_recipe(Recipe, path, batch_size=16).batch_size == 16
-    for name in presets.shipped_names():
-        shipped = read_recipe(Recipe, presets.find(name) / "run.json")
-        assert (shipped.pooling, shipped.hidden_dim) == ("weighted_mean", 384)
+    kinds = {"labse-nano": Recipe, "labse-mini": DistillationRecipe}
+    assert set(kinds) == set(presets.shipped_names())
+    for name, kind in kinds.items():
+        shipped = read_recipe(kind, presets.find(name) / "run.json")
+        assert shipped.hidden_dim == 384
     for content, expected in (
         ("{", Fields(received=True)),
         ("[]", Fields("run.json", received="list")),

@@ -127,13 +127,12 @@ def _distill(options: argparse.Namespace) -> int | None:
             strip_accents=options.strip_accents,
         )
     with as_preset(start) as student:
-        assert student is not None
         result = until_signal(
             lambda: distillation.distill(
                 recipe,
                 pairs,
                 options.output,
-                student=student,
+                student=student or start,
                 teacher=store,
                 encode=encode,
                 dev=dev,
