@@ -182,7 +182,7 @@ def test_extend_by_a_file(preset, tmp_path, capsys) -> None:
     assert found["sample"]["same_difference"] < 1e-6
     assert found["parity"] == {}
     assert "more tokens" in (output / "README.md").read_text()
-    assert "1 of the given tokens" in capsys.readouterr().out
+    assert "already had: 1" in capsys.readouterr().out
 
 
 def test_extend_from_text(preset, tmp_path, capsys) -> None:

@@ -97,16 +97,16 @@ def _extend(options: argparse.Namespace) -> None:
         ],
     )
     if report.present:
-        print(f"{report.present:,} of the given tokens were in the vocabulary")
+        print(f"given tokens that the model already had: {report.present:,}")
     if report.characters:
         print(
-            f"{report.characters:,} of the new tokens are single characters, without "
-            "which other new tokens would turn words into [UNK]"
+            "new tokens that are single characters, without which other new tokens "
+            f"would turn words into [UNK]: {report.characters:,}"
         )
     if report.unknown:
         print(
-            f"{len(report.unknown):,} of the new tokens have characters that the model "
-            "does not know, and start at the mean of all rows"
+            "new tokens that start at the mean of all rows, because the model does not "
+            f"know their characters: {len(report.unknown):,}"
         )
     print(report.in_words())
     if report.parity:
