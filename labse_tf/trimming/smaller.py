@@ -32,7 +32,7 @@ def trim(
     have a preprocessor.
 
     Example:
-        >>> from labse_tf.models import LaBSE
+        >>> from labse_tf.models import LaBSE, LaBSEBackbone
         >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sun", "lune"]
         >>> preprocessor = SentencePreprocessor(WordPieceTokenizer(tokens))
         >>> model = LaBSE(LaBSEBackbone(7, 1, 2, 8, 16), preprocessor)
