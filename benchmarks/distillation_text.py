@@ -11,7 +11,11 @@ have many translations:
 - 20,000 joined texts of two or three sentences, in all languages that have all of them;
 
 and of these at most `--english` at random. Of the languages in MORE each has at most
-12,000 pairs.
+12,000 pairs. With `--short`, for a later part of the training, instead:
+
+- the English sentences of 3 to 14 words with at least 4 translations;
+- 30,000 longer ones, of 15 to 70 words, with at least 2, and 8,000 from Sanskrit;
+- 10,000 joined texts.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--english", type=int, default=129_024, metavar="N")
+    parser.add_argument("--short", action="store_true", help="mostly short text")
     options = parser.parse_args()
     random_ = random.Random(0)
     count: collections.Counter[str] = collections.Counter()
@@ -44,17 +49,22 @@ def main() -> None:
         pairs[code] = read(options.corpus / f"en-{code}.tsv.gz")
         count.update(pairs[code].keys())
     by_count = [text for text, _ in sorted(count.items(), key=lambda x: (-x[1], x[0]))]
-    chosen = set(by_count[:150_000])
-    rest = sorted(text for text in by_count[150_000:] if 15 <= words(text) <= 70)
+    if options.short:
+        chosen = {a for a, times in count.items() if times >= 4 and words(a) <= 14}
+        few, rest = 8_000, [a for a in by_count if count[a] >= 2]
+    else:
+        chosen = set(by_count[:150_000])
+        few, rest = 15_000, by_count[150_000:]
+    rest = sorted(text for text in rest if 15 <= words(text) <= 70)
     sanskrit = [text for text in rest if text in pairs["sa"]]
     others = [text for text in rest if text not in pairs["sa"]]
     random_.shuffle(sanskrit)
     random_.shuffle(others)
-    chosen |= {*sanskrit[:15_000], *others[:40_000]}
+    chosen |= {*sanskrit[:few], *others[: 30_000 if options.short else 40_000]}
     joinable = [text for text in by_count[:100_000] if words(text) >= 5]
     joined = [
         tuple(random_.sample(joinable, random_.choice((2, 2, 3))))
-        for _ in range(20_000)
+        for _ in range(10_000 if options.short else 20_000)
     ]
     selected = {}
     for code, rows in pairs.items():
