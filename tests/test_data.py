@@ -1242,3 +1242,20 @@ def test_readers_and_plans_do_not_need_tensorflow():
         env={"PYTHONPATH": path},
     )
     assert done.stdout.strip() == "2"
+
+
+def test_pairs_of_sentences_and_unions() -> None:
+    pairs = data.ParallelCorpus(
+        [data.SentencePair("sun", "सूरज", "hi"), data.SentencePair("moon", "lune", "fr")]
+    )
+    sentences = data.MonolingualCorpus([("hi", "तारा"), ("en", "star"), ("hi", "तारा")])
+    twice = sentences.to_pairs()
+    assert twice.counts == {"en": 1, "hi": 1}
+    assert twice.lists() == {"en": (["star"],) * 2, "hi": (["तारा"],) * 2}
+    both = pairs.union(twice)
+    assert both.lists() == {
+        "en": (["star"], ["star"]),
+        "fr": (["moon"], ["lune"]),
+        "hi": (["sun", "तारा"], ["सूरज", "तारा"]),
+    }
+    assert pairs.counts == {"fr": 1, "hi": 1}

@@ -14,7 +14,13 @@ from helpers.command_line import run as run_command
 from helpers.errors import raises, refuses
 from helpers.runs import OTHER, TOKENS, WORDS, log_of, weights
 from labse_tf import presets
-from labse_tf.data import ParallelCorpus, SamplingPlan, SentencePair, sentence_pairs
+from labse_tf.data import (
+    ParallelCorpus,
+    SamplingPlan,
+    SentencePair,
+    load_pairs,
+    sentence_pairs,
+)
 from labse_tf.distillation import (
     DistillationLoss,
     DistillationRecipe,
@@ -550,6 +556,28 @@ def test_one_command_makes_a_bag(tmp_path, text) -> None:
     ) == 0  # fmt: skip
     backbone = presets.read_config(tmp_path / "bag")["backbone"]
     assert (backbone["num_layers"], backbone["hidden_dim"]) == (0, 8)
+
+
+def test_text_without_translations(tmp_path, student, text, capsys) -> None:
+    (tmp_path / "hi.txt").write_text("sun moon\nstar\nsun moon\n")
+    command = [
+        *("distill", "--teacher", write_teacher(tmp_path), "--model", student),
+        *("--batch-size", 2, "--train-steps", 6, "--warmup-steps", 1),
+        *("--sequence-length", 16, "--mono", tmp_path / "hi.txt"),
+    ]
+    assert run_command(*command, "--output", tmp_path / "run") == 0
+    assert "2 sentences in 1 languages: hi 2" in capsys.readouterr().err
+    store = TeacherVectors(tmp_path / "run.teacher")
+    assert len(store) == 2
+    assert (store.find(["sun moon", "star"]) >= 0).all()
+    assert run_command(*command, "--output", tmp_path / "with", "--", text[0]) == 0
+    pairs = sum(load_pairs([text[0]]).counts.values())
+    run = json.loads((tmp_path / "with" / "run.json").read_text())
+    assert run["text"]["pairs"] == pairs + 2
+    refuses(
+        capsys, [*command[:-2], "--output", tmp_path / "none"],
+        "Expected FILE, --mono or both", received="neither",
+    )  # fmt: skip
 
 
 def test_bad_commands(tmp_path, text, capsys) -> None:

@@ -68,10 +68,13 @@ PAIRS_HELP = (
 SENTENCES_HELP = "text, one sentence per line (XX.txt, or XX=FILE); or " + PAIRS_HELP
 
 
-def add_text(parser: argparse.ArgumentParser, *, sentences: bool = False) -> None:
+def add_text(
+    parser: argparse.ArgumentParser, *, sentences: bool = False, optional: bool = False
+) -> None:
     """Add the arguments of a command that reads pairs, or also single sentences."""
     about = SENTENCES_HELP if sentences else PAIRS_HELP
-    parser.add_argument("files", nargs="+", metavar="FILE", help=about)
+    nargs = "*" if optional else "+"
+    parser.add_argument("files", nargs=nargs, metavar="FILE", help=about)
     add_languages(parser)
 
 

@@ -26,6 +26,7 @@ from labse_tf.distillation.recipe import (
 )
 
 if TYPE_CHECKING:
+    from labse_tf.data import ParallelCorpus, SkipReport
     from labse_tf.distillation import TeacherVectors
 
 
@@ -37,9 +38,18 @@ def add_command(commands: Any) -> None:
         _distill,
         "train a small encoder to return the vectors of a large one",
         "labse-tf distill en-hi.tsv en-ta.tsv --teacher multilingual-e5-small "
-        "--teacher-prefix 'query: ' --num-layers 4 --output small",
+        "--teacher-prefix 'query: ' --num-layers 4 --output small, or without pairs: "
+        "labse-tf distill --mono hi.txt ta.txt --teacher labse-mini --output small",
     )
-    add_text(parser)
+    add_text(parser, optional=True)
+    parser.add_argument(
+        "--mono",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="text without translations, in the formats of pretrain --mono: the "
+        "student also learns the teacher's vectors of these sentences",
+    )
     parser.add_argument(
         "--teacher",
         metavar="MODEL",
@@ -101,15 +111,15 @@ def _distill(options: argparse.Namespace) -> int | None:
     from labse_tf import data, distillation
     from labse_tf.encoders import as_preset
 
+    if not options.files and not options.mono:
+        raise ValueError("Expected FILE, --mono or both. Received: neither")
     store, encode = _open_teacher(options)
     report = data.SkipReport()
-    files = data.find_pair_files(options.files)
-    pairs = load(options, files, data.load_pairs, report)
+    pairs = _load_text(options, report)
     dev = None
     if options.dev:
         dev = load(options, data.find_pair_files(options.dev), data.load_pairs, report)
     say_skipped(report)
-    say_counts(pairs.counts, "pairs")
     start, storage = options.model, options.storage
     if start is None:
         start = f"{options.output.rstrip('/')}.student"
@@ -144,6 +154,23 @@ def _distill(options: argparse.Namespace) -> int | None:
         return result
     say_summary(options)
     return None
+
+
+def _load_text(options: argparse.Namespace, report: SkipReport) -> ParallelCorpus:
+    """Read the pairs, and the sentences of `--mono` as pairs of equal sides."""
+    from labse_tf import data
+
+    found: list[ParallelCorpus] = []
+    if options.files:
+        files = data.find_pair_files(options.files)
+        found.append(load(options, files, data.load_pairs, report))
+        say_counts(found[-1].counts, "pairs")
+    if options.mono:
+        files = data.find_sentence_files(options.mono)
+        sentences = load(options, files, data.load_sentences, report)
+        say_counts(sentences.counts, "sentences")
+        found.append(sentences.to_pairs())
+    return found[0].union(*found[1:]) if len(found) > 1 else found[0]
 
 
 def _open_teacher(

@@ -305,6 +305,27 @@ class ParallelCorpus(Corpus):
         """
         return MonolingualCorpus(DistinctSentences(self.texts()), skipped=self.skipped)
 
+    def union(self, *others: ParallelCorpus) -> ParallelCorpus:
+        """Return a corpus of these pairs and, after them, the pairs of other corpora.
+
+        Args:
+            *others: Corpora. Pairs that occur in several corpora are kept in each.
+
+        Returns:
+            A new corpus with the `skipped` of this corpus.
+        """
+        return ParallelCorpus(
+            (
+                SentencePair(source.decode(), target.decode(), language)
+                for corpus in (self, *others)
+                for language in corpus.languages
+                for source, target in zip(
+                    corpus._side(0, language), corpus._side(1, language), strict=True
+                )
+            ),
+            skipped=self.skipped,
+        )
+
     def texts(self) -> Iterator[tuple[str, bytes]]:
         """Iterate over (language, sentence in UTF-8) of all sides."""
         for language in self.languages:
@@ -418,6 +439,16 @@ class MonolingualCorpus(Corpus):
     def sentences(self, language: str, rows: ArrayLike) -> NDArray[np.object_]:
         """Return the sentences of rows of a language, see `ParallelCorpus.pairs`."""
         return self.take(self.rows(language, rows))[0]
+
+    def to_pairs(self) -> ParallelCorpus:
+        """Return each sentence as a pair with itself, for distillation without pairs.
+
+        Returns:
+            A `ParallelCorpus` that shares the memory of this corpus.
+        """
+        corpus = ParallelCorpus(())
+        Corpus.__init__(corpus, self.counts, (self.sides[0],) * 2, self.skipped)
+        return corpus
 
     def union(self, *others: MonolingualCorpus | ParallelCorpus) -> MonolingualCorpus:
         """Return a corpus of these sentences and the new sentences of other corpora.
