@@ -9,7 +9,7 @@ One module per format: `tsv`, `catalogues` (gettext), `moses`, `tmx`, `xliff`, `
 content raises a `DataError` with path and line, or is skipped and counted in a
 `SkipReport` (`problems`); `plausibility` warns of files that are probably wrong.
 `csv_tables` reads CSV; `distinct_lines` reads the distinct sentences of a file that is
-too large for memory; `writing` writes pairs.
+too large for memory; `sentences` splits documents; `writing` writes pairs.
 """
 
 from __future__ import annotations
@@ -48,6 +48,14 @@ from labse_tf.text.reading import (
     read_pairs,
     read_sentences,
 )
+from labse_tf.text.sentences import (
+    LAYOUTS,
+    Layout,
+    Sentence,
+    read_document,
+    split_document,
+    split_sentences,
+)
 from labse_tf.text.streams import COMPRESSED
 from labse_tf.text.writing import (
     WrittenPair,
@@ -60,12 +68,15 @@ from labse_tf.text.writing import (
 __all__ = [
     "COMPRESSED",
     "FORMATS",
+    "LAYOUTS",
     "DataError",
     "DataWarning",
     "DistinctLines",
     "Format",
+    "Layout",
     "OnError",
     "PathLike",
+    "Sentence",
     "SentencePair",
     "Side",
     "SkipReport",
@@ -83,11 +94,14 @@ __all__ = [
     "output_kind",
     "pair_writer",
     "read_csv",
+    "read_document",
     "read_lines",
     "read_numbered",
     "read_pairs",
     "read_sentences",
     "shorten",
+    "split_document",
     "split_language",
+    "split_sentences",
     "stem_and_kind",
 ]
