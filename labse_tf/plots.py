@@ -330,14 +330,17 @@ def plot_histogram(
     edges: Sequence[float],
     threshold: float,
     path: str | os.PathLike[str],
+    *,
+    score: str = "cosine",
 ) -> None:
-    """Draw the number of pairs per cosine, with the threshold.
+    """Draw the number of pairs per score, with the threshold.
 
     Args:
         counts: Number of pairs in each interval, `(n,)`.
         edges: Edges of the intervals, `(n + 1,)`, ascending.
-        threshold: The lowest cosine that is kept.
+        threshold: The lowest score that is kept.
         path: The PNG file to write.
+        score: Name of the score.
     """
     filled = np.flatnonzero(counts)
     figure = new_figure(7, 3.2)
@@ -359,7 +362,7 @@ def plot_histogram(
     axes.text(threshold, 1.02, f"{threshold:.3f}", transform=axes.get_xaxis_transform())
     if len(filled):
         axes.set_xlim(edges[filled[0]] - 0.02, edges[filled[-1] + 1] + 0.02)
-    axes.set_xlabel("cosine")
+    axes.set_xlabel(score)
     axes.set_ylabel("pairs")
     axes.legend(frameon=False)
     _hide_frame(axes)

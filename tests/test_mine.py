@@ -541,6 +541,164 @@ def test_bad_input_of_filter(tmp_path, capsys):
     check_message(line, "80%")
     line = fails(capsys, "filter", path, "--marked", bad, "--good-share", 0, *output)
     check_message(line, argument="--good-share")
-    with pytest.raises(SystemExit):
-        run("filter", path, *output)
+    line = fails(capsys, "filter", path, *output)
+    check_message(line, "--threshold", "--marked", received=True)
     assert not (tmp_path / "kept.tsv").exists()
+
+
+def margin_oracle(pairs: list[list[str]], k: int) -> list[float]:
+    """Ratio margin of each pair among the distinct texts of both sides."""
+
+    def unit(texts: list[str]) -> np.ndarray:
+        vectors = encode(texts).astype(np.float64)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    sides = [list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)]
+    cosines = unit(sides[0]) @ unit(sides[1]).T
+    found = []
+    for left, right in pairs:
+        i, j = sides[0].index(left), sides[1].index(right)
+        near = [np.sort(v)[::-1][:k].mean() for v in (cosines[i], cosines[:, j])]
+        found.append(cosines[i, j] / np.mean(near))
+    return found
+
+
+@pytest.mark.parametrize("flags", [("--margin",), ("--margin", "ratio", "--k", 7)])
+def test_filter_by_margin_counts_each_text_once(tmp_path, monkeypatch, flags):
+    _, lines = pair_file(tmp_path)
+    # Copies of a text are no neighbors of their own.
+    lines += lines[:1] * 9 + [lines[0].split("\t")[0] + "\t" + lines[3].split("\t")[1]]
+    path, output = tmp_path / "pairs.tsv", tmp_path / "kept.tsv"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    pairs = [line.split("\t") for line in lines]
+    wanted = margin_oracle(pairs, 7 if "--k" in flags else 4)
+    rule = ("--threshold", -9, "--with-scores", "-o", output)
+    assert run("filter", path, *rule, *flags) == 0
+    found = rows(output)
+    assert [r[2:] for r in found] == pairs
+    assert [float(r[1]) for r in found] == pytest.approx(wanted, abs=1e-5)
+    assert float(found[3][0]) == pytest.approx(cosine(*pairs[3]), abs=1e-6)
+    whole = output.read_text()
+    monkeypatch.setattr(reading, "BLOCK", 8)
+    assert run("filter", path, *rule, *flags) == 0
+    assert output.read_text() == whole
+    objects = tmp_path / "kept.jsonl"
+    assert run("filter", path, "--threshold", -9, *flags, "-o", objects) == 0
+    first = json.loads(objects.read_text().splitlines()[0])
+    assert first["margin"] == pytest.approx(wanted[0], abs=1e-5)
+
+
+def test_filter_keeps_a_number_or_a_share(tmp_path, capsys):
+    path, lines = pair_file(tmp_path)
+    output, report = tmp_path / "kept.tsv", tmp_path / "filter.json"
+    scores = [cosine(*line.split("\t")) for line in lines]
+    order = np.argsort(-np.array(scores), kind="stable")
+    for rule, count in (
+        (("--keep", 13), 13),
+        (("--keep", 99), 40),
+        (("--drop-share", 0.25), 30),
+        (("--drop-share", 0.99), 1),
+        (("--drop-share", 0), 40),
+    ):
+        assert run("filter", path, *rule, "-o", output, "--json", report) == 0
+        kept = sorted(order[:count].tolist())
+        assert output.read_text().splitlines() == [lines[i] for i in kept]
+        result = json.loads(report.read_text())
+        assert (result["pairs"], result["kept"]) == (40, count)
+        lowest = min(scores[i] for i in kept)
+        assert result["threshold"] == pytest.approx(lowest, abs=1e-6)
+    # Of equal scores the first in the file.
+    same = tmp_path / "same.tsv"
+    same.write_text(f"{lines[30]}\n" + f"{lines[0]}\n" * 3)
+    assert run("filter", same, "--keep", 2, "-o", output, "--with-scores") == 0
+    assert [r[1:] for r in rows(output)] == [lines[0].split("\t")] * 2
+
+
+@pytest.mark.parametrize("margin", ["cosine", "ratio"])
+def test_marked_pairs_calibrate_a_probability(tmp_path, capsys, margin):
+    path, lines = pair_file(tmp_path)
+    marked, output = tmp_path / "marked.tsv", tmp_path / "kept.tsv"
+    report = tmp_path / "filter.json"
+    marks = ["good"] * 12 + ["bad"] * 12
+    chosen = [*lines[:12], *lines[20:32]]
+    marked.write_text(
+        "".join(f"{x}\t{m}\n" for x, m in zip(chosen, marks, strict=True))
+    )
+    flags = ("--marked", marked, "--margin", margin, "--json", report)
+    rule = ("--threshold", -9, "--with-scores", "-o", output)
+    assert run("filter", path, *flags, *rule, "--calibration", "logistic") == 0
+    said = capsys.readouterr().out
+    check_message(said, 24, 12, "logistic", "95%")
+    found = rows(output)
+    assert len(found) == 40 and len(found[0]) == (4 if margin == "cosine" else 5)
+    scores, chances = (np.array([float(r[i]) for r in found]) for i in (-4, -3))
+    sample = np.r_[scores[:12], scores[20:32]]
+    wanted = mining.fit_calibration(sample, [m == "good" for m in marks])
+    np.testing.assert_allclose(chances, wanted(scores), atol=2e-5)
+    result = json.loads(report.read_text())["calibration"]
+    assert result["method"] == "logistic" and result["brier"] < result["base_brier"]
+    by_share = {each["share"]: each for each in result["thresholds"]}
+    assert by_share[0.99]["precision"] == 1 and by_share[0.99]["recall"] > 0.9
+    assert run("filter", path, *flags, "--probability", 0.5, "-o", output) == 0
+    assert output.read_text().splitlines() == lines[:20]
+    assert run("filter", path, *flags, "--probability", 1, "-o", output) == 0
+    kept = json.loads(report.read_text())["kept"]
+    assert len(rows(output)) == kept < 40
+
+
+def test_few_marks_are_said_to_be_few(tmp_path, capsys):
+    path, lines = pair_file(tmp_path)
+    marked = tmp_path / "marked.tsv"
+    marked.write_text(f"{lines[0]}\tgood\n{lines[30]}\tbad\n")
+    assert run("filter", path, "--marked", marked, "-o", tmp_path / "kept.tsv") == 0
+    check_message(capsys.readouterr().out, 1, 10)
+
+
+def test_a_stopped_filter_by_margin_resumes(tmp_path, monkeypatch):
+    path, _ = pair_file(tmp_path)
+    whole, output = tmp_path / "whole.tsv", tmp_path / "kept.tsv"
+    rule = ("--margin", "distance", "--keep", 30, "--with-scores")
+    assert run("filter", path, *rule, "-o", whole) == 0
+    monkeypatch.setattr(reading, "BLOCK", 8)
+    counts = counting(monkeypatch)
+
+    def stops(sentences: list[str]) -> np.ndarray:
+        counts.append(len(sentences))
+        if len(counts) > 4:
+            raise KeyboardInterrupt
+        return encode(sentences)
+
+    monkeypatch.setattr(filter, "open_encoder", lambda options: stops)
+    assert run("filter", path, *rule, "-o", output) == 130
+    assert not output.exists()
+    counts = counting(monkeypatch)
+    assert run("filter", path, *rule, "-o", output) == 0
+    # 80 texts, without the three blocks of 8 that were finished, and two probes.
+    assert sum(counts) == 80 - 3 * 8 + 2
+    assert output.read_text() == whole.read_text()
+
+
+@pytest.mark.parametrize(
+    "flags, argument",
+    [
+        (("--drop-share", 1), "--drop-share"),
+        (("--drop-share", -0.1), "--drop-share"),
+        (("--keep", 0), "--keep"),
+        (("--probability", 0.5), "--probability"),
+        (("--probability", 2), "--probability"),
+        (("--keep", 1, "--k", 0), "`k`"),
+    ],
+)
+def test_bad_rules_of_filter(tmp_path, capsys, flags, argument):
+    path, _ = pair_file(tmp_path)
+    output = tmp_path / "kept.tsv"
+    line = fails(capsys, "filter", path, *flags, "-o", output)
+    check_message(line, argument, received=flags[-1] if argument == "`k`" else flags[1])
+    assert not output.exists()
+
+
+def test_rules_exclude_each_other(tmp_path, capsys):
+    path, _ = pair_file(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        run("filter", path, "--keep", 3, "--threshold", 1, "-o", tmp_path / "kept.tsv")
+    assert end.value.code == 2

@@ -1,14 +1,13 @@
-"""The command `filter`: keep the pairs whose cosine reaches a threshold."""
+"""The command `filter`: keep the pairs with the best scores."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import (
     add_encoder,
@@ -20,19 +19,32 @@ from labse_tf.cli.arguments import (
     command,
 )
 from labse_tf.cli.models import open_encoder, say_truncated
-from labse_tf.cli.output import say_skipped, work_folder, write_json
+from labse_tf.cli.output import print_table, say_skipped, work_folder, write_json
+from labse_tf.cli.pairs import (
+    Pair,
+    column_languages,
+    cosines_on_disk,
+    pair_cosines,
+    read_file,
+    read_marked,
+)
 from labse_tf.encoders import Encode
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from labse_tf.text import OnError, SkipReport, WrittenPair
+    from labse_tf.mining import CalibrationResult, PairMargins, ThresholdEstimate
+    from labse_tf.text import WrittenPair
 
-_MARKS = {"good": True, "bad": False, "1": True, "0": False}
+# Intervals of the histogram: those of a ratio end at 2, where few pairs are.
+_EDGES = {
+    "cosine": [i / 100 for i in range(-100, 101)],
+    "distance": [i / 100 for i in range(-100, 101)],
+    "ratio": [i / 100 for i in range(-20, 201)],
+}
 
-_SAMPLE = 1000  # ours: pairs of a table that show the script of each column
-
-_EDGES = [i / 100 for i in range(-100, 101)]
+# Below this number of good or bad marks, the estimates are hardly better than none.
+_FEW = 10
 
 
 def add_command(commands: Any) -> None:
@@ -42,7 +54,8 @@ def add_command(commands: Any) -> None:
         "filter",
         _filter,
         "keep the pairs of a file whose sentences have the same meaning",
-        "labse-tf filter pairs.tsv --marked sample.tsv -o kept.tsv",
+        "labse-tf filter pairs.tsv --marked sample.tsv -o kept.tsv; "
+        "labse-tf filter pairs.tsv --margin ratio --drop-share 0.1 -o kept.tsv",
     )
     parser.add_argument(
         "file",
@@ -61,15 +74,73 @@ def add_command(commands: Any) -> None:
         help="languages of the two columns of a table, such as hi en (default: en and "
         "the language in the name, in the order that the scripts show)",
     )
-    rule = parser.add_mutually_exclusive_group(required=True)
+    _add_scores(parser)
+    _add_rules(parser)
+    parser.add_argument(
+        "--with-scores",
+        action="store_true",
+        help="write before each line of a table the cosine, then the margin score "
+        "(with --margin) and the probability (with --marked); other formats always "
+        "have them",
+    )
+    add_work(parser, "the cosines, which do not depend on the rule")
+    add_plot(parser, "a histogram of the scores")
+    add_json(parser)
+
+
+def _add_scores(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the score."""
+    parser.add_argument(
+        "--margin",
+        nargs="?",
+        const="ratio",
+        default="cosine",
+        choices=("ratio", "distance", "cosine"),
+        help="score: the cosine divided by (ratio, also without a value), minus "
+        "(distance) or without (cosine) the mean cosine of both sentences with their "
+        "nearest different texts on the other side of the file (default: cosine)",
+    )
+    parser.add_argument(
+        "--k",
+        type=int,
+        default=4,
+        metavar="K",
+        help="number of neighbors of a margin (default: 4)",
+    )
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the pairs to keep."""
+    rule = parser.add_mutually_exclusive_group()
     rule.add_argument(
-        "--threshold", type=float, metavar="COSINE", help="lowest cosine to keep"
+        "--threshold", type=float, metavar="SCORE", help="lowest score to keep"
     )
     rule.add_argument(
+        "--drop-share",
+        type=float,
+        metavar="SHARE",
+        help="share of the pairs to drop, those with the lowest scores",
+    )
+    rule.add_argument(
+        "--keep",
+        type=int,
+        metavar="N",
+        help="number of pairs to keep, those with the highest scores; of equal scores "
+        "the first in the file",
+    )
+    rule.add_argument(
+        "--probability",
+        type=float,
+        metavar="P",
+        help="lowest calibrated probability to keep; requires --marked",
+    )
+    parser.add_argument(
         "--marked",
         metavar="SAMPLE.tsv",
-        help="pairs marked by a person, with `good` or `bad` in the last column; the "
-        "threshold is the lowest at which enough of the kept pairs are good",
+        help="pairs marked by a person, with `good` or `bad` in the last column, as "
+        "review writes; they calibrate the probability that a pair is good, and, "
+        "without another rule, the threshold is the lowest at which enough of the "
+        "kept pairs are good (default: none; required without another rule)",
     )
     parser.add_argument(
         "--good-share",
@@ -80,148 +151,110 @@ def add_command(commands: Any) -> None:
         "the paper)",
     )
     parser.add_argument(
-        "--with-scores",
-        action="store_true",
-        help="write the cosine before each line of a table; other formats always have "
-        "it",
+        "--calibration",
+        default="auto",
+        choices=("auto", "logistic", "isotonic"),
+        help="method of the probability; auto: the one with the lower cross-validated "
+        "error (default: auto)",
     )
-    add_work(parser, "the cosines, which do not depend on the threshold")
-    add_plot(parser, "a histogram of the cosines")
-    add_json(parser)
-
-
-class _Pair(NamedTuple):
-    """A pair, the line to write if it is kept, and the languages if known."""
-
-    whole: str
-    texts: tuple[str, str]
-    languages: tuple[str, str] = ("", "")
 
 
 def _filter(options: argparse.Namespace) -> None:
     from labse_tf import mining
     from labse_tf.text import SkipReport
 
-    if not 0 < options.good_share <= 1:
-        raise ValueError(
-            f"--good-share must be in (0, 1]. Received: {options.good_share}"
-        )
-    _check_output(options)
-    marked = list(_marked(options.marked)) if options.marked else []
+    _check_options(options)
+    marked = list(read_marked(options.marked)) if options.marked else []
+    if options.marked and not marked:
+        raise ValueError(f"{options.marked}: expected marked pairs. Received: no pairs")
     skipped = SkipReport()
     total, digest = 0, hashlib.sha256()
-    for pair in _pairs(options, skipped):
+    for pair in read_file(options, skipped):
         total += 1
         digest.update("\t".join([*pair.texts, ""]).encode())
     say_skipped(skipped)
     if not total:
         raise ValueError(f"{options.file}: expected pairs. Received: no pairs")
-    languages = _column_languages(options)
+    languages = column_languages(options)
     encode = open_encoder(options)
-    threshold, rule = options.threshold, ""
-    if marked:
-        sample = _cosines(encode, [line for line, _ in marked])
-        good = [mark for _, mark in marked]
-        threshold = mining.quality_threshold(sample, good, options.good_share)
-        above = [mark for mark, c in zip(good, sample, strict=True) if c >= threshold]
-        rule = f"; {sum(above)} of {len(above)} marked pairs above it are good"
     with work_folder(options.work, options.output) as work:
-        cosines = _cosines_on_disk(options, encode, work, total, digest.hexdigest())
+        texts = [pair.texts for pair, _ in marked]
+        sample: list[float] = []
+        if options.margin == "cosine":
+            cosines = _cosines(options, encode, work, total, digest.hexdigest())
+            scores = cosines
+            sample = pair_cosines(encode, texts).tolist() if texts else []
+        else:
+            found = _margins(options, encode, work, total, texts)
+            cosines, scores = found.cosines, found.scores[:total]
+            sample = found.scores[total:].tolist()
         say_truncated(encode)
-        histogram, kept = _write_kept(options, cosines, float(threshold), languages)
+        calibration, estimates = None, list[mining.ThresholdEstimate]()
+        good = [mark for _, mark in marked]
+        if marked:
+            calibration = mining.calibrate(sample, good, options.calibration)
+            estimates = mining.threshold_estimates(sample, good)
+        limit, kept = _chosen(options, scores, sample, good, calibration)
+        histogram = _write_kept(options, cosines, scores, kept, languages, calibration)
+    above = [mark for mark, score in zip(good, sample, strict=True) if score >= limit]
     print(
-        f"{kept:,} of {total:,} pairs kept ({kept / total:.1%}), cosine threshold "
-        f"{threshold:.4f}{rule}: {options.output}"
+        f"{kept.sum():,} of {total:,} pairs kept ({kept.mean():.1%}), "
+        f"{_name(options)} threshold {limit:.4f}"
+        + f"; {sum(above)} of {len(above)} marked pairs above it are good" * bool(good)
+        + f": {options.output}"
     )
+    if calibration is not None:
+        _say_calibration(calibration, good, estimates, scores)
     if options.plot:
         from labse_tf.plots import plot_histogram
 
-        plot_histogram(histogram, _EDGES, float(threshold), options.plot)
+        edges = _EDGES[options.margin]
+        plot_histogram(histogram, edges, limit, options.plot, score=_name(options))
         print(f"plot: {options.plot}")
-    result = {"pairs": total, "kept": kept, "threshold": float(threshold)}
+    result: dict[str, Any] = {"pairs": total, "kept": int(kept.sum())}
+    result |= {"score": _name(options), "threshold": limit}
     if marked:
         result |= {"marked": len(marked), "marked_kept": len(above)}
-        result |= {"good_share": sum(above) / len(above)}
+        result |= {"good_share": sum(above) / len(above) if above else None}
+        result["calibration"] = _as_json(calibration, estimates)
     write_json(options.json, result)
 
 
-def _write_kept(
-    options: argparse.Namespace,
-    cosines: np.ndarray,
-    threshold: float,
-    languages: tuple[str, str],
-) -> tuple[list[int], int]:
-    """Write the kept pairs, and return a histogram of all cosines and their number.
-
-    `languages` are those of a table.
-    """
-    import numpy as np
-
-    from labse_tf.text import SkipReport, blocks_of, check_unchanged, pair_writer
-
-    histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
-    kept = row = 0
-    with pair_writer(options.output) as write:
-        for block in blocks_of(_pairs(options, SkipReport())):
-            values = cosines[row : row + len(block)]
-            row += len(block)
-            histogram += np.histogram(values.clip(-1, 1), _EDGES)[0]
-            for pair, cosine in zip(block, values.tolist(), strict=True):
-                if cosine >= threshold:
-                    kept += 1
-                    write(_written(options, pair, cosine, languages))
-        check_unchanged(options.file, len(cosines), row)
-    return histogram.tolist(), kept
+def _name(options: argparse.Namespace) -> str:
+    """Return the name of the score."""
+    margin = options.margin
+    return margin if margin == "cosine" else f"margin ({margin})"
 
 
-def _cosines_on_disk(
-    options: argparse.Namespace, encode: Encode, work: Path, total: int, digest: str
-) -> np.ndarray:
-    """Return the cosine of each pair of the file, float32 `(total,)`, on disk."""
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise `ValueError` if options are out of range or do not fit each other."""
     from labse_tf import mining
-    from labse_tf.encoders import fingerprint
-    from labse_tf.text import SkipReport, blocks_of
-
-    def blocks(start: int) -> Iterator[list[_Pair]]:
-        return blocks_of(itertools.islice(_pairs(options, SkipReport()), start, None))
-
-    return mining.rows_on_disk(
-        blocks,
-        functools.partial(_cosines, encode),
-        work / "cosines.npy",
-        shape=(total,),
-        made_of={
-            "pairs": digest,
-            "model": fingerprint(options.model, options.dtype, options.sequence_length),
-        },
-        what=("Scoring", "pairs"),
-    )
-
-
-def _written(
-    options: argparse.Namespace,
-    pair: _Pair,
-    cosine: float,
-    languages: tuple[str, str],
-) -> WrittenPair:
-    """Return a pair as the writer needs it, English first except in tables."""
-    from labse_tf.text import WrittenPair
-
-    line = ""
-    if options.format == "table":
-        line = (f"{cosine:.6f}\t" if options.with_scores else "") + pair.whole
-    texts, numbers = pair.texts, {"cosine": round(cosine, 6)}
-    languages = languages if pair.languages == ("", "") else pair.languages
-    if languages[1] == "en" != languages[0]:
-        texts, languages = texts[::-1], languages[::-1]
-    stripped = texts[0].strip(), texts[1].strip()
-    return WrittenPair(stripped, languages, numbers, line)
-
-
-def _check_output(options: argparse.Namespace) -> None:
-    """Raise `ValueError` if the output cannot be written as requested."""
     from labse_tf.text import output_kind
 
+    for name, value, fits in (
+        ("--good-share", options.good_share, "(0, 1]"),
+        ("--drop-share", options.drop_share, "[0, 1)"),
+        ("--probability", options.probability, "[0, 1]"),
+    ):
+        low, high = fits[0] == "[", fits[-1] == "]"
+        if value is not None and not (
+            (0 <= value if low else 0 < value) and (value <= 1 if high else value < 1)
+        ):
+            raise ValueError(f"{name} must be in {fits}. Received: {value}")
+    if options.keep is not None and options.keep < 1:
+        raise ValueError(f"--keep must be positive. Received: {options.keep}")
+    mining.check_options(k=options.k, margin=options.margin)
+    if not options.marked:
+        if options.probability is not None:
+            raise ValueError(
+                "--probability requires --marked, which calibrates it. "
+                f"Received: --probability {options.probability}"
+            )
+        if _has_no_rule(options):
+            raise ValueError(
+                "expected a rule: --threshold, --drop-share, --keep or --marked. "
+                "Received: no rule"
+            )
     kind = output_kind(options.output)
     if options.with_scores and options.format == "pairs" and kind == ".tsv":
         raise ValueError(
@@ -230,122 +263,223 @@ def _check_output(options: argparse.Namespace) -> None:
         )
 
 
-def _is_table(options: argparse.Namespace) -> bool:
-    """Return whether the input is a table, whose lines may have further columns."""
-    from labse_tf.text import FORMATS, format_of
-
-    return format_of(options.file) in (None, FORMATS[".tsv"])
-
-
-def _column_languages(options: argparse.Namespace) -> tuple[str, str]:
-    """Return the languages of a table's columns or else of the first pair.
-
-    They are taken from `--columns`, the name and the script, and `""` if unknown.
-
-    Raises:
-        ValueError: If they are needed for the output and unknown.
-    """
-    from labse_tf.languages import language_code
-    from labse_tf.text import SkipReport, english_first, file_language, output_kind
-    from labse_tf.text.plausibility import mostly_in_another_script
-
-    if not _is_table(options):
-        first, second = next(_pairs(options, SkipReport())).languages
-    elif options.columns:
-        first, second = map(language_code, options.columns)
-    else:
-        other = file_language(options.file) or ""
-        other = "" if other == "en" else other
-        sample = itertools.islice(_pairs(options, SkipReport()), _SAMPLE)
-        columns = zip(*(pair.texts for pair in sample), strict=True)
-        scripts = [mostly_in_another_script(column) for column in columns]
-        if scripts == [True, False]:
-            first, second = other, "en"
-        elif other or scripts == [False, True]:
-            first, second = "en", other
-        else:
-            first, second = "", ""
-    hint = f"give those of {options.file} as --columns hi en"
-    if not _is_table(options):
-        hint = f"give the other one as a prefix, hi={options.file}"
-    if options.format == "pairs":
-        english_first((first, second), hint)
-    if output_kind(options.output) == ".tmx" and not (first and second):
-        raise ValueError(
-            f"TMX needs the languages of both sides; {hint}. "
-            f"Received: {first or 'unknown'} and {second or 'unknown'}"
-        )
-    return first, second
-
-
-def _cosines(encode: Encode, pairs: list[_Pair]) -> np.ndarray:
-    """Return the cosine of each pair, float32, to 7 decimals.
-
-    Each text is encoded once.
-    """
+def _chosen(
+    options: argparse.Namespace,
+    scores: np.ndarray,
+    sample: Sequence[float],
+    good: Sequence[bool],
+    calibration: CalibrationResult | None,
+) -> tuple[float, np.ndarray]:
+    """Return the lowest score to keep, and which pairs are kept, bool `(p,)`."""
     import numpy as np
 
     from labse_tf import mining
 
-    texts, places = np.unique(
-        np.array([pair.texts for pair in pairs], dtype=object), return_inverse=True
+    if options.threshold is not None or _has_no_rule(options):
+        limit = options.threshold
+        if limit is None:
+            limit = mining.quality_threshold(sample, good, options.good_share)
+        return float(limit), np.asarray(scores, dtype=np.float64) >= limit
+    if options.probability is not None and calibration is not None:
+        kept = calibration.calibration(scores) >= options.probability
+    else:
+        count = options.keep
+        if count is None:
+            # 0.29 * 100 is less than 29.
+            count = len(scores) - int(options.drop_share * len(scores) + 1e-9)
+        kept = mining.best_rows(scores, count)
+    if not kept.any():
+        return float(np.nextafter(scores.max(), np.float32(np.inf))), kept
+    return float(scores[kept].min()), kept
+
+
+def _has_no_rule(options: argparse.Namespace) -> bool:
+    """Return whether only the marked pairs choose the pairs to keep."""
+    rules = (options.threshold, options.drop_share, options.keep, options.probability)
+    return all(rule is None for rule in rules)
+
+
+def _write_kept(
+    options: argparse.Namespace,
+    cosines: np.ndarray,
+    scores: np.ndarray,
+    kept: np.ndarray,
+    languages: tuple[str, str],
+    calibration: CalibrationResult | None,
+) -> list[int]:
+    """Write the kept pairs, and return a histogram of all scores.
+
+    `languages` are those of a table.
+    """
+    import numpy as np
+
+    from labse_tf.text import SkipReport, blocks_of, check_unchanged, pair_writer
+
+    edges = _EDGES[options.margin]
+    histogram = np.zeros(len(edges) - 1, dtype=np.int64)
+    row = 0
+    with pair_writer(options.output) as write:
+        for block in blocks_of(read_file(options, SkipReport())):
+            span = slice(row, row + len(block))
+            values = scores[span]
+            histogram += np.histogram(values.clip(edges[0], edges[-1]), edges)[0]
+            numbers = {"cosine": cosines[span]}
+            if options.margin != "cosine":
+                numbers["margin"] = values
+            if calibration is not None:
+                numbers["probability"] = calibration.calibration(values)
+            columns = [column.tolist() for column in numbers.values()]
+            chosen = kept[span].tolist()
+            for pair, keep, *found in zip(block, chosen, *columns, strict=True):
+                if keep:
+                    named = dict(zip(numbers, found, strict=True))
+                    write(_written(options, pair, named, languages))
+            row += len(block)
+        check_unchanged(options.file, len(kept), row)
+    return histogram.tolist()
+
+
+def _cosines(
+    options: argparse.Namespace, encode: Encode, work: Path, total: int, digest: str
+) -> np.ndarray:
+    """Return the cosine of each pair of the file, float32 `(total,)`, on disk."""
+    from labse_tf.text import SkipReport
+
+    return cosines_on_disk(
+        lambda: (pair.texts for pair in read_file(options, SkipReport())),
+        encode,
+        work,
+        total=total,
+        digest=digest,
+        model=_fingerprint(options),
     )
-    vectors = mining.unit_rows(np.asarray(encode(texts.tolist())))
-    mining.check_finite(vectors, "the model's vectors")
-    rows = places.reshape(-1, 2)
-    cosines = np.einsum("pd,pd->p", vectors[rows[:, 0]], vectors[rows[:, 1]])
-    return cosines.round(7).astype(np.float32)
 
 
-def _marked(path: str) -> Iterator[tuple[_Pair, bool]]:
-    """Yield each marked pair and whether it is good."""
-    from labse_tf.text import DataError
+def _fingerprint(options: argparse.Namespace) -> str:
+    from labse_tf.encoders import fingerprint
 
-    expected = f"a last column with {' or '.join(sorted(_MARKS))}"
-    for number, pair in _table(Path(path), slice(-3, -1)):
-        mark = pair.whole.rpartition("\t")[2].strip().lower()
-        if mark not in _MARKS:
-            raise DataError(path, number, expected, repr(mark))
-        yield pair, _MARKS[mark]
+    return fingerprint(options.model, options.dtype, options.sequence_length)
 
 
-def _pairs(options: argparse.Namespace, skipped: SkipReport) -> Iterator[_Pair]:
-    """Yield the pairs of the file, a table or another format."""
-    from labse_tf.text import on_one_line, read_pairs, split_language
+def _margins(
+    options: argparse.Namespace,
+    encode: Encode,
+    work: Path,
+    total: int,
+    marked: Sequence[tuple[str, str]],
+) -> PairMargins:
+    """Return the margins of the file's pairs, followed by those of the marked pairs.
 
-    if _is_table(options):
-        path = split_language(options.file)[1]
-        table = _table(path, slice(-2, None), options.on_error, skipped)
-        yield from (pair for _, pair in table)
-        return
-    for pair in read_pairs(
-        options.file, language="und", on_error=options.on_error, skipped=skipped
-    ):
-        line = f"{on_one_line(pair.source)}\t{on_one_line(pair.target)}"
-        code = "" if pair.language == "und" else pair.language
-        yield _Pair(line, (pair.source, pair.target), ("en", code))
+    Marked pairs that are not in the file count as if they were.
+    """
+    from labse_tf import mining
+    from labse_tf.text import SkipReport, check_unchanged
+
+    def side(number: int) -> Iterator[tuple[int, str]]:
+        pairs = (pair.texts for pair in read_file(options, SkipReport()))
+        both = itertools.chain(pairs, marked)
+        return ((row, texts[number].strip()) for row, texts in enumerate(both))
+
+    model = _fingerprint(options)
+    sides, vectors = [], []
+    for number, name in enumerate(("source", "target")):
+        texts = mining.DistinctTexts(
+            lambda number=number: side(number),  # type: ignore[misc]
+            options.file,
+            keep_rows=True,
+        )
+        check_unchanged(options.file, total + len(marked), texts.total)
+        path = work / f"{name}.npy"
+        vectors.append(mining.embed_to_disk(texts, encode, path, model=model))
+        sides.append(texts)
+    # The state of a search belongs to its texts, model and k.
+    made_of = "\n".join([*(texts.digest for texts in sides), model, str(options.k)])
+    name = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    return mining.pair_margins(
+        *vectors,
+        *(texts.rows for texts in sides),
+        k=options.k,
+        margin=options.margin,
+        checkpoint=work / f"search-{name}.npz",
+    )
 
 
-def _table(
-    path: Path,
-    columns: slice,
-    on_error: OnError = "raise",
-    skipped: SkipReport | None = None,
-) -> Iterator[tuple[int, _Pair]]:
-    """Yield the line number and pair of each line that is not blank."""
-    from labse_tf.text import DataError, SkipReport, read_lines, shorten
+def _written(
+    options: argparse.Namespace,
+    pair: Pair,
+    numbers: dict[str, float],
+    languages: tuple[str, str],
+) -> WrittenPair:
+    """Return a pair as the writer needs it, English first except in tables."""
+    from labse_tf.text import WrittenPair
 
-    report = SkipReport() if skipped is None else skipped
-    expected = "two sentences separated by a tab"
-    expected += "" if columns.stop is None else ", and a mark"
-    for number, whole in read_lines(path, on_error=on_error, skipped=report):
-        if not whole.strip():
-            continue
-        texts = whole.split("\t")[columns]
-        if len(texts) == 2 and all(text.strip() for text in texts):
-            yield number, _Pair(whole, (texts[0], texts[1]))
-            continue
-        error = DataError(path, number, expected, shorten(whole))
-        if on_error == "raise":
-            raise error
-        report.add(error)
+    line = ""
+    if options.format == "table":
+        scores = [f"{number:.6f}" for number in numbers.values()]
+        line = "\t".join([*(scores if options.with_scores else ()), pair.whole])
+    texts = pair.texts
+    numbers = {name: round(number, 6) for name, number in numbers.items()}
+    languages = languages if pair.languages == ("", "") else pair.languages
+    if languages[1] == "en" != languages[0]:
+        texts, languages = texts[::-1], languages[::-1]
+    stripped = texts[0].strip(), texts[1].strip()
+    return WrittenPair(stripped, languages, numbers, line)
+
+
+# === What the command reports ===
+
+
+def _say_calibration(
+    result: CalibrationResult,
+    good: Sequence[bool],
+    estimates: Sequence[ThresholdEstimate],
+    scores: np.ndarray,
+) -> None:
+    """Print the calibration and what each threshold is expected to give."""
+    import numpy as np
+
+    right = sum(good)
+    error = "unknown" if result.brier is None else f"{result.brier:.3f}"
+    print(
+        f"{len(good):,} marked pairs, {right:,} good; probability by "
+        f"{result.calibration.method} calibration, squared error {error} when "
+        f"cross-validated ({result.base_brier:.3f} without scores)"
+    )
+    if min(right, len(good) - right) < _FEW:
+        print(
+            f"only {right:,} good and {len(good) - right:,} bad marks: mark at least "
+            f"{_FEW} of each for estimates to rely on"
+        )
+    rows = []
+    for each in estimates:
+        precision = "-"
+        if each.precision is not None and each.interval is not None:
+            low, high = each.interval
+            precision = f"{each.precision:.1%} ({low:.0%} to {high:.0%})"
+        share = np.count_nonzero(scores >= each.threshold) / len(scores)
+        rows.append(
+            (
+                f"{each.share:.0%}",
+                f"{each.threshold:.4f}",
+                precision,
+                f"{each.recall:.1%}",
+                f"{share:.1%}",
+            )
+        )
+    columns = ("good", "threshold", "expected (95 %)", "of good marks", "of the file")
+    print_table(columns, rows)
+
+
+def _as_json(
+    result: CalibrationResult | None, estimates: Sequence[ThresholdEstimate]
+) -> dict[str, Any] | None:
+    """Return a calibration and its estimates for the JSON file."""
+    if result is None:
+        return None
+    return {
+        "method": result.calibration.method,
+        "brier": result.brier,
+        "log_loss": result.log_loss,
+        "base_brier": result.base_brier,
+        "thresholds": [each._asdict() for each in estimates],
+    }

@@ -2,8 +2,9 @@
 
 `neighbors` finds the k nearest neighbors, exactly and in blocks; `approximate` finds
 nearly all of them much faster (FAISS); `bitext` scores candidates by margin and selects
-pairs; `quality` chooses a score threshold from marked pairs; `embedding` writes the
-vectors of a file to disk and resumes.
+pairs; `pair_margins` scores given pairs by margin; `quality` chooses a score threshold
+from marked pairs, and `calibration` maps scores to probabilities; `embedding` writes
+the vectors of a file to disk and resumes.
 
 Shapes: N sources, M targets, D dimensions, k neighbors.
 
@@ -21,10 +22,20 @@ from labse_tf.mining.bitext import (
     RETRIEVALS,
     MinedPairs,
     check_options,
+    find_neighbors,
     margin_scores,
     mine_bitext,
     mine_from_neighbors,
     mine_pairs,
+)
+from labse_tf.mining.calibration import (
+    SHARES,
+    Calibration,
+    CalibrationResult,
+    ThresholdEstimate,
+    calibrate,
+    fit_calibration,
+    threshold_estimates,
 )
 from labse_tf.mining.embedding import embed_to_disk, rows_on_disk
 from labse_tf.mining.neighbors import (
@@ -34,26 +45,39 @@ from labse_tf.mining.neighbors import (
     neighbors_both_ways,
     unit_rows,
 )
-from labse_tf.mining.quality import quality_threshold
-from labse_tf.text import DistinctLines
+from labse_tf.mining.pair_margins import PairMargins, pair_margins
+from labse_tf.mining.quality import best_rows, quality_threshold
+from labse_tf.text import DistinctLines, DistinctTexts
 
 __all__ = [
     "INDEXES",
     "MARGINS",
     "RETRIEVALS",
+    "SHARES",
     "BothWays",
+    "Calibration",
+    "CalibrationResult",
     "DistinctLines",
+    "DistinctTexts",
     "MinedPairs",
+    "PairMargins",
+    "ThresholdEstimate",
+    "best_rows",
+    "calibrate",
     "check_finite",
     "check_options",
     "embed_to_disk",
+    "find_neighbors",
+    "fit_calibration",
     "margin_scores",
     "mine_bitext",
     "mine_from_neighbors",
     "mine_pairs",
     "nearest_neighbors",
     "neighbors_both_ways",
+    "pair_margins",
     "quality_threshold",
     "rows_on_disk",
+    "threshold_estimates",
     "unit_rows",
 ]

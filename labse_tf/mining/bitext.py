@@ -189,22 +189,16 @@ def mine_pairs(
     if margin == "cosine":
         # Without a margin, only the nearest candidate matters.
         k = min(k, 1)
-    many = len(sources) * len(targets) > _MOST_EXACT_PAIRS
-    if index == "faiss" or (index == "auto" and many and _has_faiss()):
-        from labse_tf.mining import approximate
-
-        both = approximate.neighbors_both_ways(
-            sources, targets, k, recall=recall, progress=progress
-        )
-    else:
-        both = neighbors_both_ways(
-            sources,
-            targets,
-            k,
-            block_size=block_size,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
+    both = find_neighbors(
+        sources,
+        targets,
+        k,
+        index=index,
+        recall=recall,
+        block_size=block_size,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     return mine_from_neighbors(
         both,
         margin=margin,
@@ -213,6 +207,51 @@ def mine_pairs(
         threshold=threshold,
         top=top,
         mean_floor=mean_floor,
+    )
+
+
+def find_neighbors(
+    sources: Any,
+    targets: Any,
+    k: int,
+    *,
+    index: str = "auto",
+    recall: float = 0.99,
+    block_size: int = 2048,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
+) -> BothWays:
+    """Find the k nearest targets of each source, and vice versa, exactly or by FAISS.
+
+    Args:
+        sources: `(N, D)`; may be memory-mapped. Rows need not be unit vectors.
+        targets: `(M, D)`, see `sources`.
+        k: Number of neighbors; fewer if there are fewer candidates.
+        index: See `mine_pairs`.
+        recall: See `mine_pairs`.
+        block_size: See `mine_pairs`.
+        checkpoint: See `mine_pairs`.
+        progress: See `mine_pairs`.
+
+    Raises:
+        ImportError: See `mine_pairs`.
+        ValueError: See `mine_pairs`.
+    """
+    check_options(k=k, index=index, recall=recall)
+    many = len(sources) * len(targets) > _MOST_EXACT_PAIRS
+    if index == "faiss" or (index == "auto" and many and _has_faiss()):
+        from labse_tf.mining import approximate
+
+        return approximate.neighbors_both_ways(
+            sources, targets, k, recall=recall, progress=progress
+        )
+    return neighbors_both_ways(
+        sources,
+        targets,
+        k,
+        block_size=block_size,
+        checkpoint=checkpoint,
+        progress=progress,
     )
 
 

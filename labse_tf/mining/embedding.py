@@ -13,7 +13,7 @@ import numpy as np
 
 from labse_tf.files import write_text
 from labse_tf.progress import Progress, progress_bar
-from labse_tf.text import DistinctLines
+from labse_tf.text import DistinctTexts
 
 _SAVE_SECONDS = 30.0
 
@@ -22,7 +22,7 @@ _PROBE = "The quick brown fox jumps over the lazy dog. 0123456789"
 
 
 def embed_to_disk(
-    texts: DistinctLines,
+    texts: DistinctTexts,
     encode: Callable[[list[str]], Any],
     path: str | Path,
     *,

@@ -15,7 +15,7 @@ too large for memory; `sentences` splits documents; `writing` writes pairs.
 from __future__ import annotations
 
 from labse_tf.text.csv_tables import read_csv
-from labse_tf.text.distinct_lines import DistinctLines
+from labse_tf.text.distinct_lines import DistinctLines, DistinctTexts
 from labse_tf.text.formats import (
     FORMATS,
     Format,
@@ -72,6 +72,7 @@ __all__ = [
     "DataError",
     "DataWarning",
     "DistinctLines",
+    "DistinctTexts",
     "Format",
     "Layout",
     "OnError",
