@@ -1,4 +1,4 @@
-"""Loss: bidirectional additive-margin softmax over the global batch.
+"""Losses: bidirectional additive-margin softmax over the global batch, nested sizes.
 
 Shapes: b = local batch (one replica's rows), G = global batch, D = dimension, K = block
 of candidates.
@@ -6,6 +6,7 @@ of candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -203,13 +204,16 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             # A gradient tape would otherwise keep intermediate results of all blocks.
             vectors = tuple(map(ops.stop_gradient, tensors[: 2 * count]))
             integers = tensors[2 * count :]
-            values, sums = outside_eager(_forward, vectors, integers, *settings)
+            width = vectors[0].shape[1]
+            values, sums = outside_eager(
+                _forward, vectors, integers, *settings, key=width
+            )
 
             def gradient(*upstream: Any) -> tuple[Any, ...]:
                 # TensorFlow passes one argument per output, JAX a tuple of all outputs.
                 outer = keras.tree.flatten(upstream)[0]
                 gradients = outside_eager(
-                    _backward, vectors, integers, sums, outer, *settings
+                    _backward, vectors, integers, sums, outer, *settings, key=width
                 )
                 return (*gradients, *(None for _ in integers))
 
@@ -229,6 +233,110 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             "mask_duplicates": self.mask_duplicates,
             "block_size": self.block_size,
         }
+
+
+@keras.saving.register_keras_serializable(package="labse_tf")
+class MatryoshkaLoss(keras.losses.Loss):
+    """Sum of a loss over vectors cut to several sizes.
+
+    The first components of a vector then are a smaller vector of their own. Vectors
+    that are cut are normalized again.
+
+    Args:
+        loss: Loss of two matrices, such as `AdditiveMarginSoftmax`.
+        dims: Sizes, each from 1 to D. D itself is always one of the sizes.
+        name: Name of the loss.
+
+    Call arguments:
+        source: Float `(b, D)`, unit vectors.
+        target: Float `(b, D)`, unit vectors.
+        sample_weight: See `loss`.
+        **ids: `source_ids` and `target_ids`, see `loss`.
+
+    Returns:
+        float32 scalar, this replica's share; see `AdditiveMarginSoftmax`.
+
+    Raises:
+        ValueError: If `dims` is empty, has repetitions, or a size is below 1 or above
+            D.
+
+    Example:
+        >>> import numpy as np
+        >>> from labse_tf.losses import AdditiveMarginSoftmax, MatryoshkaLoss
+        >>> vectors = np.eye(4, dtype="float32")[:2]
+        >>> loss = AdditiveMarginSoftmax()
+        >>> nested = MatryoshkaLoss(loss, dims=(2,))
+        >>> float(nested(vectors, vectors)) == 2 * float(loss(vectors, vectors))
+        True
+
+    References:
+        Kusupati et al., 2022, Matryoshka Representation Learning
+        (https://arxiv.org/abs/2205.13147).
+    """
+
+    def __init__(
+        self,
+        loss: keras.losses.Loss,
+        dims: Sequence[int],
+        name: str = "matryoshka",
+    ) -> None:
+        super().__init__(name=name, reduction="sum_over_batch_size")
+        sizes = [int(dim) for dim in dims]
+        if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
+            raise ValueError(
+                f"`dims` must be different positive numbers. Received: {list(dims)}"
+            )
+        self.loss, self.dims = loss, tuple(sorted(sizes))
+
+    @property
+    def block_size(self) -> int | None:
+        """`block_size` of the loss."""
+        return getattr(self.loss, "block_size", None)
+
+    def __call__(
+        self, source: Any, target: Any, sample_weight: None = None, **ids: Any
+    ) -> Any:
+        """Return this replica's share of the loss; see the class."""
+        width = source.shape[-1]
+        if self.dims[-1] > width:
+            raise ValueError(
+                f"`dims` must be at most the dimension of the vectors, {width}. "
+                f"Received: {list(self.dims)}"
+            )
+        total = self.loss(source, target, sample_weight, **ids)
+        for dim in self.dims:
+            if dim < width:
+                short = (cut_vectors(side, dim) for side in (source, target))
+                total = total + self.loss(*short, sample_weight, **ids)
+        return total
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "loss": keras.saving.serialize_keras_object(self.loss),
+            "dims": list(self.dims),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MatryoshkaLoss:
+        """Create the loss from the result of `get_config`."""
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**{**config, "loss": loss})
+
+
+def cut_vectors(vectors: Any, dim: int) -> Any:
+    """Return the first components of vectors, normalized again.
+
+    Args:
+        vectors: Float `(b, D)`.
+        dim: d, from 1 to D.
+
+    Returns:
+        float32 `(b, d)`, unit vectors. A zero vector stays zero.
+    """
+    short = ops.cast(ops.convert_to_tensor(vectors)[:, :dim], "float32")
+    return ops.normalize(short, axis=1, epsilon=1e-12)
 
 
 def _logits(

@@ -61,6 +61,17 @@ def parse_stage(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def parse_dim(text: str) -> int:
+    """Parse a dimension of the command line.
+
+    Raises:
+        ValueError: If `text` is not a positive integer.
+    """
+    if not re.fullmatch(r"0*[1-9]\d*", text.strip()):
+        raise ValueError(f"Expected a positive integer. Received: {text!r}")
+    return int(text)
+
+
 @dataclasses.dataclass(frozen=True)
 class BaseRecipe:
     """Settings of both trainings; see the help of each field for meaning and unit."""
@@ -282,10 +293,24 @@ class Recipe(BaseRecipe):
     scale: float = setting(
         20.0, "factor of the cosines", group="training", must_be="positive"
     )
+    dims: tuple[int, ...] = setting(
+        (),
+        "nested sizes (Matryoshka): the loss is the sum over vectors cut to each of "
+        "these dimensions and whole vectors, so that encode(dim=) and --dim can cut "
+        "them",
+        group="training",
+        parse=parse_dim,
+    )
 
     def check(self) -> None:
         """Check the values; see `BaseRecipe.check`."""
         super().check()
+        outside = [dim for dim in self.dims if not 0 < dim <= self.hidden_dim]
+        if outside or len(set(self.dims)) != len(self.dims):
+            raise ValueError(
+                "`dims` must be different numbers from 1 to `hidden_dim`. Received: "
+                f"dims={list(self.dims)}, hidden_dim={self.hidden_dim}"
+            )
         size = self.hard_negatives
         if size < 0 or (size and self.batch_size % size):
             raise ValueError(
@@ -406,6 +431,7 @@ _OURS_EVERYWHERE = {
     "cap": "ours: none; 100 M per language is known only from secondary sources",
     "batches": "ours: mixed; the paper does not mention the languages of a batch",
     "hard_negatives": "arXiv 2007.01852: none; the paper reports no gain",
+    "dims": "ours: none; the paper has one size",
     "length_buckets": "ours: characters; the paper does not mention lengths in a batch",
     "chunk_size": "ours: none; the paper's accelerators hold their parts of the batch",
     "loss_block_size": "ours: none; 4096 x 4096 cosines fit into memory",

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from helpers import reference
 from helpers.errors import raises
-from labse_tf.losses import AdditiveMarginSoftmax
+from labse_tf.losses import AdditiveMarginSoftmax, MatryoshkaLoss
 from labse_tf.metrics import TranslationRankingAccuracy
 
 SETTINGS = [
@@ -262,7 +262,7 @@ MEMORY = """
     import json
     from pathlib import Path
     import tensorflow as tf
-    from labse_tf.losses import AdditiveMarginSoftmax
+    from labse_tf.losses import AdditiveMarginSoftmax, MatryoshkaLoss
     from labse_tf.metrics import TranslationRankingAccuracy
 
     def in_use(key):
@@ -357,3 +357,60 @@ def test_bad_arguments_are_named(batch: tuple[np.ndarray, np.ndarray]) -> None:
     assert float(accuracy.count) == 0
     with raises(ValueError, argument="sample_weight"):
         loss(source, target, np.ones(6))  # type: ignore[arg-type]
+
+
+# === Nested sizes ===
+
+
+def cut(vectors: np.ndarray, dim: int) -> np.ndarray:
+    short = vectors[:, :dim].astype(np.float64)
+    return short / np.linalg.norm(short, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_nested_sizes_are_a_sum_of_losses(
+    batch: tuple[np.ndarray, np.ndarray], block_size: int | None
+) -> None:
+    source, target = batch
+    plain = AdditiveMarginSoftmax(0.2, 5.0, block_size=block_size)
+    nested = MatryoshkaLoss(plain, dims=(3, 2, 5))
+    assert nested.block_size == block_size
+    known = {"source_ids": ids(0, 1, 2, 3, 0, 5), "target_ids": ids(9, 8, 7, 6, 5, 4)}
+    for more in ({}, known):
+        expected = sum(
+            reference.additive_margin_softmax(
+                cut(source, dim), cut(target, dim), margin=0.2, scale=5.0, **more
+            )
+            for dim in (2, 3, 5)
+        )
+        value = float(nested(source, target, **more))
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+    # Central differences, through the normalization of the cut vectors.
+    found = gradients(nested, source, target)
+    for side, gradient in enumerate(found):
+        for row, column in ((0, 0), (2, 2), (4, 4)):
+            values = []
+            for step in (1e-3, -1e-3):
+                both = [source.copy(), target.copy()]
+                both[side][row, column] += step
+                values.append(float(nested(*both)))
+            slope = (values[0] - values[1]) / 2e-3
+            assert gradient[row, column] == pytest.approx(slope, rel=2e-2, abs=2e-3)
+
+
+def test_nested_sizes_survive_their_config_and_are_checked(
+    batch: tuple[np.ndarray, np.ndarray],
+) -> None:
+    loss = MatryoshkaLoss(AdditiveMarginSoftmax(0.1, 50.0), dims=(4, 2))
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(loss)
+    )
+    assert (again.dims, again.loss.scale) == ((2, 4), 50.0)
+    assert float(again(*batch)) == float(loss(*batch))
+    for dims in ((), (0,), (2, 2)):
+        with raises(ValueError, argument="dims", received=str(list(dims))):
+            MatryoshkaLoss(AdditiveMarginSoftmax(), dims)
+    with raises(ValueError, "5", argument="dims", received="[6]"):
+        MatryoshkaLoss(AdditiveMarginSoftmax(), (6,))(*batch)
+    with raises(ValueError, argument="sample_weight"):
+        loss(*batch, np.ones(6))

@@ -94,6 +94,9 @@ def test_changes_and_unknown_names() -> None:
         ("clip_norm", 0.0),
         ("sequence_length", 0),
         ("max_sequence_length", 0),
+        ("dims", [0, 8]),
+        ("dims", [8, 8]),
+        ("dims", [100_000]),
     ],
 )
 def test_bad_values_are_named(field: str, value: object) -> None:

@@ -37,6 +37,7 @@ from helpers.runs import (
 from labse_tf import presets
 from labse_tf.data import ParallelCorpus
 from labse_tf.distribute import Workers
+from labse_tf.losses import MatryoshkaLoss
 from labse_tf.models import LaBSE
 from labse_tf.recipes import Recipe
 from labse_tf.training import (
@@ -77,6 +78,21 @@ def test_a_run_becomes_a_preset_and_learns(tmp_path, corpus, text) -> None:
         for m in (untrained, model)
     )
     assert after > before  # words have come nearer to their translations
+
+
+def test_nested_sizes_are_trained(tmp_path, corpus, text) -> None:
+    recipe = dataclasses.replace(RECIPE, dims=(2, 4))
+    dual = dual_encoder.compile_dual_encoder(untrained_encoder(recipe, text[1]), recipe)
+    assert isinstance(dual.pair_loss, MatryoshkaLoss)
+    assert dual.pair_loss.dims == (2, 4)
+    assert dual.pair_loss.loss.margin == recipe.margin
+
+    train(corpus, tmp_path / "run", text[1], train_steps=40, dims=(8,))
+    log = log_of(tmp_path / "run")
+    assert log[-1]["loss"] < log[0]["loss"] - 2
+    # The loss of a vector has two sizes here.
+    train(corpus, tmp_path / "plain", text[1], train_steps=40)
+    assert log[0]["loss"] > 1.5 * log_of(tmp_path / "plain")[0]["loss"]
 
 
 def test_dev_accuracy_is_logged_and_changes_nothing(tmp_path, corpus, text) -> None:

@@ -116,6 +116,12 @@ class DistillationRecipe(Recipe):
                 f"Received: stages={self.stages}, "
                 f"hard_negatives={self.hard_negatives}"
             )
+        if self.dims:
+            raise ValueError(
+                "`dims` must not be set in a distillation, since the first components "
+                "of a teacher's vector mean nothing by themselves; train with it "
+                f"afterwards. Received: dims={list(self.dims)}"
+            )
         weights = {
             name: getattr(self, f"{name}_weight")
             for name in ("feature", "logit", "contrastive", "margin")

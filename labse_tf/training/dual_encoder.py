@@ -14,7 +14,7 @@ from labse_tf.data.neighbors import principal_axes
 from labse_tf.distribute import is_tpu
 from labse_tf.evaluation import retrieval
 from labse_tf.files import atomic_file
-from labse_tf.losses import AdditiveMarginSoftmax
+from labse_tf.losses import AdditiveMarginSoftmax, MatryoshkaLoss
 from labse_tf.mining import unit_rows
 from labse_tf.models import DualEncoder, LaBSE
 from labse_tf.progress import Progress, progress_bar
@@ -308,9 +308,11 @@ def compile_dual_encoder(
     optimizer = make_optimizer(
         recipe, lazy=recipe.optimizer == "lazy_adamw", skip_nonfinite=skip_nonfinite
     )
-    loss = AdditiveMarginSoftmax(
+    loss: keras.losses.Loss = AdditiveMarginSoftmax(
         recipe.margin, recipe.scale, block_size=recipe.loss_block_size
     )
+    if recipe.dims:
+        loss = MatryoshkaLoss(loss, recipe.dims)
     dual.compile(optimizer=optimizer, loss=loss)
     optimizer.build(dual.trainable_variables)
     return dual
