@@ -411,3 +411,52 @@ def plot_shares(
     axes.legend(frameon=False, fontsize=8)
     _hide_frame(axes)
     save_figure(figure, path)
+
+
+def plot_paths(
+    path: str | os.PathLike[str],
+    *,
+    paths: Sequence[Any],
+    labels: Sequence[str],
+    axis: str,
+) -> None:
+    """Draw the paths of alignments, one panel per pair of documents.
+
+    Vertical and horizontal parts are sentences without a translation.
+
+    Args:
+        path: The PNG file to write.
+        paths: For each pair `(p, 2)`, numbers of source and target sentences before
+            each step.
+        labels: Name of each target.
+        axis: Name of the source.
+
+    Raises:
+        ValueError: If there is not one label per path.
+    """
+    if len(paths) != len(labels) or not len(paths):
+        raise ValueError(
+            "`paths` and `labels` must have the same length, at least 1. "
+            f"Received: {len(paths)} and {len(labels)}"
+        )
+    figure = new_figure(4.2 * len(paths), 4.2)
+    for column, (nodes, label) in enumerate(zip(paths, labels, strict=True), 1):
+        steps = np.asarray(nodes)
+        axes = figure.add_subplot(1, len(paths), column)
+        axes.plot(steps[:, 0], steps[:, 1], color=_MARKS[0][1], linewidth=1)
+        deleted = np.flatnonzero((np.diff(steps, axis=0) == 0).any(axis=1))
+        axes.plot(
+            *(steps[deleted].T),
+            color=_MARKS[1][1],
+            marker=".",
+            markersize=3,
+            linestyle="none",
+            label=f"{len(deleted):,} without a translation",
+        )
+        axes.set_xlabel(axis, fontsize=8)
+        axes.set_ylabel(label, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.legend(frameon=False, fontsize=7)
+        _hide_frame(axes)
+    figure.tight_layout()
+    save_figure(figure, path)

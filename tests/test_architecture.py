@@ -27,7 +27,7 @@ FLOORS = [
     },
     {"layers", "tokenizers", "losses", "metrics", "optimizers", "mining"},
     {"preprocessing"},
-    {"data", "evaluation"},
+    {"data", "evaluation", "alignment"},
     {"models"},
     {"hub", "checkpoints"},
     {"encoders"},
@@ -54,6 +54,7 @@ STORES = (ast.Assign, ast.AnnAssign)
 
 # These work under another Keras backend, with TensorFlow not even installed.
 FREE_OF_TENSORFLOW = {
+    "alignment",
     *("blockwise", "cpu_kernels", "duplicates", "evaluation", "languages", "layers"),
     *("losses", "metrics", "mining", "models", "optimizers", "precision", "presets"),
     *("pretraining", "quantization", "recipes", "settings", "text", "training"),

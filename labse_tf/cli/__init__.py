@@ -23,6 +23,7 @@ from contextlib import ExitStack
 
 from labse_tf import __version__, pipes
 from labse_tf.cli import (
+    align,
     balance,
     clean,
     convert,
@@ -49,7 +50,7 @@ from labse_tf.extras import require
 
 GROUPS = {
     "first steps": (quickstart, doctor),
-    "use a model": (embed, search, mine, filter),
+    "use a model": (embed, search, mine, align, filter),
     "prepare text": (vocab, clean, balance, prepare),
     "train a model": (pretrain, train, distill),
     "measure a model": (evaluate,),

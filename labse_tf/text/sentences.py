@@ -44,6 +44,8 @@ _NEXT_WORD = re.compile(r"\w+")
 # Thai, Lao, Tibetan, Burmese and Khmer end no sentence with a full stop, only
 # abbreviations.
 _WITHOUT_STOPS = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")
+# Han, kana and their punctuation, which have no spaces; also with Hangul, which has.
+_UNSPACED = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 # Here a letter with a vowel sign is a common last word ("है.", "છે."), so that only
 # bare letters are initials: Devanagari, Gurmukhi, Gujarati.
@@ -223,6 +225,26 @@ def read_document(
     return list(split_document(lines, language, layout=layout))
 
 
+def join_sentences(sentences: Iterable[str]) -> str:
+    """Join sentences, with spaces except between Chinese or Japanese letters.
+
+    Example:
+        >>> from labse_tf.text import join_sentences
+        >>> join_sentences(["One.", "Two."]), join_sentences(["一。", "二。"])
+        ('One. Two.', '一。二。')
+    """
+    joined = ""
+    for text in sentences:
+        joined += f"{_gap(joined, text)}{text}"
+    return joined
+
+
+def _gap(before: str, after: str) -> str:
+    """Return what stands between two parts of a text."""
+    unspaced = _UNSPACED.match(before[-1:]) and _UNSPACED.match(after)
+    return "" if unspaced or not before else " "
+
+
 def _split(
     lines: Iterable[tuple[int, str]], rules: _Rules, layout: Layout
 ) -> Iterator[Sentence]:
@@ -255,8 +277,7 @@ def _paragraphs(
                 yield "".join(parts), starts
             parts, starts, length = [], [], 0
             continue
-        if parts and not (_CJK.match(parts[-1][-1]) and _CJK.match(text)):
-            text = f" {text}"
+        text = (_gap(parts[-1], text) if parts else "") + text
         # The space before a line belongs to the line before.
         starts.append((length + (text[0] == " "), number))
         parts.append(text)

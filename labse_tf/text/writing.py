@@ -34,17 +34,17 @@ _GROUP = 1 << 13  # ours: pairs of a Parquet row group, some megabytes
 
 
 class WrittenPair(NamedTuple):
-    """A pair to write.
+    """A pair to write, or for TMX a unit of two or more languages.
 
     Attributes:
-        texts: The two sentences.
-        languages: Canonical codes of both, or `""` if unknown.
+        texts: The two sentences; for TMX, two or more.
+        languages: Canonical code of each, or `""` if unknown.
         numbers: Name -> number, such as a score, which TSV omits.
         line: Line that TSV has in place of the two texts, if not empty.
     """
 
-    texts: tuple[str, str]
-    languages: tuple[str, str] = ("", "")
+    texts: tuple[str, ...]
+    languages: tuple[str, ...] = ("", "")
     numbers: Mapping[str, float] = MappingProxyType({})
     line: str = ""
 
@@ -187,7 +187,7 @@ _TMX_END = "</body>\n</tmx>\n"
 def _write_tmx(file: IO[str], pair: WrittenPair) -> None:
     if not all(pair.languages):
         received = " and ".join(code or "unknown" for code in pair.languages)
-        raise ValueError(f"TMX needs the languages of both sides. Received: {received}")
+        raise ValueError(f"TMX needs the language of each text. Received: {received}")
     numbers = "".join(
         f'<prop type="x-{name}">{value}</prop>' for name, value in pair.numbers.items()
     )
