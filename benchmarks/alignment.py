@@ -7,8 +7,8 @@
 alignment. Each pair is, at random with a fixed seed: merged with the next on one side
 (10 %), cut in two on one side (10 %), left out of the source (10 %) or of the target
 (10 %), or kept. No sentence moves. A cut is at the space nearest to the middle, after a
-punctuation mark if there is one in the middle half. DATA has `tico19` and `storybooks`
-with `en-XX.tsv.gz`, and `tatoeba` with `tatoeba.XXX-eng.XXX`.
+punctuation mark if there is one in the middle half. DATA has `dev/tico19` and
+`dev/storybooks` with `en-XX.tsv.gz`, and `tatoeba` with `tatoeba.XXX-eng.XXX`.
 
 `growth` aligns documents of random vectors with the same edits.
 """
@@ -51,7 +51,9 @@ def read_set(data: Path, name: str, language: str, limit: int) -> Pairs:
         ]
         pairs = list(zip(*sides, strict=True))
     else:
-        path = data / name / f"en-{language}.tsv.gz"
+        path = data / "dev" / name / f"en-{language}.tsv.gz"
+        if not path.is_file():
+            raise ValueError(f"{path}: expected a file of pairs. Received: no file")
         read = read_pairs(path, on_error="skip")
         pairs = [(pair.source, pair.target) for pair in read]
     return [(a, b) for a, b in pairs if a and b][:limit]

@@ -98,10 +98,10 @@ class BeadCosts:
         ]
         self._unusable = [_sums(~side.usable) for side in self._sides]
         # Mean of random vectors of each side, whose product with a vector is its mean
-        # cosine with them; and what the translations among them add.
+        # cosine with them; and sums of what the own translation adds to this mean.
         rng = np.random.default_rng(0)
         self._means = [_mean_vector(side, rng) for side in self._sides]
-        self._excess = 0.0
+        self._excess = [np.zeros(len(side.lengths) + 1) for side in self._sides]
         self.deletion = self._measured(rng)
 
     def block(
@@ -131,7 +131,7 @@ class BeadCosts:
         costs = np.full((len(rows), len(self.kinds), columns.shape[1]), np.inf, "f")
         for y, kinds in self._by_target.items():
             others = target.runs.vectors(y, span - y)  # (span, D)
-            far_target = 1 - others @ self._means[0]
+            far_target = self._far(1, others, span, y)
             usable_target = self._usable(1, span, y, origin[1])
             characters_target = self._run_characters(1, span, y)
             for kind, x in kinds:
@@ -139,8 +139,8 @@ class BeadCosts:
                 if not usable.any():
                     continue
                 distance = 1 - vectors[x] @ others.T  # (B, span)
-                far = 1 - vectors[x] @ self._means[1]
-                distance *= 2 / self._far(far[:, None], far_target)
+                far = self._far(0, vectors[x], rows, x)
+                distance *= 2 / (far[:, None] + far_target + _TINY)
                 characters = self._run_characters(0, rows, x)[:, None]
                 if self._weight:
                     distance += self._weight * _length_term(
@@ -151,9 +151,13 @@ class BeadCosts:
                 costs[:, kind] = x * y * np.take_along_axis(distance, inside, axis=1)
         return costs
 
-    def _far(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Return the sum of the mean distances of two runs from random sentences."""
-        return np.maximum(one + other + 2 * self._excess, 0) + _TINY
+    def _far(
+        self, side: int, vectors: np.ndarray, ends: np.ndarray, length: int
+    ) -> np.ndarray:
+        """Return the mean distance of runs from random sentences of the other side."""
+        sums = self._excess[side]
+        excess = (sums[ends] - sums[np.maximum(ends - length, 0)]) / length
+        return (1 - vectors @ self._means[1 - side] + excess).astype(np.float32)
 
     def _usable(
         self, side: int, ends: np.ndarray, length: int, origin: int
@@ -195,16 +199,32 @@ class BeadCosts:
             random = cosines < np.minimum(
                 cosines.max(axis=1, keepdims=True), cosines.max(axis=0)
             )
-            true_mean = float(cosines[random].mean()) if random.any() else 0.0
-            self._excess = max(float(cosines.mean()) - true_mean, 0.0)
+            for k in (0, 1):
+                excess = np.zeros(len(self._sides[k].lengths))
+                excess[rows[k]] = _excess(cosines if k == 0 else cosines.T)
+                self._excess[k] = _sums(excess)
         if not random.any():
             return _LARGEST_DELETION
-        far = self._far(
-            (1 - first @ self._means[1])[:, None], 1 - second @ self._means[0]
-        )
-        costs = (2 * (1 - cosines) / far)[random]
+        far = [
+            self._far(k, vectors, chosen + 1, 1)
+            for k, (vectors, chosen) in enumerate(
+                zip((first, second), rows, strict=True)
+            )
+        ]
+        costs = (2 * (1 - cosines) / (far[0][:, None] + far[1] + _TINY))[random]
         measured = _DELETION_SHARE * float(np.quantile(costs, _QUANTILE))
         return min(measured, _LARGEST_DELETION)
+
+
+def _excess(cosines: np.ndarray) -> np.ndarray:
+    """Return the mean of each row minus its mean without the largest value.
+
+    A row of one value has no other, and counts as unrelated to the rest: as 0.
+    """
+    means, others = cosines.mean(axis=1), cosines.shape[1] - 1
+    if not others:
+        return np.maximum(means, 0)
+    return (cosines.max(axis=1) - means) / others
 
 
 def _length_term(first: np.ndarray, second: np.ndarray) -> np.ndarray:
