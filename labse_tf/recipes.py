@@ -72,6 +72,22 @@ def parse_dim(text: str) -> int:
     return int(text)
 
 
+def parse_frozen(text: str) -> str:
+    """Check a part of the model to freeze, `"table"` or `"blocks:N"`.
+
+    Raises:
+        ValueError: If `text` has another form.
+
+    Example:
+        >>> from labse_tf.recipes import parse_frozen
+        >>> parse_frozen("blocks:6")
+        'blocks:6'
+    """
+    if not re.fullmatch(r"table|blocks:0*[1-9]\d*", text.strip()):
+        raise ValueError(f"Expected table or blocks:N. Received: {text!r}")
+    return text.strip()
+
+
 @dataclasses.dataclass(frozen=True)
 class BaseRecipe:
     """Settings of both trainings; see the help of each field for meaning and unit."""
@@ -293,6 +309,13 @@ class Recipe(BaseRecipe):
     scale: float = setting(
         20.0, "factor of the cosines", group="training", must_be="positive"
     )
+    freeze: tuple[str, ...] = setting(
+        (),
+        "parts of the model that are not trained, which saves memory and time: table "
+        "(the token embeddings), blocks:N (the first N transformer blocks)",
+        group="training",
+        parse=parse_frozen,
+    )
     dims: tuple[int, ...] = setting(
         (),
         "nested sizes (Matryoshka): the loss is the sum over vectors cut to each of "
@@ -305,6 +328,12 @@ class Recipe(BaseRecipe):
     def check(self) -> None:
         """Check the values; see `BaseRecipe.check`."""
         super().check()
+        if self.freeze and self.stages:
+            raise ValueError(
+                "`freeze` must be empty with `stages`, since the blocks change. "
+                f"Received: freeze={list(self.freeze)}, stages={_written(self.stages)}"
+            )
+        self.frozen_parts()
         outside = [dim for dim in self.dims if not 0 < dim <= self.hidden_dim]
         if outside or len(set(self.dims)) != len(self.dims):
             raise ValueError(
@@ -322,6 +351,28 @@ class Recipe(BaseRecipe):
                 '`hard_negatives` requires `batches` "one_language". Received: '
                 f"hard_negatives={size}, batches={self.batches!r}"
             )
+
+    def frozen_parts(self) -> tuple[bool, int]:
+        """Return whether the token table is frozen, and the number of frozen blocks.
+
+        Raises:
+            ValueError: If `freeze` has another form, or more blocks than the model.
+        """
+        try:
+            parts = [parse_frozen(part) for part in self.freeze]
+        except ValueError:
+            raise ValueError(
+                "`freeze` must be some of table and blocks:N. "
+                f"Received: {list(self.freeze)}"
+            ) from None
+        counts = [int(part.partition(":")[2] or 0) for part in parts]
+        blocks = max(counts, default=0)
+        if blocks > self.num_layers:
+            raise ValueError(
+                f"`freeze` must have at most the {self.num_layers} blocks of the "
+                f"model. Received: {list(self.freeze)}"
+            )
+        return "table" in parts, blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -432,6 +483,7 @@ _OURS_EVERYWHERE = {
     "batches": "ours: mixed; the paper does not mention the languages of a batch",
     "hard_negatives": "arXiv 2007.01852: none; the paper reports no gain",
     "dims": "ours: none; the paper has one size",
+    "freeze": "ours: none; the paper trains everything",
     "length_buckets": "ours: characters; the paper does not mention lengths in a batch",
     "chunk_size": "ours: none; the paper's accelerators hold their parts of the batch",
     "loss_block_size": "ours: none; 4096 x 4096 cosines fit into memory",

@@ -80,6 +80,35 @@ def test_a_run_becomes_a_preset_and_learns(tmp_path, corpus, text) -> None:
     assert after > before  # words have come nearer to their translations
 
 
+@pytest.mark.parametrize(
+    ("frozen", "chunk_size"), [(("table",), None), (("table", "blocks:1"), 4)]
+)
+def test_frozen_parts_do_not_change(tmp_path, corpus, text, frozen, chunk_size) -> None:
+    recipe = dataclasses.replace(RECIPE, num_layers=2, freeze=frozen)
+    keras.utils.set_random_seed(recipe.seed)
+    dual = dual_encoder.compile_dual_encoder(untrained_encoder(recipe, text[1]), recipe)
+    idle = {w.path for w in dual.weights} - {w.path for w in dual.trainable_weights}
+    moments = {v.path for v in dual.optimizer.variables}
+    assert any("token_embedding/embeddings" in path for path in idle)
+    assert any("transformer_layer_0/" in path for path in idle) == (len(frozen) == 2)
+    assert not any("transformer_layer_1/" in path for path in idle)
+    assert not any("token_embedding" in path for path in moments)
+    before = {w.path: w.numpy() for w in untrained_encoder(recipe, text[1]).weights}
+    model = train(
+        corpus, tmp_path / "run", text[1], num_layers=2, freeze=frozen,
+        train_steps=6, chunk_size=chunk_size,
+    )  # fmt: skip
+    for weight in model.weights:
+        first = "transformer_layer_0/" in weight.path and len(frozen) == 2
+        same = np.array_equal(before[weight.path], weight.numpy())
+        if "token_embedding" in weight.path or first:
+            assert same, weight.path
+        elif "transformer_layer_1/" in weight.path and weight.path.endswith("kernel"):
+            assert not same, weight.path
+    # What is loaded from the preset can be trained as a whole.
+    assert LaBSE.from_preset(tmp_path / "run").backbone.token_embedding.trainable
+
+
 def test_nested_sizes_are_trained(tmp_path, corpus, text) -> None:
     recipe = dataclasses.replace(RECIPE, dims=(2, 4))
     dual = dual_encoder.compile_dual_encoder(untrained_encoder(recipe, text[1]), recipe)

@@ -33,6 +33,7 @@ from labse_tf.training.dual_encoder import (
 )
 from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
+    freeze,
     make_optimizer,
     make_plan,
     open_run,
@@ -186,6 +187,7 @@ def compile_distiller(
     Returns:
         A compiled `Distiller` with a built optimizer.
     """
+    freeze(student.backbone, recipe)
     distiller = Distiller(
         student, recipe.chunk_size, length_groups=recipe.length_groups
     )

@@ -24,6 +24,7 @@ from labse_tf.training.card import TrainingFacts
 from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
     NewTokenizer,
+    freeze,
     make_backbone,
     make_optimizer,
     make_plan,
@@ -304,6 +305,7 @@ def compile_dual_encoder(
     Returns:
         A compiled `DualEncoder` with a built optimizer.
     """
+    freeze(encoder.backbone, recipe)
     dual = DualEncoder(encoder, recipe.chunk_size, length_groups=recipe.length_groups)
     optimizer = make_optimizer(
         recipe, lazy=recipe.optimizer == "lazy_adamw", skip_nonfinite=skip_nonfinite

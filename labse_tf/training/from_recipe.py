@@ -177,6 +177,22 @@ def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:
     )
 
 
+def freeze(backbone: LaBSEBackbone, recipe: Recipe) -> None:
+    """Freeze the parts of a backbone that the recipe names.
+
+    Their weights get no gradients and no moments. Call it before the optimizer is
+    built.
+
+    Args:
+        backbone: Backbone of the model to train.
+        recipe: Recipe; `freeze` is used.
+    """
+    table, blocks = recipe.frozen_parts()
+    backbone.token_embedding.trainable = not table
+    for block in backbone.transformer_layers[:blocks]:
+        block.trainable = False
+
+
 class NewTokenizer(NamedTuple):
     """Settings of the tokenizer of a new model.
 
