@@ -128,7 +128,11 @@ setup(
         "labse_tf.saved_models",
     ],
     package_dir={"labse_tf": "labse_tf", "labse_tf.saved_models": "saved_models"},
-    package_data={"labse_tf": ["py.typed", "*.tsv"], "labse_tf.saved_models": ["**/*"]},
+    package_data={
+        "labse_tf": ["py.typed", "*.tsv"],
+        "labse_tf.review": ["page.*"],
+        "labse_tf.saved_models": ["**/*"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["labse-tf = labse_tf.cli:main"]},

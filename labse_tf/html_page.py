@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import base64
 import html
+import json
+import re
 from collections.abc import Sequence
+from typing import Any
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, "Noto Sans", sans-serif; max-width: 60em;
@@ -18,6 +21,43 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 pre { overflow-x: auto; background: #f6f6f6; padding: .8em; font-size: 13px; }
 img { max-width: 100%; }
 """
+
+
+# Characters that could end the element of the data, and lone halves of surrogate pairs,
+# which UTF-8 cannot encode. U+2028 and U+2029 end a line of JavaScript.
+_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+def json_in_html(value: Any) -> str:
+    r"""Return a value as JSON that is safe inside `<script type="application/json">`.
+
+    Example:
+        >>> json_in_html({"text": "</script>"})
+        '{"text":"\\u003c/script\\u003e"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def application(title: str, *, body: str, style: str, script: str, data: Any) -> str:
+    """Return an interactive page as HTML, in one file that loads nothing.
+
+    Args:
+        title: Title of the window.
+        body: HTML of the body.
+        style: CSS.
+        script: JavaScript, which runs after the body is there.
+        data: Value that the script finds as JSON in the element `pairs`.
+    """
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style></head>\n"
+        f'<body>\n{body}<script type="application/json" id="pairs">'
+        f"{json_in_html(data)}</script>\n<script>\n{script}</script></body></html>\n"
+    )
 
 
 class Page:

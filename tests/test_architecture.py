@@ -27,7 +27,7 @@ FLOORS = [
     },
     {"layers", "tokenizers", "losses", "metrics", "optimizers", "mining"},
     {"preprocessing"},
-    {"data", "evaluation", "alignment"},
+    {"data", "evaluation", "alignment", "review"},
     {"models"},
     {"hub", "checkpoints"},
     {"encoders"},

@@ -13,7 +13,8 @@ from helpers.command_line import fails
 from labse_tf import cli, quickstart
 from labse_tf.cli.arguments import DEFAULT_MODEL, MODELS
 
-USES_AN_ENCODER = {"embed", "search", "mine", "align", "filter", "evaluate"}
+USES_AN_ENCODER = {"embed", "search", "mine", "align", "filter", "review"}
+USES_AN_ENCODER |= {"evaluate"}
 
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -64,7 +65,7 @@ def test_what_is_made_goes_to_output() -> None:
     assert makes == {
         *("quickstart", "vocab", "clean", "prepare", "pretrain", "train", "embed"),
         *("evaluate all", "mine", "filter", "export", "convert", "trim"),
-        *("distill", "shrink", "extend", "align"),
+        *("distill", "shrink", "extend", "align", "review"),
     }
 
 

@@ -38,6 +38,7 @@ from labse_tf.cli import (
     prepare,
     pretrain,
     quickstart,
+    review,
     search,
     shrink,
     train,
@@ -50,7 +51,7 @@ from labse_tf.extras import require
 
 GROUPS = {
     "first steps": (quickstart, doctor),
-    "use a model": (embed, search, mine, align, filter),
+    "use a model": (embed, search, mine, align, filter, review),
     "prepare text": (vocab, clean, balance, prepare),
     "train a model": (pretrain, train, distill),
     "measure a model": (evaluate,),

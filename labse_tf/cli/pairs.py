@@ -99,9 +99,9 @@ def column_languages(options: argparse.Namespace) -> tuple[str, str]:
     Raises:
         ValueError: If they are needed for the output and unknown.
     """
+    from labse_tf import text
     from labse_tf.languages import language_code
-    from labse_tf.text import SkipReport, english_first, file_language, output_kind
-    from labse_tf.text.plausibility import mostly_in_another_script
+    from labse_tf.text import SkipReport, english_first, output_kind
 
     table = is_table(options.file)
     if not table:
@@ -109,17 +109,9 @@ def column_languages(options: argparse.Namespace) -> tuple[str, str]:
     elif options.columns:
         first, second = map(language_code, options.columns)
     else:
-        other = file_language(options.file) or ""
-        other = "" if other == "en" else other
         sample = itertools.islice(read_file(options, SkipReport()), _SAMPLE)
-        columns = zip(*(pair.texts for pair in sample), strict=True)
-        scripts = [mostly_in_another_script(column) for column in columns]
-        if scripts == [True, False]:
-            first, second = other, "en"
-        elif other or scripts == [False, True]:
-            first, second = "en", other
-        else:
-            first, second = "", ""
+        texts = [pair.texts for pair in sample]
+        first, second = text.column_languages(options.file, texts)
     hint = f"give those of {options.file} as --columns hi en"
     if not table:
         hint = f"give the other one as a prefix, hi={options.file}"

@@ -30,6 +30,7 @@ from labse_tf.text.names import (
     stem_and_kind,
 )
 from labse_tf.text.plain import clean_interface_text
+from labse_tf.text.plausibility import column_languages
 from labse_tf.text.problems import (
     DataError,
     DataWarning,
@@ -45,6 +46,7 @@ from labse_tf.text.reading import (
     blocks_of,
     read_lines,
     read_numbered,
+    read_numbered_pairs,
     read_pairs,
     read_sentences,
 )
@@ -86,6 +88,7 @@ __all__ = [
     "blocks_of",
     "check_unchanged",
     "clean_interface_text",
+    "column_languages",
     "distinct_files",
     "english_first",
     "file_language",
@@ -100,6 +103,7 @@ __all__ = [
     "read_document",
     "read_lines",
     "read_numbered",
+    "read_numbered_pairs",
     "read_pairs",
     "read_sentences",
     "shorten",

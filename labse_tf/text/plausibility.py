@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from labse_tf.text.names import file_language
 from labse_tf.text.problems import DataWarning, PathLike, shorten
 
 # ours: the first rows show what is wrong with a file, at a cost that does not grow.
@@ -41,6 +42,28 @@ def mostly_in_another_script(texts: Iterable[str]) -> bool:
         if _LATIN_LETTER.search(text) or _OTHER_LETTER.search(text)
     ]
     return 2 * sum(marks) > len(marks)
+
+
+def column_languages(
+    path: PathLike, pairs: Sequence[tuple[str, str]]
+) -> tuple[str, str]:
+    """Return the languages of the columns of a table, or `""` if unknown.
+
+    They are English and the language in the name, in the order that the scripts of the
+    first pairs show.
+
+    Args:
+        path: The table, for its name.
+        pairs: Its first pairs.
+    """
+    other = file_language(path) or ""
+    other = "" if other == "en" else other
+    scripts = [mostly_in_another_script(column) for column in zip(*pairs, strict=True)]
+    if scripts == [True, False]:
+        return other, "en"
+    if other or scripts == [False, True]:
+        return "en", other
+    return "", ""
 
 
 class Plausibility:

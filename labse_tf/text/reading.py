@@ -110,10 +110,42 @@ def read_pairs(
             there is no English, or the language is unknown.
         ImportError: If the file needs the extra `text` (zstd), `parquet` or `tfds`.
     """
+    numbered = read_numbered_pairs(
+        path, language=language, on_error=on_error, skipped=skipped
+    )
+    return (pair for _, pair in numbered)
+
+
+def read_numbered_pairs(
+    path: PathLike,
+    *,
+    language: str | None = None,
+    on_error: OnError = "raise",
+    skipped: SkipReport | None = None,
+) -> Iterator[tuple[int, SentencePair]]:
+    """Read sentence pairs with their line numbers.
+
+    Args:
+        path: See `read_pairs`.
+        language: See `read_pairs`; `"und"` if the language may be unknown.
+        on_error: See `read_pairs`.
+        skipped: See `read_pairs`.
+
+    Returns:
+        An iterator of (line number, pair). Line numbers are those of `DataError`; in a
+        gettext catalog, the line on which a message begins.
+
+    Raises:
+        DataError: See `read_pairs`.
+        ImportError: See `read_pairs`.
+    """
     found = format_of(path) or OTHER
     file = _input_file(path, language, on_error, skipped)
     rows = _rows(file, found.rows, found.several)
-    pairs = (SentencePair(source, target, code) for _, source, target, code in rows)
+    pairs = (
+        (line, SentencePair(source, target, code))
+        for line, source, target, code in rows
+    )
     return _warned(pairs, file, skipped)
 
 

@@ -1,0 +1,186 @@
+"""The command `review`: a page to mark pairs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labse_tf.cli.arguments import (
+    add_encoder,
+    add_json,
+    add_on_error,
+    add_output,
+    add_work,
+    command,
+)
+from labse_tf.cli.models import open_encoder, say_truncated
+from labse_tf.cli.output import say_skipped, work_folder, write_json
+from labse_tf.cli.pairs import cosines_on_disk
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from labse_tf.review import ReviewPair
+    from labse_tf.text import SkipReport
+
+# ours: enough for days of marking, in a file of about a megabyte.
+_LIMIT = 5000
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the parser of all commands."""
+    parser = command(
+        commands,
+        "review",
+        _review,
+        "write a page in which a person marks pairs as good or bad",
+        "labse-tf review pairs.tsv -o review.html; "
+        "labse-tf filter pairs.tsv --marked pairs.tsv.marked.tsv -o kept.tsv",
+    )
+    parser.add_argument(
+        "file",
+        metavar="PAIRS",
+        help="pairs in any format of train, or .csv; of a table the last two columns, "
+        "or those beside a column of scores or marks at either end; XX=FILE for the "
+        "language",
+    )
+    add_on_error(parser)
+    add_encoder(parser)
+    add_output(
+        parser,
+        "FILE.html",
+        "page to open in a browser, one file that loads nothing",
+        default="review.html",
+    )
+    parser.add_argument(
+        "--rescore",
+        action="store_true",
+        help="score by --model also if the file has scores (default: only if it has "
+        "none)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=_LIMIT,
+        metavar="N",
+        help=f"maximum number of pairs, those with the lowest scores (default: "
+        f"{_LIMIT})",
+    )
+    parser.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="random pairs in random order instead of the worst first, for marks that "
+        "stand for the file (default: none)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of --sample (default: 0)"
+    )
+    add_work(parser, "the cosines")
+    add_json(parser)
+
+
+def _review(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from labse_tf.files import write_text
+    from labse_tf.review import review_page
+    from labse_tf.text import SkipReport, split_language
+
+    for name in ("limit", "sample"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be positive. Received: {value}")
+    skipped = SkipReport()
+    digest, found = hashlib.sha256(), array("d")
+    for pair in _pairs(options, skipped):
+        found.append(math.nan if pair.score is None else pair.score)
+        digest.update(
+            "\t".join([pair.source, pair.target, ""]).encode("utf-8", "replace")
+        )
+    say_skipped(skipped)
+    scores = np.frombuffer(found, dtype=np.float64)
+    if not len(scores):
+        raise ValueError(f"{options.file}: expected pairs. Received: no pairs")
+    name = "score"
+    if options.rescore or np.isnan(scores).all():
+        name = "cosine"
+        scores = _cosines(options, len(scores), digest.hexdigest())
+    chosen = _chosen(options, scores)
+    places = {row: place for place, row in enumerate(chosen.tolist())}
+    pairs: list[ReviewPair | None] = [None] * len(chosen)
+    for pair in _pairs(options, SkipReport()):
+        if pair.row in places:
+            value = float(scores[pair.row])
+            score = None if math.isnan(value) else round(value, 6)
+            pairs[places[pair.row]] = pair._replace(score=score)
+    title = split_language(options.file)[1].name
+    page = review_page(
+        [pair for pair in pairs if pair is not None],
+        name=title,
+        digest=digest.hexdigest(),
+        score=name,
+    )
+    write_text(options.output, page)
+    values = scores[chosen]
+    values = values[~np.isnan(values)]
+    ends = [round(float(end), 6) for end in (values.min(), values.max())]
+    how = "random" if options.sample else "worst first"
+    print(
+        f"{len(chosen):,} of {len(scores):,} pairs, {how}, {name} {ends[0]:.3f} to "
+        f"{ends[1]:.3f}: open {options.output} in a browser; its download is the "
+        "SAMPLE.tsv of filter --marked"
+    )
+    write_json(
+        options.json,
+        {
+            "pairs": len(scores),
+            "shown": len(chosen),
+            "score": name,
+            "lowest_score": ends[0],
+            "highest_score": ends[1],
+        },
+    )
+
+
+def _pairs(options: argparse.Namespace, skipped: SkipReport) -> Iterator[ReviewPair]:
+    from labse_tf.review import read_review_pairs
+
+    return read_review_pairs(options.file, on_error=options.on_error, skipped=skipped)
+
+
+def _chosen(options: argparse.Namespace, scores: np.ndarray) -> np.ndarray:
+    """Return the rows to show, in their order."""
+    import numpy as np
+
+    if options.sample is not None:
+        count = min(options.sample, len(scores))
+        return np.random.default_rng(options.seed).permutation(len(scores))[:count]
+    # Pairs without a score are last, because nothing says that they are bad.
+    return np.argsort(scores, kind="stable")[: options.limit]
+
+
+def _cosines(options: argparse.Namespace, total: int, digest: str) -> np.ndarray:
+    """Return the cosine of each pair of the file, float32 `(total,)`."""
+    import numpy as np
+
+    from labse_tf.encoders import fingerprint
+    from labse_tf.text import SkipReport
+
+    encode = open_encoder(options)
+    with work_folder(options.work, Path(options.output)) as work:
+        cosines = cosines_on_disk(
+            lambda: ((p.source, p.target) for p in _pairs(options, SkipReport())),
+            encode,
+            work,
+            total=total,
+            digest=digest,
+            model=fingerprint(options.model, options.dtype, options.sequence_length),
+        )
+        say_truncated(encode)
+        return np.array(cosines)
