@@ -54,7 +54,7 @@ class Calibration:
         >>> from labse_tf.mining import fit_calibration
         >>> good = [False, False, True, True]
         >>> calibration = fit_calibration([0.1, 0.2, 0.7, 0.9], good, "isotonic")
-        >>> calibration([0.0, 0.45, 1.0]).tolist()
+        >>> calibration([0.0, 0.45, 1.0]).round(2).tolist()
         [0.0, 0.5, 1.0]
     """
 
@@ -131,7 +131,7 @@ def fit_calibration(scores: Any, good: Any, method: str = "logistic") -> Calibra
         >>> from labse_tf.mining import fit_calibration
         >>> calibration = fit_calibration([0.2, 0.4, 0.6, 0.8], [0, 1, 0, 1])
         >>> calibration([0.3, 0.7]).round(2).tolist()
-        [0.43, 0.57]
+        [0.4, 0.6]
     """
     values, marks = checked_marks(scores, good)
     if method not in METHODS:
