@@ -5,7 +5,8 @@ commands share, `output` their tables and JSON, `runs` the flags of a training r
 `parsing` the parser and its error messages.
 
 Exit status: 0 for success, 2 for invalid input (with a message of one line), 1 for a
-bug, 130 and 143 after Ctrl-C and SIGTERM. Training then writes a checkpoint first.
+bug, and as linters do if `review --report --fail-above` finds something, 130 and 143
+after Ctrl-C and SIGTERM. Training then writes a checkpoint first.
 """
 
 from __future__ import annotations
