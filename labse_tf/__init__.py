@@ -34,6 +34,7 @@ _HOME = {
 }
 _MODULES = frozenset(
     {
+        "alignment",
         "checkpoints",
         "blockwise",
         "cli",

@@ -14,7 +14,7 @@ import pytest
 
 from helpers.command_line import fails, run
 from helpers.errors import check_message, raises, refuses
-from labse_tf import alignment, cli
+from labse_tf import alignment, cli, plots
 from labse_tf.alignment import (
     align,
     anchors_by_pattern,
@@ -120,6 +120,20 @@ def test_the_path_is_the_cheapest_of_all(rows, monkeypatch):
         assert path[0].tolist() == [0, 0] and path[-1].tolist() == [sources, targets]
         cost = total_cost(path, table, *deletions)
         np.testing.assert_allclose(cost, cheapest(table, *deletions), atol=1e-9)
+
+
+def test_more_kinds_of_beads_than_a_byte_holds():
+    kinds = [(x, y) for x in range(1, 13) for y in range(1, 13)]
+
+    def block(start: int, stop: int, columns: np.ndarray) -> np.ndarray:
+        found = np.full((stop - start, len(kinds), columns.shape[1]), np.inf)
+        found[12 - start, -1, columns[12 - start] == 12] = 0.5
+        return found
+
+    path = search.best_path(
+        block, kinds, np.ones(12), np.ones(12), search.full_band(12, 12)
+    )
+    assert path.tolist() == [[0, 0], [12, 12]]
 
 
 def test_a_band_holds_its_path_and_all_nodes_near_it():
@@ -739,6 +753,16 @@ def test_an_empty_document_gives_an_empty_file(tmp_path):
         assert output.read_text() == ""
     assert run("align", a, b, "--deleted", "-o", output) == 0
     assert json.loads(output.read_text())["target"] == "one."
+
+
+def test_a_plot_needs_a_label_for_each_path(tmp_path):
+    path = tmp_path / "path.png"
+    nodes = np.array([[0, 0], [1, 1], [2, 1]])
+    for paths, labels in (([nodes], []), ([], [])):
+        with raises(ValueError, argument="paths", received=str(len(paths))):
+            plots.plot_paths(path, paths=paths, labels=labels, axis="a")
+    plots.plot_paths(path, paths=[nodes, nodes], labels=["b", "c"], axis="a")
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_the_defaults_of_the_command_are_those_of_the_library():

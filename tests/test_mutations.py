@@ -36,6 +36,8 @@ STREAM = "tests/test_masked_stream.py -k in_step"
 POOLS = "tests/test_ranking.py -k pools_equal"
 XSIM = "tests/test_ranking.py -k xsim_equals"
 CORRELATIONS = "tests/test_sts.py -k oracle"
+PATHS = "tests/test_alignment.py -k (cheapest)or(infinite)"
+COSTS = "tests/test_alignment.py -k by_hand"
 
 
 class Fault(NamedTuple):
@@ -153,6 +155,24 @@ FAULTS = {
     ),
     "alignment of the other side": Fault(
         "xsim_shares", "(B, B.swapped())", "(B.swapped(), B)", XSIM
+    ),
+    "beads: no run of deleted targets": Fault(
+        "best_path", "A < B - 1e-9", "A < B - 1e9", PATHS
+    ),
+    "beads: a band as narrow as the path": Fault(
+        "band_around",
+        "A[np.minimum(R + W, S)] + W",
+        "A[np.minimum(R + W, S)]",
+        "tests/test_alignment.py -k a_band_holds",
+    ),
+    "beads: many sentences as cheap as one": Fault(
+        "BeadCosts.block",
+        "X * Y * np.take_along_axis(D, I, axis=1)",
+        "np.take_along_axis(D, I, axis=1)",
+        COSTS,
+    ),
+    "beads: the translation counts as random": Fault(
+        "_excess", "(A - B) / C", "B * 0", COSTS
     ),
     "the last rank of a tie": Fault(
         "_ranks", "np.cumsum(C) - (C - 1) / 2", "np.cumsum(C)", CORRELATIONS

@@ -17,7 +17,7 @@ KERAS_HUB = tuple(int(n) for n in version("keras-hub").split(".")[:2])
 
 FREE = (
     "recipes presets blockwise cpu_kernels duplicates languages precision text layers "
-    "models losses metrics optimizers mining evaluation pretraining"
+    "models losses metrics optimizers mining evaluation pretraining alignment"
 ).split()
 
 CODE = """

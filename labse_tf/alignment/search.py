@@ -107,7 +107,8 @@ def best_path(
     skipped = np.concatenate([[0.0], np.cumsum(target_deletions, dtype=np.float64)])
     widths = band.last - band.first + 1
     ends = np.cumsum(widths)
-    taken = np.zeros(int(ends[-1]), np.int8)
+    kept = np.int8 if len(steps) <= np.iinfo(np.int8).max else np.int16
+    taken = np.zeros(int(ends[-1]), kept)
     down = len(kinds) + 1
     columns = np.arange(int(widths.max()))
 
