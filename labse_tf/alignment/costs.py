@@ -7,8 +7,7 @@ The cost of a bead of x source and y target sentences is, after Vecalign,
 where n is the mean of 1 - cos between a run and random sentences of the other document,
 so that a random pair costs about 1 per pair of sentences, whatever the model. The
 length term, after Gale and Church, is the difference in characters divided by the
-square root of their number. Leaving out a sentence costs a share of a low quantile of
-the costs of random pairs.
+square root of their number.
 
 Shapes: N, M = sentences of source and target, B = rows of a block, W = width of the
 band, K = kinds of beads, D = dimension of the vectors.
@@ -69,7 +68,8 @@ class BeadCosts:
             for costs without the length term.
 
     Attributes:
-        deletion: Cost of leaving out a sentence.
+        deletion: Cost of leaving out a sentence by the costs of random pairs: a share
+            of a low quantile. It is used on the coarse levels.
     """
 
     def __init__(
