@@ -1,7 +1,8 @@
-"""Sentence alignment: F1 on documents with known edits, and time by length.
+"""Sentence alignment: F1 on documents with known edits, time by length; the splitter.
 
     python benchmarks/alignment.py documents DATA --model labse-mini --work vectors
     python benchmarks/alignment.py growth
+    python benchmarks/alignment.py splitter DATA
 
 `documents` makes a document and its translation from files of pairs and scores the
 alignment. Each pair is, at random with a fixed seed: merged with the next on one side
@@ -11,11 +12,15 @@ punctuation mark if there is one in the middle half. DATA has `dev/tico19` and
 `dev/storybooks` with `en-XX.tsv.gz`, and `tatoeba` with `tatoeba.XXX-eng.XXX`.
 
 `growth` aligns documents of random vectors with the same edits.
+
+`splitter` joins sentences that end with a mark by tens, and scores the boundaries that
+are found again; beside pysbd and sentence-splitter, if they are installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import resource
@@ -23,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +49,13 @@ def read_set(data: Path, name: str, language: str, limit: int) -> Pairs:
     from labse_tf.text import read_lines, read_pairs
 
     if name == "tatoeba":
-        code = next(a for a in LANGUAGES[language].aliases if len(a) == 3)
-        stem = data / "tatoeba" / f"tatoeba.{code}-eng"
+        folder = data / "tatoeba"
+        code = next(
+            code
+            for code in LANGUAGES[language].aliases
+            if (folder / f"tatoeba.{code}-eng.eng").is_file()
+        )
+        stem = folder / f"tatoeba.{code}-eng"
         sides = [
             [text.strip() for _, text in read_lines(f"{stem}.{side}")]
             for side in ("eng", code)
@@ -161,6 +172,60 @@ def measure_documents(options: argparse.Namespace) -> None:
             print(json.dumps(row), flush=True)
 
 
+_ENDS = ".!?…।॥。！？؟۔።"
+_CLOSING = "\"'”’»)」"
+_SPLIT = "en hi mr bn ta te ml ur ar fa am ru pl de fr es it pt nl el zh ja".split()
+
+
+def sentences_of(data: Path, language: str) -> list[str]:
+    """Return sentences that end with a mark: Tatoeba, and half of TICO-19."""
+    side, code = (0, "hi") if language == "en" else (1, language)
+    texts = [pair[side] for pair in read_set(data, "tatoeba", code, 1000)]
+    if (data / "dev" / "tico19" / f"en-{code}.tsv.gz").is_file():
+        texts += [pair[side] for pair in read_set(data, "tico19", code, 1500)]
+    return [text for text in texts if text.rstrip(_CLOSING)[-1:] in set(_ENDS)]
+
+
+def boundary_f1(texts: list[str], separator: str, split: Callable) -> float:
+    """Return F1 of the boundaries inside paragraphs of ten sentences."""
+    correct = found = expected = 0
+    for start in range(0, len(texts), 10):
+        paragraph = texts[start : start + 10]
+        ends = []
+        for parts in (paragraph, split(separator.join(paragraph))):
+            # Splitters differ in the white space that they keep.
+            lengths = [len("".join(part.split())) for part in parts]
+            ends.append(set(np.cumsum(lengths).tolist()[:-1]))
+        correct += len(ends[0] & ends[1])
+        expected, found = expected + len(ends[0]), found + len(ends[1])
+    return 2 * correct / (found + expected)
+
+
+def measure_splitter(options: argparse.Namespace) -> None:
+    """Score the splitters on each language that they have."""
+    from labse_tf.text import split_sentences
+
+    for language in options.languages:
+        texts = sentences_of(options.data, language)
+        splitters: dict[str, Callable] = {
+            "split_sentences": partial(split_sentences, language=language)
+        }
+        with contextlib.suppress(ImportError, ValueError):
+            import pysbd
+
+            splitters["pysbd"] = pysbd.Segmenter(language, clean=False).segment
+        # The second package raises an error of its own for unknown languages.
+        with contextlib.suppress(Exception):
+            from sentence_splitter import SentenceSplitter
+
+            splitters["sentence-splitter"] = SentenceSplitter(language).split
+        separator = "" if language in ("zh", "ja") else " "
+        row: dict[str, Any] = {"language": language, "sentences": len(texts)}
+        for name, split in splitters.items():
+            row[name] = round(boundary_f1(texts, separator, split), 4)
+        print(json.dumps(row), flush=True)
+
+
 def random_documents(
     count: int, dim: int
 ) -> tuple[list[np.ndarray], list[np.ndarray], Beads]:
@@ -247,6 +312,9 @@ def main() -> None:
     documents.add_argument(
         "--work", type=Path, default=Path("alignment.work"), help="for the vectors"
     )
+    splitter = kinds.add_parser("splitter", help="boundaries found again")
+    splitter.add_argument("data", type=Path, metavar="DATA")
+    splitter.add_argument("--languages", nargs="+", default=_SPLIT)
     growth = kinds.add_parser("growth", help="time by length, on random vectors")
     growth.add_argument("--sizes", nargs="+", type=int, default=[1000, 10_000, 100_000])
     growth.add_argument("--dim", type=int, default=384)
@@ -254,6 +322,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.kind == "documents":
         measure_documents(options)
+    elif options.kind == "splitter":
+        measure_splitter(options)
     elif options.one is not None:
         measure_one(options.one, options.dim)
     else:
