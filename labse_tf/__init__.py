@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labse_tf.hub import HubEncoder
     from labse_tf.models import DualEncoder, LaBSE, LaBSEBackbone
-    from labse_tf.tokenizers import WordPieceTokenizer
+    from labse_tf.tokenizers import SentencePieceTokenizer, WordPieceTokenizer
 
 __version__ = "0.1.0"
 
@@ -21,6 +21,7 @@ __all__ = [
     "HubEncoder",
     "LaBSE",
     "LaBSEBackbone",
+    "SentencePieceTokenizer",
     "WordPieceTokenizer",
     "__version__",
 ]
@@ -30,6 +31,7 @@ _HOME = {
     "HubEncoder": "hub",
     "LaBSE": "models",
     "LaBSEBackbone": "models",
+    "SentencePieceTokenizer": "tokenizers",
     "WordPieceTokenizer": "tokenizers",
 }
 _MODULES = frozenset(

@@ -18,8 +18,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.tokenizers import WordPieceTokenizer
-from labse_tf.tokenizers.wordpiece import to_strings
+from labse_tf.tokenizers import Tokenizer
+from labse_tf.tokenizers.layer import to_strings
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,13 +37,15 @@ class SentencePreprocessor(keras.layers.Layer):
     Runs in the graph: in `tf.data`, in a `tf.function`, in an exported SavedModel.
 
     Args:
-        tokenizer: A `WordPieceTokenizer`.
+        tokenizer: A `WordPieceTokenizer` or `SentencePieceTokenizer`.
         sequence_length: Maximum number of tokens per row, including [CLS] and [SEP].
             Longer sentences are truncated. 64 is the paper's length for dual-encoder
             training (v1, section 3.4).
         pad: `"longest"`: to the longest row of the batch, which is several times faster
             on CPU and GPU. `"fixed"`: to `sequence_length`, the static shape that a TPU
             needs.
+        prefix: Text before each sentence, such as `"query: "` for the E5 models. Its
+            tokens count as tokens of the row.
         **kwargs: `name` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -68,15 +70,18 @@ class SentencePreprocessor(keras.layers.Layer):
 
     def __init__(
         self,
-        tokenizer: WordPieceTokenizer,
+        tokenizer: Tokenizer,
         sequence_length: int = 64,
         *,
         pad: str = "longest",
+        prefix: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._convert_input_args = False
         self._allow_non_tensor_positional_args = True
+        if not isinstance(prefix, str):
+            raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
         if int(sequence_length) < 3:
             raise ValueError(
                 "`sequence_length` must be at least 3: [CLS], one token, [SEP]. "
@@ -87,7 +92,50 @@ class SentencePreprocessor(keras.layers.Layer):
         self.tokenizer = tokenizer
         self.sequence_length = int(sequence_length)
         self.pad = pad
+        self.prefix = prefix
         self.built = True
+
+    def copy(
+        self,
+        *,
+        tokenizer: Tokenizer | None = None,
+        sequence_length: int | None = None,
+        prefix: str | None = None,
+    ) -> SentencePreprocessor:
+        """Return a preprocessor with some other settings.
+
+        Args:
+            tokenizer: The tokenizer (default: the same).
+            sequence_length: The maximum length (default: the same).
+            prefix: The prefix (default: the same).
+
+        Returns:
+            A new preprocessor; its other settings are the same.
+        """
+        return SentencePreprocessor(
+            self.tokenizer if tokenizer is None else tokenizer,
+            self.sequence_length if sequence_length is None else sequence_length,
+            pad=self.pad,
+            prefix=self.prefix if prefix is None else prefix,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments after the first two, as JSON values.
+
+        Without an empty prefix, which earlier versions do not know.
+        """
+        prefix = {"prefix": self.prefix} if self.prefix else {}
+        return {"pad": self.pad, **prefix}
+
+    def tokenize(self, texts: Any) -> tf.RaggedTensor:
+        """Split strings `(B,)`, after the prefix, into ids without [CLS] and [SEP].
+
+        Returns:
+            RaggedTensor int32 `(B, None)`, not truncated.
+        """
+        if self.prefix:
+            texts = self.prefix + to_strings(texts)
+        return self.tokenizer(texts)
 
     def token_rows(self, texts: Any) -> tf.RaggedTensor:
         """Convert strings `(B,)` to unpadded rows `[CLS] tokens [SEP]`.
@@ -95,10 +143,10 @@ class SentencePreprocessor(keras.layers.Layer):
         Returns:
             RaggedTensor int32 `(B, None)`, at most `sequence_length` tokens per row.
         """
-        return self.frame(self.tokenizer(texts))
+        return self.frame(self.tokenize(texts))
 
     def frame(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Convert the tokenizer's ids to the unpadded rows of `token_rows`."""
+        """Convert the ids of `tokenize` to the unpadded rows of `token_rows`."""
         return frame_segments(self.tokenizer, [ids], self.sequence_length)[0]
 
     def pack(
@@ -153,7 +201,7 @@ class SentencePreprocessor(keras.layers.Layer):
             **super().get_config(),
             "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
             "sequence_length": self.sequence_length,
-            "pad": self.pad,
+            **self.settings(),
         }
 
     @classmethod
@@ -207,7 +255,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
     state, so a resumed run masks the same tokens as an uninterrupted run.
 
     Args:
-        tokenizer: A `WordPieceTokenizer`.
+        tokenizer: A `WordPieceTokenizer` or `SentencePieceTokenizer`.
         sequence_length: T. A longer sentence is truncated at its end. For a longer pair
             see `frame_segments`.
         mask_rate: Share of the tokens to predict. 0.2 is LaBSE's (section 4.1 of the
@@ -267,7 +315,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
 
     def __init__(
         self,
-        tokenizer: WordPieceTokenizer,
+        tokenizer: Tokenizer,
         sequence_length: int = 512,
         *,
         mask_rate: float = 0.2,
@@ -559,7 +607,7 @@ class MaskedLMPreprocessor(keras.layers.Layer):
 
 
 def frame_segments(
-    tokenizer: WordPieceTokenizer,
+    tokenizer: Tokenizer,
     segments: Sequence[tf.RaggedTensor],
     length: int | tf.Tensor,
 ) -> tuple[tf.RaggedTensor, tf.Tensor]:

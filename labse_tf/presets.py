@@ -4,7 +4,7 @@ Some models are shipped with the package (`shipped_names`). Models that others h
 published (`FAMILY`) become presets by `labse-tf convert NAME`.
 
     config.json        constructor arguments, and the SHA-256 of the next two files
-    vocab.txt          one token per line
+    vocab.txt          one token per line; or sentencepiece.model
     model.weights.h5   weights by path, in float32 or a smaller storage type
     README.md          the model card
 
@@ -35,6 +35,7 @@ from labse_tf.variables import assign_blocks, block_bounds, read_blocks
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
+SENTENCEPIECE = "sentencepiece.model"
 WEIGHTS = "model.weights.h5"
 CARD = "README.md"
 
@@ -392,6 +393,17 @@ def read_config(directory: Path) -> dict[str, Any]:
                 f"or was changed. Received: {received[:12]}…"
             )
     return config
+
+
+def vocabulary_file(config: Mapping[str, Any]) -> str:
+    """Return the name of the vocabulary's file of a preset with this configuration."""
+    return SENTENCEPIECE if SENTENCEPIECE in config["sha256"] else VOCABULARY
+
+
+def size_of(directory: Path) -> int:
+    """Return the size in bytes of a preset, without its card and other files."""
+    names = [CONFIG, *read_config(directory)["sha256"]]
+    return sum((directory / name).stat().st_size for name in names)
 
 
 def sha256(path: Path) -> str:

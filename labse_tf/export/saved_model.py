@@ -231,8 +231,8 @@ def _save(
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as assets:
-        vocabulary = Path(assets) / "vocab.txt"
         preprocessor = model.text_preprocessor()
+        vocabulary = Path(assets) / preprocessor.tokenizer.file_name
         preprocessor.tokenizer.save_vocabulary(vocabulary)
         if interface == "preprocessor":
             module, signature = preprocessor_module(preprocessor, buckets, vocabulary)

@@ -27,6 +27,7 @@ from labse_tf.variables import tables_without_values
 
 if TYPE_CHECKING:
     from labse_tf.preprocessing import SentencePreprocessor
+    from labse_tf.tokenizers import Tokenizer
 
 _DEFAULT = object()
 
@@ -230,11 +231,26 @@ class LaBSE(keras.Model):
             ValueError: If the model has no preprocessor, or `sequence_length` is less
                 than 3 or longer than the position table.
         """
-        from labse_tf.preprocessing import SentencePreprocessor
-
         old = self.text_preprocessor()
-        new = SentencePreprocessor(old.tokenizer, sequence_length, pad=old.pad)
-        model = type(self)(self.backbone, new, self.pooling, name=self.name)
+        return self._with(old.copy(sequence_length=sequence_length))
+
+    def with_prefix(self, prefix: str) -> LaBSE:
+        """Return a model with the same backbone and another prefix of each text.
+
+        Args:
+            prefix: See `labse_tf.preprocessing.SentencePreprocessor`; empty for none.
+
+        Returns:
+            The new model. It shares the backbone with this model.
+
+        Raises:
+            ValueError: If the model has no preprocessor.
+        """
+        return self._with(self.text_preprocessor().copy(prefix=prefix))
+
+    def _with(self, preprocessor: SentencePreprocessor) -> LaBSE:
+        """Return a model with this backbone and another preprocessor."""
+        model = type(self)(self.backbone, preprocessor, self.pooling, name=self.name)
         model.sentence_pooling.set_weights(self.sentence_pooling.get_weights())
         return model
 
@@ -290,7 +306,9 @@ class LaBSE(keras.Model):
     def save_to_preset(
         self, directory: str | Path, *, storage: str = "float32"
     ) -> None:
-        """Write `config.json`, `vocab.txt`, `model.weights.h5` and a card atomically.
+        """Write `config.json`, vocabulary, `model.weights.h5` and a card atomically.
+
+        The vocabulary is `vocab.txt` or `sentencepiece.model`.
 
         Args:
             directory: Output directory. An older preset in it is replaced; other files
@@ -316,17 +334,13 @@ class LaBSE(keras.Model):
             "pooling": self.pooling,
             "preprocessor": {
                 "sequence_length": preprocessor.sequence_length,
-                "pad": preprocessor.pad,
+                **preprocessor.settings(),
             },
-            "tokenizer": {
-                "lowercase": tokenizer.lowercase,
-                "strip_accents": tokenizer.strip_accents,
-                "compat": tokenizer.compat,
-            },
+            "tokenizer": tokenizer.settings(),
             "storage": storage,
         }
         with presets.writing(directory, config) as folder:
-            tokenizer.save_vocabulary(folder / presets.VOCABULARY)
+            tokenizer.save_vocabulary(folder / tokenizer.file_name)
             presets.write_weights(
                 folder / presets.WEIGHTS,
                 {weight.path: weight for weight in self.weights},
@@ -422,11 +436,14 @@ def _preset_preprocessor(
 ) -> SentencePreprocessor:
     """Create a preprocessor with the tokenizer of a preset."""
     from labse_tf.preprocessing import SentencePreprocessor
-    from labse_tf.tokenizers import WordPieceTokenizer
+    from labse_tf.tokenizers import SentencePieceTokenizer, WordPieceTokenizer
 
-    tokenizer = WordPieceTokenizer(
-        directory / presets.VOCABULARY, **config["tokenizer"]
-    )
+    file, options = presets.vocabulary_file(config), config["tokenizer"]
+    tokenizer: Tokenizer
+    if file == SentencePieceTokenizer.file_name:
+        tokenizer = SentencePieceTokenizer(directory / file, **options)
+    else:
+        tokenizer = WordPieceTokenizer(directory / file, **options)
     return SentencePreprocessor(tokenizer, **settings)
 
 

@@ -88,7 +88,7 @@ class TextEncoder:
         """Return the token rows and the number of truncated texts."""
         import tensorflow as tf
 
-        ids = self._preprocessor.tokenizer(texts)
+        ids = self._preprocessor.tokenize(texts)
         room = self._preprocessor.sequence_length - 2  # [CLS] and [SEP].
         truncated = tf.math.count_nonzero(ids.row_lengths() > room)
         return self._preprocessor.frame(ids), truncated

@@ -24,12 +24,12 @@ import numpy as np
 from labse_tf.languages import language_code
 from labse_tf.progress import Progress, announce, progress_bar
 from labse_tf.text import DataError, distinct_files, read_lines, read_sentences, shorten
+from labse_tf.tokenizers.layer import to_strings
 from labse_tf.tokenizers.vocabulary import LAYOUT, MAX_BYTES_PER_TOKEN, UNK_TOKEN
 from labse_tf.tokenizers.wordpiece import (
     MAX_BYTES_PER_WORD,
     FastBert,
     WordPieceTokenizer,
-    to_strings,
 )
 
 if TYPE_CHECKING:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from labse_tf.files import atomic_file
 from labse_tf.pipes import is_stream, spooled
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 PAD_TOKEN = "[PAD]"
 UNK_TOKEN = "[UNK]"
@@ -140,18 +136,4 @@ class Table:
                 f"{where} must contain the special tokens {', '.join(SPECIAL_TOKENS)}. "
                 f"Received: {len(self.tokens)} tokens without {', '.join(missing)}"
             )
-        self._strings: tf.Tensor | None = None
-
-    def strings(self) -> tf.Tensor:
-        """Return the tokens as a string tensor `(vocabulary_size,)`.
-
-        Created once in eager mode; a constant in a graph.
-        """
-        import tensorflow as tf
-
-        if not tf.executing_eagerly():
-            return tf.constant(self.tokens)
-        if self._strings is None:
-            with tf.device("cpu:0"):
-                self._strings = tf.constant(self.tokens)
-        return self._strings
+        self.special = {token: self.index[token] for token in SPECIAL_TOKENS}

@@ -6,24 +6,16 @@ References:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
-from labse_tf.tokenizers.vocabulary import (
-    CLS_TOKEN,
-    MASK_TOKEN,
-    PAD_TOKEN,
-    SEP_TOKEN,
-    SPECIAL_TOKENS,
-    UNK_TOKEN,
-    Table,
-    save_vocabulary,
-)
+from labse_tf.tokenizers.layer import Tokenizer
+from labse_tf.tokenizers.vocabulary import UNK_TOKEN, Table, save_vocabulary
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -40,7 +32,7 @@ MAX_BYTES_PER_WORD = {"bert": 400, "tfhub": 100}
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
-class WordPieceTokenizer(keras.layers.Layer):
+class WordPieceTokenizer(Tokenizer):
     """Layer that splits strings into WordPiece ids with TensorFlow ops.
 
     The ids are those of the original BERT tokenizer (cased, accents kept, CJK
@@ -93,6 +85,8 @@ class WordPieceTokenizer(keras.layers.Layer):
         - https://arxiv.org/abs/2012.15524 for the algorithm of the op.
     """
 
+    file_name = "vocab.txt"
+
     def __init__(
         self,
         vocabulary: str | os.PathLike[str] | Sequence[str],
@@ -103,7 +97,6 @@ class WordPieceTokenizer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         """Read and check the vocabulary, and build the op's model of it."""
-        super().__init__(**kwargs)
         if compat not in MAX_BYTES_PER_WORD:
             raise ValueError(
                 f'`compat` must be "bert" or "tfhub". Received: compat={compat!r}'
@@ -123,154 +116,58 @@ class WordPieceTokenizer(keras.layers.Layer):
                     '`strip_accents` must equal `lowercase` if compat="tfhub". '
                     f"Received: lowercase={lowercase}, strip_accents={strip_accents}"
                 )
-        # Keras must not convert strings, on any backend.
-        self._convert_input_args = False
-        self._allow_non_tensor_positional_args = True
+        super().__init__(Table(vocabulary), **kwargs)
         self.lowercase = bool(lowercase)
         self.compat = compat
-        self._table = Table(vocabulary)
-        self._ops = FastBert(self._table.tokens, self.lowercase, strip_accents, compat)
+        self._ops = FastBert(self.vocabulary, self.lowercase, strip_accents, compat)
         self.strip_accents = self._ops.strip_accents
-        self.built = True
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """Tokens in the order of their ids. Shared, not a copy: do not modify."""
-        return self._table.tokens
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of tokens."""
-        return len(self._table.tokens)
-
-    @property
-    def special_tokens(self) -> list[str]:
-        """Names of the five special tokens."""
-        return list(SPECIAL_TOKENS)
-
-    @property
-    def special_token_ids(self) -> dict[str, int]:
-        """Id of each special token."""
-        return {token: self._table.index[token] for token in SPECIAL_TOKENS}
-
-    @property
-    def pad_token_id(self) -> int:
-        """Id of `[PAD]`."""
-        return self._table.index[PAD_TOKEN]
-
-    @property
-    def unk_token_id(self) -> int:
-        """Id of `[UNK]`."""
-        return self._table.index[UNK_TOKEN]
-
-    @property
-    def cls_token_id(self) -> int:
-        """Id of `[CLS]`."""
-        return self._table.index[CLS_TOKEN]
-
-    @property
-    def sep_token_id(self) -> int:
-        """Id of `[SEP]`."""
-        return self._table.index[SEP_TOKEN]
-
-    @property
-    def mask_token_id(self) -> int:
-        """Id of `[MASK]`."""
-        return self._table.index[MASK_TOKEN]
-
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """Convert Python strings to a tensor before Keras inspects each string."""
-        if not isinstance(inputs, keras.KerasTensor):
-            inputs = to_strings(inputs)
-        return super().__call__(inputs, **kwargs)
 
     def call(self, inputs: tf.Tensor) -> tf.RaggedTensor:
         """Split a batch of strings into ids."""
         return self._ops.tokenize(inputs)
 
-    def tokenize(self, inputs: Any) -> tf.RaggedTensor:
-        """Split a batch of strings into ids, as a call of the layer does."""
-        return self(inputs)
-
-    def token_to_id(self, token: str) -> int:
-        """Return the id of a token; pieces inside words start with `##`.
-
-        Raises:
-            KeyError: If the vocabulary does not contain the token.
-        """
-        try:
-            return self._table.index[token]
-        except KeyError:
-            raise KeyError(
-                f"`token` must be a token of the vocabulary. Received: token={token!r}"
-            ) from None
-
-    def id_to_token(self, id: int) -> str:
-        """Return the token of an id.
-
-        Raises:
-            ValueError: If the vocabulary has no such id.
-        """
-        if not 0 <= id < self.vocabulary_size:
-            raise ValueError(
-                f"`id` must be in [0, {self.vocabulary_size}). Received: id={id}"
-            )
-        return self._table.tokens[id]
-
-    def detokenize(self, inputs: Any) -> tf.Tensor:
-        """Join ids into text: pieces without `##`, words separated by spaces.
-
-        `[PAD]`, `[CLS]` and `[SEP]` are omitted, `[UNK]` and `[MASK]` are kept.
-        Tokenizing loses spaces, so the result can differ from the original text.
-
-        Args:
-            inputs: Ids as a list (of lists), NumPy array, tensor or ragged tensor,
-                `(batch, length)` or `(length,)`.
-
-        Returns:
-            String tensor `(batch,)`, or a scalar for ids of shape `(length,)`.
-
-        Raises:
-            ValueError: If ids are not integers, not of rank 1 or 2, or out of range.
-        """
+    def join(self, pieces: tf.RaggedTensor) -> tf.Tensor:
+        """Join pieces `(batch, None)` into text: words separated by spaces."""
         import tensorflow as tf
 
-        ids, is_batch = _to_ragged_ids(inputs)
-        if tf.executing_eagerly() and tf.size(ids.flat_values) > 0:
-            low = int(tf.reduce_min(ids.flat_values))
-            high = int(tf.reduce_max(ids.flat_values))
-            if low < 0 or high >= self.vocabulary_size:
-                raise ValueError(
-                    f"Ids must be in [0, {self.vocabulary_size}). "
-                    f"Received: ids from {low} to {high}"
-                )
-        dropped = [self.pad_token_id, self.cls_token_id, self.sep_token_id]
-        keep = tf.reduce_all(ids.flat_values[:, None] != dropped, axis=-1)
-        ids = tf.ragged.boolean_mask(ids, ids.with_flat_values(keep))
-        pieces = tf.gather(self._table.strings(), ids.flat_values)
-        text = tf.strings.reduce_join(
-            ids.with_flat_values(pieces), axis=-1, separator=" "
-        )
-        text = tf.strings.regex_replace(text, r"(^| )##", "")
-        return text if is_batch else text[0]
+        text = tf.strings.reduce_join(pieces, axis=-1, separator=" ")
+        return tf.strings.regex_replace(text, r"(^| )##", "")
 
     def save_vocabulary(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary to a file; see `labse_tf.tokenizers.save_vocabulary`."""
-        save_vocabulary(self._table.tokens, path)
+        save_vocabulary(self.vocabulary, path)
 
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        """Return the shape and type of the ids."""
-        return keras.KerasTensor((inputs.shape[0], None), dtype="int32", ragged=True)
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments besides the vocabulary, as JSON values."""
+        return {
+            "lowercase": self.lowercase,
+            "strip_accents": self.strip_accents,
+            "compat": self.compat,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, and the size and SHA-256 of the vocabulary."""
+        digest = hashlib.sha256()
+        for token in self.vocabulary:
+            digest.update(token.encode() + b"\n")
+        return {
+            "vocabulary": digest.hexdigest(),
+            "vocabulary_size": self.vocabulary_size,
+            **self.settings(),
+        }
+
+    def with_vocabulary(self, vocabulary: Sequence[str]) -> WordPieceTokenizer:
+        """Return a tokenizer with other tokens and the same settings."""
+        return WordPieceTokenizer(vocabulary, **self.settings())
+
+    def with_tokens(self, ids: Sequence[int]) -> WordPieceTokenizer:
+        """Return a tokenizer with only the tokens of these ids, in this order."""
+        return self.with_vocabulary([self.vocabulary[row] for row in ids])
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, the vocabulary as a list."""
         config = super().get_config()
-        config.update(
-            vocabulary=list(self._table.tokens),
-            lowercase=self.lowercase,
-            strip_accents=self.strip_accents,
-            compat=self.compat,
-        )
+        config.update(vocabulary=list(self.vocabulary), **self.settings())
         return config
 
 
@@ -335,64 +232,3 @@ class FastBert:
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Split strings `(batch,)` into ragged int32 ids `(batch, None)`."""
         return self._tokenizer.tokenize(self.clean(texts))
-
-
-def to_strings(inputs: Any) -> tf.Tensor:
-    """Convert a list, an array or a tensor to a string tensor `(batch,)`."""
-    import tensorflow as tf
-
-    expected = "The tokenizer expects a batch of strings, shape `(batch,)`."
-    if isinstance(inputs, (str, bytes)):
-        raise ValueError(
-            f"{expected} Put a single string in a list. Received: {inputs!r:.80}"
-        )
-    if tf.is_tensor(inputs):
-        if inputs.dtype != tf.string or isinstance(inputs, tf.RaggedTensor):
-            raise ValueError(f"{expected} Received: {type(inputs)}, {inputs.dtype}")
-        if inputs.shape.rank is None:
-            return tf.ensure_shape(inputs, (None,))
-        if inputs.shape.rank != 1:
-            raise ValueError(f"{expected} Received: shape {inputs.shape}")
-        return inputs
-    if not isinstance(inputs, (list, tuple)):
-        array = np.asarray(inputs)
-        if array.ndim != 1:
-            raise ValueError(f"{expected} Received: shape {array.shape}")
-        inputs = array.tolist()
-    texts = []
-    for index, text in enumerate(inputs):
-        if isinstance(text, str):
-            # The bytes of a lone surrogate are invalid UTF-8 and are deleted later.
-            text = text.encode("utf-8", "surrogatepass")
-        elif not isinstance(text, bytes):
-            if tf.is_tensor(text) and text.dtype == tf.string and text.shape.rank == 0:
-                return to_strings(tf.stack(inputs))
-            raise ValueError(
-                f"{expected} Received: {text!r:.80} of {type(text)} at row {index}"
-            )
-        texts.append(text)
-    return tf.constant(texts, dtype=tf.string, shape=(len(texts),))
-
-
-def _to_ragged_ids(inputs: Any) -> tuple[tf.RaggedTensor, bool]:
-    """Return ragged ids `(batch, None)`, and whether there was a batch dimension."""
-    import tensorflow as tf
-
-    if isinstance(inputs, (list, tuple)):
-        inputs = tf.ragged.constant(inputs)
-        if tf.size(inputs) == 0:
-            inputs = tf.cast(inputs, tf.int32)
-    elif not isinstance(inputs, tf.RaggedTensor):
-        inputs = tf.convert_to_tensor(inputs)
-    if not inputs.dtype.is_integer:
-        raise ValueError(f"Ids must be integers. Received: {inputs.dtype}")
-    rank = inputs.shape.rank
-    if rank not in (1, 2):
-        raise ValueError(
-            "Ids must have the shape `(batch, length)` or `(length,)`. "
-            f"Received: shape {inputs.shape}"
-        )
-    ids = inputs if rank == 2 else inputs[None]
-    if not isinstance(ids, tf.RaggedTensor):
-        ids = tf.RaggedTensor.from_tensor(ids)
-    return ids, rank == 2

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import uuid
@@ -109,16 +108,7 @@ class Description:
 
 def describe_tokenizer(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
     """Return the options of a tokenizer and the SHA-256 of its vocabulary."""
-    digest = hashlib.sha256()
-    for token in tokenizer.vocabulary:
-        digest.update(token.encode() + b"\n")
-    return {
-        "vocabulary": digest.hexdigest(),
-        "vocabulary_size": tokenizer.vocabulary_size,
-        "lowercase": tokenizer.lowercase,
-        "strip_accents": tokenizer.strip_accents,
-        "compat": tokenizer.compat,
-    }
+    return tokenizer.describe()
 
 
 # === Local and remote files ===

@@ -199,6 +199,11 @@ def check_tokenizer(description: Description, preprocessor: Any) -> None:
                 f"the pairs were prepared with, {option}={str(value)[:12]}. Received: "
                 f"{type(preprocessor).__name__}, {option}={str(now.get(option))[:12]}"
             )
+    if preprocessor.prefix:
+        raise ValueError(
+            "`preprocessor` must have no prefix, since prepared pairs have none; train "
+            f"from text instead. Received: prefix={preprocessor.prefix!r}"
+        )
     if preprocessor.sequence_length > description.sequence_length:
         raise ValueError(
             f"`sequence_length` must be at most {description.sequence_length}, to "

@@ -125,8 +125,14 @@ def describe(
     """Return a `Description` without `counts` and `text`. See `prepare_pairs`.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the tokenizer is not WordPiece.
     """
+    if tokenizer.file_name != VOCABULARY:
+        raise ValueError(
+            "Prepared pairs need a WordPiece vocabulary; train a model with a "
+            "SentencePiece tokenizer from text: labse-tf train FILE... Received: "
+            f"{type(tokenizer).__name__}"
+        )
     if not formats or not set(formats) <= set(FORMATS):
         raise ValueError(
             f"`formats` must be some of {', '.join(FORMATS)}. Received: {formats}"
