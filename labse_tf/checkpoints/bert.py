@@ -21,7 +21,7 @@ import numpy as np
 from labse_tf.files import read_json
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
-from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers import Tokenizer, WordPieceTokenizer
 
 # === Layouts ===
 
@@ -252,11 +252,12 @@ def neutral_pooler(model: LaBSE) -> None:
 
 def make_model(
     config: Mapping[str, Any],
-    tokenizer: WordPieceTokenizer,
+    tokenizer: Tokenizer,
     *,
     where: str,
     pooling: str,
     sequence_length: int,
+    prefix: str = "",
     dtype: str | keras.DTypePolicy | None = None,
 ) -> LaBSE:
     """Create a model with random weights from a configuration of the backbone.
@@ -274,7 +275,8 @@ def make_model(
         )
     length = min(sequence_length, config["max_sequence_length"])
     backbone = LaBSEBackbone(**config, dtype=dtype)
-    return LaBSE(backbone, SentencePreprocessor(tokenizer, length), pooling=pooling)
+    preprocessor = SentencePreprocessor(tokenizer, length, prefix=prefix)
+    return LaBSE(backbone, preprocessor, pooling=pooling)
 
 
 # Hugging Face's name of an activation -> the name in labse_tf. `gelu_fast` and

@@ -21,17 +21,19 @@ from typing import Any
 import numpy as np
 
 from labse_tf.checkpoints import bert
+from labse_tf.checkpoints.unigram import TOKENIZER, read_unigram
 from labse_tf.files import read_json
 from labse_tf.layers import POOLINGS
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
-from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers import Tokenizer, WordPieceTokenizer
 from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS, load_vocabulary
 
 MODULES = "modules.json"
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
 WEIGHTS = "model.safetensors"
+PROMPTS = "config_sentence_transformers.json"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = "pytorch_model.bin"
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -48,17 +50,20 @@ def from_huggingface(
     pooling: str | None = None,
     sequence_length: int | None = None,
     preprocessor: SentencePreprocessor | None | object = _DEFAULT,
+    prefix: str | None = None,
 ) -> LaBSE:
     """Load a sentence encoder from a Hugging Face directory.
 
-    Supports BERTs with WordPiece vocabularies: directories of `sentence-transformers`
+    Supports BERTs with WordPiece vocabularies, or with a Unigram model of SentencePiece
+    in `tokenizer.json`, such as XLM-RoBERTa's: directories of `sentence-transformers`
     with Transformer, optional WordWeights, Pooling (`cls` or `mean`), optional Dense
     (tanh, as wide as the encoder, after `cls`, as in LaBSE) and Normalize; and plain
     directories of `transformers`. Vectors always have unit length, also if the
     directory has no Normalize.
 
-    Text is split as by the directory's tokenizer, except words over 100 characters. See
-    `labse_tf.WordPieceTokenizer`.
+    Text is split as by the directory's tokenizer, except words over 100 characters and
+    special tokens in a text. See `labse_tf.WordPieceTokenizer` and
+    `labse_tf.SentencePieceTokenizer`.
 
     Args:
         directory: Directory with `config.json`, weights and vocabulary.
@@ -73,6 +78,8 @@ def from_huggingface(
         preprocessor: A preprocessor to use instead of the directory's. With `None` the
             model has no preprocessor, and the directory's tokenizer is not read, so
             that it can be of any kind.
+        prefix: Text before each sentence, such as `"query: "` for the E5 models.
+            Default: the default prompt in `config_sentence_transformers.json`, if any.
 
     Returns:
         The model. If the directory has no pooler, the model's pooler is the identity
@@ -123,7 +130,11 @@ def from_huggingface(
     bert.check_names(source, names.values(), bert.HUGGING_FACE)
     compute_type = _compute_type(transformer / CONFIG, config, source, dtype)
     if preprocessor is _DEFAULT:
-        tokenizer, where, length = _read_tokenizer(transformer, steps)
+        tokenizer, where, length = _read_tokenizer(
+            transformer, steps, settings["vocabulary_size"]
+        )
+        if prefix is None:
+            prefix = "" if steps is None else steps.prefix
         model = bert.make_model(
             settings,
             tokenizer,
@@ -132,6 +143,7 @@ def from_huggingface(
             sequence_length=sequence_length
             or length
             or settings["max_sequence_length"],
+            prefix=prefix,
             dtype=compute_type,
         )
     else:
@@ -172,6 +184,7 @@ class _Steps:
     pooling: str
     dense: Path | None
     word_weights: Path | None
+    prefix: str
 
 
 def _read_steps(folder: Path) -> _Steps | None:
@@ -205,7 +218,7 @@ def _read_steps(folder: Path) -> _Steps | None:
                 f"{path}: expected a {kind} among the modules. "
                 f"Received: {', '.join(found) or 'none'}"
             )
-    _refuse_prompts(folder / "config_sentence_transformers.json")
+    prefix = _read_prompt(folder / PROMPTS)
     pooling = _read_pooling(found["Pooling"] / CONFIG)
     dense, weights = found.get("Dense"), found.get("WordWeights")
     if dense is not None:
@@ -222,21 +235,21 @@ def _read_steps(folder: Path) -> _Steps | None:
                 f"Received: WordWeights before {pooling}"
             )
         pooling = "weighted_mean"
-    return _Steps(found["Transformer"], pooling, dense, weights)
+    return _Steps(found["Transformer"], pooling, dense, weights, prefix)
 
 
-def _refuse_prompts(path: Path) -> None:
-    """Raise an error for a default prompt, a prefix of every sentence."""
+def _read_prompt(path: Path) -> str:
+    """Return the default prompt, a prefix of every sentence; empty without one."""
     if not path.is_file():
-        return
+        return ""
     config = read_json(path)
-    name = config.get("default_prompt_name")
-    prompt = (config.get("prompts") or {}).get(name) if name else None
-    if prompt:
+    name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}
+    prompt = prompts.get(name, "") if isinstance(prompts, dict) and name else ""
+    if not isinstance(prompt, str):
         raise ValueError(
-            f"{path}: expected no default prompt, because it changes all vectors. "
-            f"Received: {prompt!r}"
+            f"{path}: expected text as the prompt {name!r}. Received: {prompt!r:.80}"
         )
+    return prompt
 
 
 def _read_pooling(path: Path) -> str:
@@ -306,8 +319,8 @@ def _compute_type(
 
 
 def _read_tokenizer(
-    folder: Path, steps: _Steps | None
-) -> tuple[WordPieceTokenizer, str, int | None]:
+    folder: Path, steps: _Steps | None, rows: int
+) -> tuple[Tokenizer, str, int | None]:
     """Return the tokenizer, its vocabulary file and the maximum number of tokens."""
     config = _optional_json(folder / "tokenizer_config.json")
     whole = _optional_json(folder / "tokenizer.json")
@@ -316,6 +329,17 @@ def _read_tokenizer(
         if steps is not None
         else {}
     )
+    # `transformers` writes 1e30 if there is no limit.
+    limits = [sentences.get("max_seq_length"), config.get("model_max_length")]
+    known = [n for n in limits if isinstance(n, (int, float)) and 3 <= n <= 1 << 20]
+    length = int(known[0]) if known else None
+    if (whole.get("model") or {}).get("type") == "Unigram":
+        if sentences.get("do_lower_case"):
+            raise ValueError(
+                f"{folder / 'sentence_bert_config.json'}: expected do_lower_case to be "
+                "false for a SentencePiece tokenizer. Received: true"
+            )
+        return read_unigram(folder, rows), str(folder / TOKENIZER), length
     vocabulary, where = _read_vocabulary(folder, whole)
     _refuse_tokenizers(folder, config)
     lowercase, strip_accents = _read_casing(folder, config, whole)
@@ -326,10 +350,7 @@ def _read_tokenizer(
     tokenizer = WordPieceTokenizer(
         vocabulary, lowercase=lowercase, strip_accents=strip_accents
     )
-    # `transformers` writes 1e30 if there is no limit.
-    limits = [sentences.get("max_seq_length"), config.get("model_max_length")]
-    known = [n for n in limits if isinstance(n, (int, float)) and 3 <= n <= 1 << 20]
-    return tokenizer, where, int(known[0]) if known else None
+    return tokenizer, where, length
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Encoders whose `tokenizer.json` only the package tokenizers can run.
+"""Encoders whose `tokenizer.json` only the package tokenizers can run, such as BPE.
 
 The blocks, the pooling and the batches are those of this package; only the splitting of
 text is not part of a graph. Such an encoder can be a teacher or be measured. It cannot
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from labse_tf.checkpoints.huggingface import from_huggingface
+from labse_tf.checkpoints.unigram import check_unigram
 from labse_tf.cpu_kernels import cpu_kernels
 from labse_tf.models import LaBSE
 from labse_tf.models.padding import BATCH_TOKENS, batches_by_length
@@ -26,7 +27,10 @@ _BATCHES_AT_ONCE = 3  # see labse_tf.models.text_encoder
 
 
 def needs_tokenizer_json(directory: str | Path) -> bool:
-    """Return whether the tokenizer of a Hugging Face directory is no WordPiece model.
+    """Return whether only the package tokenizers can run a directory's tokenizer.
+
+    That is the case unless it is WordPiece, or a Unigram model that `read_unigram`
+    supports.
 
     Raises:
         ValueError: If its `tokenizer.json` is not a JSON object.
@@ -41,7 +45,13 @@ def needs_tokenizer_json(directory: str | Path) -> bool:
         raise ValueError(
             f'{path}: expected a JSON object with a "model". Received: {error!r}'
         ) from error
-    return kind != "WordPiece"
+    if kind != "Unigram":
+        return kind != "WordPiece"
+    try:
+        check_unigram(directory)
+    except ValueError:
+        return True
+    return False
 
 
 class TokenizerJsonEncoder:

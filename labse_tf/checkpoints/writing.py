@@ -13,13 +13,19 @@ from labse_tf.checkpoints.huggingface import (
     CONFIG,
     MODULES,
     NEEDS_SAFETENSORS,
+    PROMPTS,
     VOCABULARY,
     WEIGHTS,
 )
+from labse_tf.checkpoints.unigram import TOKENIZER, to_tokenizers
 from labse_tf.files import atomic_directory
 from labse_tf.models import LaBSE
 from labse_tf.models.backbone import check_plain_weights
-from labse_tf.tokenizers import WordPieceTokenizer
+from labse_tf.tokenizers import (
+    SentencePieceTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+)
 from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
 
 
@@ -35,7 +41,8 @@ def to_huggingface(
     Vectors are equal up to float32 rounding if the tokens are equal. Hugging Face's
     tokenizer differs in three cases: it replaces words over 100 characters by [UNK], it
     recognizes special tokens in text, and it lower-cases a Greek sigma at the end of a
-    word differently.
+    word differently. A prefix becomes the default prompt, which only
+    sentence-transformers applies.
 
     Args:
         model: A model with a preprocessor.
@@ -59,7 +66,7 @@ def to_huggingface(
 
     preprocessor = model.text_preprocessor()
     tokenizer = preprocessor.tokenizer
-    if tokenizer.compat != "bert":
+    if isinstance(tokenizer, WordPieceTokenizer) and tokenizer.compat != "bert":
         raise ValueError(
             'Cannot export the tokenizer: expected compat="bert", as in Hugging Face. '
             f"Received: compat={tokenizer.compat!r}"
@@ -79,6 +86,14 @@ def to_huggingface(
         _write_json(folder / CONFIG, config)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         _write_tokenizer(folder, tokenizer, preprocessor.sequence_length)
+        if preprocessor.prefix:
+            _write_json(
+                folder / PROMPTS,
+                {
+                    "prompts": {"default": preprocessor.prefix},
+                    "default_prompt_name": "default",
+                },
+            )
         _write_json(
             folder / "sentence_bert_config.json",
             {"max_seq_length": preprocessor.sequence_length, "do_lower_case": False},
@@ -155,7 +170,7 @@ def _write_pooling(folder: Path, model: LaBSE) -> None:
 
 
 def _write_word_weights(
-    folder: Path, tokenizer: WordPieceTokenizer, factors: np.ndarray
+    folder: Path, tokenizer: Tokenizer, factors: np.ndarray
 ) -> None:
     """Write the configuration of the module WordWeights."""
     vocabulary = tokenizer.vocabulary
@@ -191,10 +206,45 @@ def _bert_config(model: LaBSE) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer, sequence_length: int) -> None:
+    """Write the tokenizer's files for old and new versions of transformers."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        _write_sentencepiece(folder, tokenizer, sequence_length)
+    elif isinstance(tokenizer, WordPieceTokenizer):
+        _write_wordpiece(folder, tokenizer, sequence_length)
+
+
+def _write_sentencepiece(
+    folder: Path, tokenizer: SentencePieceTokenizer, sequence_length: int
+) -> None:
+    """Write the files of a SentencePiece tokenizer."""
+    to_tokenizers(tokenizer).save(str(folder / TOKENIZER))
+    tokens = tokenizer.vocabulary
+    ids = {
+        "bos_token": tokenizer.cls_token_id,
+        "eos_token": tokenizer.sep_token_id,
+        "cls_token": tokenizer.cls_token_id,
+        "sep_token": tokenizer.sep_token_id,
+        "pad_token": tokenizer.pad_token_id,
+        "unk_token": tokenizer.unk_token_id,
+        "mask_token": tokenizer.mask_token_id,
+    }
+    keys = {key: tokens[row] for key, row in ids.items()}
+    _write_json(folder / "special_tokens_map.json", keys)
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": sequence_length,
+            **keys,
+        },
+    )
+
+
+def _write_wordpiece(
     folder: Path, tokenizer: WordPieceTokenizer, sequence_length: int
 ) -> None:
-    """Write the tokenizer's files for old and new versions of transformers."""
+    """Write the files of a WordPiece tokenizer."""
     import tokenizers
 
     tokenizer.save_vocabulary(folder / VOCABULARY)
@@ -231,7 +281,7 @@ def _write_tokenizer(
     )
     fast.decoder = tokenizers.decoders.WordPiece(prefix="##")
     fast.add_special_tokens(list(SPECIAL_TOKENS))
-    fast.save(str(folder / "tokenizer.json"))
+    fast.save(str(folder / TOKENIZER))
 
 
 def _write_json(path: Path, value: Any) -> None:

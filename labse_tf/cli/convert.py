@@ -56,6 +56,12 @@ def add_command(commands: Any) -> None:
         "vocabulary",
     )
     parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help='text that the new model puts before each sentence, such as "query: " for '
+        "multilingual-e5-small (default: that of MODEL; mostly none)",
+    )
+    parser.add_argument(
         "--hub",
         choices=("huggingface", "kaggle"),
         help="hub to download from (default: the first that can be reached)",
@@ -105,6 +111,8 @@ def _convert(options: argparse.Namespace) -> None:
             f"{', '.join(presets.FAMILY)}. Received: {options.model}"
         )
     model = encoders.load_model(path, vocabulary=vocabulary)
+    if options.prefix is not None:
+        model = model.with_prefix(options.prefix)
     layout = encoders.layout_of(path)
     if layout in (None, "preset"):
         path = presets.find(path)

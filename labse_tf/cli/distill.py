@@ -187,7 +187,15 @@ def _open_teacher(
                 f"no blocks. Received: --teacher {options.teacher}"
             )
         return TeacherVectors(options.teacher), None
+    teacher = open_encoder(options.teacher, "auto")
+    model = teacher.model
+    if options.teacher_prefix and model is not None and model.preprocessor is not None:
+        if own := model.preprocessor.prefix:
+            raise ValueError(
+                "--teacher-prefix must be left out: the teacher puts its own prefix "
+                f"{own!r} before each text. Received: {options.teacher_prefix!r}"
+            )
     name = f"{Path(options.teacher).name} {fingerprint(options.teacher, 'auto')}"
     folder = options.teacher_vectors or f"{options.output.rstrip('/')}.teacher"
     vectors = TeacherVectors(folder, name, options.teacher_prefix)
-    return vectors, open_encoder(options.teacher, "auto").encode
+    return vectors, teacher.encode
