@@ -52,6 +52,13 @@ def add_command(commands: Any) -> None:
         help="keep tokens that occur at least N times in the corpus (default: 1)",
     )
     parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="keep at most N tokens: those with the greatest sum of their shares in "
+        "the text of each language of the corpus (default: no limit)",
+    )
+    parser.add_argument(
         "--keep-characters",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -92,6 +99,7 @@ def _trim(options: argparse.Namespace) -> None:
         language=options.language,
         held_out=options.held_out,
         min_count=options.min_count,
+        max_tokens=options.max_tokens,
         keep_characters=options.keep_characters,
         storage=options.storage,
         on_error=options.on_error,

@@ -12,9 +12,10 @@
 In LaBSE 82 % of the weights are rows of the token table, most of them for languages
 that a given user does not need. Kept rows do not change, so a sentence whose tokens are
 all kept has the same vector. WordPiece takes the longest matching piece: if all pieces
-of a word are kept, its split is the same. A word that lost a piece is split into
-shorter pieces. In rare cases a word that was [UNK] can be split after trimming, so the
-report compares ids instead of inferring them.
+of a word are kept, its split is the same. SentencePiece takes the pieces with the
+largest sum of scores, which dropping other pieces does not change. A word that lost a
+piece is split into other pieces. In rare cases a word that was [UNK] can be split after
+trimming, so the report compares ids instead of inferring them.
 
 The row of a token that the old model does not have is the mean of the rows of the old
 pieces of its text; see `token_rows`.

@@ -20,6 +20,7 @@ from labse_tf.trimming.extending import (
     extend_vocabulary,
 )
 from labse_tf.trimming.parity import COLUMNS, LanguageParity, compare, parity_rows
+from labse_tf.trimming.pieces import wordpiece_of
 from labse_tf.trimming.sentences import HELD_OUT_SHARE, Sentences, sample_sentences
 from labse_tf.trimming.tokens import BLOCK
 
@@ -144,7 +145,7 @@ def extend_preset(
     # Create the directory before the long work, so that write errors appear at once.
     with atomic_directory(target, overwrite=target.exists()) as folder:
         old = encoders.load_model(model)
-        tokenizer = old.text_preprocessor().tokenizer
+        tokenizer = wordpiece_of(old.text_preprocessor().tokenizer)
         if given is None:
             paths = data.find_sentence_files(files or ())
             corpus = data.load_sentences(

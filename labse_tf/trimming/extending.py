@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labse_tf.models import LaBSE
-from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.progress import Progress
 from labse_tf.tokenizers import (
     SPECIAL_TOKENS,
@@ -21,7 +20,7 @@ from labse_tf.tokenizers import (
     learn_vocabulary_from_counts,
 )
 from labse_tf.tokenizers.vocabulary import LAYOUT, MAX_BYTES_PER_TOKEN
-from labse_tf.trimming.pieces import wordpiece_pieces
+from labse_tf.trimming.pieces import wordpiece_of, wordpiece_pieces
 from labse_tf.trimming.rebuilding import rebuild
 from labse_tf.trimming.transfer import token_rows
 
@@ -92,7 +91,7 @@ def extend_vocabulary(model: LaBSE, tokens: Iterable[str]) -> Extension:
         True
     """
     preprocessor = model.text_preprocessor()
-    old = preprocessor.tokenizer
+    old = wordpiece_of(preprocessor.tokenizer)
     known = set(old.vocabulary)
     given = list(dict.fromkeys(tokens))
     check_tokens(old, given)
@@ -118,9 +117,7 @@ def extend_vocabulary(model: LaBSE, tokens: Iterable[str]) -> Extension:
     extended = rebuild(
         model,
         {"vocabulary_size": tokenizer.vocabulary_size},
-        SentencePreprocessor(
-            tokenizer, preprocessor.sequence_length, pad=preprocessor.pad
-        ),
+        preprocessor.copy(tokenizer=tokenizer),
         value,
     )
     present = [token for token in given if token in known]
@@ -250,12 +247,7 @@ def _as_word(token: str) -> str:
 
 def _with_tokens(old: WordPieceTokenizer, added: Sequence[str]) -> WordPieceTokenizer:
     """Return a tokenizer with more tokens."""
-    return WordPieceTokenizer(
-        [*old.vocabulary, *added],
-        lowercase=old.lowercase,
-        strip_accents=old.strip_accents,
-        compat=old.compat,
-    )
+    return old.with_vocabulary([*old.vocabulary, *added])
 
 
 def _missing_characters(old: WordPieceTokenizer, tokens: set[str]) -> list[str]:

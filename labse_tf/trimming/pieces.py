@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from labse_tf.checkpoints.unigram import to_tokenizers
 from labse_tf.files import read_json
 from labse_tf.tokenizers import (
     CLS_TOKEN,
@@ -16,21 +17,25 @@ from labse_tf.tokenizers import (
     PAD_TOKEN,
     SEP_TOKEN,
     UNK_TOKEN,
+    SentencePieceTokenizer,
+    Tokenizer,
     WordPieceTokenizer,
 )
+from labse_tf.tokenizers.sentencepiece_model import SPECIAL_PIECES, WORD_MARK
 
-_WORD_MARK = "\u2581"  # SentencePiece writes it in place of a space before a word.
+if TYPE_CHECKING:
+    import tokenizers
+
 _INSIDE = "##"
 _UNUSED = re.compile(r"\[unused\d+\]").fullmatch
 _BLOCK = 8192  # texts that are split at once
-# Special token -> its keys in `tokenizer_config.json`, and its names in the vocabulary
-# of XLM-RoBERTa and of BERT.
-_SPECIAL = {
-    PAD_TOKEN: (("pad_token",), ("<pad>", PAD_TOKEN)),
-    UNK_TOKEN: (("unk_token",), ("<unk>", UNK_TOKEN)),
-    CLS_TOKEN: (("cls_token", "bos_token"), ("<s>", CLS_TOKEN)),
-    SEP_TOKEN: (("sep_token", "eos_token"), ("</s>", SEP_TOKEN)),
-    MASK_TOKEN: (("mask_token",), ("<mask>", MASK_TOKEN)),
+# Special token -> its keys in `tokenizer_config.json`.
+_KEYS = {
+    PAD_TOKEN: ("pad_token",),
+    UNK_TOKEN: ("unk_token",),
+    CLS_TOKEN: ("cls_token", "bos_token"),
+    SEP_TOKEN: ("sep_token", "eos_token"),
+    MASK_TOKEN: ("mask_token",),
 }
 
 
@@ -68,7 +73,7 @@ class Pieces:
         words: dict[int, str] = {}
         inside: dict[int, str] = {}
         for row, token in enumerate(tokens):
-            if token in _SPECIAL:
+            if token in _KEYS:
                 if token in self.special:
                     found[row] = [self.special[token]]
             elif is_unused(token):
@@ -94,6 +99,31 @@ class Pieces:
 def is_unused(token: str) -> bool:
     """Return whether a token is a free row of a vocabulary, such as `[unused1]`."""
     return _UNUSED(token) is not None
+
+
+def pieces_of(tokenizer: Tokenizer) -> Pieces:
+    """Return the pieces of a tokenizer of this package; see the next functions."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        same = to_tokenizers(tokenizer)
+        return _unigram_pieces(same, dict(tokenizer.model.special))
+    if isinstance(tokenizer, WordPieceTokenizer):
+        return wordpiece_pieces(tokenizer)
+    raise ValueError(f"Expected a tokenizer of labse_tf. Received: {tokenizer!r}")
+
+
+def wordpiece_of(tokenizer: Tokenizer) -> WordPieceTokenizer:
+    """Return a tokenizer whose vocabulary can grow.
+
+    Raises:
+        ValueError: If it is a SentencePiece tokenizer.
+    """
+    if not isinstance(tokenizer, WordPieceTokenizer):
+        raise ValueError(
+            "Only a WordPiece vocabulary can be extended; labse-tf shrink --vocab FILE "
+            "gives a model a WordPiece vocabulary. Received: "
+            f"{type(tokenizer).__name__}"
+        )
+    return tokenizer
 
 
 def wordpiece_pieces(tokenizer: WordPieceTokenizer) -> Pieces:
@@ -175,26 +205,33 @@ def sentencepiece_pieces(directory: str | Path) -> Pieces:
         raise ValueError(
             f"{path}: expected a tokenizer of the package tokenizers. Received: {error}"
         ) from error
-    model, normalizer = tokenizer.model, tokenizer.normalizer
-    if not isinstance(model, models.Unigram):
+    if not isinstance(tokenizer.model, models.Unigram):
         raise ValueError(
             f"{path}: expected a model of type Unigram. "
-            f"Received: {type(model).__name__}"
+            f"Received: {type(tokenizer.model).__name__}"
         )
     special = _special_ids(Path(directory), tokenizer.token_to_id)
-    skipped = {special.get(UNK_TOKEN), tokenizer.token_to_id(_WORD_MARK)}
+    return _unigram_pieces(tokenizer, special)
 
-    def pieces_of(text: str) -> list[int]:
+
+def _unigram_pieces(
+    tokenizer: tokenizers.Tokenizer, special: Mapping[str, int]
+) -> Pieces:
+    """Return the pieces of a Unigram model of the package `tokenizers`."""
+    model, normalizer = tokenizer.model, tokenizer.normalizer
+    skipped = {special.get(UNK_TOKEN), tokenizer.token_to_id(WORD_MARK)}
+
+    def ids_of(text: str) -> list[int]:
         return [piece.id for piece in model.tokenize(text) if piece.id not in skipped]
 
     def split_one(text: str, inside: bool) -> list[int]:
         if normalizer is not None:
             text = normalizer.normalize_str(text)
-        text = text.strip().replace(" ", _WORD_MARK).removeprefix(_WORD_MARK)
+        text = text.strip().replace(" ", WORD_MARK).removeprefix(WORD_MARK)
         if not text:
             return []
-        found = pieces_of(text) if inside or _stands_alone(text) else []
-        return found or ([] if inside else pieces_of(_WORD_MARK + text))
+        found = ids_of(text) if inside or _stands_alone(text) else []
+        return found or ([] if inside else ids_of(WORD_MARK + text))
 
     return Pieces(
         tokenizer.get_vocab_size(),
@@ -216,8 +253,9 @@ def _special_ids(folder: Path, index: Callable[[str], int | None]) -> dict[str, 
     path = folder / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
     found = {}
-    for ours, (keys, names) in _SPECIAL.items():
-        for name in (*(_content(config.get(key)) for key in keys), *names):
+    for ours, keys in _KEYS.items():
+        named = (_content(config.get(key)) for key in keys)
+        for name in (*named, *SPECIAL_PIECES[ours]):
             row = index(name) if name else None
             if row is not None:
                 found[ours] = row

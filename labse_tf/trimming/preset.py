@@ -66,6 +66,7 @@ def trim_preset(
     language: str | None = None,
     held_out: data.Files | None = None,
     min_count: int = 1,
+    max_tokens: int | None = None,
     keep_characters: bool = True,
     storage: str | None = None,
     on_error: data.OnError = "raise",
@@ -90,6 +91,7 @@ def trim_preset(
         language: Language of files whose names do not state it.
         held_out: Files for the measurement, instead of held-out sentences.
         min_count: See `choose_tokens`.
+        max_tokens: See `choose_tokens`; requires `files`.
         keep_characters: See `choose_tokens`.
         storage: Storage type of the new weights, see `LaBSE.save_to_preset` (default:
             that of the old preset).
@@ -116,6 +118,11 @@ def trim_preset(
     if languages is not None:
         given = [languages] if isinstance(languages, str) else languages
         languages = sorted({language_code(code) for code in given})
+    if max_tokens is not None and files is None:
+        raise ValueError(
+            "`max_tokens` requires `files`, whose text ranks the tokens. Received: "
+            f"max_tokens={max_tokens} without files"
+        )
     if not languages and (files is None or languages is not None):
         raise ValueError("Expected `files` or `languages`. Received: neither")
     if files is None:
@@ -129,7 +136,9 @@ def trim_preset(
     choice = (
         _by_scripts(languages or (), english)
         if files is None
-        else _by_text(load(files), held_out is None, min_count, keep_characters)
+        else _by_text(
+            load(files), held_out is None, min_count, max_tokens, keep_characters
+        )
     )
     if held_out is not None:
         choice = choice._replace(
@@ -144,6 +153,7 @@ def trim_preset(
             choice.texts,
             languages=choice.codes if choice.texts is None else None,
             min_count=min_count,
+            max_tokens=max_tokens,
             keep_characters=keep_characters,
             progress=progress,
         )
@@ -157,7 +167,7 @@ def trim_preset(
             storage=storage,
             tokens=(model.backbone.vocabulary_size, written.backbone.vocabulary_size),
             parameters=(model.count_params(), written.count_params()),
-            bytes=(_bytes(source), _bytes(folder)),
+            bytes=(presets.size_of(source), presets.size_of(folder)),
             held_out=choice.held_out,
             parity=compare(model, written, choice.measured, progress=progress),
         )
@@ -201,6 +211,7 @@ def _by_text(
     corpus: Mapping[str, Sentences],
     hold_out: bool,
     min_count: int,
+    max_tokens: int | None,
     keep_characters: bool,
 ) -> _Choice:
     """Choose tokens by text, without its held-out share if `hold_out` is set."""
@@ -211,7 +222,8 @@ def _by_text(
     # A sentence of two languages may be held out of one only: exclude it from both.
     unseen = {text for sentences in measured.values() for text in sentences}
     count = sum(map(len, corpus.values())) - len(unseen)
-    chosen_by = f"all tokens of {count:,} sentences in {_names(codes)}"
+    kind = "all" if max_tokens is None else "the most frequent"
+    chosen_by = f"{kind} tokens of {count:,} sentences in {_names(codes)}"
     if min_count > 1:
         chosen_by += f" that occur at least {min_count:,} times"
     if keep_characters:
@@ -268,12 +280,6 @@ def _load(
 
 def _names(codes: Iterable[str]) -> str:
     return ", ".join(language_name(code) for code in codes)
-
-
-def _bytes(directory: Path) -> int:
-    """Return the size of a preset's files, without its card and other files."""
-    names = (presets.CONFIG, presets.VOCABULARY, presets.WEIGHTS)
-    return sum((directory / name).stat().st_size for name in names)
 
 
 def _card(name: str, model: LaBSE, report: TrimReport) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from labse_tf.models import LaBSE
-from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.trimming.rebuilding import rebuild
 
 _BLOCK = re.compile(r"(transformer_layer_)(\d+)(/.*)", re.DOTALL).fullmatch
@@ -76,8 +75,8 @@ def keep_positions(model: LaBSE, max_sequence_length: int) -> LaBSE:
             f"table. Received: {max_sequence_length}"
         )
     old = model.preprocessor
-    new = old and SentencePreprocessor(
-        old.tokenizer, min(old.sequence_length, max_sequence_length), pad=old.pad
+    new = old and old.copy(
+        sequence_length=min(old.sequence_length, max_sequence_length)
     )
 
     def value(path: str, weights: Mapping[str, Any]) -> Any:

@@ -9,10 +9,7 @@ import keras
 import numpy as np
 
 from labse_tf.models import LaBSE
-from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.progress import Progress
-from labse_tf.tokenizers import WordPieceTokenizer
-from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
 from labse_tf.trimming.rebuilding import TOKEN_TABLE, TOKEN_WEIGHTS, rebuild
 from labse_tf.trimming.tokens import Texts, choose_tokens
 
@@ -23,6 +20,7 @@ def trim(
     *,
     languages: Iterable[str] | None = None,
     min_count: int = 1,
+    max_tokens: int | None = None,
     keep_characters: bool = True,
     progress: Progress = None,
 ) -> LaBSE:
@@ -33,6 +31,8 @@ def trim(
 
     Example:
         >>> from labse_tf.models import LaBSE, LaBSEBackbone
+        >>> from labse_tf.preprocessing import SentencePreprocessor
+        >>> from labse_tf.tokenizers import WordPieceTokenizer
         >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sun", "lune"]
         >>> preprocessor = SentencePreprocessor(WordPieceTokenizer(tokens))
         >>> model = LaBSE(LaBSEBackbone(7, 1, 2, 8, 16), preprocessor)
@@ -42,12 +42,16 @@ def trim(
         >>> bool(abs(small.encode("sun") - model.encode("sun")).max() < 1e-6)
         True
     """
+    preprocessor = model.text_preprocessor()
+    prefix = preprocessor.tokenizer([preprocessor.prefix]).values.numpy()
     kept = choose_tokens(
-        model.text_preprocessor().tokenizer,
+        preprocessor.tokenizer,
         texts,
         languages=languages,
         min_count=min_count,
+        max_tokens=max_tokens,
         keep_characters=keep_characters,
+        required=prefix.tolist(),
         progress=progress,
     )
     return keep_tokens(model, kept)
@@ -88,20 +92,10 @@ def keep_tokens(model: LaBSE, ids: Any) -> LaBSE:
     missing = [t for t, i in tokenizer.special_token_ids.items() if i not in kept]
     if missing:
         raise ValueError(
-            f"`ids` must include the ids of {', '.join(SPECIAL_TOKENS)}. "
+            f"`ids` must include the ids of {', '.join(tokenizer.special_tokens)}. "
             f"Received: ids without {', '.join(missing)}"
         )
-    tokens = tokenizer.vocabulary
-    smaller = SentencePreprocessor(
-        WordPieceTokenizer(
-            [tokens[i] for i in kept],
-            lowercase=tokenizer.lowercase,
-            strip_accents=tokenizer.strip_accents,
-            compat=tokenizer.compat,
-        ),
-        preprocessor.sequence_length,
-        pad=preprocessor.pad,
-    )
+    smaller = preprocessor.copy(tokenizer=tokenizer.with_tokens(kept.tolist()))
 
     def value(path: str, weights: Mapping[str, Any]) -> Any:
         if path in (TOKEN_TABLE, TOKEN_WEIGHTS):

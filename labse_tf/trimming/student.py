@@ -82,6 +82,7 @@ def load_teacher(name: str | Path) -> Teacher:
         ValueError: If there is no such model, or it is not supported.
     """
     if encoders.layout_of(name) == "huggingface" and needs_tokenizer_json(name):
+        # Other normalizers than SentencePiece's own.
         pieces = sentencepiece_pieces(name)
         encoder = TokenizerJsonEncoder(name)
         return Teacher(encoder.model, pieces, encoder.encode)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labse_tf.models import LaBSE
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.tokenizers import WordPieceTokenizer
-from labse_tf.trimming.pieces import Pieces, is_unused, wordpiece_pieces
+from labse_tf.trimming.pieces import Pieces, is_unused, pieces_of
 from labse_tf.trimming.rebuilding import TOKEN_TABLE, TOKEN_WEIGHTS, rebuild
 
 _BLOCK = 4096  # tokens whose rows are computed at once
@@ -48,7 +48,8 @@ def transfer_vocabulary(
     The row of a token is the mean of the rows of the pieces into which the teacher's
     tokenizer splits the text of the token. Special tokens get the row of the teacher's
     special token. A token that the teacher does not know gets the mean of all rows. See
-    `token_rows` for the pooling `"weighted_mean"`. All other weights are copied.
+    `token_rows` for the pooling `"weighted_mean"`. All other weights are copied. The
+    student has no prefix: before training it scores higher without the teacher's.
 
     Args:
         teacher: The model to start from. It needs no preprocessor if `pieces` are
@@ -66,7 +67,7 @@ def transfer_vocabulary(
             the pieces are not those of the teacher's table.
     """
     if pieces is None:
-        pieces = wordpiece_pieces(teacher.text_preprocessor().tokenizer)
+        pieces = pieces_of(teacher.text_preprocessor().tokenizer)
     rows = teacher.backbone.vocabulary_size
     if pieces.size > rows:
         raise ValueError(
@@ -86,9 +87,9 @@ def transfer_vocabulary(
     student = rebuild(
         teacher,
         {"vocabulary_size": len(tokens)},
-        SentencePreprocessor(
-            tokenizer, length, pad="longest" if old is None else old.pad
-        ),
+        SentencePreprocessor(tokenizer, length)
+        if old is None
+        else old.copy(tokenizer=tokenizer, sequence_length=length, prefix=""),
         lambda path, weights: new.get(path, weights[path]),
     )
     counts = [len(found) for found in chosen if found]
