@@ -193,6 +193,7 @@ def test_unknown_models_name_the_known(capsys, tmp_path) -> None:
 # === Extras ===
 
 PLOTS = [
+    "align {pairs} {pairs} -o {out}",
     "balance {pairs}",
     "filter {pairs} --threshold 0.5 -o {out}",
     "evaluate retrieval {pairs}",
