@@ -13,7 +13,9 @@ from helpers.command_line import fails
 from labse_tf import cli, quickstart
 from labse_tf.cli.arguments import DEFAULT_MODEL, MODELS
 
-USES_AN_ENCODER = {"embed", "search", "mine", "align", "filter", "review"}
+USES_AN_ENCODER = {
+    *("embed", "search", "mine", "align", "align-documents", "filter", "review"),
+}
 USES_AN_ENCODER |= {"evaluate"}
 
 
@@ -65,7 +67,7 @@ def test_what_is_made_goes_to_output() -> None:
     assert makes == {
         *("quickstart", "vocab", "clean", "prepare", "pretrain", "train", "embed"),
         *("evaluate all", "mine", "filter", "export", "convert", "trim"),
-        *("distill", "shrink", "extend", "align", "review"),
+        *("distill", "shrink", "extend", "align", "align-documents", "review"),
     }
 
 
@@ -139,7 +141,7 @@ def test_the_list_of_commands(capsys) -> None:
     code, listed, _ = exits(capsys, "--help")
     assert code == 0
     names = {name.split()[0] for name, _ in parsers()}
-    assert names == set(re.findall(r"(?m)^  ([a-z]+)  ", listed))
+    assert names == set(re.findall(r"(?m)^  ([a-z][a-z-]*)  ", listed))
     assert "python -m labse_tf.beam" in listed and "train a model:" in listed
     # Without a command the same list, and the status of a missing argument.
     assert exits(capsys) == (2, listed, "")

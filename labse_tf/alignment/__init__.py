@@ -1,6 +1,7 @@
 """Sentence alignment: two documents -> beads of sentences that are translations.
 
-`documents` aligns coarse to fine, `search` is the dynamic programme, `costs` its costs,
+`document_pairs` finds the documents that are translations of each other. `documents`
+aligns two of them coarse to fine, `search` is the dynamic programme, `costs` its costs,
 `runs` the vectors of one or more consecutive sentences, `anchors` the parts of both
 documents that belong together, `scoring` the F1 against a reference.
 
@@ -14,6 +15,17 @@ References:
 from __future__ import annotations
 
 from labse_tf.alignment.anchors import anchors_by_pattern, read_anchors
+from labse_tf.alignment.document_pairs import (
+    METHODS,
+    DocumentPairs,
+    Documents,
+    align_documents,
+    alignment_score,
+    bimax,
+    document_vectors,
+    shared_axes,
+    slot_weights,
+)
 from labse_tf.alignment.documents import (
     BAND,
     MAX_SENTENCES,
@@ -28,6 +40,15 @@ from labse_tf.alignment.runs import embed_runs
 from labse_tf.alignment.scoring import AlignmentScore, score_alignment
 
 __all__ = [
+    "slot_weights",
+    "shared_axes",
+    "document_vectors",
+    "bimax",
+    "alignment_score",
+    "align_documents",
+    "Documents",
+    "DocumentPairs",
+    "METHODS",
     "BAND",
     "MAX_SENTENCES",
     "RUN_VECTORS",

@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from labse_tf import __version__, pipes
 from labse_tf.cli import (
     align,
+    align_documents,
     balance,
     clean,
     convert,
@@ -52,7 +53,7 @@ from labse_tf.extras import require
 
 GROUPS = {
     "first steps": (quickstart, doctor),
-    "use a model": (embed, search, mine, align, filter, review),
+    "use a model": (embed, search, mine, align, align_documents, filter, review),
     "prepare text": (vocab, clean, balance, prepare),
     "train a model": (pretrain, train, distill),
     "measure a model": (evaluate,),
@@ -196,7 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
         lines += ["", f"{title}:"]
         for module in modules:
             module.add_command(commands)
-            name = module.__name__.rpartition(".")[2]
+            name = module.__name__.rpartition(".")[2].replace("_", "-")
             lines += _listed(name, commands.choices[name].description or "")
     parser.epilog = "\n".join([*lines[1:], _CLUSTER])
     return parser

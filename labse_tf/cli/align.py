@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from labse_tf.cli.arguments import (
     add_encoder,
     add_json,
+    add_layout,
     add_on_error,
     add_output,
     add_plot,
+    add_run_vectors,
     add_work,
     command,
 )
@@ -76,22 +78,7 @@ def add_command(commands: Any) -> None:
         "(book.hi.txt, or hi=FILE); plain, .gz, .bz2, .xz or .zst; the first is "
         "aligned with each of the others",
     )
-    layout = parser.add_mutually_exclusive_group()
-    layout.add_argument(
-        "--lines",
-        action="store_const",
-        const="lines",
-        dest="layout",
-        default="paragraphs",
-        help="each line is one sentence (default: lines are split into sentences)",
-    )
-    layout.add_argument(
-        "--wrapped",
-        action="store_const",
-        const="wrapped",
-        dest="layout",
-        help="the text is hard-wrapped: only a blank line ends a paragraph",
-    )
+    add_layout(parser)
     add_on_error(parser)
     add_encoder(parser)
     add_output(
@@ -127,13 +114,7 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="maximum number of sentences of both sides together (default: 5)",
     )
-    parser.add_argument(
-        "--run-vectors",
-        choices=("text", "sum"),
-        default="text",
-        help="vectors of several sentences: embed the joined text, or add the vectors "
-        "of the sentences, which is faster and less exact (default: text)",
-    )
+    add_run_vectors(parser)
     parser.add_argument(
         "--anchors",
         metavar="REGEX",

@@ -151,6 +151,37 @@ def add_on_error(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for the layout of documents."""
+    layout = parser.add_mutually_exclusive_group()
+    layout.add_argument(
+        "--lines",
+        action="store_const",
+        const="lines",
+        dest="layout",
+        default="paragraphs",
+        help="each line is one sentence (default: lines are split into sentences)",
+    )
+    layout.add_argument(
+        "--wrapped",
+        action="store_const",
+        const="wrapped",
+        dest="layout",
+        help="the text is hard-wrapped: only a blank line ends a paragraph",
+    )
+
+
+def add_run_vectors(parser: argparse.ArgumentParser) -> None:
+    """Add `--run-vectors`, how several sentences become one vector."""
+    parser.add_argument(
+        "--run-vectors",
+        choices=("text", "sum"),
+        default="text",
+        help="vectors of several sentences: embed the joined text, or add the vectors "
+        "of the sentences, which is faster and less exact (default: text)",
+    )
+
+
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """Add the encoder's arguments of a command that embeds text."""
     add_model(parser, "encoder", default=DEFAULT_MODEL)

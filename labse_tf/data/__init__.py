@@ -38,7 +38,7 @@ from labse_tf.data.loading import (
 )
 from labse_tf.data.masked import MaskedPlan, masked_rows
 from labse_tf.data.mixture import Share, balance, mixture
-from labse_tf.data.neighbors import neighbor_groups, principal_axes
+from labse_tf.data.neighbors import neighbor_groups
 from labse_tf.data.sampling import SamplingPlan
 from labse_tf.data.shards.stream import PairStream, stream_pairs
 from labse_tf.data.shards.tokens import (

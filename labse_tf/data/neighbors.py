@@ -67,21 +67,3 @@ def _nearest(
         block = np.asarray(vectors[start : start + 4096], np.float32)
         nearest[start : start + len(block)] = np.argmax(block @ anchors.T, axis=1)
     return nearest
-
-
-def principal_axes(
-    vectors: NDArray[np.floating], dimensions: int
-) -> NDArray[np.float32]:
-    """Return the directions in which vectors vary most, to store shorter vectors.
-
-    Args:
-        vectors: Sample of vectors, `(n, D)`.
-        dimensions: d, at most D.
-
-    Returns:
-        float32 array `(D, d)` with orthonormal columns. `vectors @ axes` preserves
-        inner products as well as d dimensions can.
-    """
-    sample = np.asarray(vectors, np.float64)
-    _, axes = np.linalg.eigh(sample.T @ sample)  # by ascending eigenvalue
-    return np.ascontiguousarray(axes[:, ::-1][:, :dimensions], np.float32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.data.neighbors import principal_axes
 from labse_tf.distillation.teacher import Encode, unit_vectors
+from labse_tf.mining.projection import principal_axes
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.progress import Progress, progress_bar

@@ -28,8 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from labse_tf.data import Corpus
 from labse_tf.data.hashing import hash_bytes
-from labse_tf.data.neighbors import principal_axes
 from labse_tf.files import directory_of, write_text
+from labse_tf.mining.projection import principal_axes
 from labse_tf.progress import Progress, progress_bar
 
 Encode = Callable[[list[str]], Any]

@@ -46,6 +46,7 @@ from labse_tf.mining.neighbors import (
     unit_rows,
 )
 from labse_tf.mining.pair_margins import PairMargins, pair_margins
+from labse_tf.mining.projection import principal_axes
 from labse_tf.mining.quality import best_rows, quality_threshold
 from labse_tf.text import DistinctLines, DistinctTexts
 
@@ -75,6 +76,7 @@ __all__ = [
     "mine_pairs",
     "nearest_neighbors",
     "neighbors_both_ways",
+    "principal_axes",
     "pair_margins",
     "quality_threshold",
     "rows_on_disk",

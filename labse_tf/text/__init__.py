@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from labse_tf.text.csv_tables import read_csv
 from labse_tf.text.distinct_lines import DistinctLines, DistinctTexts
+from labse_tf.text.documents import DocumentFolder, find_documents, read_documents
 from labse_tf.text.formats import (
     FORMATS,
     Format,
@@ -69,6 +70,9 @@ from labse_tf.text.writing import (
 )
 
 __all__ = [
+    "read_documents",
+    "find_documents",
+    "DocumentFolder",
     "COMPRESSED",
     "FORMATS",
     "LAYOUTS",

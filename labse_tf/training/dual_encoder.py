@@ -10,12 +10,12 @@ import keras
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.data.neighbors import principal_axes
 from labse_tf.distribute import is_tpu
 from labse_tf.evaluation import retrieval
 from labse_tf.files import atomic_file
 from labse_tf.losses import AdditiveMarginSoftmax, MatryoshkaLoss
 from labse_tf.mining import unit_rows
+from labse_tf.mining.projection import principal_axes
 from labse_tf.models import DualEncoder, LaBSE
 from labse_tf.progress import Progress, progress_bar
 from labse_tf.recipes import Recipe
