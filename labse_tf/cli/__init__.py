@@ -206,6 +206,6 @@ def build_parser() -> argparse.ArgumentParser:
 def _listed(name: str, description: str) -> list[str]:
     """Return the lines of a command in the list of commands."""
     text = description[0].lower() + description[1:].rstrip(".")
-    width = min(shutil.get_terminal_size().columns, 100) - 14
+    width = min(shutil.get_terminal_size().columns, 100) - 19
     lines = textwrap.wrap(text, max(width, 20))
-    return [f"  {name:<12}{lines[0]}", *(" " * 14 + line for line in lines[1:])]
+    return [f"  {name:<17}{lines[0]}", *(" " * 19 + line for line in lines[1:])]
