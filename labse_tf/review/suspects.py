@@ -42,6 +42,13 @@ _PENALTY = 0.01  # ours: of the regression, per message
 _BLOCK = 1024
 _FEWEST = 20  # ours: below this number of messages the maps are not fitted
 
+# Of SplitMix64, https://doi.org/10.1145/2714064.2660195.
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MIXING = (
+    (30, np.uint64(0xBF58476D1CE4E5B9)),
+    (27, np.uint64(0x94D049BB133111EB)),
+)
+
 _WORD = re.compile(r"[\w\u0300-\u036f\u0900-\u0dff\u200c\u200d]+")
 _NUMBER = re.compile(r"\d+")
 _PLACEHOLDER = re.compile(
@@ -161,22 +168,30 @@ def _hashed(texts: Sequence[str]) -> np.ndarray:
             counts[gram] = counts.get(gram, 0) + 1
     common = [gram for gram, times in counts.items() if times > 1]
     places = {gram: place for place, gram in enumerate(common)}
-    table = np.empty((len(places), _GRAMS), dtype=np.float32)
-    weights = np.empty(len(places), dtype=np.float32)
-    for gram, place in places.items():
-        # Signs from a hash, so that a text has the same vector in each catalog.
-        seed = gram.encode("utf-8", "surrogatepass")
-        bits = np.random.Generator(np.random.PCG64(zlib.crc32(seed))).bytes(_GRAMS // 8)
-        signs = np.unpackbits(np.frombuffer(bits, dtype=np.uint8))
-        table[place] = signs.astype(np.float32) * 2 - 1
-        weights[place] = np.log(len(texts) / counts[gram])
-    table *= weights[:, None]
+    weights = np.log([len(texts) / counts[gram] for gram in common])
+    table = _signs(common)
+    table *= weights.astype(np.float32)[:, None]
     found = np.zeros((len(texts), _GRAMS))
     for row, own in enumerate(grams):
         chosen = [places[gram] for gram in own if gram in places]
         if chosen:
             found[row] = table[chosen].sum(axis=0)
     return unit_rows(found)
+
+
+def _signs(words: Sequence[str]) -> np.ndarray:
+    """Return a random vector of 1 and -1 for each word, the same in each catalog.
+
+    float32 `(n, G)`: the bits of SplitMix64, seeded with a hash of the word.
+    """
+    seeds = [zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words]
+    state = np.array(seeds, dtype=np.uint64)[:, None] << np.uint64(16)
+    state = state + np.arange(1, _GRAMS // 64 + 1, dtype=np.uint64) * _STEP
+    for shift, factor in _MIXING:
+        state = (state ^ (state >> np.uint64(shift))) * factor
+    state ^= state >> np.uint64(31)
+    bits = np.unpackbits(state.astype("<u8").view(np.uint8), axis=1)
+    return bits.astype(np.float32) * 2 - 1
 
 
 def _grams(text: str) -> set[str]:
@@ -196,11 +211,14 @@ def _mapped(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.nda
     Both are centered unit rows. The prediction without row i is (p - h y) / (1 - h) for
     its prediction p, output y and leverage h.
     """
-    centered, wanted = inputs - inputs.mean(axis=0), outputs - outputs.mean(axis=0)
-    square = centered.T @ centered + _RIDGE * np.eye(centered.shape[1])
-    solved = np.linalg.solve(square, centered.T)
-    leverage = np.einsum("nd,dn->n", centered, solved).clip(max=1 - 1e-6)[:, None]
-    predicted = centered @ (solved @ wanted)
+    centered, wanted = (
+        (side - side.mean(axis=0)).astype(np.float32) for side in (inputs, outputs)
+    )
+    square = (centered.T @ centered).astype(np.float64)
+    inverse = np.linalg.inv(square + _RIDGE * np.eye(len(square))).astype(np.float32)
+    leverage = np.einsum("nd,nd->n", centered @ inverse, centered)
+    leverage = leverage.clip(max=1 - 1e-6)[:, None]
+    predicted = centered @ (inverse @ (centered.T @ wanted))
     return unit_rows((predicted - leverage * wanted) / (1 - leverage)), unit_rows(
         wanted
     )
@@ -229,42 +247,63 @@ class _Nearest:
         targets: np.ndarray,
     ) -> None:
         self.own = np.einsum("nd,nd->n", left, right)
-        self._ids = sources, targets
-        self.rows, self.row_places = self._side(left, right, sources, targets)
-        self.columns, self.column_places = self._side(right, left, targets, sources)
+        self._ids = sources.astype(np.int32), targets.astype(np.int32)
+        forward, backward = self._both_sides(left, right)
+        self.rows, self.row_places = self._finished(*forward)
+        self.columns, self.column_places = self._finished(*backward)
         self.others_exist = bool(
             (self.row_places >= 0).all() and (self.column_places >= 0).all()
         )
 
     def similar(self, vectors: np.ndarray) -> np.ndarray:
         """Return the most similar other message by `(N, D)`, int64 `(N,)`."""
-        return self._side(vectors, vectors, *self._ids)[1]
+        return self._finished(*self._both_sides(vectors, vectors)[0])[1]
 
-    def _side(
-        self,
-        queries: np.ndarray,
-        candidates: np.ndarray,
-        ids: np.ndarray,
-        other_ids: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the two largest similarities of each query, and the first's place."""
-        count = len(queries)
-        best = np.empty((count, 2))
-        places = np.empty(count, dtype=np.int64)
-        columns = np.ascontiguousarray(candidates.T, dtype=np.float32)
+    def _both_sides(
+        self, left: np.ndarray, right: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return two similarities and the first place, of each row and each column."""
+        count = len(left)
+        forward, backward = (
+            (np.full((count, 2), -np.inf), np.zeros(count, dtype=np.int64))
+            for _ in range(2)
+        )
+        left = left.astype(np.float32)
+        columns = np.ascontiguousarray(right.T, dtype=np.float32)
+        sources, targets = self._ids
+        every = np.arange(count)
         for start in range(0, count, _BLOCK):
             span = slice(start, min(start + _BLOCK, count))
-            block = queries[span].astype(np.float32) @ columns
-            block[ids[span, None] == ids] = -np.inf
-            block[other_ids[span, None] == other_ids] = -np.inf
+            block = left[span] @ columns
+            same = sources[span, None] == sources
+            same |= targets[span, None] == targets
+            block[same] = -np.inf
             rows = np.arange(len(block))
             first = block.argmax(axis=1)
-            best[span, 0] = block[rows, first]
+            value = block[rows, first]
+            forward[0][span, 0], forward[1][span] = value, first
             block[rows, first] = -np.inf
-            best[span, 1] = block.max(axis=1)
-            places[span] = first
+            forward[0][span, 1] = block.max(axis=1)
+            block[rows, first] = value
+            # The two largest of a column: of those so far and those of this block.
+            first = block.argmax(axis=0)
+            value = block[first, every]
+            block[first, every] = -np.inf
+            second = block.max(axis=0)
+            best, places = backward
+            better = value > best[:, 0]
+            runner = np.where(better, best[:, 0], value)
+            best[:, 1] = np.maximum(runner, np.where(better, second, best[:, 1]))
+            best[:, 0] = np.where(better, value, best[:, 0])
+            places[better] = first[better] + start
+        return [forward, backward]
+
+    def _finished(
+        self, best: np.ndarray, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Replace the similarities of messages without another one."""
         alone = np.isneginf(best)
-        places[alone[:, 0]] = -1
+        places = np.where(alone[:, 0], -1, places)
         return np.where(alone, self.own[:, None], best), places
 
 
