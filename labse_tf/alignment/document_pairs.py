@@ -339,7 +339,7 @@ def align_documents(
         )
         for name, side in (("source", source), ("target", target))
     ]
-    near = neighbors_both_ways(*vectors, candidates, progress=progress)
+    near = neighbors_both_ways(vectors[0], vectors[1], candidates, progress=progress)
     forward, backward = _flat(near.forward_rows), _flat(near.backward_rows)
     pairs = np.concatenate([forward, backward[:, ::-1]])
     cosines = np.concatenate(

@@ -209,7 +209,7 @@ def _write_beads(
                         ("source", "target"), documents, rows, strict=True
                     )
                 }
-            result = align(*texts, encode=encode, progress=False, **vectors)
+            result = align(texts[0], texts[1], encode=encode, progress=False, **vectors)
             for bead in result.beads():
                 runs = bead.source, bead.target
                 both = [
