@@ -709,6 +709,8 @@ def read_recipe(kind: type[AnyRecipe], path: str | Path, **changes: Any) -> AnyR
             f"Received: {', '.join(unknown)}"
         )
     try:
+        # JSON has no tuples.
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if values.get("stages"):
             values["stages"] = tuple((layers, n) for layers, n in values["stages"])
         recipe = dataclasses.replace(kind(**values), **changes)

@@ -11,6 +11,7 @@ import pytest
 from helpers.errors import Fields, raises
 from helpers.runs import RECIPE, make_pairs, train, weights
 from labse_tf import data
+from labse_tf.mining import principal_axes
 from labse_tf.recipes import get_recipe
 from labse_tf.training import Interrupted, Run, RunOptions, train_dual_encoder
 
@@ -77,11 +78,11 @@ def test_a_group_size_that_cannot_be(size: int) -> None:
 def test_principal_axes_keep_inner_products() -> None:
     random = np.random.default_rng(0)
     vectors = random.normal(size=(200, 5)) @ random.normal(size=(5, 32))
-    axes = data.principal_axes(vectors, 5)
+    axes = principal_axes(vectors, 5)
     np.testing.assert_allclose(axes.T @ axes, np.eye(5), atol=1e-6)
     short = vectors @ axes
     np.testing.assert_allclose(short @ short.T, vectors @ vectors.T, rtol=1e-4, atol=1)
-    few = vectors @ data.principal_axes(vectors, 2)
+    few = vectors @ principal_axes(vectors, 2)
     others = np.linalg.norm(vectors @ np.linalg.qr(random.normal(size=(32, 2)))[0])
     assert np.linalg.norm(few) > others  # the best two, not any two
 

@@ -109,10 +109,12 @@ def test_bad_values_are_named(field: str, value: object) -> None:
 
 def test_the_recipe_of_a_run_is_read(tmp_path) -> None:
     path = tmp_path / "run.json"
-    recipe = Recipe(num_layers=4, stages=((0, 5), (2, 7)), batch_size=8)
-    values = dataclasses.asdict(recipe)
-    path.write_text(json.dumps({"recipe": values, "text": {}}))
-    assert read_recipe(Recipe, path) == recipe
+    staged = Recipe(num_layers=4, stages=((0, 5), (2, 7)), batch_size=8)
+    nested = Recipe(freeze=("table", "blocks:1"), dims=(64, 128))
+    for recipe in (Recipe(), nested, staged):
+        values = dataclasses.asdict(recipe)
+        path.write_text(json.dumps({"recipe": values, "text": {}}))
+        assert read_recipe(Recipe, path) == recipe
     assert read_recipe(Recipe, path, batch_size=16).batch_size == 16
     kinds = {"labse-nano": Recipe, "labse-mini": DistillationRecipe}
     assert set(kinds) == set(presets.shipped_names())
