@@ -422,13 +422,16 @@ def _deletion_cost(
             (np.diff(path, axis=0) > 0).all(axis=1), np.diff(path[:, 0])
         )
         share = -(-_MEASURED_BLOCKS * sizes[0] // ends[-1][0])
-        for first in np.linspace(1, sizes[0], share + 1, dtype=np.int64)[:-1].tolist():
+        firsts = np.linspace(1, sizes[0], share + 1, dtype=np.int64)[:-1]
+        # In a short document, most blocks begin at the same rows.
+        for first, times in zip(*np.unique(firsts, return_counts=True), strict=True):
             rows = np.arange(first, min(first + _MEASURED_ROWS, sizes[0] + 1))
             columns = nodes.first[rows, None] + np.arange(4 * band + 2)
             columns = np.minimum(columns, nodes.last[rows, None]) + start[1]
             row = first + start[0]
             found = costs.block(row, row + len(rows), columns, start)[:, _ONE_TO_ONE]
-            lowest.append(found.min(axis=1)[matched[(rows - 1) // 2]])
+            values = found.min(axis=1)[matched[(rows - 1) // 2]]
+            lowest.append(np.tile(values, times))
     values = np.concatenate(lowest)
     values = values[np.isfinite(values)]
     if not len(values):
