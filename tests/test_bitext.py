@@ -154,10 +154,10 @@ def test_a_long_chain_of_better_pairs_is_walked_as_one_would():
         used[0].add(pair[0])
         used[1].add(pair[1])
         wanted.append(place)
-    from labse_tf.mining.bitext import _one_to_one
+    from labse_tf.mining.bitext import select_one_to_one
 
     assert len(scores) == len(sources)
-    assert np.flatnonzero(_one_to_one(sources, targets)).tolist() == wanted
+    assert np.flatnonzero(select_one_to_one(sources, targets)).tolist() == wanted
 
 
 @pytest.mark.parametrize(

@@ -130,21 +130,18 @@ def test_translations_of_documents_are_found(tmp_path, method, rescore) -> None:
     order = random.permutation(50)
     there = [near(parts[i], 0.8, seed=int(i)) for i in order if i != 7]
     source, target = of_documents(parts), of_documents(there)
-    pairs = align_documents(source, target, method=method, rescore=rescore)
+    options = {"method": method, "rescore": rescore, "candidates": 8}
+    pairs = align_documents(source, target, **options)
     expected = {(int(i), row) for row, i in enumerate(i for i in order if i != 7)}
     found = set(zip(pairs.sources.tolist(), pairs.targets.tolist(), strict=True))
     assert len(found & expected) >= 48
     assert (np.diff(pairs.scores) <= 0).all()
     assert len(set(pairs.sources.tolist())) == len(pairs.scores)
-    on_disk = align_documents(
-        source, target, method=method, rescore=rescore, work=tmp_path
-    )
+    on_disk = align_documents(source, target, **options, work=tmp_path)
     for memory, disk in zip(pairs, on_disk, strict=True):
         np.testing.assert_array_equal(memory, disk)
     best = float(pairs.scores[10])
-    few = align_documents(
-        source, target, method=method, rescore=rescore, threshold=best
-    )
+    few = align_documents(source, target, **options, threshold=best)
     assert len(few.scores) == 11
 
 

@@ -14,8 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labse_tf.alignment.documents import align
-from labse_tf.mining import neighbors_both_ways, unit_rows
-from labse_tf.mining.projection import principal_axes
+from labse_tf.mining import (
+    neighbors_both_ways,
+    principal_axes,
+    select_one_to_one,
+    unit_rows,
+)
 from labse_tf.progress import Progress, progress_bar
 
 Method = Literal["slots", "mean"]
@@ -355,25 +359,10 @@ def align_documents(
                 both = source.sentences(one), target.sentences(other)
                 scores[row] = (scores[row] + rescore(*both)) / 2
                 advance(1)
-    return _one_to_one(pairs, scores, threshold)
-
-
-def _one_to_one(
-    pairs: NDArray[np.int64], scores: NDArray[np.float32], threshold: float | None
-) -> DocumentPairs:
-    """Take the best pair, then the best pair of the remaining documents, and so on."""
     order = np.lexsort((pairs[:, 1], pairs[:, 0], -scores))
-    used: tuple[set[int], set[int]] = set(), set()
-    kept = []
-    for row, (source, target) in zip(
-        order.tolist(), pairs[order].tolist(), strict=True
-    ):
-        if threshold is not None and scores[row] < threshold:
-            break
-        if source not in used[0] and target not in used[1]:
-            used[0].add(source)
-            used[1].add(target)
-            kept.append(row)
+    if threshold is not None:
+        order = order[scores[order] >= threshold]
+    kept = order[select_one_to_one(pairs[order, 0], pairs[order, 1])]
     return DocumentPairs(scores[kept], pairs[kept, 0], pairs[kept, 1])
 
 

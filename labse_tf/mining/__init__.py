@@ -27,6 +27,7 @@ from labse_tf.mining.bitext import (
     mine_bitext,
     mine_from_neighbors,
     mine_pairs,
+    select_one_to_one,
 )
 from labse_tf.mining.calibration import (
     SHARES,
@@ -80,6 +81,7 @@ __all__ = [
     "pair_margins",
     "quality_threshold",
     "rows_on_disk",
+    "select_one_to_one",
     "threshold_estimates",
     "unit_rows",
 ]

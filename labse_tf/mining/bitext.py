@@ -322,7 +322,7 @@ def mine_from_neighbors(
         found = _chosen(found, found.scores >= np.float32(threshold))
     found = _chosen(found, np.lexsort((found.targets, found.sources, -found.scores)))
     if one_to_one:
-        found = _chosen(found, _one_to_one(found.sources, found.targets))
+        found = _chosen(found, select_one_to_one(found.sources, found.targets))
     return found if top is None else _chosen(found, slice(top))
 
 
@@ -340,11 +340,18 @@ def _best_candidates(
     return best, np.where(equal, rows, np.iinfo(np.int64).max).min(axis=1)
 
 
-def _one_to_one(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def select_one_to_one(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Select pairs greedily so that each sentence is in at most one pair.
 
     The pairs must be sorted, best first. Each round takes the pairs that are the first
     remaining pair of both their source and their target.
+
+    Args:
+        sources: Row of the source of each pair, int64 `(p,)`.
+        targets: Row of the target of each pair, int64 `(p,)`.
+
+    Returns:
+        Which pairs are selected, bool `(p,)`.
     """
     kept = np.zeros(len(sources), dtype=bool)
     taken = [
