@@ -154,6 +154,7 @@ class BaseRecipe:
         "growing from more layers copies blocks",
         group="training",
         parse=parse_stage,
+        metavar="LAYERS:STEPS",
     )
     learning_rate: float = setting(
         1e-4, "peak learning rate", group="training", must_be="positive"
@@ -315,14 +316,16 @@ class Recipe(BaseRecipe):
         "(the token embeddings), blocks:N (the first N transformer blocks)",
         group="training",
         parse=parse_frozen,
+        metavar="PART",
     )
     dims: tuple[int, ...] = setting(
         (),
         "nested sizes (Matryoshka): the loss is the sum over vectors cut to each of "
-        "these dimensions and whole vectors, so that encode(dim=) and --dim can cut "
-        "them",
+        "these dimensions and whole vectors, so that the first components of a vector, "
+        "normalized again, are a smaller vector",
         group="training",
         parse=parse_dim,
+        metavar="N",
     )
 
     def check(self) -> None:
@@ -405,6 +408,7 @@ class PretrainingRecipe(BaseRecipe):
         "for 2/15 and 4/15 of the steps; the flag without values: no stages)",
         group="training",
         parse=parse_stage,
+        metavar="LAYERS:STEPS",
     )
     mask_rate: float = setting(
         0.2, "share of the tokens to predict", group="data", must_be="from 0 to 1"

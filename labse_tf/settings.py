@@ -26,6 +26,7 @@ def setting(
     group: str | None,
     choices: tuple[str, ...] | None = None,
     parse: Callable[[str], Any] | None = None,
+    metavar: str | None = None,
     must_be: Literal["positive", "0 or more", "from 0 to 1"] | None = None,
 ) -> Any:
     """Declare a dataclass field with the metadata of its flag.
@@ -37,6 +38,7 @@ def setting(
             flag.
         choices: Allowed values.
         parse: Parser of one value, for a flag that takes any number of values.
+        metavar: Name of one value in the command's help; with `parse` only.
         must_be: Limits of a number. The value `None` is always allowed.
     """
     metadata = {
@@ -44,6 +46,7 @@ def setting(
         "group": group,
         "choices": choices,
         "parse": parse,
+        "metavar": metavar,
         "must_be": must_be,
     }
     return dataclasses.field(default=default, metadata=metadata)

@@ -15,6 +15,7 @@ from labse_tf.distillation import DistillationRecipe
 from labse_tf.recipes import (
     PRETRAINING_RECIPES,
     RECIPES,
+    PretrainingRecipe,
     Recipe,
     get_recipe,
     read_recipe,
@@ -188,6 +189,13 @@ def test_every_option_has_a_flag_and_its_default(command: str) -> None:
     ]
     options = run_options(parse([*COMMANDS[command], *map(str, flags)]))
     assert options == RunOptions(**given)  # type: ignore[arg-type]
+
+
+def test_flags_of_several_values_name_one() -> None:
+    for kind in (Recipe, PretrainingRecipe, DistillationRecipe):
+        for field in dataclasses.fields(kind):
+            parse, metavar = field.metadata["parse"], field.metadata["metavar"]
+            assert (parse is None) == (metavar is None), field.name
 
 
 def test_pretraining_measures_nothing() -> None:

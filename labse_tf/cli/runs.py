@@ -92,7 +92,7 @@ def add_settings(
         parts = [t for t in typing.get_args(types[field.name]) if t is not type(None)]
         plain = parts[0] if parts else types[field.name]
         if field.metadata["parse"]:
-            about |= {"nargs": "*", "metavar": "LAYERS:STEPS"}
+            about |= {"nargs": "*", "metavar": field.metadata["metavar"]}
         elif plain is bool:
             about["action"] = argparse.BooleanOptionalAction
         else:
