@@ -227,7 +227,7 @@ def _mapped(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.nda
 class _Nearest:
     """Similarity of each message with itself and with its two nearest others.
 
-    Messages with the same source or the same target are no others.
+    Messages with the same source or the same target do not count as other messages.
 
     Attributes:
         own: `(N,)`.

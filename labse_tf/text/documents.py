@@ -35,11 +35,6 @@ class DocumentFolder:
     counts: np.ndarray
     lengths: np.ndarray
 
-    @property
-    def names(self) -> list[str]:
-        """Path of each document inside the folder."""
-        return [path.relative_to(self.texts.path).as_posix() for path in self.paths]
-
 
 def find_documents(folder: PathLike) -> list[Path]:
     """Return the documents of a folder and its subfolders, sorted.

@@ -50,7 +50,7 @@ _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 # Here a letter with a vowel sign is a common last word ("है.", "છે."), so that only
 # bare letters are initials: Devanagari, Gurmukhi, Gujarati.
 _BARE_INITIALS = re.compile("[\u0900-\u097f\u0a00-\u0aff]")
-# Last words of one letter that are no initials: Nepali "is", Hindi and Bengali "no",
+# Last words of one letter that are not initials: Nepali "is", Hindi and Bengali "no",
 # imperatives ("come", "go", "give") of Dravidian languages.
 _SHORT_WORDS = frozenset("छ न না কি நீ வா போ தா రా పో దా ಬಾ ಹೋ വാ പോ താ".split())
 
