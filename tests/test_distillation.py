@@ -32,11 +32,18 @@ from labse_tf.distillation import (
     make_targets,
 )
 from labse_tf.distillation.recipe import DISTILLATION_RECIPES
+from labse_tf.distillation.states import (
+    TeacherStates,
+    block_outputs,
+    states_loss,
+    vectors_and_states,
+)
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.training import Interrupted, RunOptions, fitting
+from labse_tf.trimming import drop_prefix, keep_layers
 
 RECIPE = DistillationRecipe(
     sequence_length=16,
@@ -437,6 +444,206 @@ def test_replicas_train_as_one_device(run_python, tmp_path, student) -> None:
     for strategy in ("one_device", "cpu:2"):
         output = tmp_path / strategy.replace(":", "")
         run_python(REPLICAS, strategy, output, student, Path(__file__).parent)
+        with np.load(f"{output}.npz") as arrays:
+            found.append([arrays[name] for name in arrays.files])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-5)
+
+
+# === States of the teacher's blocks ===
+
+
+def with_blocks(vocabulary: Path, layers: int, prefix: str = "", **changes) -> LaBSE:
+    """A model of random weights, large enough that its states differ."""
+    config = {"max_sequence_length": 24, "dropout": 0.0, "initializer_range": 0.5}
+    tokens = len(TOKENS) if vocabulary.name == "vocab.txt" else 40
+    backbone = LaBSEBackbone(tokens, layers, 2, 8, 16, **(config | changes))
+    tokenizer = WordPieceTokenizer(vocabulary)
+    preprocessor = SentencePreprocessor(tokenizer, 16, prefix=prefix)
+    return LaBSE(backbone, preprocessor, pooling="mean")
+
+
+@pytest.fixture
+def vocabulary(tmp_path) -> Path:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(TOKENS) + "\n")
+    return path
+
+
+TEXTS = ["sun moon", "star", "", "sky day night sol luna"]
+
+
+@pytest.mark.parametrize("prefix", ["", "sun sky "])
+def test_states_are_those_of_the_same_tokens(vocabulary, prefix) -> None:
+    teacher = with_blocks(vocabulary, 4, prefix)
+    student = with_blocks(vocabulary, 2)
+    states = TeacherStates(teacher, student)
+    assert states.blocks == (1, 3)
+    features = student.preprocessor(TEXTS)
+    found = states(features)
+    own = teacher.preprocessor(TEXTS)
+    wanted = block_outputs(teacher, own, training=False)
+    count = len(prefix.split())
+    for block, x in zip((1, 3), found, strict=True):
+        y = np.asarray(wanted[block])
+        y = np.concatenate([y[:, :1], y[:, 1 + count :]], axis=1)
+        real = np.asarray(features["padding_mask"], bool)
+        np.testing.assert_allclose(np.asarray(x)[real], y[real], atol=1e-5)
+
+
+def test_the_loss_of_states_is_that_of_numpy(vocabulary) -> None:
+    teacher, student = with_blocks(vocabulary, 4, "sun "), with_blocks(vocabulary, 2)
+    states = TeacherStates(teacher, student, [0, 2])
+    states.fit(TEXTS, student.preprocessor)
+    features = student.preprocessor(TEXTS)
+    vectors, found = vectors_and_states(student, features, False)
+    np.testing.assert_allclose(
+        vectors, student.encode(TEXTS, progress=False), atol=1e-6
+    )
+    wanted = [np.asarray(x) for x in states(features)]
+    mask = np.asarray(features["padding_mask"], bool)
+    variances = []
+    for x in wanted:
+        mean = x[mask].mean(axis=0)
+        each = [
+            ((row[m] - mean) ** 2).sum(axis=1).mean()
+            for row, m in zip(x, mask, strict=True)
+        ]
+        variances.append(np.mean(each))
+    np.testing.assert_allclose(states.variances, variances, rtol=1e-5)
+    expected = np.zeros(len(TEXTS))
+    for s, u, variance in zip(found, wanted, variances, strict=True):
+        for row, m in enumerate(mask):
+            distances = ((np.asarray(s)[row][m] - u[row][m]) ** 2).sum(axis=1)
+            expected[row] += distances.mean() / variance / 2
+    loss = states_loss(found, wanted, features["padding_mask"], states.variances)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    # The mean state of each block has the loss 1.
+    means = [np.broadcast_to(x[mask].mean(axis=0), x.shape) for x in wanted]
+    loss = states_loss(means, wanted, features["padding_mask"], states.variances)
+    assert np.mean(loss) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_dropping_a_prefix_keeps_the_positions(vocabulary, tmp_path) -> None:
+    teacher = with_blocks(vocabulary, 0, "sun sky ")
+    dropped = drop_prefix(teacher)
+    assert dropped.preprocessor.prefix == ""
+    assert dropped.backbone.max_sequence_length == 22
+    outputs = [
+        np.asarray(m.backbone(m.preprocessor(["star moon"]))["sequence_output"])
+        for m in (teacher, dropped)
+    ]
+    np.testing.assert_allclose(outputs[0][:, 3:], outputs[1][:, 1:], atol=1e-6)
+    np.testing.assert_allclose(outputs[0][:, :1], outputs[1][:, :1], atol=1e-6)
+    assert drop_prefix(dropped) is dropped
+
+
+def test_models_whose_states_do_not_fit(vocabulary, tmp_path) -> None:
+    student = with_blocks(vocabulary, 2)
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join([*TOKENS, *(f"w{i}" for i in range(40 - len(TOKENS)))]))
+    for teacher, asked, words in (
+        (with_blocks(vocabulary, 1), None, ("`student`", "from 1 to 1 blocks")),
+        (with_blocks(vocabulary, 4), [1], ("`blocks`", "0 to 3")),
+        (with_blocks(vocabulary, 4), [1, 4], ("`blocks`", "0 to 3")),
+        (with_blocks(other, 4), None, ("`student`", "tokenizer")),
+        (
+            with_blocks(vocabulary, 4, "sun sky ", max_sequence_length=17),
+            None,
+            ("`teacher`", "position"),
+        ),
+    ):
+        with raises(ValueError, *words):
+            TeacherStates(teacher, student, asked)
+    with raises(ValueError, "`student`", "prefix", received="'sun '"):
+        TeacherStates(with_blocks(vocabulary, 4), with_blocks(vocabulary, 2, "sun "))
+    states = TeacherStates(with_blocks(vocabulary, 4), student)
+    with raises(ValueError, "`texts`"):
+        states.fit([], student.preprocessor)
+    for changes in ({"chunk_size": 4}, {"length_groups": 2}):
+        with raises(ValueError, "`chunk_size`"):
+            Distiller(student, **changes).learn_states(states, 1.0)
+        recipe = dataclasses.replace(RECIPE, states_weight=1.0, **changes)
+        with raises(ValueError, "`chunk_size`"):
+            recipe.check()
+    with raises(ValueError, "`weight`"):
+        Distiller(student).learn_states(states, 0.0)
+
+
+STATES = {"dropout": 0.0, "states_weight": 2.0, "train_steps": 60}
+
+
+def run_with_states(corpus, output: Path, student: Path, teacher: LaBSE, **changes):
+    options = {"checkpoint_every": 4, "log_every": 2, "progress": False}
+    options |= changes.pop("options", {})
+    return distill(
+        dataclasses.replace(RECIPE, **(STATES | changes)),
+        corpus,
+        output,
+        student=student,
+        teacher=TeacherVectors(f"{output}.v", "teacher"),
+        encode=lambda texts: teacher.encode(texts, progress=False),
+        teacher_model=teacher,
+        options=RunOptions(**options),
+    )
+
+
+def test_a_student_learns_the_states(tmp_path, corpus, vocabulary) -> None:
+    teacher = with_blocks(vocabulary, 4, "sun ")
+    start = drop_prefix(keep_layers(teacher, [1, 3]))
+    start.save_to_preset(tmp_path / "student")
+    model = run_with_states(corpus, tmp_path / "run", tmp_path / "student", teacher)
+    texts = [text.decode() for _, text in corpus.texts()][:50]
+    losses = []
+    for found in (start, model):
+        states = TeacherStates(teacher, found)
+        states.fit(texts, found.preprocessor)
+        features = found.preprocessor(texts)
+        _, own = vectors_and_states(found, features, False)
+        wanted, mask = states(features), features["padding_mask"]
+        losses.append(np.mean(states_loss(own, wanted, mask, states.variances)))
+    assert losses[1] < 0.6 * losses[0]
+    # The preset has the student only.
+    assert model.backbone.num_layers == 2
+    with raises(ValueError, "`teacher_model`", received="vectors only"):
+        run(
+            corpus, tmp_path / "no", tmp_path / "student", tmp_path / "w",
+            states_weight=1.0,
+        )  # fmt: skip
+
+
+REPLICATED_STATES = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[5])
+    import numpy as np
+    from helpers.runs import make_pairs
+    from labse_tf.data import ParallelCorpus
+    from labse_tf.distribute import get_strategy
+    from labse_tf.models import LaBSE
+    import test_distillation as tests
+
+    get_strategy(sys.argv[1])  # before the teacher uses the devices
+    model = tests.run_with_states(
+        ParallelCorpus(make_pairs()), Path(sys.argv[2]), Path(sys.argv[3]),
+        LaBSE.from_preset(sys.argv[4]), optimizer="adamw", train_steps=8,
+        options={"strategy": sys.argv[1]},
+    )
+    np.savez(sys.argv[2] + ".npz", *tests.weights(model))
+"""
+
+
+def test_replicas_learn_states_as_one_device(run_python, tmp_path, vocabulary) -> None:
+    teacher = with_blocks(vocabulary, 4, "sun ")
+    teacher.save_to_preset(tmp_path / "teacher")
+    drop_prefix(keep_layers(teacher, [1, 3])).save_to_preset(tmp_path / "student")
+    found = []
+    for strategy in ("one_device", "cpu:2"):
+        output = tmp_path / strategy.replace(":", "")
+        run_python(
+            REPLICATED_STATES, strategy, output, tmp_path / "student",
+            tmp_path / "teacher", Path(__file__).parent,
+        )  # fmt: skip
         with np.load(f"{output}.npz") as arrays:
             found.append([arrays[name] for name in arrays.files])
     for one, two in zip(*found, strict=True):

@@ -204,6 +204,28 @@ def counts(browser: Browser) -> str:
     return browser.text("#counts")
 
 
+def wait_for_counts(browser: Browser, wanted: str) -> None:
+    """A browser writes the marks of the page before a moment after a reload."""
+    wait_for(lambda: counts(browser) == wanted or None)
+
+
+def test_marks_of_another_tab_are_shown(tmp_path, browser):
+    lines = [(n / 10, f"text {n} {a}", b) for n, (a, b) in enumerate(HINDI)]
+    path, page = table(tmp_path / "tabs.tsv", lines), tmp_path / "tabs.html"
+    assert run("review", path, "-o", page) == 0
+    browser.open(page)
+    browser.press("g")
+    # A frame is another document with the same store, as another tab is.
+    browser.run(
+        "const frame = document.createElement('iframe');"
+        "frame.src = 'about:blank'; document.body.append(frame);"
+        "frame.contentWindow.localStorage.setItem(arguments[0], "
+        "JSON.stringify({0: 'bad', 1: 'skip'}));",
+        browser.run("return STORE"),
+    )
+    wait_for_counts(browser, "2 of 3 marked: 0 good, 1 bad, 1 skipped")
+
+
 def test_keys_reload_download_and_filter(tmp_path, browser):
     lines = [(n / 10, f"text {n} {a}", b) for n, (a, b) in enumerate([*HINDI, *EVIL])]
     path, page = table(tmp_path / "en-hi.tsv", lines), tmp_path / "page.html"
@@ -234,14 +256,14 @@ def test_keys_reload_download_and_filter(tmp_path, browser):
     assert browser.text("#texts .text").startswith("text 4")
     # The page again, and a page of other pairs of the same file.
     browser.reload()
-    assert counts(browser) == "4 of 6 marked: 2 good, 1 bad, 1 skipped"
+    wait_for_counts(browser, "4 of 6 marked: 2 good, 1 bad, 1 skipped")
     assert run("review", path, "-o", page, "--limit", 2) == 0
     browser.open(page)
-    assert counts(browser) == "2 of 2 marked: 1 good, 1 bad, 0 skipped"
+    wait_for_counts(browser, "2 of 2 marked: 1 good, 1 bad, 0 skipped")
     browser.press("b")
     assert run("review", path, "-o", page) == 0
     browser.open(page)
-    assert counts(browser).startswith("4 of 6 marked: ")
+    wait_for(lambda: counts(browser).startswith("4 of 6 marked: "))
     browser.press("d")
     marked = browser.downloads / "en-hi.tsv.marked.tsv"
     wait_for(marked.exists)
@@ -318,7 +340,7 @@ def test_marks_of_the_file_can_be_undone_for_good(tmp_path, browser):
     page = tmp_path / "page.html"
     assert run("review", path, "-o", page) == 0
     browser.open(page)
-    assert counts(browser) == "2 of 2 marked: 1 good, 1 bad, 0 skipped"
+    wait_for_counts(browser, "2 of 2 marked: 1 good, 1 bad, 0 skipped")
     browser.press("s")
     browser.reload()
-    assert "1 skipped" in counts(browser)
+    wait_for(lambda: "1 skipped" in counts(browser))

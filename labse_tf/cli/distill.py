@@ -28,6 +28,7 @@ from labse_tf.distillation.recipe import (
 if TYPE_CHECKING:
     from labse_tf.data import ParallelCorpus, SkipReport
     from labse_tf.distillation import TeacherVectors
+    from labse_tf.models import LaBSE
 
 
 def add_command(commands: Any) -> None:
@@ -113,7 +114,7 @@ def _distill(options: argparse.Namespace) -> int | None:
 
     if not options.files and not options.mono:
         raise ValueError("Expected FILE, --mono or both. Received: neither")
-    store, encode = _open_teacher(options)
+    store, encode, teacher_model = _open_teacher(options)
     report = data.SkipReport()
     pairs = _load_text(options, report)
     dev = None
@@ -145,6 +146,7 @@ def _distill(options: argparse.Namespace) -> int | None:
                 student=student or start,
                 teacher=store,
                 encode=encode,
+                teacher_model=teacher_model,
                 dev=dev,
                 options=how,
                 storage=storage,
@@ -175,8 +177,8 @@ def _load_text(options: argparse.Namespace, report: SkipReport) -> ParallelCorpu
 
 def _open_teacher(
     options: argparse.Namespace,
-) -> tuple[TeacherVectors, Callable[[list[str]], Any] | None]:
-    """Return the teacher's vectors on disk, and the teacher if it is a model."""
+) -> tuple[TeacherVectors, Callable[[list[str]], Any] | None, LaBSE | None]:
+    """Return the teacher's vectors on disk, and the teacher's `encode` and model."""
     from labse_tf.distillation import TeacherVectors
     from labse_tf.encoders import fingerprint, open_encoder
 
@@ -186,7 +188,7 @@ def _open_teacher(
                 "--model is required if --teacher is a directory of vectors, which has "
                 f"no blocks. Received: --teacher {options.teacher}"
             )
-        return TeacherVectors(options.teacher), None
+        return TeacherVectors(options.teacher), None, None
     teacher = open_encoder(options.teacher, "auto")
     model = teacher.model
     if options.teacher_prefix and model is not None and model.preprocessor is not None:
@@ -198,4 +200,4 @@ def _open_teacher(
     name = f"{Path(options.teacher).name} {fingerprint(options.teacher, 'auto')}"
     folder = options.teacher_vectors or f"{options.output.rstrip('/')}.teacher"
     vectors = TeacherVectors(folder, name, options.teacher_prefix)
-    return vectors, teacher.encode
+    return vectors, teacher.encode, model

@@ -49,6 +49,12 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="rows of the position table to keep (default: all)",
     )
+    parser.add_argument(
+        "--drop-prefix",
+        action="store_true",
+        help="put no prefix before each text, which the teacher may have; each token "
+        "keeps its position vector",
+    )
     arguments.add_output(parser, "DIR", "directory of the new preset")
     parser.add_argument(
         "--storage",
@@ -93,6 +99,7 @@ def _shrink(options: argparse.Namespace) -> None:
         strip_accents=options.strip_accents,
         sequence_length=options.sequence_length,
         max_sequence_length=options.max_sequence_length,
+        prefix=not options.drop_prefix,
         storage=options.storage,
     )
     print_table(

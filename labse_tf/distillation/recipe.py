@@ -72,6 +72,14 @@ class DistillationRecipe(Recipe):
         group="distillation",
         must_be="0 or more",
     )
+    states_weight: float = setting(
+        0.0,
+        "weight of the squared distance of each token's states after each block to the "
+        "teacher's, relative to their variance; the student needs the teacher's "
+        "tokenizer and dimension, and each step then also runs the teacher",
+        group="distillation",
+        must_be="0 or more",
+    )
     temperature: float = setting(
         0.07,
         "temperature of the contrastive loss",
@@ -121,6 +129,12 @@ class DistillationRecipe(Recipe):
                 "`dims` must not be set in a distillation, since the first components "
                 "of a teacher's vector mean nothing by themselves; train with it "
                 f"afterwards. Received: dims={list(self.dims)}"
+            )
+        if self.states_weight and (self.chunk_size or self.length_groups > 1):
+            raise ValueError(
+                "`chunk_size` and `length_groups` must not be set with "
+                f"`states_weight`. Received: chunk_size={self.chunk_size}, "
+                f"length_groups={self.length_groups}"
             )
         weights = {
             name: getattr(self, f"{name}_weight")

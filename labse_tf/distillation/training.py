@@ -15,6 +15,7 @@ from labse_tf.data.sampling import RowBatches
 from labse_tf.distillation.batches import distillation_batches
 from labse_tf.distillation.losses import DistillationLoss
 from labse_tf.distillation.recipe import DistillationRecipe
+from labse_tf.distillation.states import TeacherStates
 from labse_tf.distillation.student import Distiller
 from labse_tf.distillation.teacher import (
     Encode,
@@ -55,6 +56,7 @@ def distill(
     student: str | Path,
     teacher: TeacherVectors,
     encode: Encode | None = None,
+    teacher_model: LaBSE | None = None,
     dev: ParallelCorpus | None = None,
     options: RunOptions | None = None,
     storage: str | None = None,
@@ -74,6 +76,7 @@ def distill(
         teacher: The teacher's vectors; those that are missing are added.
         encode: The teacher: a callable from a list of strings to `(n, D)`. `None` if
             `teacher` has all vectors.
+        teacher_model: The teacher as a model, for `states_weight` of the recipe.
         dev: Held-out pairs; see `labse_tf.training.train_dual_encoder`.
         options: Run options.
         storage: Storage type of the preset (default: that of `student`).
@@ -83,8 +86,8 @@ def distill(
 
     Raises:
         ValueError: If the arguments contradict each other, the student is wider than
-            the teacher's vectors, a vector is missing without `encode`, or the
-            directory belongs to another run.
+            the teacher's vectors, a vector is missing without `encode`, the student
+            cannot learn the teacher's states, or the directory belongs to another run.
         labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
     """
     options = options or RunOptions()
@@ -93,6 +96,12 @@ def distill(
     recipe = dataclasses.replace(shaped, dropout=recipe.dropout)  # type: ignore[assignment]
     recipe.check()
     check_measured(options, dev is not None)
+    if recipe.states_weight and teacher_model is None:
+        raise ValueError(
+            "`teacher_model` is required with `states_weight`: a teacher that is a "
+            f"model of this package. Received: states_weight={recipe.states_weight} "
+            "and vectors only"
+        )
     config = presets.read_config(presets.find(str(student)))
     with open_run(
         output,
@@ -113,7 +122,14 @@ def distill(
                 distiller = compile_distiller(
                     encoder, recipe, skip_nonfinite=options.on_nan == "skip"
                 )
+                if recipe.states_weight:
+                    states = TeacherStates(
+                        _in_scope(teacher_model, recipe, strategy), encoder
+                    )
+                    distiller.learn_states(states, recipe.states_weight)
             preprocessor = encoder.text_preprocessor()
+            if recipe.states_weight:
+                states.fit(_sample(pairs, recipe.seed), preprocessor)
             if is_tpu(strategy):
                 preprocessor = fixed_shapes(preprocessor)
             plan = make_plan(recipe, 0)
@@ -172,6 +188,25 @@ def _load(student: str | Path, recipe: DistillationRecipe) -> LaBSE:
         model.preprocessor,
         lambda path, old: old[path],
     )
+
+
+def _in_scope(
+    teacher: LaBSE | None, recipe: DistillationRecipe, strategy: tf.distribute.Strategy
+) -> LaBSE:
+    """Return the teacher with the recipe's type, on all replicas."""
+    if teacher is None:
+        raise ValueError("`teacher` must be a model. Received: teacher=None")
+    model = teacher.with_dtype(recipe.dtype)
+    if strategy.num_replicas_in_sync == 1:
+        return model
+    return rebuild(model, {}, model.preprocessor, lambda path, old: old[path])
+
+
+def _sample(pairs: ParallelCorpus, seed: int, most: int = 256) -> list[str]:
+    """Return both texts of some pairs, at random."""
+    random = np.random.default_rng(seed)
+    rows = random.permutation(len(pairs))[:most]
+    return [text.decode() for side in pairs.take(rows) for text in side.tolist()]
 
 
 def compile_distiller(

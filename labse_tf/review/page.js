@@ -279,6 +279,14 @@ list.addEventListener("click", (event) => {
   if (row) go(Number(row.dataset.place));
 });
 addEventListener("resize", drawList);
+// Another tab has marked pairs of this file; or the browser, right after a reload, has
+// only now written the marks of the page before.
+addEventListener("storage", (event) => {
+  if (event.key !== STORE && event.key !== null) return;
+  marks = {};
+  load();
+  draw();
+});
 
 try {
   theme(localStorage.getItem(THEME) || "");

@@ -86,3 +86,35 @@ def keep_positions(model: LaBSE, max_sequence_length: int) -> LaBSE:
 
     changes = {"max_sequence_length": max_sequence_length}
     return rebuild(model, changes, new, value)
+
+
+def drop_prefix(model: LaBSE) -> LaBSE:
+    """Create a model that puts no prefix before each text.
+
+    Each token keeps the position vector that it had after the prefix, so that only the
+    attention to the tokens of the prefix is lost.
+
+    Args:
+        model: A `LaBSE` with a preprocessor.
+
+    Returns:
+        A new model with as many rows less in the position table as the prefix has
+        tokens; the model itself if it has no prefix.
+
+    Raises:
+        ValueError: If the model has no preprocessor.
+    """
+    old = model.text_preprocessor()
+    if not old.prefix:
+        return model
+    count = len(old.tokenizer([old.prefix]).values)
+    rows = model.backbone.max_sequence_length - count
+    new = old.copy(prefix="", sequence_length=min(old.sequence_length, rows))
+
+    def value(path: str, weights: Mapping[str, Any]) -> Any:
+        if path == _POSITIONS:
+            table = np.asarray(weights[path])
+            return np.concatenate([table[:1], table[1 + count :]])
+        return weights[path]
+
+    return rebuild(model, {"max_sequence_length": rows}, new, value)

@@ -20,7 +20,7 @@ from labse_tf.progress import Progress
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.trimming.pieces import Pieces, sentencepiece_pieces
 from labse_tf.trimming.sentences import sample_sentences
-from labse_tf.trimming.shrinking import keep_layers, keep_positions
+from labse_tf.trimming.shrinking import drop_prefix, keep_layers, keep_positions
 from labse_tf.trimming.transfer import transfer_vocabulary
 
 
@@ -100,6 +100,7 @@ def shrink_preset(
     strip_accents: bool | None = None,
     sequence_length: int | None = None,
     max_sequence_length: int | None = None,
+    prefix: bool = True,
     storage: str = "float32",
     measure: bool = True,
     progress: Progress = None,
@@ -116,6 +117,7 @@ def shrink_preset(
         strip_accents: See `WordPieceTokenizer`; only with `vocabulary`.
         sequence_length: Maximum number of tokens per text. Default: the teacher's.
         max_sequence_length: See `keep_positions`. Default: all positions.
+        prefix: Whether to keep the teacher's prefix; see `drop_prefix`.
         storage: Storage type of the new weights, see `LaBSE.save_to_preset`.
         measure: Whether to measure `ShrinkReport.agreement`, which encodes 500 short
             sentences with both models.
@@ -136,13 +138,13 @@ def shrink_preset(
             "`lowercase` and `strip_accents` require `vocabulary`. Received: "
             f"lowercase={lowercase}, strip_accents={strip_accents}"
         )
-    if all(
+    if prefix and all(
         given is None
         for given in (layers, vocabulary, sequence_length, max_sequence_length)
     ):
         raise ValueError(
-            "Expected `layers`, `vocabulary`, `sequence_length` or "
-            "`max_sequence_length`. Received: none of them"
+            "Expected `layers`, `vocabulary`, `sequence_length`, "
+            "`max_sequence_length` or `prefix=False`. Received: none of them"
         )
     tokenizer = (
         WordPieceTokenizer(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
@@ -169,6 +171,8 @@ def shrink_preset(
             student, per_token, unknown = found
         if layers is not None:
             student = keep_layers(student, layers)
+        if not prefix:
+            student = drop_prefix(student)
         if max_sequence_length is not None:
             student = keep_positions(student, max_sequence_length)
         if sequence_length is not None:
