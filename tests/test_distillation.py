@@ -629,7 +629,9 @@ REPLICATED_STATES = """
         LaBSE.from_preset(sys.argv[4]), optimizer="adamw", train_steps=8,
         options={"strategy": sys.argv[1]},
     )
-    np.savez(sys.argv[2] + ".npz", *tests.weights(model))
+    # The bias of the keys has no gradient: its moments are rounding errors.
+    arrays = [np.asarray(w) for w in model.weights if "key/bias" not in w.path]
+    np.savez(sys.argv[2] + ".npz", *arrays)
 """
 
 

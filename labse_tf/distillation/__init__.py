@@ -6,8 +6,9 @@
     all steps, from a recipe and pairs to a preset
 
 Modules, each of which imports only from earlier ones: `recipe` (settings), `teacher`
-(the teacher's vectors, computed once), `losses`, `student` (the model that is trained),
-`batches`, `bag` and `starting` (the student to start from), `training` (the run).
+(the teacher's vectors, computed once), `losses`, `states` (the teacher's token states),
+`student` (the model that is trained), `batches`, `bag` and `starting` (the student to
+start from), `training` (the run).
 
 The names below are loaded on first use, so that the command line can read the recipe
 without importing Keras.

@@ -116,23 +116,10 @@ class Distiller(DualEncoder):
             paired=1.0 if paired is None else ops.mean(paired),
         )
         if self._states is not None:
-            loss = loss + self._states_weight * self._loss_of_states(x, y_pred)
+            loss = loss + self._states_weight * _states_share(self._states, x, y_pred)
         if training:
             self.note_loss(loss)
         return loss
-
-    def _loss_of_states(self, x: Any, y_pred: Any) -> Any:
-        """Return this replica's share of the mean loss of states over both sides."""
-        total = 0.0
-        for side in SIDES:
-            losses = states_loss(
-                y_pred[f"{side}_states"],
-                self._states(x[side]),
-                x[side]["padding_mask"],
-                self._states.variances,
-            )
-            total = total + ops.mean(losses) / replica_count()
-        return total / 2
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -160,3 +147,17 @@ class TeacherCosine(keras.metrics.Mean):
     def update_state(self, student: Any, teacher: Any) -> None:
         """Add unit vectors, float `(n, d)` each."""
         super().update_state(ops.sum(student * teacher, axis=1))
+
+
+def _states_share(states: TeacherStates, x: Any, y_pred: Any) -> Any:
+    """Return this replica's share of the mean loss of states over both sides."""
+    total = 0.0
+    for side in SIDES:
+        losses = states_loss(
+            y_pred[f"{side}_states"],
+            states(x[side]),
+            x[side]["padding_mask"],
+            states.variances,
+        )
+        total = total + ops.mean(losses) / replica_count()
+    return total / 2
