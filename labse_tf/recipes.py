@@ -337,11 +337,10 @@ class Recipe(BaseRecipe):
                 f"Received: freeze={list(self.freeze)}, stages={_written(self.stages)}"
             )
         self.frozen_parts()
-        outside = [dim for dim in self.dims if not 0 < dim <= self.hidden_dim]
-        if outside or len(set(self.dims)) != len(self.dims):
+        if min(self.dims, default=1) < 1 or len(set(self.dims)) != len(self.dims):
             raise ValueError(
                 "`dims` must be different numbers from 1 to `hidden_dim`. Received: "
-                f"dims={list(self.dims)}, hidden_dim={self.hidden_dim}"
+                f"dims={list(self.dims)}"
             )
         size = self.hard_negatives
         if size < 0 or (size and self.batch_size % size):
@@ -355,11 +354,32 @@ class Recipe(BaseRecipe):
                 f"hard_negatives={size}, batches={self.batches!r}"
             )
 
+    def check_shape(self) -> None:
+        """Compare the values with the shape of the model.
+
+        `check` does not, since a model that is loaded has its own shape.
+
+        Raises:
+            ValueError: If `freeze` has more blocks than the model, or a number of
+                `dims` is larger than `hidden_dim`.
+        """
+        _, blocks = self.frozen_parts()
+        if blocks > self.num_layers:
+            raise ValueError(
+                f"`freeze` must have at most the {self.num_layers} blocks of the "
+                f"model. Received: {list(self.freeze)}"
+            )
+        if max(self.dims, default=1) > self.hidden_dim:
+            raise ValueError(
+                f"`dims` must be at most the {self.hidden_dim} dimensions of the "
+                f"model. Received: dims={list(self.dims)}"
+            )
+
     def frozen_parts(self) -> tuple[bool, int]:
         """Return whether the token table is frozen, and the number of frozen blocks.
 
         Raises:
-            ValueError: If `freeze` has another form, or more blocks than the model.
+            ValueError: If `freeze` has another form.
         """
         try:
             parts = [parse_frozen(part) for part in self.freeze]
@@ -369,13 +389,7 @@ class Recipe(BaseRecipe):
                 f"Received: {list(self.freeze)}"
             ) from None
         counts = [int(part.partition(":")[2] or 0) for part in parts]
-        blocks = max(counts, default=0)
-        if blocks > self.num_layers:
-            raise ValueError(
-                f"`freeze` must have at most the {self.num_layers} blocks of the "
-                f"model. Received: {list(self.freeze)}"
-            )
-        return "table" in parts, blocks
+        return "table" in parts, max(counts, default=0)
 
 
 @dataclasses.dataclass(frozen=True)

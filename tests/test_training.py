@@ -109,6 +109,28 @@ def test_frozen_parts_do_not_change(tmp_path, corpus, text, frozen, chunk_size) 
     assert LaBSE.from_preset(tmp_path / "run").backbone.token_embedding.trainable
 
 
+def test_flags_are_compared_with_the_shape_of_the_model(tmp_path, text, capsys) -> None:
+    """Not with that of the recipe, which has 2 blocks of 256 dimensions."""
+    start = tmp_path / "start"
+    recipe = dataclasses.replace(RECIPE, num_layers=3)
+    untrained_encoder(recipe, text[1]).save_to_preset(start)
+    quick = "--batch-size 16 --train-steps 1 --sequence-length 16".split()
+    command = ["train", text[0], *quick, "--output", tmp_path / "run"]
+    small = ["--dims", 17, "--model", start]
+    assert "`dims`" in fails_to_run(capsys, *command, *small)
+    new = ["--freeze", "blocks:3", "--vocab", text[1]]
+    assert "`freeze`" in fails_to_run(capsys, *command, *new)
+    flags = ["--freeze", "blocks:3", "--dims", 16, "--model", start]
+    assert run_command(*command, *flags) == 0
+
+
+def fails_to_run(capsys, *arguments: object) -> str:
+    """Runs a command that must end with 2, and returns its message."""
+    capsys.readouterr()
+    assert run_command(*arguments) == 2
+    return capsys.readouterr().err
+
+
 def test_nested_sizes_are_trained(tmp_path, corpus, text) -> None:
     recipe = dataclasses.replace(RECIPE, dims=(2, 4))
     dual = dual_encoder.compile_dual_encoder(untrained_encoder(recipe, text[1]), recipe)

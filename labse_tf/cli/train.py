@@ -64,6 +64,8 @@ def add_command(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> int | None:
     check_case(options)
     recipe = recipe_of(options, Recipe, get_recipe)
+    if options.model is None:
+        recipe.check_shape()
     how = run_options(options)
     from labse_tf import data, training
 

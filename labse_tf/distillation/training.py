@@ -95,6 +95,7 @@ def distill(
     shaped = with_shape_of(recipe, student)
     recipe = dataclasses.replace(shaped, dropout=recipe.dropout)  # type: ignore[assignment]
     recipe.check()
+    recipe.check_shape()
     check_measured(options, dev is not None)
     if recipe.states_weight and teacher_model is None:
         raise ValueError(

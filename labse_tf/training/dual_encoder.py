@@ -108,6 +108,7 @@ def train_dual_encoder(
                 f"strip_accents={strip_accents}"
             )
         recipe = with_shape_of(recipe, model)
+    recipe.check_shape()
     check_measured(options, dev is not None)
     texts = _texts_with_neighbors(recipe, pairs, model)
     tokenizer = None
