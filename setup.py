@@ -54,6 +54,8 @@ CATALOGUES = [
 # TensorBoard shows the runs; older versions also import pkg_resources.
 TRAIN = ["tensorboard>=2.20", "setuptools<81"]
 PLOTS = ["matplotlib>=3.8"]
+# The CUDA libraries for NVIDIA GPUs, which exist for Linux only (also in WSL2).
+GPU = ["tensorflow[and-cuda]>=2.20,<2.22; sys_platform == 'linux'"]
 MINING = ["faiss-cpu>=1.8"]
 TFDS = ["tensorflow-datasets>=4.9"]
 # Reads text compressed with zstd.
@@ -79,6 +81,7 @@ PARITY = [
 EXTRAS_REQUIRE = {
     "quickstart": QUICKSTART,
     "train": TRAIN,
+    "gpu": GPU,
     "mining": MINING,
     "tfds": TFDS,
     "text": TEXT,

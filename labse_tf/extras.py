@@ -36,6 +36,9 @@ EXTRAS = {
         },
     ),
     "train": Extra("tensorboard --logdir RUN", {"tensorboard": "tensorboard"}),
+    "gpu": Extra(
+        "NVIDIA GPUs, on Linux and in WSL2", {"tensorflow[and-cuda]": "nvidia.cudnn"}
+    ),
     "plots": Extra("plots: --plot, evaluate all", {"matplotlib": "matplotlib"}),
     "mining": Extra("fast neighbors: mine --index faiss", {"faiss-cpu": "faiss"}),
     "convert": Extra(
@@ -73,6 +76,8 @@ def _installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # A module without a specification, such as a script's.
         return True
+    except ModuleNotFoundError:  # The package around the module is missing.
+        return False
 
 
 def require(name: str, user: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
+from labse_tf import extras
 from labse_tf.cli.doctor import report
 from labse_tf.doctor import LEVELS, Facts, Module, diagnose, diagnosis, environment
 from labse_tf.extras import EXTRAS
@@ -353,7 +354,7 @@ CASES = {
         {"nvidia_gpus": ("NVIDIA L4",), "nvidia_driver": "550.54"},
         "warning",
         ["GPU", "0", "1", "NVIDIA L4"],
-        ["tensorflow[and-cuda]==2.21.0", "CUDA"],
+        ["pip install 'labse-tf[gpu]'", "CUDA"],
     ),
     "one GPU of two": (
         {
@@ -384,7 +385,7 @@ CASES = {
         },
         "warning",
         ["GPU", "0", "1"],
-        ["CUDA", "pip uninstall -y tensorflow-cpu &&"],
+        ["CUDA", "pip uninstall -y tensorflow-cpu && pip install 'labse-tf[gpu]'"],
     ),
     "a GPU without a driver": (
         {"nvidia_gpus": ("NVIDIA device 0000:01:00.0",)},
@@ -617,3 +618,48 @@ def test_gpus_as_the_tool_lists_them(tmp_path, monkeypatch) -> None:
     tool.write_text("#!/bin/sh\necho 'No devices were found'\nexit 6\n")
     names, _ = environment._nvidia()
     assert "No devices were found" not in names
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> Path:
+    """The root of a machine without nvidia-smi, whose files a test makes."""
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_gpus_as_the_driver_lists_them(machine) -> None:
+    assert environment._nvidia() == ((), None)
+    driver = machine / "proc" / "driver" / "nvidia"
+    (driver / "gpus" / "0000:01:00.0").mkdir(parents=True)
+    information = driver / "gpus" / "0000:01:00.0" / "information"
+    information.write_text("Model: \t\t Tesla T4\nIRQ: 33\n")
+    (driver / "version").write_text("NVRM version: NVIDIA x86_64 Kernel Module  550.54")
+    assert environment._nvidia() == (("Tesla T4",), "550.54")
+
+
+def test_gpus_without_a_driver(machine) -> None:
+    device = machine / "sys" / "bus" / "pci" / "devices" / "0000:01:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x10de\n")
+    (device / "class").write_text("0x040300\n")  # The sound of a graphics card.
+    assert environment._nvidia() == ((), None)
+    (device / "class").write_text("0x030200\n")
+    assert environment._nvidia() == (("NVIDIA device 0000:01:00.0",), None)
+
+
+def test_a_gpu_in_a_container_that_shows_only_its_file(machine) -> None:
+    (machine / "dev").mkdir()
+    for name in ("nvidia0", "nvidiactl", "nvidia-uvm"):
+        (machine / "dev" / name).touch()
+    names, driver = environment._nvidia()
+    assert [Path(name).name for name in names] == ["nvidia0"]
+    [finding] = diagnose(changed(nvidia_gpus=names, nvidia_driver=driver))
+    assert "labse-tf[gpu]" in finding.advice
+
+
+def test_a_missing_extra_inside_a_missing_package(monkeypatch) -> None:
+    monkeypatch.setitem(
+        extras.EXTRAS, "gpu", extras.Extra("", {"x": "no_such_package.module"})
+    )
+    assert extras.missing("gpu") == ("x",)

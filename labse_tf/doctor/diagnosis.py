@@ -409,7 +409,6 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
         f"TensorFlow sees {len(module.gpus)} of {len(facts.nvidia_gpus)} GPUs ({names})"
     )
     visible = facts.variables.get("CUDA_VISIBLE_DEVICES")
-    version = module.version or "2.21.0"
     if visible is not None:
         advice = f"CUDA_VISIBLE_DEVICES={visible} hides GPUs: unset it"
     elif facts.system == "Windows":
@@ -419,13 +418,13 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
     elif not module.cuda:
         advice = (
             f"this build has no CUDA: pip uninstall -y {' '.join(_builds(facts))}"
-            f" && pip install 'tensorflow[and-cuda]=={version}'"
+            " && pip install 'labse-tf[gpu]'"
         )
     else:
         advice = (
-            "the CUDA libraries are missing or have another version: "
-            f"pip install 'tensorflow[and-cuda]=={version}', and remove other CUDA "
-            "libraries from LD_LIBRARY_PATH"
+            "the CUDA libraries are missing or have another version: pip install "
+            "'labse-tf[gpu]', and remove other CUDA libraries from LD_LIBRARY_PATH; "
+            "then restart Python"
         )
     yield Finding("warning", title, advice)
 

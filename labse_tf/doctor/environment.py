@@ -47,6 +47,8 @@ _VARIABLES = re.compile(
 _MODULES = ("tensorflow", "tensorflow_text", "keras", "keras_hub")
 _OPTIONAL = {"tensorflow_hub": "tensorflow-hub", "tf_keras": "tf-keras"}
 PROBE_SECONDS = 180
+# Another folder in tests.
+ROOT = Path("/")
 
 # Prints one line of JSON per module at once, because the next import may crash.
 _PROBE = """
@@ -262,7 +264,7 @@ def _memory_gb() -> float:
 
 
 def _nvidia() -> tuple[tuple[str, ...], str | None]:
-    """Return GPUs and driver version from nvidia-smi, the driver, or the PCI bus."""
+    """Return GPUs and driver version from nvidia-smi, the driver, PCI or /dev."""
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],
@@ -276,19 +278,22 @@ def _nvidia() -> tuple[tuple[str, ...], str | None]:
             return tuple(name.strip() for _, name in rows), rows[0][0].strip()
     except (OSError, subprocess.TimeoutExpired):
         pass
-    found = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+    found, driver = [], ROOT / "proc/driver/nvidia"
+    for path in sorted((driver / "gpus").glob("*/information")):
         model = re.search(r"(?m)^Model:\s*(.+)$", _read(path))
         found.append(model[1] if model else path.parent.name)
-    version = re.search(
-        r"Kernel Module.*?(\d+\.[\d.]+)", _read(Path("/proc/driver/nvidia/version"))
-    )
-    for device in [] if found else sorted(Path("/sys/bus/pci/devices").glob("*")):
+    version = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", _read(driver / "version"))
+    for device in [] if found else sorted((ROOT / "sys/bus/pci/devices").glob("*")):
         # Class 03 is a display controller, 0x10de the vendor.
         ours = _read(device / "vendor").strip() == "0x10de"
         if ours and _read(device / "class").startswith("0x03"):
             found.append(f"NVIDIA device {device.name}")
-    return tuple(found), version[1] if version else None
+    loaded = version[1] if version else None
+    # In a container, these files may be all that is visible.
+    files = sorted((ROOT / "dev").glob("nvidia[0-9]*"))
+    if files and not found:
+        found, loaded = [f"NVIDIA device {path}" for path in files], loaded or "unknown"
+    return tuple(found), loaded
 
 
 def _read(path: Path) -> str:
