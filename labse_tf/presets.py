@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,18 @@ import numpy as np
 
 from labse_tf.files import directory_beside, directory_of, exchange, write_text
 from labse_tf.languages import LABSE_LANGUAGES, language_code
-from labse_tf.quantization import channel_axes, quantize, scale_shape
-from labse_tf.variables import assign_blocks, block_bounds, read_blocks
+from labse_tf.quantization import (
+    GROUP,
+    channel_axes,
+    dequantize_groups,
+    from_channels,
+    packed_shapes,
+    quantize,
+    quantize_groups,
+    scale_shape,
+    to_channels,
+)
+from labse_tf.variables import TOKEN_TABLE, assign_blocks, block_bounds, read_blocks
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
@@ -40,12 +50,20 @@ WEIGHTS = "model.weights.h5"
 CARD = "README.md"
 
 # Types of weights on disk. Variables are always float32.
-STORAGES = ("float32", "float16", "int8")
+STORAGES = ("float32", "float16", "int8", "int4")
 _IN_WORDS = {
     "float32": "float32",
     "float16": "float16",
     "int8": "matrices int8 with one scale per channel, other weights float16",
+    "int4": (
+        f"token table in 4 bits with one scale per {GROUP} values; kernels in 4 bits "
+        "if that is exact, otherwise int8 with one scale per channel; other weights "
+        "float32"
+    ),
 }
+
+# Last parts of the paths of matrices that become int8.
+_BY_CHANNEL = {"int8": ("embeddings", "kernel"), "int4": ("kernel",)}
 
 _FORMAT = "labse_tf preset"
 _FORMAT_VERSION = 1
@@ -57,7 +75,7 @@ _SECTIONS = {
     "tokenizer": dict,
     "sha256": dict,
 }
-# Suffix of the scales of a matrix in int8.
+# Suffix of the scales of a matrix in int8 or in 4 bits.
 _SCALE = "scale"
 
 # === The family ===
@@ -415,6 +433,28 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_storage(storage: str, hidden_dim: int | None = None) -> None:
+    """Raise an error if weights cannot be stored in a storage type.
+
+    Args:
+        storage: One of `STORAGES`.
+        hidden_dim: Hidden dimension of the model, if it is known.
+
+    Raises:
+        ValueError: If the storage type is unknown, or is `"int4"` and the hidden
+            dimension is not a multiple of 32.
+    """
+    if storage not in STORAGES:
+        raise ValueError(
+            f"`storage` must be one of {', '.join(STORAGES)}. Received: {storage!r}"
+        )
+    if storage == "int4" and hidden_dim is not None and hidden_dim % GROUP:
+        raise ValueError(
+            "`storage` can be 'int4' only if the hidden dimension is a multiple of "
+            f"{GROUP}. Received: storage='int4', hidden_dim={hidden_dim}"
+        )
+
+
 def write_weights(
     path: Path, weights: Mapping[str, Any], storage: str = "float32"
 ) -> None:
@@ -427,46 +467,97 @@ def write_weights(
     Args:
         path: Target HDF5 file, which is replaced.
         weights: Weight path -> float32 Keras variable or array.
-        storage: `"float32"`, `"float16"`, or `"int8"`: matrices as int8 with float32
-            scales in `PATH:scale` (see `labse_tf.quantization`), other weights as
-            float16.
+        storage: `"float32"`, `"float16"`, `"int8"` or `"int4"`. `"int8"`: matrices as
+            int8 with float32 scales in `PATH:scale` (see `labse_tf.quantization`),
+            other weights as float16. `"int4"`: the token table in 4 bits, as uint8
+            codes with float16 scales in `PATH:scale`; a kernel in 4 bits if all its
+            values are restored exactly, otherwise as int8; the position table and
+            other weights as float32.
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If the storage type is unknown, a value is too large for float16,
-            or a matrix is not finite and `storage` is `"int8"`.
+        ValueError: If the storage type is unknown, a value is too large for float16, a
+            matrix is not finite and `storage` is `"int8"` or `"int4"`, or the width of
+            the token table is not a multiple of 32 and `storage` is `"int4"`.
     """
     import h5py
 
-    if storage not in STORAGES:
-        raise ValueError(
-            f"`storage` must be one of {', '.join(STORAGES)}. Received: {storage!r}"
-        )
+    check_storage(storage)
     with h5py.File(path, "w") as file:
         for name, weight in weights.items():
             shape = tuple(weight.shape)
-            axes = channel_axes(name, shape) if storage == "int8" else None
-            if axes is not None:
-                dataset = file.create_dataset(name, shape, "int8")
-                scales = file.create_dataset(
-                    f"{name}:{_SCALE}", scale_shape(name, shape), "float32"
-                )
-            elif storage == "float32":
-                dataset = file.create_dataset(name, shape, "float32")
+            matrix = name.endswith(_BY_CHANNEL.get(storage, ()))
+            if storage == "int4" and name.endswith(TOKEN_TABLE):
+                _write_packed(file, name, shape, _packed_rows(name, weight))
+            elif storage == "int4" and (exact := _exact_groups(name, weight)):
+                _write_packed(file, name, shape, [((), *exact)])
+            elif matrix and channel_axes(name, shape) is not None:
+                _write_channels(file, name, weight)
             else:
-                dataset = file.create_dataset(name, shape, "float16")
-            # The scale of a channel is that of all its rows.
-            whole = axes not in (None, (0,))
-            for rows, block in _blocks_of_rows(weight, whole=whole):
-                if axes is not None:
-                    dataset[rows], scales[() if whole else rows] = quantize(name, block)
-                elif storage == "float32":
-                    dataset[rows] = block
-                else:
-                    dataset[rows] = _half(name, block)
+                half = storage in ("float16", "int8")
+                kind = "float16" if half else "float32"
+                dataset = file.create_dataset(name, shape, kind)
+                for rows, block in _blocks_of_rows(weight):
+                    dataset[rows] = _half(name, block) if half else block
 
 
-def _blocks_of_rows(weight: Any, *, whole: bool) -> Iterator[tuple[Any, np.ndarray]]:
+def _write_channels(file: Any, name: str, weight: Any) -> None:
+    """Write a matrix as int8 codes and scales."""
+    shape = tuple(weight.shape)
+    dataset = file.create_dataset(name, shape, "int8")
+    scales = file.create_dataset(
+        f"{name}:{_SCALE}", scale_shape(name, shape), "float32"
+    )
+    # The scale of a channel is that of all its rows.
+    whole = channel_axes(name, shape) != (0,)
+    for rows, block in _blocks_of_rows(weight, whole=whole):
+        dataset[rows], scales[() if whole else rows] = quantize(name, block)
+
+
+def _write_packed(
+    file: Any,
+    name: str,
+    shape: tuple[int, ...],
+    parts: Iterable[tuple[Any, np.ndarray, np.ndarray]],
+) -> None:
+    """Write rows, codes and scales of a weight in 4 bits."""
+    shapes = packed_shapes(name, shape)
+    if shapes is None:
+        raise ValueError(
+            "`storage` can be 'int4' only if the width of the token table is a "
+            f"multiple of {GROUP}. Received: {name} of shape {shape}"
+        )
+    dataset = file.create_dataset(name, shapes[0], "uint8")
+    scales = file.create_dataset(f"{name}:{_SCALE}", shapes[1], "float16")
+    for rows, codes, some in parts:
+        dataset[rows], scales[rows] = codes, some
+
+
+def _packed_rows(name: str, table: Any) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    """Yield the rows of a table in 4 bits, with their index in a data set."""
+    for rows, block in _blocks_of_rows(table):
+        try:
+            yield rows, *quantize_groups(block)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+
+def _exact_groups(name: str, weight: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return a kernel in 4 bits; `None` if a value would change."""
+    if packed_shapes(name, tuple(weight.shape)) is None:
+        return None
+    channels = to_channels(name, np.asarray(weight))
+    try:
+        codes, scales = quantize_groups(channels)
+    except ValueError:
+        return None
+    exact = (dequantize_groups(codes, scales) == channels).all()
+    return (codes, scales) if exact else None
+
+
+def _blocks_of_rows(
+    weight: Any, *, whole: bool = False
+) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield the rows of a weight with their index in a data set, in blocks."""
     shape = tuple(weight.shape)
     if whole or not shape:
@@ -492,9 +583,9 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
 def assign_weights(path: Path, variables: Mapping[str, Any]) -> None:
     """Assign variables from the weights in a file, of any storage type.
 
-    The file determines the type of each weight: a matrix may be float, or integers with
-    scales. (Version 0.1 stored only the token table as int8.) Large weights are read in
-    blocks of rows, without a copy of them.
+    The file determines the type of each weight: a matrix may be float, int8 with
+    scales, or 4 bits with scales. (Version 0.1 stored only the token table as int8.)
+    Large weights are read in blocks of rows, without a copy of them.
 
     Args:
         path: HDF5 file.
@@ -512,6 +603,15 @@ def assign_weights(path: Path, variables: Mapping[str, Any]) -> None:
         scales = scale_shape(name, shape)
         if scales is not None:
             expected[f"{name}:{_SCALE}"] = scales
+    packed = {
+        name: shapes
+        for name, weight in variables.items()
+        if (shapes := packed_shapes(name, tuple(weight.shape))) is not None
+    }
+    readable = {name: {shape} for name, shape in expected.items()}
+    for name, (codes, scales) in packed.items():
+        readable[name].add(codes)
+        readable[f"{name}:{_SCALE}"].add(scales)
     found: dict[str, tuple[int, ...]] = {}
     integers: set[str] = set()
 
@@ -520,10 +620,12 @@ def assign_weights(path: Path, variables: Mapping[str, Any]) -> None:
             return
         found[name] = item.shape
         # A damaged file may declare terabytes, so only expected shapes are read.
-        if item.shape == expected.get(name):
+        if item.shape in readable.get(name, ()):
             if item.dtype.kind not in "fiu":
                 raise ValueError(f"{name} of type {item.dtype}, which is not numeric")
             if item.dtype.kind != "f":
+                if item.shape != expected.get(name) and item.dtype != np.uint8:
+                    raise ValueError(f"{name} of type {item.dtype}, not uint8")
                 integers.add(name)
 
     with _reading(path):
@@ -531,9 +633,21 @@ def assign_weights(path: Path, variables: Mapping[str, Any]) -> None:
     with file:
         with _reading(path):
             file.visititems(collect)
+        packed = {
+            name: shapes
+            for name, shapes in packed.items()
+            if found.get(name) == shapes[0]
+        }
+        for name, (codes, scales) in packed.items():
+            expected[name], expected[f"{name}:{_SCALE}"] = codes, scales
         _check_datasets(path, expected, found, integers)
         for name, variable in variables.items():
-            assign_blocks(variable, _read_rows(path, file, name, name in integers))
+            if name in packed:
+                shape = tuple(variable.shape)
+                blocks = _read_packed(path, file, name, shape)
+            else:
+                blocks = _read_rows(path, file, name, name in integers)
+            assign_blocks(variable, blocks)
 
 
 @contextmanager
@@ -567,6 +681,32 @@ def _read_rows(
                 block *= scales[rows] if len(scales) == len(dataset) else scales
             _check_finite(path, name, block)
         yield block
+
+
+def _read_packed(
+    path: Path, file: Any, name: str, shape: tuple[int, ...]
+) -> Iterator[np.ndarray]:
+    """Yield a weight in 4 bits as float32, in blocks of rows."""
+    bounds = block_bounds(shape, "float32")
+
+    def values(rows: slice) -> np.ndarray:
+        scale = f"{name}:{_SCALE}"
+        with _reading(path):
+            codes, scales = file[name][rows], file[scale][rows]
+        _check_finite(path, scale, scales)
+        with np.errstate(over="ignore"):
+            found = dequantize_groups(codes, scales)
+        _check_finite(path, name, found)
+        return found
+
+    if channel_axes(name, shape) == (0,):
+        for start, stop in bounds:
+            yield values(slice(start, stop))
+        return
+    # The inputs of a channel are in all rows of a kernel.
+    kernel = np.ascontiguousarray(from_channels(name, values(slice(None)), shape))
+    for start, stop in bounds:
+        yield kernel[start:stop]
 
 
 def _check_finite(path: Path, name: str, array: np.ndarray) -> None:

@@ -365,8 +365,15 @@ def sign(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def whole_presets(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("whole")
-    for storage, pooling in (("float32", "pooler"), ("int8", "weighted_mean")):
-        model = make_model(pooling, num_layers=1, max_sequence_length=20)
+    for storage, pooling in (
+        ("float32", "pooler"),
+        ("int8", "weighted_mean"),
+        ("int4", "weighted_mean"),
+    ):
+        width = 32 if storage == "int4" else 16
+        model = make_model(
+            pooling, num_layers=1, max_sequence_length=20, hidden_dim=width
+        )
         model.save_to_preset(folder / storage, storage=storage)
     return sorted(folder.iterdir())
 

@@ -300,6 +300,10 @@ def test_the_size_on_disk_is_a_byte_per_weight(tmp_path) -> None:
     # HDF5 takes up to 1 kB per dataset for names, types and places.
     assert expected <= sizes["int8"] < expected + 1000 * (len(arrays) + 30)
     assert sizes["int8"] < 0.35 * sizes["float32"]
+    # The kernels of this model are in int8, too.
+    saved = 2000 * 64 * (1 - 4.5 / 8) + 4 * 2000
+    added = 3 * 512 * 64 + 2 * (numbers - matrices)
+    assert abs(sizes["int8"] - saved + added - sizes["int4"]) < 4000
 
 
 def test_the_files_of_a_preset_need_no_configuration_of_the_storage(tmp_path) -> None:

@@ -501,14 +501,14 @@ def test_only_one_model_is_in_memory_at_the_end(
     assert not any(map(is_empty, model.weights))
 
 
-@pytest.mark.parametrize("storage", ["float32", "int8"])
+@pytest.mark.parametrize("storage", ["float32", "int8", "int4"])
 def test_a_run_keeps_the_storage_of_its_start(
     tmp_path, corpus, text, storage: str
 ) -> None:
-    untrained_encoder(RECIPE, text[1]).save_to_preset(
+    recipe = dataclasses.replace(RECIPE, hidden_dim=32, train_steps=2, warmup_steps=1)
+    untrained_encoder(recipe, text[1]).save_to_preset(
         tmp_path / "start", storage=storage
     )
-    recipe = dataclasses.replace(RECIPE, train_steps=2, warmup_steps=1)
     options = RunOptions(progress=False)
     for _ in range(2):  # The second call loads the finished run.
         train_dual_encoder(

@@ -37,9 +37,16 @@ TOKENS = [
 ]
 
 
-def make_model(pooling: str = "weighted_mean", layers: int = 1, **more: object):
+def make_model(
+    pooling: str = "weighted_mean",
+    layers: int = 1,
+    hidden_dim: int = 8,
+    **more: object,
+):
     """A model with every weight random, so that none can be taken for another."""
-    backbone = LaBSEBackbone(len(TOKENS), layers, 2, 8, 16, max_sequence_length=16)
+    backbone = LaBSEBackbone(
+        len(TOKENS), layers, 2, hidden_dim, 16, max_sequence_length=16
+    )
     tokenizer = WordPieceTokenizer(TOKENS, **more)
     model = LaBSE(backbone, SentencePreprocessor(tokenizer, 12), pooling=pooling)
     rng = np.random.default_rng(0)
@@ -427,7 +434,7 @@ def test_languages_of_a_corpus(tmp_path, options, kept) -> None:
 @pytest.mark.parametrize("storage", presets.STORAGES)
 def test_storage_stays_unless_another_is_asked_for(tmp_path, storage) -> None:
     source = tmp_path / "source"
-    make_model().save_to_preset(source, storage=storage)
+    make_model(hidden_dim=32).save_to_preset(source, storage=storage)
     texts = {"en": ["sun moon", "sunny 1990!"]}
     path = tmp_path / "en.txt"
     path.write_text("sun moon\nsunny 1990!\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from labse_tf.cli.output import print_table, write_json
 from labse_tf.files import check_vacant
 
 # Copied from `presets`, which is slow to import.
-STORAGES = ("float32", "float16", "int8")
+STORAGES = ("float32", "float16", "int8", "int4")
 
 
 def add_command(commands: Any) -> None:
@@ -47,7 +47,8 @@ def add_command(commands: Any) -> None:
         default="float32",
         choices=STORAGES,
         help="storage type of a preset; int8: matrices in int8 with one scale per "
-        "channel, other weights in float16 (default: float32)",
+        "channel, other weights in float16; int4: token table in 4 bits, kernels in 4 "
+        "bits only if that is exact, else in int8 (default: float32)",
     )
     parser.add_argument(
         "--vocabulary",

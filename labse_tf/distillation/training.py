@@ -104,6 +104,8 @@ def distill(
             "and vectors only"
         )
     config = presets.read_config(presets.find(str(student)))
+    storage = storage or config.get("storage", "float32")
+    presets.check_storage(storage, config["backbone"].get("hidden_dim"))
     with open_run(
         output,
         recipe,
@@ -171,9 +173,7 @@ def distill(
         facts = TrainingFacts(
             recipe, pairs.counts, "pairs", pairs.digest(), student, teacher.model
         )
-        return run.finish(
-            train, facts=facts, storage=storage or config.get("storage", "float32")
-        )
+        return run.finish(train, facts=facts, storage=storage)
 
 
 def _load(student: str | Path, recipe: DistillationRecipe) -> LaBSE:

@@ -316,15 +316,21 @@ class LaBSE(keras.Model):
             storage: Type of the weights on disk. `"float32"`: exact. `"float16"`: half
                 the size. `"int8"`: a quarter of the size, matrices as int8 with one
                 scale per channel (see `labse_tf.quantization`), other weights as
-                float16. Loaded weights are always float32.
+                float16. `"int4"`: the token table always in 4 bits, with one scale per
+                32 values; a kernel in 4 bits only if no value changes, such as the
+                kernels of a model that was published in 4 bits, otherwise as int8 with
+                one scale per channel; the position table and other weights as float32.
+                Loaded weights are always float32.
 
         Raises:
-            ValueError: If the model has no preprocessor, `storage` is unknown, or the
-                model has LoRA or quantized weights, which a preset cannot hold.
+            ValueError: If the model has no preprocessor, `storage` is unknown, or is
+                `"int4"` and `hidden_dim` is not a multiple of 32, or the model has LoRA
+                or quantized weights, which a preset cannot hold.
             OSError: If the directory cannot be written.
         """
         preprocessor = self.text_preprocessor()
         check_plain_weights(self)
+        presets.check_storage(storage, self.backbone.hidden_dim)
         backbone = self.backbone.get_config()
         for name in ("name", "trainable", "dtype"):
             backbone.pop(name)
@@ -423,8 +429,8 @@ def _check_settings(directory: Path, config: dict[str, Any]) -> None:
                 f"Received: {', '.join(foreign)}"
             )
     size = (directory / presets.WEIGHTS).stat().st_size
-    # Every storage type takes at least one byte per number.
-    if presets.count_parameters(config["backbone"]) > size:
+    # Every storage type takes at least four bits per number.
+    if presets.count_parameters(config["backbone"]) > 2 * size:
         raise ValueError(
             f"expected the sizes of a model that fits into the {size:,} bytes of "
             f"{presets.WEIGHTS}. Received: {str(config['backbone']):.400}"

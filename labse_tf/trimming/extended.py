@@ -135,16 +135,13 @@ def extend_preset(
     for name, value in (("number", number), ("min_count", min_count)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be positive. Received: {value}")
-    if storage not in presets.STORAGES:
-        raise ValueError(
-            f"`storage` must be one of {', '.join(presets.STORAGES)}. "
-            f"Received: {storage!r}"
-        )
+    presets.check_storage(storage)
     given = None if tokens is None else load_vocabulary(tokens)
     held_out: dict[str, list[bytes]] = {}
     # Create the directory before the long work, so that write errors appear at once.
     with atomic_directory(target, overwrite=target.exists()) as folder:
         old = encoders.load_model(model)
+        presets.check_storage(storage, old.backbone.hidden_dim)
         tokenizer = wordpiece_of(old.text_preprocessor().tokenizer)
         if given is None:
             paths = data.find_sentence_files(files or ())

@@ -110,11 +110,6 @@ def trim_preset(
     """
     source, target = presets.find(preset), Path(directory)
     check_vacant(target, "The output")
-    if storage is not None and storage not in presets.STORAGES:
-        raise ValueError(
-            f"`storage` must be one of {', '.join(presets.STORAGES)}. "
-            f"Received: {storage!r}"
-        )
     if languages is not None:
         given = [languages] if isinstance(languages, str) else languages
         languages = sorted({language_code(code) for code in given})
@@ -128,7 +123,9 @@ def trim_preset(
     if files is None:
         for code in languages or ():
             language_code(code, strict=True)
-    storage = storage or presets.read_config(source).get("storage", "float32")
+    config = presets.read_config(source)
+    storage = storage or config.get("storage", "float32")
+    presets.check_storage(storage, config["backbone"].get("hidden_dim"))
 
     def load(paths: data.Files) -> dict[str, Sentences]:
         return _load(paths, languages, english, language, on_error, skipped, progress)

@@ -133,6 +133,7 @@ def shrink_preset(
     """
     target = Path(directory)
     check_vacant(target, "The output")
+    presets.check_storage(storage)
     if vocabulary is None and (lowercase or strip_accents is not None):
         raise ValueError(
             "`lowercase` and `strip_accents` require `vocabulary`. Received: "
@@ -153,6 +154,7 @@ def shrink_preset(
     )
     with atomic_directory(target, overwrite=target.exists()) as folder:
         teacher, pieces, encode = load_teacher(model)
+        presets.check_storage(storage, teacher.backbone.hidden_dim)
         if pieces is not None and tokenizer is None:
             raise ValueError(
                 f"{model}: expected a WordPiece vocabulary, `vocabulary` or --vocab, "
