@@ -204,14 +204,13 @@ def check_names(source: Source, needed: Iterable[str], layout: Layout) -> None:
     """Raise `ValueError` for the first missing or unexpected weight of a source."""
     needed = list(needed)
     for problem, names in (
-        ("without the weight", [name for name in needed if name not in source.shapes]),
-        ("with the unexpected weight", sorted(set(source.shapes) - set(needed))),
+        ("no weight", [name for name in needed if name not in source.shapes]),
+        ("the unexpected weight", sorted(set(source.shapes) - set(needed))),
     ):
         if names:
             raise ValueError(
                 f"{source.where}: expected the {len(needed)} weights of {layout.name} "
-                f"that its configuration describes. Received: a file {problem} "
-                f"{names[0]}"
+                f"that its configuration describes. Received: {problem} {names[0]}"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             )
 

@@ -218,6 +218,31 @@ def build_model(
     return proto.SerializeToString(deterministic=True)
 
 
+def read_pieces(content: bytes, where: str) -> tuple[list[Piece], dict[str, Any]]:
+    """Return the pieces of a model and the other arguments of `build_model`.
+
+    Args:
+        content: A serialized Unigram model, which need not have the special pieces of
+            `SentencePieceModel`.
+        where: Name of the model, for messages.
+
+    Returns:
+        The pieces in the order of their ids, and the keyword arguments.
+
+    Raises:
+        ValueError: If the content is not a Unigram model.
+    """
+    proto = _parse(content, where)
+    spec = proto.normalizer_spec
+    settings = {
+        "character_map": bytes(spec.precompiled_charsmap),
+        "add_space": spec.add_dummy_prefix,
+        "remove_extra_spaces": spec.remove_extra_whitespaces,
+    }
+    pieces = [Piece(p.piece, p.score, PieceType(p.type)) for p in proto.pieces]
+    return pieces, settings
+
+
 def _write_special_ids(proto: Any) -> None:
     """Set the size and the special ids in the specification of the training."""
     spec = proto.trainer_spec
