@@ -6,6 +6,7 @@ embed text. `load_model` loads models that can be trained, converted or exported
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -13,10 +14,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labse_tf.nested import check_dim, cut_vectors
 from labse_tf.processes import check_not_forked
 from labse_tf.saved_model import SAVED_MODEL, load_saved_model
 
@@ -55,9 +57,31 @@ class Encoder:
         """Embed `n` texts; return an array `(n, D)` in their order."""
         return self.encode(texts)
 
+    def cut(self, dim: int) -> Encoder:
+        """Return the encoder of the first `dim` components, normalized again.
+
+        Args:
+            dim: From 1 to D.
+
+        Returns:
+            The new encoder, whose dimension is `dim`. `model` still is the model of
+            whole vectors.
+
+        Raises:
+            ValueError: If `dim` is not an integer from 1 to D.
+        """
+        check_dim(dim, self.dimension)
+        encode: Encode = lambda texts: cut_vectors(self.encode(texts), dim)  # noqa: E731
+        if self.model is not None:  # Cuts each window of a long list by itself.
+            encode = functools.partial(self.model.encode, dim=dim)
+        return replace(self, encode=encode, dimension=dim)
+
 
 def open_encoder(
-    name: str | Path, dtype: str = "float32", sequence_length: int | None = None
+    name: str | Path,
+    dtype: str = "float32",
+    sequence_length: int | None = None,
+    dim: int | None = None,
 ) -> Encoder:
     """Open an encoder by name or from a path of any kind.
 
@@ -69,14 +93,17 @@ def open_encoder(
             compute type is fixed.
         sequence_length: Maximum number of tokens per text, instead of the model's. Must
             be `None` for a SavedModel.
+        dim: Number of components of each vector to keep, from the first, normalized
+            again; for models that are trained with nested sizes (`train --dims`).
 
     Returns:
         The encoder.
 
     Raises:
         ValueError: If there is no such model, it is damaged, a SavedModel takes token
-            ids, `dtype` or `sequence_length` is set for a SavedModel, or
-            `sequence_length` is less than 3 or longer than the position table.
+            ids, `dtype` or `sequence_length` is set for a SavedModel, `sequence_length`
+            is less than 3 or longer than the position table, or `dim` is not an integer
+            from 1 to the dimension of the model.
 
     Example:
         >>> from labse_tf.encoders import open_encoder
@@ -84,6 +111,12 @@ def open_encoder(
         >>> encoder(["Hello, world.", "नमस्ते दुनिया"]).shape == (2, encoder.dimension)
         True
     """
+    encoder = _open(name, dtype, sequence_length)
+    return encoder if dim is None else encoder.cut(dim)
+
+
+def _open(name: str | Path, dtype: str, sequence_length: int | None) -> Encoder:
+    """Open an encoder of whole vectors; see `open_encoder`."""
     if layout_of(name) == "saved_model":
         if dtype != "float32":
             raise ValueError(
@@ -257,7 +290,10 @@ def load_model(
 
 
 def fingerprint(
-    name: str | Path, dtype: str = "float32", sequence_length: int | None = None
+    name: str | Path,
+    dtype: str = "float32",
+    sequence_length: int | None = None,
+    dim: int | None = None,
 ) -> str:
     """Return an identifier of a model: a hash of its files, and its compute type.
 
@@ -268,6 +304,7 @@ def fingerprint(
         name: A model, see `open_encoder`.
         dtype: Compute type, see `open_encoder`.
         sequence_length: Maximum number of tokens per text, see `open_encoder`.
+        dim: Number of components of each vector, see `open_encoder`.
 
     Returns:
         The identifier, for example `"float32 90f2..."`.
@@ -290,7 +327,8 @@ def fingerprint(
         if file.is_file() and file.suffix not in _NOTES and file.name not in _NOTES:
             digest.update(f"{file.name} {presets.sha256(file)}\n".encode())
     length = "" if sequence_length is None else f" {sequence_length}"
-    return f"{dtype} {digest.hexdigest()}{length}"
+    cut = "" if dim is None else f" dim {dim}"
+    return f"{dtype} {digest.hexdigest()}{length}{cut}"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from labse_tf.blockwise import (
 )
 from labse_tf.distribute import all_gather_rows, global_row_ids, replica_count
 from labse_tf.duplicates import joined_ids, pair_masks
+from labse_tf.nested import cut_vectors
 
 # A finite logit whose softmax is 0.
 _MASKED = -1e9
@@ -323,20 +324,6 @@ class MatryoshkaLoss(keras.losses.Loss):
         """Create the loss from the result of `get_config`."""
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
-
-
-def cut_vectors(vectors: Any, dim: int) -> Any:
-    """Return the first components of vectors, normalized again.
-
-    Args:
-        vectors: Float `(b, D)`.
-        dim: d, from 1 to D.
-
-    Returns:
-        float32 `(b, d)`, unit vectors. A zero vector stays zero.
-    """
-    short = ops.cast(ops.convert_to_tensor(vectors)[:, :dim], "float32")
-    return ops.normalize(short, axis=1, epsilon=1e-12)
 
 
 def _logits(

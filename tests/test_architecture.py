@@ -23,7 +23,7 @@ FLOORS = [
     },
     {
         *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),
-        *("recipes", "plots", "saved_model"),
+        *("recipes", "plots", "saved_model", "nested"),
     },
     {"layers", "tokenizers", "losses", "metrics", "optimizers", "mining"},
     {"preprocessing"},

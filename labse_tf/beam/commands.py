@@ -293,6 +293,7 @@ def _embed(options: argparse.Namespace) -> None:
                 shard_size=options.shard_size,
                 dtype=options.dtype,
                 sequence_length=options.sequence_length,
+                dim=options.dim,
             )
         )
     _say_truncated(pipeline.result, options.sequence_length)

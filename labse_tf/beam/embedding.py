@@ -64,6 +64,7 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, LoadedEncoder]):
         dtype: Compute type, see `labse_tf.encoders.open_encoder`.
         sequence_length: Maximum number of tokens per text, see
             `labse_tf.encoders.open_encoder`.
+        dim: Number of components of each vector, see `labse_tf.encoders.open_encoder`.
         max_batch_size: Greatest number of texts per batch.
     """
 
@@ -73,11 +74,12 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, LoadedEncoder]):
         *,
         dtype: str = "float32",
         sequence_length: int | None = None,
+        dim: int | None = None,
         max_batch_size: int = 2048,
     ) -> None:
         super().__init__()
         self._model, self._dtype = model, dtype
-        self._sequence_length = sequence_length
+        self._sequence_length, self._dim = sequence_length, dim
         self._max_batch_size = max_batch_size
 
     def load_model(self) -> LoadedEncoder:
@@ -91,7 +93,8 @@ class SavedModelHandler(ModelHandler[str, np.ndarray, LoadedEncoder]):
             return self._open(folder)
 
     def _open(self, path: str) -> LoadedEncoder:
-        return LoadedEncoder(open_encoder(path, self._dtype, self._sequence_length))
+        encoder = open_encoder(path, self._dtype, self._sequence_length, self._dim)
+        return LoadedEncoder(encoder)
 
     def run_inference(
         self,

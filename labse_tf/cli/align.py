@@ -20,7 +20,7 @@ from labse_tf.cli.arguments import (
     add_work,
     command,
 )
-from labse_tf.cli.models import open_encoder, say_truncated
+from labse_tf.cli.models import fingerprint_of, open_encoder, say_truncated
 from labse_tf.cli.output import print_table, say_skipped, work_folder, write_json
 from labse_tf.pipes import is_stream
 
@@ -193,9 +193,8 @@ def _embedded(
     import numpy as np
 
     from labse_tf.alignment import embed_runs
-    from labse_tf.encoders import fingerprint
 
-    model = fingerprint(options.model, options.dtype, options.sequence_length)
+    model = fingerprint_of(options)
     summed = options.run_vectors == "sum"
     longest = 1 if summed else options.max_sentences - 1
     found: list[Any] = []

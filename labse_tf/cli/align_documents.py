@@ -17,7 +17,7 @@ from labse_tf.cli.arguments import (
     add_work,
     command,
 )
-from labse_tf.cli.models import open_encoder, say_truncated
+from labse_tf.cli.models import fingerprint_of, open_encoder, say_truncated
 from labse_tf.cli.output import say_skipped, work_folder, write_json
 
 if TYPE_CHECKING:
@@ -146,10 +146,9 @@ def _embedded(
 ) -> Documents:
     """Return the documents of a folder with the vectors of their sentences."""
     from labse_tf.alignment import Documents
-    from labse_tf.encoders import fingerprint
     from labse_tf.mining import embed_to_disk
 
-    model = fingerprint(options.model, options.dtype, options.sequence_length)
+    model = fingerprint_of(options)
     vectors = embed_to_disk(side.texts, encode, path, model=model)
     return Documents(vectors, side.counts, rows=side.texts.rows, lengths=side.lengths)
 

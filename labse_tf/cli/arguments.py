@@ -193,6 +193,7 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
         help="maximum tokens per text; longer texts are cut, and their number is "
         "reported (default: the model's, mostly 64)",
     )
+    add_dim(parser)
 
 
 def add_model(parser: Any, purpose: str, *, default: str | None = None) -> None:
@@ -223,6 +224,17 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16", "auto"),
         help="compute type; bfloat16 is up to twice as fast on machines with bfloat16 "
         "instructions; auto: bfloat16 on such machines (default: float32)",
+    )
+
+
+def add_dim(parser: argparse.ArgumentParser) -> None:
+    """Add `--dim`, a smaller size of vectors."""
+    parser.add_argument(
+        "--dim",
+        type=int,
+        metavar="N",
+        help="cut vectors to their first N components, normalized again: a smaller "
+        "size of a model that was trained with --dims (default: whole vectors)",
     )
 
 

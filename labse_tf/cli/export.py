@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from labse_tf.cli.arguments import (
+    add_dim,
     add_dtype,
     add_json,
     add_model,
@@ -54,6 +55,7 @@ def add_command(commands: Any) -> None:
         "and not trainable, other weights float32 (default: float32)",
     )
     add_dtype(parser)
+    add_dim(parser)
     parser.add_argument(
         "--pad",
         default="longest",
@@ -115,6 +117,7 @@ def _export(options: argparse.Namespace) -> None:
         options.interface,
         storage=options.storage,
         dtype=options.dtype,
+        dim=options.dim,
         pad=options.pad,
         **({} if options.buckets is None else {"buckets": options.buckets}),
         texts=texts,
@@ -124,8 +127,9 @@ def _export(options: argparse.Namespace) -> None:
     report = read_report(path)
     print(f"SavedModel: {path}")
     computes = "" if report.dtype == "float32" else f"computes in {report.dtype}, "
+    cut = f"vectors of {report.embedding_dim}, " if report.cut_from else ""
     size = f"{report.num_bytes / 1e6:.1f} MB"
-    print(f"{report.interface}, {report.storage}, {computes}{size}")
+    print(f"{report.interface}, {report.storage}, {computes}{cut}{size}")
     if report.parity is None:
         print("parity: token ids equal to the model's")
     else:

@@ -18,7 +18,7 @@ from labse_tf.cli.arguments import (
     add_work,
     command,
 )
-from labse_tf.cli.models import open_encoder, say_truncated
+from labse_tf.cli.models import fingerprint_of, open_encoder, say_truncated
 from labse_tf.cli.output import print_table, say_skipped, work_folder, write_json
 from labse_tf.cli.pairs import (
     Pair,
@@ -351,14 +351,8 @@ def _cosines(
         work,
         total=total,
         digest=digest,
-        model=_fingerprint(options),
+        model=fingerprint_of(options),
     )
-
-
-def _fingerprint(options: argparse.Namespace) -> str:
-    from labse_tf.encoders import fingerprint
-
-    return fingerprint(options.model, options.dtype, options.sequence_length)
 
 
 def _margins(
@@ -380,7 +374,7 @@ def _margins(
         both = itertools.chain(pairs, marked)
         return ((row, texts[number].strip()) for row, texts in enumerate(both))
 
-    model = _fingerprint(options)
+    model = fingerprint_of(options)
     sides, vectors = [], []
     for number, name in enumerate(("source", "target")):
         texts = mining.DistinctTexts(

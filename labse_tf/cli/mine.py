@@ -19,7 +19,7 @@ from labse_tf.cli.arguments import (
     command,
     needs,
 )
-from labse_tf.cli.models import open_encoder, say_truncated
+from labse_tf.cli.models import fingerprint_of, open_encoder, say_truncated
 from labse_tf.cli.output import (
     logged_to_stderr,
     say_skipped,
@@ -240,10 +240,9 @@ def _embedded(
 ) -> list[np.ndarray]:
     """Return the vectors of both files, on disk."""
     from labse_tf import mining
-    from labse_tf.encoders import fingerprint
 
     encode = open_encoder(options)
-    model = fingerprint(options.model, options.dtype, options.sequence_length)
+    model = fingerprint_of(options)
     vectors = []
     for name, side in zip(("source", "target"), sides, strict=True):
         path = work / f"{name}.npy"

@@ -14,7 +14,7 @@ def open_encoder(options: argparse.Namespace) -> encoders.Encoder:
     Prints the parity of a lower precision to standard error.
     """
     encoder = encoders.open_encoder(
-        options.model, options.dtype, options.sequence_length
+        options.model, options.dtype, options.sequence_length, options.dim
     )
     if encoder.model is not None and encoder.dtype != "float32":
         from labse_tf.export import parity
@@ -26,6 +26,13 @@ def open_encoder(options: argparse.Namespace) -> encoders.Encoder:
             f"{encoder.dtype}: {parity.compare(*vectors).in_words()}", file=sys.stderr
         )
     return encoder
+
+
+def fingerprint_of(options: argparse.Namespace) -> str:
+    """Return the identifier of the encoder of the options; see `fingerprint`."""
+    return encoders.fingerprint(
+        options.model, options.dtype, options.sequence_length, options.dim
+    )
 
 
 def say_truncated(encoder: encoders.Encoder) -> None:

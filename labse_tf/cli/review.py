@@ -19,7 +19,7 @@ from labse_tf.cli.arguments import (
     add_work,
     command,
 )
-from labse_tf.cli.models import open_encoder, say_truncated
+from labse_tf.cli.models import fingerprint_of, open_encoder, say_truncated
 from labse_tf.cli.output import print_table, say_skipped, work_folder, write_json
 from labse_tf.cli.pairs import cosines_on_disk
 
@@ -286,7 +286,6 @@ def _cosines(options: argparse.Namespace, total: int, digest: str) -> np.ndarray
     """Return the cosine of each pair of the file, float32 `(total,)`."""
     import numpy as np
 
-    from labse_tf.encoders import fingerprint
     from labse_tf.text import SkipReport
 
     encode = open_encoder(options)
@@ -297,7 +296,7 @@ def _cosines(options: argparse.Namespace, total: int, digest: str) -> np.ndarray
             work,
             total=total,
             digest=digest,
-            model=fingerprint(options.model, options.dtype, options.sequence_length),
+            model=fingerprint_of(options),
         )
         say_truncated(encode)
         return np.array(cosines)

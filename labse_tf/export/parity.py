@@ -57,9 +57,20 @@ def sample_texts(model: LaBSE) -> list[str]:
 
 
 def measure(
-    path: str | Path, model: LaBSE, interface: str, texts: Sequence[str]
+    path: str | Path,
+    model: LaBSE,
+    interface: str,
+    texts: Sequence[str],
+    dim: int | None = None,
 ) -> Parity | None:
     """Compare the outputs of a SavedModel with those of its model.
+
+    Args:
+        path: Directory of the SavedModel.
+        model: The model it was exported from.
+        interface: One of `labse_tf.export.interfaces.INTERFACES`.
+        texts: Sentences to compare.
+        dim: Dimension of the SavedModel's vectors, if they are cut.
 
     Returns:
         The parity of the vectors. `None` for a preprocessor, whose features must be
@@ -82,9 +93,8 @@ def measure(
         if interface == "encoder":
             inputs = to_hub_names(pack_texts(model.text_preprocessor(), inputs))
         parts.append(loaded(inputs)["default"].numpy())
-    new = np.empty((len(texts), model.embedding_dim), np.float32)
-    new[order] = np.concatenate(parts)
-    return compare(new, model.encode(texts, progress=False))
+    new = np.concatenate(parts)[np.argsort(order)]
+    return compare(new, model.encode(texts, dim=dim, progress=False))
 
 
 def compare(new: np.ndarray, old: np.ndarray) -> Parity:

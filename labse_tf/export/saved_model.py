@@ -22,6 +22,7 @@ from labse_tf.export.parity import Parity, measure, sample_texts
 from labse_tf.export.storage import STORAGES, StoredEncoder
 from labse_tf.files import atomic_directory, write_text
 from labse_tf.models import LaBSE
+from labse_tf.nested import check_dim
 
 CARD = "README.md"
 REPORT = "assets.extra/labse_tf.json"
@@ -36,7 +37,7 @@ class ExportReport:
     Attributes:
         interface: One of `INTERFACES`.
         storage: One of `STORAGES`.
-        embedding_dim: Dimension D of a vector.
+        embedding_dim: Dimension of a vector.
         pooling: Pooling of the model.
         sequence_length: Maximum number of tokens per row, including [CLS] and [SEP].
         pad: One of `PADS`; `None` for an encoder.
@@ -47,6 +48,8 @@ class ExportReport:
         parity: Parity with the model; `None` for a preprocessor.
         labse_tf_version: Version of labse_tf that exported the model.
         dtype: Compute type.
+        cut_from: Dimension of the model's vectors, if those of the SavedModel are cut;
+            else `None`.
     """
 
     interface: str
@@ -62,6 +65,7 @@ class ExportReport:
     parity: Parity | None
     labse_tf_version: str
     dtype: str = "float32"
+    cut_from: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -78,6 +82,7 @@ def export_saved_model(
     *,
     storage: str = "float32",
     dtype: str | None = None,
+    dim: int | None = None,
     pad: str = "longest",
     buckets: Sequence[int] = BUCKETS,
     texts: Iterable[str] | None = None,
@@ -120,6 +125,9 @@ def export_saved_model(
         dtype: Compute type, independent of `storage`: `"float32"`, `"bfloat16"`, or
             `"auto"` for bfloat16 if this CPU has instructions for it. Default: the
             model's. The parity is measured against `model` in its own compute type.
+        dim: d: `default` holds the first d components of each vector, normalized again,
+            `(B, d)`, as `model.encode(texts, dim=d)` returns them. Other outputs stay
+            whole. Default: whole vectors.
         pad: Padding of rows: `"longest"` for the longest row of the batch, `"buckets"`
             for the next of `buckets`, for hardware that compiles each shape.
         buckets: Lengths in tokens. The model's maximum length is always the last.
@@ -145,7 +153,9 @@ def export_saved_model(
 
     from labse_tf import __version__
 
-    _check_arguments(interface, storage, dtype, pad)
+    _check_arguments(interface, storage, dtype, dim, pad)
+    if dim is not None:
+        check_dim(dim, model.embedding_dim)
     lengths = _check_buckets(buckets, model) if pad == "buckets" else None
     if serving:
         tf_serving.check_version_directory(path)
@@ -155,11 +165,11 @@ def export_saved_model(
     sentences = sample_texts(model) if texts is None else _check_texts(texts)
     try:
         with atomic_directory(target, overwrite=overwrite) as folder:
-            weights = _save(computing, folder, interface, storage, lengths)
+            weights = _save(computing, folder, interface, storage, dim, lengths)
             report = ExportReport(
                 interface=interface,
                 storage=storage,
-                embedding_dim=model.embedding_dim,
+                embedding_dim=dim or model.embedding_dim,
                 pooling=model.pooling,
                 sequence_length=preprocessor.sequence_length,
                 pad=None if interface == "encoder" else pad,
@@ -167,9 +177,10 @@ def export_saved_model(
                 num_bytes=_size(folder),
                 num_weights=weights[0],
                 num_trainable=weights[1],
-                parity=measure(folder, model, interface, sentences),
+                parity=measure(folder, model, interface, sentences, dim),
                 labse_tf_version=__version__,
                 dtype=computing.backbone.compute_dtype,
+                cut_from=None if dim is None else model.embedding_dim,
             )
             (folder / REPORT).parent.mkdir(exist_ok=True)
             text = json.dumps(report.to_json(), indent=2) + "\n"
@@ -225,6 +236,7 @@ def _save(
     folder: Path,
     interface: str,
     storage: str,
+    dim: int | None,
     buckets: Sequence[int] | None,
 ) -> tuple[int, int]:
     """Write the SavedModel; return the sizes of all and of the trainable weights."""
@@ -237,9 +249,9 @@ def _save(
         if interface == "preprocessor":
             module, signature = preprocessor_module(preprocessor, buckets, vocabulary)
         elif interface == "encoder":
-            module, signature = encoder_module(StoredEncoder(model, storage))
+            module, signature = encoder_module(StoredEncoder(model, storage, dim))
         else:
-            encoder = StoredEncoder(model, storage)
+            encoder = StoredEncoder(model, storage, dim)
             module, signature = text_module(encoder, preprocessor, buckets, vocabulary)
         tf.saved_model.save(
             module, str(folder), signatures={"serving_default": signature}
@@ -254,14 +266,20 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _check_arguments(interface: str, storage: str, dtype: str | None, pad: str) -> None:
+def _check_arguments(
+    interface: str, storage: str, dtype: str | None, dim: int | None, pad: str
+) -> None:
     """Raise an error for invalid values or combinations of values."""
     _check_choice("interface", interface, INTERFACES)
     _check_choice("storage", storage, STORAGES)
     _check_choice("pad", pad, PADS)
     if interface == "preprocessor":
-        for name, value in (("storage", storage), ("dtype", dtype or "float32")):
-            if value != "float32":
+        for name, value, usual in (
+            ("storage", storage, "float32"),
+            ("dtype", dtype or "float32", "float32"),
+            ("dim", dim, None),
+        ):
+            if value != usual:
                 raise ValueError(
                     f"`{name}` must be left out: a preprocessor has no weights. "
                     f"Received: {name}={value!r}"
@@ -322,8 +340,9 @@ def _card(target: Path, report: ExportReport) -> str:
         ("padding", _padding(report)),
     ]
     if report.interface != "preprocessor":
+        cut = f", the first of {report.cut_from}" if report.cut_from else ""
         rows += [
-            ("vector", f"{d} dimensions, **length 1**"),
+            ("vector", f"{d} dimensions{cut}, **length 1**"),
             ("pooling", report.pooling),
             ("weights", f"{report.num_weights:,}, {stored}"),
             ("trainable", f"{report.num_trainable:,}: {trainable}"),

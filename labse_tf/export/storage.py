@@ -46,6 +46,7 @@ class StoredEncoder:
     Args:
         model: The model whose layers are called. Its weights do not change.
         storage: One of `STORAGES`.
+        dim: Number of components of `default`, from the first; `None` for all.
 
     Attributes:
         variables: All weights as `tf.Variable`s in their storage type.
@@ -58,8 +59,10 @@ class StoredEncoder:
             `storage` is `"int8"`.
     """
 
-    def __init__(self, model: LaBSE, storage: str = "float32") -> None:
-        self._model = model
+    def __init__(
+        self, model: LaBSE, storage: str = "float32", dim: int | None = None
+    ) -> None:
+        self._model, self._dim = model, dim
         weights, states = _distinct(model)
         self._states = states
         # The weights in smaller types except the token table.
@@ -86,9 +89,9 @@ class StoredEncoder:
             training: Whether dropout is on.
 
         Returns:
-            Dict of float32 tensors: `default` `(B, D)`, unit length; `pooled_output`
-            `(B, D)`, before L2 normalization; `sequence_output` `(B, T, D)`;
-            `encoder_outputs`, a list of `(B, T, D)`, one per block.
+            Dict of float32 tensors: `default` `(B, D)`, or `(B, dim)`, unit length;
+            `pooled_output` `(B, D)`, before L2 normalization; `sequence_output`
+            `(B, T, D)`; `encoder_outputs`, a list of `(B, T, D)`, one per block.
         """
         if not self._stored:
             return self._encode(features, training)
@@ -123,7 +126,8 @@ class StoredEncoder:
         pooled = vectors
         if weights is not None:
             pooled = tf.math.divide_no_nan(vectors, tf.reduce_sum(weights, axis=1))
-        return {**outputs, "pooled_output": pooled, "default": l2_normalize(vectors)}
+        unit = l2_normalize(vectors[:, : self._dim])
+        return {**outputs, "pooled_output": pooled, "default": unit}
 
     def _add(self, weight: Any, storage: str) -> _Read | None:
         """Create the variables of a weight; return `None` if it is kept as it is."""

@@ -20,6 +20,7 @@ from labse_tf.models.backbone import (
 from labse_tf.models.padding import BATCH_TOKENS
 from labse_tf.models.text_encoder import TextEncoder
 from labse_tf.models.text_inputs import check_texts, is_symbolic, refuse_arguments
+from labse_tf.nested import check_dim
 from labse_tf.precision import compute_policy
 from labse_tf.processes import check_not_forked
 from labse_tf.progress import Progress
@@ -138,6 +139,7 @@ class LaBSE(keras.Model):
         self,
         texts: Iterable[str] | str,
         *,
+        dim: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
         progress: Progress = None,
         **unknown: NoReturn,
@@ -155,6 +157,9 @@ class LaBSE(keras.Model):
                 UTF-8, and lone surrogates in a `str`, are deleted, as in the tokenizer
                 and in a SavedModel. In `tf.data.Dataset.map` or a `tf.function`, a
                 string tensor is encoded as one batch.
+            dim: d, from 1 to D: only the first d components of each vector, normalized
+                again. For models that are trained with nested sizes (`train --dims`);
+                `None` for whole vectors.
             batch_tokens: Maximum number of tokens per batch, including padding.
             progress: See `labse_tf.progress`; counts sentences.
             **unknown: Must be empty. The error tells what replaces an argument of
@@ -162,11 +167,13 @@ class LaBSE(keras.Model):
 
         Returns:
             float32 `(n, D)`, unit length, in the order of the texts; `(D,)` for one
-            string. A tensor if `texts` is a tensor of a graph.
+            string. With `dim`, `(n, d)` or `(d,)`. A tensor if `texts` is a tensor of a
+            graph.
 
         Raises:
-            ValueError: If the model has no preprocessor, `batch_tokens` is not
-                positive, or an element is not a string (the message has its index).
+            ValueError: If the model has no preprocessor, `dim` is not an integer from 1
+                to D, `batch_tokens` is not positive, or an element is not a string (the
+                message has its index).
             TypeError: If an argument is unknown.
             RuntimeError: If this process was forked after a model was created.
         """
@@ -176,6 +183,8 @@ class LaBSE(keras.Model):
             raise ValueError(
                 f"`batch_tokens` must be positive. Received: {batch_tokens}"
             )
+        if dim is not None:
+            check_dim(dim, self.embedding_dim)
         check_not_forked()
         if self._text_encoder is None:
             self._text_encoder = TextEncoder(self, preprocessor)
@@ -183,11 +192,11 @@ class LaBSE(keras.Model):
             import tensorflow as tf
 
             encode = self._text_encoder.encode_in_graph
-            return tf.autograph.experimental.do_not_convert(encode)(texts)
+            return tf.autograph.experimental.do_not_convert(encode)(texts, dim)
         strings, alone = check_texts(texts)
         if alone:
             progress = False
-        vectors = self._text_encoder.encode(strings, batch_tokens, progress)
+        vectors = self._text_encoder.encode(strings, batch_tokens, progress, dim)
         return vectors[0] if alone else vectors
 
     def with_dtype(self, dtype: str | keras.DTypePolicy) -> LaBSE:

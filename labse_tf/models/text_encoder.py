@@ -16,6 +16,7 @@ import numpy as np
 from labse_tf.cpu_kernels import cpu_kernels
 from labse_tf.models.padding import batches_by_length
 from labse_tf.models.text_inputs import windows
+from labse_tf.nested import cut_vectors
 from labse_tf.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
@@ -47,36 +48,47 @@ class TextEncoder:
         self.truncated = 0
 
     def encode(
-        self, texts: Iterable[str], batch_tokens: int, progress: Progress
+        self,
+        texts: Iterable[str],
+        batch_tokens: int,
+        progress: Progress,
+        dim: int | None = None,
     ) -> np.ndarray:
-        """Encode an iterable of strings, float32 `(n, D)`; see `LaBSE.encode`."""
+        """Encode an iterable of strings, float32 `(n, D)`; see `LaBSE.encode`.
+
+        With `dim` the result is `(n, dim)`.
+        """
         total = len(texts) if isinstance(texts, Sized) else None
-        vectors = [np.zeros((0, self._model.embedding_dim), dtype=np.float32)]
+        width = self._model.embedding_dim if dim is None else dim
+        vectors = [np.zeros((0, width), dtype=np.float32)]
         with progress_bar("Encoding", total, "sentences", show=progress) as advance:
             for window in windows(texts):
                 most = len(window) * self._preprocessor.sequence_length
                 few = most <= min(_FEW_TOKENS, batch_tokens)
                 if few and keras.backend.backend() == "tensorflow":
-                    vectors.append(self._encode_few(window))
+                    found = self._encode_few(window)
                     advance(len(window))
                 else:
-                    vectors.append(self._encode_window(window, batch_tokens, advance))
+                    found = self._encode_window(window, batch_tokens, advance)
+                vectors.append(found if dim is None else cut_vectors(found, dim))
         return np.concatenate(vectors)
 
-    def encode_in_graph(self, texts: Any) -> Any:
+    def encode_in_graph(self, texts: Any, dim: int | None = None) -> Any:
         """Encode a string tensor as one batch with ops of TensorFlow.
 
         Args:
             texts: String tensor `(n,)`, or `()` for one string.
+            dim: See `LaBSE.encode`.
 
         Returns:
-            float32 tensor `(n, D)`, or `(D,)`.
+            float32 tensor `(n, D)`, or `(D,)`; with `dim`, `(n, dim)` or `(dim,)`.
         """
         import tensorflow as tf
 
         if texts.shape.rank == 0:
-            return self.encode_in_graph(tf.reshape(texts, [1]))[0]
-        return self._vectors_and_truncated(texts)[0]
+            return self.encode_in_graph(tf.reshape(texts, [1]), dim)[0]
+        vectors = self._vectors_and_truncated(texts)[0]
+        return vectors if dim is None else cut_vectors(vectors, dim)
 
     def _vectors_and_truncated(self, texts: Any) -> tuple[Any, Any]:
         """Return the vectors `(n, D)` and the number of truncated texts."""

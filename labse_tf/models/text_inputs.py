@@ -20,6 +20,7 @@ _REPLACEMENTS = {
     "convert_to_tensor": "leave it out and convert the result, a NumPy array, with "
     "`tf.convert_to_tensor`",
     "precision": "use `labse_tf.LaBSE.from_preset(..., dtype=)` or `with_dtype`",
+    "truncate_dim": "use `dim`",
     "device": "use `tf.device`; a GPU is used if TensorFlow has one",
     "sentences": "use `texts`, or give the sentences as the first argument",
 }
@@ -35,7 +36,7 @@ def refuse_arguments(names: Iterable[str]) -> None:
         TypeError: If there is a name.
     """
     for name in names:
-        advice = _REPLACEMENTS.get(name, "expected `batch_tokens` or `progress`")
+        advice = _REPLACEMENTS.get(name, "expected `dim`, `batch_tokens` or `progress`")
         raise TypeError(f"`encode` has no argument `{name}`: {advice}")
 
 
