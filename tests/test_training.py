@@ -212,6 +212,25 @@ def test_another_recipe_text_or_vocabulary_is_refused(tmp_path, corpus, text) ->
     assert presets.is_preset(output)
 
 
+def test_a_run_of_an_older_version_is_resumed(tmp_path, corpus, text) -> None:
+    """A setting that its `run.json` lacks had the default, and no other value."""
+    output = tmp_path / "run"
+    first = train(corpus, output, text[1])
+    known = json.loads((output / "run.json").read_text())
+    for name in ("freeze", "dims"):
+        del known["recipe"][name]
+    (output / "run.json").write_text(json.dumps(known))
+    again = train(corpus, output, text[1])
+    for one, two in zip(weights(first), weights(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+    with raises(ValueError, "recipe.dims = []", received="recipe.dims"):
+        train(corpus, output, text[1], dims=(4, 16))
+    del known["text"]
+    (output / "run.json").write_text(json.dumps(known))
+    with raises(ValueError, "text.pairs = None"):
+        train(corpus, output, text[1])
+
+
 def test_a_directory_with_braces_in_its_name(tmp_path) -> None:
     folder = tmp_path / "{run}"
     with Run(folder, {"a": 1}).open():

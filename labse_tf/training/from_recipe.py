@@ -97,7 +97,12 @@ def open_run(
     description = {"recipe": dataclasses.asdict(recipe), "text": text, "start": start}
     if choice is not None:
         description["dev"] = dict(choice)
-    run = Run(output, description, Workers(strategy), temporary=temporary)
+    implied = {
+        f"recipe.{field.name}": field.default for field in dataclasses.fields(recipe)
+    }
+    run = Run(
+        output, description, Workers(strategy), temporary=temporary, implied=implied
+    )
     with run.open():
         if not run.finished:
             keras.utils.set_random_seed(recipe.seed)

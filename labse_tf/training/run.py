@@ -76,6 +76,9 @@ class Run:
             the directory, and may share it.
         temporary: Names of further files in the directory that only an unfinished run
             needs.
+        implied: Values that a description of an older version has where it lacks a
+            name, by dotted name such as `recipe.freeze`. A setting that is new in this
+            version then does not end the runs of older versions.
     """
 
     def __init__(
@@ -85,9 +88,11 @@ class Run:
         workers: Workers | None = None,
         *,
         temporary: Sequence[str] = (),
+        implied: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.description = json.loads(json.dumps(description))
+        self._implied = json.loads(json.dumps(dict(implied or {})))
         self.workers = workers or Workers()
         self.temporary = tuple(temporary)
         self._lock: IO[str] | None = None
@@ -231,6 +236,8 @@ class Run:
     def _compare(self, known: Mapping[str, Any], started: str, hint: str = "") -> None:
         """Raise an error if `known` differs from the description of this run."""
         before, now = _flat(known), _flat(self.description)
+        for name in now.keys() & self._implied:
+            before.setdefault(name, self._implied[name])
         for name in sorted(set(before) | set(now)):
             if before.get(name) != now.get(name):
                 raise ValueError(
