@@ -37,7 +37,7 @@ class SentencePreprocessor(keras.layers.Layer):
     Runs in the graph: in `tf.data`, in a `tf.function`, in an exported SavedModel.
 
     Args:
-        tokenizer: A `WordPieceTokenizer` or `SentencePieceTokenizer`.
+        tokenizer: A tokenizer of `labse_tf.tokenizers`.
         sequence_length: Maximum number of tokens per row, including [CLS] and [SEP].
             Longer sentences are truncated. 64 is the paper's length for dual-encoder
             training (v1, section 3.4).
@@ -94,6 +94,11 @@ class SentencePreprocessor(keras.layers.Layer):
         self.pad = pad
         self.prefix = prefix
         self.built = True
+
+    @property
+    def room(self) -> int:
+        """Maximum number of tokens of a text, without [CLS] and [SEP]."""
+        return self.sequence_length - len(self.tokenizer.start_token_ids) - 1
 
     def copy(
         self,
@@ -613,6 +618,8 @@ def frame_segments(
 ) -> tuple[tf.RaggedTensor, tf.Tensor]:
     """Return rows `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]` of one or two segments.
 
+    Without a [CLS] token, rows start with the first segment.
+
     A row that is too long loses tokens at the end of the longer segment. Once both
     segments have the same length, they lose tokens alternately, the second segment
     first.
@@ -638,7 +645,8 @@ def frame_segments(
     """
     import tensorflow as tf
 
-    room = tf.cast(length, tf.int64) - 1 - len(segments)
+    starts = tokenizer.start_token_ids
+    room = tf.cast(length, tf.int64) - len(starts) - len(segments)
     if len(segments) == 1:
         kept = [segments[0][:, :room]]
     else:
@@ -647,10 +655,10 @@ def frame_segments(
         second = tf.minimum(second, room - first)
         kept = [_cut(segments[0], first), _cut(segments[1], second)]
     ends = tf.ones([segments[0].nrows(), 1], tf.int32)
-    parts = [ends * tokenizer.cls_token_id]
+    parts = [ends * start for start in starts]
     for segment in kept:
         parts += [segment, ends * tokenizer.sep_token_id]
-    return tf.concat(parts, axis=1), kept[0].row_lengths() + 2
+    return tf.concat(parts, axis=1), kept[0].row_lengths() + len(starts) + 1
 
 
 def _cut(rows: tf.RaggedTensor, lengths: tf.Tensor) -> tf.RaggedTensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from helpers import hub_models
 from helpers.errors import raises
@@ -15,6 +17,8 @@ from helpers.models import TOKENS, sentences
 from labse_tf.checkpoints import from_keras_hub
 from labse_tf.checkpoints.keras_hub import convert_tokenizer, is_convertible
 from labse_tf.models import LaBSE
+from labse_tf.preprocessing import SentencePreprocessor
+from labse_tf.tokenizers import KerasHubTokenizer
 
 TEXTS = [*sentences(12), "", "sun, moon! 日 Sun", "  sun   moon ", "x ☃ नमस्ते"]
 
@@ -201,3 +205,116 @@ def test_embedders_that_cannot_be_converted_are_named() -> None:
         from_keras_hub(embedder)
     with raises(ValueError, argument="pooling", received="mean"):
         from_keras_hub(embedder, pooling="mean")
+
+
+# === The tokenizer in the graph ===
+
+
+def mapped(layer, texts: list[str]) -> list:
+    """What a layer of KerasHub returns for each text in `tf.data`."""
+    return list(tf.data.Dataset.from_tensor_slices(texts).map(layer))
+
+
+def hub_tokenizers() -> dict[str, object]:
+    return {
+        "bert": hub_models.bert_tokenizer(),
+        "xlm_roberta": hub_models.xlm_roberta_tokenizer(),
+        "roberta": hub_models.roberta_tokenizer(),
+    }
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm_roberta", "roberta"])
+def test_a_tokenizer_has_the_ids_of_keras_hub(kind: str) -> None:
+    hub = hub_tokenizers()[kind]
+    tokenizer = KerasHubTokenizer(hub)
+    texts = [text for text in TEXTS if kind != "roberta" or text.isascii()]
+    expected = [row.numpy().tolist() for row in mapped(hub, texts)]
+    assert tokenizer(texts).to_list() == expected
+    assert tokenizer([]).to_list() == []
+    assert tokenizer(["sun \ud800 moon", b"sun \xff"]).shape[0] == 2
+    ids = tokenizer(texts)
+    assert (ids.dtype, ids.row_splits.dtype) == (tf.int32, tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices(texts).batch(4).map(tokenizer)
+    assert [row for batch in dataset for row in batch.to_list()] == expected
+    assert tokenizer.vocabulary_size == len(tokenizer.vocabulary)
+    for token in ("<s>", "sun") if kind == "roberta" else (tokenizer.vocabulary[7],):
+        if token in hub.get_vocabulary():
+            row = tokenizer.token_to_id(token)
+            assert hub.token_to_id(token) == row
+            assert tokenizer.id_to_token(row) == token
+    marks = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id]
+    assert marks == [hub.start_token_id, hub.end_token_id, hub.pad_token_id]
+    (text,) = tokenizer.detokenize(
+        [[marks[0], *tokenizer(["sun moon"]).to_list()[0], *marks[1:]]]
+    ).numpy()
+    assert text.decode().split() == ["sun", "moon"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm_roberta", "roberta"])
+def test_rows_are_those_of_a_preprocessor_of_keras_hub(kind: str) -> None:
+    hub = hub_tokenizers()[kind]
+    made = {
+        "bert": keras_hub.models.BertTextClassifierPreprocessor,
+        "xlm_roberta": keras_hub.models.XLMRobertaTextClassifierPreprocessor,
+        "roberta": keras_hub.models.RobertaTextClassifierPreprocessor,
+    }[kind](hub, sequence_length=LENGTH)
+    texts = [text for text in TEXTS if kind != "roberta" or text.isascii()]
+    rows = mapped(made, texts)
+    ours = SentencePreprocessor(KerasHubTokenizer(hub), LENGTH, pad="fixed")
+    features = ours(texts)
+    for name in rows[0]:
+        expected = np.stack([row[name] for row in rows]).astype(np.int32)
+        np.testing.assert_array_equal(features[name], expected, err_msg=name)
+    assert (np.asarray(features["padding_mask"]).sum(axis=1) == LENGTH).any()
+
+
+def test_rows_without_a_start() -> None:
+    hub = hub_models.bert_tokenizer()
+    hub.start_token_id = None
+    tokenizer = KerasHubTokenizer(hub)
+    preprocessor = SentencePreprocessor(tokenizer, 4)
+    assert preprocessor.room == 3
+    end, sun = tokenizer.sep_token_id, tokenizer.token_to_id("sun")
+    rows = preprocessor.token_rows(["sun", "sun sun sun sun", ""])
+    assert rows.to_list() == [[sun, end], [sun, sun, sun, end], [end]]
+    with raises(ValueError, "[CLS]", received=True):
+        _ = tokenizer.cls_token_id
+
+
+def test_a_tokenizer_is_kept_by_saving(tmp_path: Path) -> None:
+    for kind, hub in hub_tokenizers().items():
+        preprocessor = SentencePreprocessor(KerasHubTokenizer(hub), LENGTH)
+        again = SentencePreprocessor.from_config(preprocessor.get_config())
+        # Keras writes the vocabulary beside the configuration.
+        (tmp_path / kind).mkdir()
+        hub.save_assets(str(tmp_path / kind))
+        again.tokenizer.tokenizer.load_assets(str(tmp_path / kind))
+        texts = ["sun moon", "good day"]
+        assert again.tokenize(texts).to_list() == preprocessor.tokenize(texts).to_list()
+        assert again.tokenizer.describe() == preprocessor.tokenizer.describe()
+
+
+def test_a_description_depends_on_vocabulary_and_settings() -> None:
+    described = [
+        KerasHubTokenizer(hub).describe()
+        for hub in (
+            hub_models.bert_tokenizer(),
+            hub_models.bert_tokenizer(lowercase=True),
+            keras_hub.models.BertTokenizer([*TOKENS, "other"]),
+        )
+    ]
+    assert described[0] == KerasHubTokenizer(hub_models.bert_tokenizer()).describe()
+    assert described[0] != described[1] and described[0] != described[2]
+
+
+def test_what_is_no_tokenizer_is_named() -> None:
+    with raises(ValueError, argument="tokenizer", received="Identity"):
+        KerasHubTokenizer(keras.layers.Identity())
+    with raises(ValueError, argument="tokenizer", received="sequence_length=4"):
+        KerasHubTokenizer(hub_models.bert_tokenizer(sequence_length=4))
+    with raises(ValueError, argument="tokenizer", received="string"):
+        KerasHubTokenizer(hub_models.bert_tokenizer(dtype="string"))
+    tokenizer = KerasHubTokenizer(hub_models.bert_tokenizer())
+    for use in (tokenizer.settings, lambda: tokenizer.with_tokens([0])):
+        with raises(ValueError, "from_keras_hub", received="BertTokenizer"):
+            use()

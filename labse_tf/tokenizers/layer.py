@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -22,21 +23,23 @@ if TYPE_CHECKING:
 
 
 class Vocabulary(Protocol):
-    """Tokens of a tokenizer.
+    """Tokens of a tokenizer."""
 
-    Attributes:
-        tokens: The tokens in the order of their ids.
-        index: Token -> id.
-        special: `"[PAD]"`, `"[UNK]"`, `"[CLS]"`, `"[SEP]"`, `"[MASK]"` -> id.
-    """
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens in the order of their ids."""
 
-    tokens: list[str]
-    index: dict[str, int]
-    special: dict[str, int]
+    @property
+    def index(self) -> dict[str, int]:
+        """Token -> id."""
+
+    @property
+    def special(self) -> dict[str, int]:
+        """`"[PAD]"`, `"[UNK]"`, `"[CLS]"`, `"[SEP]"`, `"[MASK]"` -> id."""
 
 
 class Tokenizer(keras.layers.Layer):
-    """Base of `WordPieceTokenizer` and `SentencePieceTokenizer`.
+    """Base of the tokenizers.
 
     A subclass defines the methods that raise `NotImplementedError` here.
 
@@ -82,27 +85,43 @@ class Tokenizer(keras.layers.Layer):
     @property
     def pad_token_id(self) -> int:
         """Id of the padding, `[PAD]` or `<pad>`."""
-        return self._table.special[PAD_TOKEN]
+        return self._special(PAD_TOKEN)
 
     @property
     def unk_token_id(self) -> int:
         """Id of unknown text, `[UNK]` or `<unk>`."""
-        return self._table.special[UNK_TOKEN]
+        return self._special(UNK_TOKEN)
 
     @property
     def cls_token_id(self) -> int:
         """Id of the start of a row, `[CLS]` or `<s>`."""
-        return self._table.special[CLS_TOKEN]
+        return self._special(CLS_TOKEN)
+
+    @property
+    def start_token_ids(self) -> list[int]:
+        """Ids that a row starts with: that of `[CLS]`, if the tokenizer has one."""
+        found = self._table.special.get(CLS_TOKEN)
+        return [] if found is None else [found]
 
     @property
     def sep_token_id(self) -> int:
         """Id of the end of a sentence, `[SEP]` or `</s>`."""
-        return self._table.special[SEP_TOKEN]
+        return self._special(SEP_TOKEN)
 
     @property
     def mask_token_id(self) -> int:
         """Id of a masked token, `[MASK]` or `<mask>`."""
-        return self._table.special[MASK_TOKEN]
+        return self._special(MASK_TOKEN)
+
+    def _special(self, token: str) -> int:
+        """Return the id of a special token, or raise an error if there is none."""
+        special = self._table.special
+        if token not in special:
+            raise ValueError(
+                f"The tokenizer must have a token for {token}. "
+                f"Received: only {', '.join(special)}"
+            )
+        return special[token]
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Convert Python strings to a tensor before Keras inspects each string."""
@@ -121,6 +140,16 @@ class Tokenizer(keras.layers.Layer):
     def save_vocabulary(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary to a file."""
         raise NotImplementedError
+
+    def save_files(self, folder: Path) -> list[Path]:
+        """Write the vocabulary into a folder and return its files."""
+        path = folder / self.file_name
+        self.save_vocabulary(path)
+        return [path]
+
+    def resources(self) -> list[Any]:
+        """Return the objects of TensorFlow that a SavedModel of the ops must track."""
+        return []
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments besides the vocabulary, as JSON values."""
@@ -191,12 +220,18 @@ class Tokenizer(keras.layers.Layer):
                     f"Ids must be in [0, {self.vocabulary_size}). "
                     f"Received: ids from {low} to {high}"
                 )
-        dropped = [self.pad_token_id, self.cls_token_id, self.sep_token_id]
+        dropped = [self.pad_token_id, *self.start_token_ids, self.sep_token_id]
         keep = tf.reduce_all(ids.flat_values[:, None] != dropped, axis=-1)
         ids = tf.ragged.boolean_mask(ids, ids.with_flat_values(keep))
-        pieces = tf.gather(self._token_strings(), ids.flat_values)
-        text = self.join(ids.with_flat_values(pieces))
+        text = self.decode(ids)
         return text if is_batch else text[0]
+
+    def decode(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """Join ids `(batch, None)` into text `(batch,)`, with all special tokens."""
+        import tensorflow as tf
+
+        pieces = tf.gather(self._token_strings(), ids.flat_values)
+        return self.join(ids.with_flat_values(pieces))
 
     def _token_strings(self) -> tf.Tensor:
         """Return the tokens as a string tensor `(vocabulary_size,)`.
