@@ -36,6 +36,7 @@ _HOME = {
 }
 _MODULES = frozenset(
     {
+        "adapters",
         "alignment",
         "checkpoints",
         "blockwise",

@@ -25,7 +25,7 @@ FLOORS = [
         *("text", "duplicates", "vocabulary_softmax", "distribute", "presets"),
         *("recipes", "plots", "saved_model", "nested"),
     },
-    {"layers", "tokenizers", "losses", "metrics", "optimizers", "mining"},
+    {"layers", "tokenizers", "losses", "metrics", "optimizers", "mining", "adapters"},
     {"preprocessing"},
     {"data", "evaluation", "alignment", "review"},
     {"models"},
@@ -45,6 +45,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 INHERITED = {
     "cli.parsing": {"_option_string_actions"},
     "hub": {"_track_variable", "_trainable_variables"},
+    "models.low_rank": {"_tracker"},
     "optimizers": {
         *("_get_variable_index", "_momentums", "_velocities", "_use_weight_decay"),
     },
@@ -54,7 +55,7 @@ STORES = (ast.Assign, ast.AnnAssign)
 
 # These work under another Keras backend, with TensorFlow not even installed.
 FREE_OF_TENSORFLOW = {
-    "alignment",
+    *("adapters", "alignment"),
     *("blockwise", "cpu_kernels", "duplicates", "evaluation", "languages", "layers"),
     *("losses", "metrics", "mining", "models", "optimizers", "precision", "presets"),
     *("pretraining", "quantization", "recipes", "settings", "text", "training"),

@@ -38,6 +38,8 @@ XSIM = "tests/test_ranking.py -k xsim_equals"
 CORRELATIONS = "tests/test_sts.py -k oracle"
 PATHS = "tests/test_alignment.py -k (cheapest)or(infinite)"
 COSTS = "tests/test_alignment.py -k by_hand"
+PRODUCT = "tests/test_adapters.py -k added_to_the_kernels"
+TRAINED = "tests/test_adapters.py -k (only_low_rank)or(no_gradient)"
 
 
 class Fault(NamedTuple):
@@ -173,6 +175,27 @@ FAULTS = {
     ),
     "beads: the translation counts as random": Fault(
         "_excess", "(A - B) / C", "B * 0", COSTS
+    ),
+    "scale of the low-rank product forgotten": Fault(
+        "LowRankLayer.low_rank_product",
+        "ops.matmul(X, A) * S",
+        "ops.matmul(X, A)",
+        PRODUCT,
+    ),
+    "scale of the merged product forgotten": Fault(
+        "merge", "B * np.float32(S)", "B", PRODUCT
+    ),
+    "low-rank product of a kernel's size": Fault(
+        "LowRankLayer.low_rank_product",
+        "return ops.matmul(H, B)",
+        "return ops.matmul(rows, ops.matmul(self.lora_kernel_a, B))",
+        TRAINED,
+    ),
+    "norms are trained": Fault(
+        "LaBSEBackbone.enable_lora",
+        "W.trainable = False",
+        "W.trainable = len(W.shape) < 2",
+        TRAINED,
     ),
     "the last rank of a tie": Fault(
         "_ranks", "np.cumsum(C) - (C - 1) / 2", "np.cumsum(C)", CORRELATIONS

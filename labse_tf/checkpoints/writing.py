@@ -20,7 +20,7 @@ from labse_tf.checkpoints.huggingface import (
 from labse_tf.checkpoints.unigram import TOKENIZER, to_tokenizers
 from labse_tf.files import atomic_directory
 from labse_tf.models import LaBSE
-from labse_tf.models.backbone import check_plain_weights
+from labse_tf.models.backbone import merged_weights
 from labse_tf.tokenizers import (
     SentencePieceTokenizer,
     Tokenizer,
@@ -54,8 +54,8 @@ def to_huggingface(
 
     Raises:
         ValueError: If the model has no preprocessor, its tokenizer has
-            `compat="tfhub"`, Hugging Face lacks its activation, the model has LoRA or
-            quantized weights, or the target exists.
+            `compat="tfhub"`, Hugging Face lacks its activation, the model has quantized
+            weights, or the target exists.
         ImportError: If safetensors is missing.
         OSError: If the target cannot be written.
     """
@@ -71,9 +71,9 @@ def to_huggingface(
             'Cannot export the tokenizer: expected compat="bert", as in Hugging Face. '
             f"Received: compat={tokenizer.compat!r}"
         )
-    check_plain_weights(model)
+    weights = merged_weights(model)
     config = _bert_config(model)
-    arrays = {weight.path: np.asarray(weight) for weight in model.weights}
+    arrays = {path: np.asarray(weight) for path, weight in weights.items()}
     tensors = {
         name: HUGGING_FACE.export_array(path, arrays[path])
         for path, name in HUGGING_FACE.names(model.backbone.num_layers).items()

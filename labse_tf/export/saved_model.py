@@ -161,7 +161,7 @@ def export_saved_model(
         tf_serving.check_version_directory(path)
         tf_serving.import_serving("prediction_log_pb2")
     target, preprocessor = Path(path), model.text_preprocessor()
-    computing = model if dtype is None else model.with_dtype(dtype)
+    computing = (model if dtype is None else model.with_dtype(dtype)).merged()
     sentences = sample_texts(model) if texts is None else _check_texts(texts)
     try:
         with atomic_directory(target, overwrite=overwrite) as folder:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import keras
 import keras_hub
+import numpy as np
 
+from labse_tf.adapters import LAYERS, LoRA, read_settings, write_adapters
+from labse_tf.files import atomic_file
 from labse_tf.layers import LayerNormalization, PackedAttentionMask, get_activation
+from labse_tf.models.low_rank import LowRankLayer, MergedWeights, merge
 from labse_tf.models.transformer_block import TransformerBlock
 from labse_tf.precision import compute_policy
+from labse_tf.presets import assign_weights
 from labse_tf.processes import check_not_forked
 from labse_tf.settings import check_integer
 from labse_tf.variables import has_no_value, no_value
@@ -74,6 +81,9 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         Devlin et al., 2019 (https://arxiv.org/abs/1810.04805); Feng et al., 2022,
         section 4.1 (https://arxiv.org/abs/2007.01852).
     """
+
+    # Settings of the LoRA weights, if there are any.
+    lora: LoRA | None = None
 
     def __init__(
         self,
@@ -264,38 +274,188 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             "pooled_output": keras.KerasTensor((batch, self.hidden_dim), dtype=dtype),
         }
 
-    def enable_lora(
-        self, rank: int, target_layer_names: Sequence[str] | None = None
-    ) -> None:
-        """Freeze all weights and add LoRA weights to the target layers.
+    def default_lora_layer_names(self) -> list[str]:
+        """Return the layers of a block that get LoRA weights, all with a kernel."""
+        return list(LAYERS)
 
-        Presets and Hugging Face directories cannot hold LoRA weights.
-        `save_lora_weights` writes them to a separate file.
+    def enable_lora(
+        self,
+        rank: int,
+        target_layer_names: Sequence[str] | None = None,
+        *,
+        alpha: float | None = None,
+        first_block: int = 0,
+    ) -> None:
+        """Freeze all weights and add LoRA weights to layers of the blocks.
+
+        The model computes the same vectors until the new weights are trained. Biases
+        and layer normalizations are frozen as well. Create the optimizer afterwards.
 
         Args:
-            rank: Rank of the factorization.
-            target_layer_names: Names of the layers. The attention projections do not
-                support LoRA; the feed-forward layers do.
+            rank: Rank of the low-rank weights; see `labse_tf.adapters.LoRA`.
+            target_layer_names: Names of the layers (default:
+                `default_lora_layer_names`).
+            alpha: The low-rank product is multiplied by `alpha / rank` (default: twice
+                the rank).
+            first_block: Number of blocks, from the first, that get no LoRA weights.
 
         Raises:
-            ValueError: If no layer of these names supports LoRA. The model is not
+            ValueError: If an argument is out of range, no block remains, or the
+                backbone has LoRA or quantized weights already. The model is not
                 changed.
         """
-        names = target_layer_names or self.default_lora_layer_names()
-        layers = [*self.layers]
-        for block in self.transformer_layers:
-            layers += [x for x in vars(block).values() if hasattr(x, "enable_lora")]
-        able = sorted({x.name for x in layers if hasattr(x, "enable_lora")})
-        if not set(names) & set(able):
+        if target_layer_names is None:
+            target_layer_names = self.default_lora_layer_names()
+        lora = LoRA(rank, alpha, tuple(target_layer_names), first_block)
+        self._check_lora(lora)
+        self.trainable = True
+        for weight in self.weights:
+            weight.trainable = False
+        for block in self.transformer_layers[first_block:]:
+            block.enable_lora(lora)
+        self.lora = lora
+
+    def low_rank_layers(self, lora: LoRA | None = None) -> list[LowRankLayer]:
+        """Return the layers that have LoRA weights, or would have those of `lora`."""
+        lora = lora or self.lora
+        if lora is None:
+            return []
+        blocks = self.transformer_layers[lora.first_block :]
+        return [
+            layer
+            for block in blocks
+            for layer in block.kernel_layers(lora.target_layer_names)
+        ]
+
+    def save_lora_weights(self, filepath: str | Path) -> None:
+        """Write the LoRA weights and their settings to a file, atomically.
+
+        Args:
+            filepath: Path that ends in `.lora.h5`. The format is that of
+                `labse_tf.adapters`, not that of other backbones of KerasHub.
+
+        Raises:
+            ValueError: If there are no LoRA weights, or the path ends otherwise.
+            OSError: If the file cannot be written.
+        """
+        if self.lora is None:
             raise ValueError(
-                "`target_layer_names` must name layers that support LoRA "
-                f"({', '.join(able)}). Received: {', '.join(names)}"
+                "Expected a backbone with LoRA weights, see `enable_lora`. "
+                "Received: none"
             )
-        super().enable_lora(rank, target_layer_names)
+        if not str(filepath).endswith(".lora.h5"):
+            raise ValueError(
+                f"`filepath` must end in .lora.h5. Received: filepath={filepath}"
+            )
+        weights: dict[str, Any] = {}
+        for layer in self.low_rank_layers():
+            weights |= layer.low_rank_weights()
+        with atomic_file(filepath) as path:
+            write_adapters(path, self.lora, weights)
+
+    def load_lora_weights(self, filepath: str | Path) -> None:
+        """Assign the LoRA weights of a file; a backbone without any gets them first.
+
+        Args:
+            filepath: File that `save_lora_weights` has written.
+
+        Raises:
+            ValueError: If the file is damaged, its weights do not fit the backbone, or
+                the backbone has LoRA weights with other settings.
+        """
+        path = Path(filepath)
+        lora = read_settings(path)
+        if self.lora is None:
+            self.enable_lora(**dataclasses.asdict(lora))
+        if self.lora != lora:
+            raise ValueError(
+                f"{path}: expected LoRA weights with the settings {self.lora}. "
+                f"Received: {lora}"
+            )
+        weights: dict[str, Any] = {}
+        for layer in self.low_rank_layers():
+            weights |= layer.low_rank_weights()
+        assign_weights(path, weights)
+
+    def merge_lora_weights(self, filepath: str | Path) -> None:
+        """Add the low-rank products of a file to the kernels, in place.
+
+        Args:
+            filepath: File that `save_lora_weights` has written.
+
+        Raises:
+            ValueError: If the file is damaged, its weights do not fit the backbone, or
+                the backbone has LoRA weights of its own.
+        """
+        path = Path(filepath)
+        lora = read_settings(path)
+        self._check_lora(lora)
+        layers = self.low_rank_layers(lora)
+        pairs = [
+            {
+                name: keras.Variable(np.zeros(shape, np.float32), trainable=False)
+                for name, shape in layer.low_rank_shapes(lora.rank).items()
+            }
+            for layer in layers
+        ]
+        assign_weights(path, {name: x for pair in pairs for name, x in pair.items()})
+        for layer, pair in zip(layers, pairs, strict=True):
+            layer.kernel.assign(merge(layer.kernel, *pair.values(), scale=lora.scale))
+
+    def plain_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, without LoRA weights."""
+        return {**super().get_config(), **self._config}
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), **self._config}
+        """Return the constructor's arguments and, if there is any, `lora`."""
+        lora = {} if self.lora is None else {"lora": dataclasses.asdict(self.lora)}
+        return {**self.plain_config(), **lora}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LaBSEBackbone:
+        """Create the backbone from the result of `get_config`."""
+        config = dict(config)
+        lora = config.pop("lora", None)
+        backbone = super().from_config(config)
+        if lora is not None:
+            backbone.enable_lora(**lora)
+        return backbone
+
+    def _check_lora(self, lora: LoRA) -> None:
+        """Raise an error if the backbone cannot have LoRA weights of some settings."""
+        if lora.first_block >= self.num_layers:
+            raise ValueError(
+                "`first_block` must be less than the number of blocks. Received: "
+                f"first_block={lora.first_block}, num_layers={self.num_layers}"
+            )
+        if lora.rank > self.hidden_dim:
+            raise ValueError(
+                "`rank` must be at most `hidden_dim`, as that of a kernel. Received: "
+                f"rank={lora.rank}, hidden_dim={self.hidden_dim}"
+            )
+        check_plain_weights(self)
+
+
+def merged_weights(model: keras.Model) -> Mapping[str, Any]:
+    """Return the weights that the configuration of a model describes, by path.
+
+    LoRA weights are merged into the kernels, each when it is looked up.
+
+    Args:
+        model: A `LaBSE` or a `LaBSEBackbone`.
+
+    Returns:
+        Path -> Keras variable, or the float32 array of a merged kernel.
+
+    Raises:
+        ValueError: If the model has other weights, such as those of quantization by
+            Keras. The message names the first.
+    """
+    layers = getattr(model, "backbone", model).low_rank_layers()
+    own = {id(w) for layer in layers for w in layer.low_rank_weights().values()}
+    weights = [weight for weight in model.weights if id(weight) not in own]
+    _check_plain(weights)
+    return MergedWeights(weights, layers)
 
 
 def check_plain_weights(model: keras.Model) -> None:
@@ -307,16 +467,21 @@ def check_plain_weights(model: keras.Model) -> None:
     Raises:
         ValueError: If there are such weights. The message names the first.
     """
+    _check_plain(model.weights)
+
+
+def _check_plain(weights: Iterable[Any]) -> None:
+    """Raise an error if a weight is not one of a backbone and a pooling."""
     other = [
         weight.path
-        for weight in model.weights
+        for weight in weights
         if weight.path.rsplit("/", 1)[-1] not in _WEIGHT_NAMES
         or weight.dtype != "float32"
     ]
     if other:
         raise ValueError(
             "The weights must be those of a backbone without LoRA and quantization; "
-            "`backbone.save_lora_weights` writes LoRA weights to a separate file. "
+            "`LaBSE.merged` merges the weights of `LaBSE.enable_lora`. "
             f"Received: {len(other)} other weights, first {other[0]}"
         )
 

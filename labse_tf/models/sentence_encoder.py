@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,12 +11,9 @@ import keras
 import numpy as np
 
 from labse_tf import presets
+from labse_tf.adapters import LoRA
 from labse_tf.layers import SentencePooling
-from labse_tf.models.backbone import (
-    FEATURES,
-    LaBSEBackbone,
-    check_plain_weights,
-)
+from labse_tf.models.backbone import FEATURES, LaBSEBackbone, merged_weights
 from labse_tf.models.padding import BATCH_TOKENS
 from labse_tf.models.text_encoder import TextEncoder
 from labse_tf.models.text_inputs import check_texts, is_symbolic, refuse_arguments
@@ -93,7 +90,10 @@ class LaBSE(keras.Model):
         self.preprocessor = preprocessor
         # Other poolings give the pooler no gradient. If trainable, it would cause a
         # warning per step, and weight decay would shrink it.
-        backbone.pooler.trainable = backbone.trainable and pooling == "pooler"
+        if backbone.lora is None:
+            backbone.pooler.trainable = backbone.trainable and pooling == "pooler"
+        else:
+            self.sentence_pooling.trainable = False
 
         # === Functional Model ===
         inputs = {
@@ -111,6 +111,7 @@ class LaBSE(keras.Model):
         # === Config ===
         self.pooling = pooling
         self._text_encoder: TextEncoder | None = None
+        self._encodes_with: LoRA | None = None
 
     @property
     def embedding_dim(self) -> int:
@@ -186,8 +187,9 @@ class LaBSE(keras.Model):
         if dim is not None:
             check_dim(dim, self.embedding_dim)
         check_not_forked()
-        if self._text_encoder is None:
+        if self._text_encoder is None or self._encodes_with is not self.backbone.lora:
             self._text_encoder = TextEncoder(self, preprocessor)
+            self._encodes_with = self.backbone.lora
         if is_symbolic(texts):
             import tensorflow as tf
 
@@ -210,20 +212,64 @@ class LaBSE(keras.Model):
 
         Returns:
             This model if it has this compute type, else a new model with a copy of the
-            float32 weights.
+            float32 weights, in which LoRA weights are merged.
 
         Raises:
-            ValueError: If `dtype` is unknown, or the model has LoRA or quantized
-                weights.
+            ValueError: If `dtype` is unknown, or the model has quantized weights.
         """
         policy = compute_policy(dtype)
         if policy.compute_dtype == self.backbone.compute_dtype:
             return self
-        check_plain_weights(self)
-        config = self.backbone.get_config()
-        backbone = LaBSEBackbone(**{**config, "dtype": policy})
+        return self._copy(policy)
+
+    def enable_lora(
+        self,
+        rank: int,
+        target_layer_names: Sequence[str] | None = None,
+        *,
+        alpha: float | None = None,
+        first_block: int = 0,
+    ) -> None:
+        """Freeze all weights and add LoRA weights, the only ones that are trained.
+
+        See `LaBSEBackbone.enable_lora` for the arguments and errors. `save_to_preset`
+        merges the LoRA weights.
+
+        Example:
+            >>> from labse_tf.models import LaBSE, LaBSEBackbone
+            >>> model = LaBSE(LaBSEBackbone(7, 1, 2, 8, 16), pooling="mean")
+            >>> model.enable_lora(2)
+            >>> len(model.trainable_weights), len(model.merged().trainable_weights)
+            (12, 21)
+        """
+        self.backbone.enable_lora(
+            rank, target_layer_names, alpha=alpha, first_block=first_block
+        )
+        self.sentence_pooling.trainable = False
+
+    def merged(self) -> LaBSE:
+        """Return a model of ordinary weights, in which LoRA weights are merged.
+
+        Returns:
+            This model if it has no LoRA weights, else a new model with the same
+            vectors, all of whose weights can be trained.
+
+        Raises:
+            ValueError: If the model has quantized weights.
+        """
+        if self.backbone.lora is None:
+            return self
+        return self._copy(self.backbone.dtype_policy)
+
+    def _copy(self, policy: keras.DTypePolicy) -> LaBSE:
+        """Return a model with a copy of the weights and another compute type."""
+        weights = merged_weights(self)
+        config = {**self.backbone.plain_config(), "dtype": policy}
+        with tables_without_values():
+            backbone = LaBSEBackbone(**config)
         model = type(self)(backbone, self.preprocessor, self.pooling, name=self.name)
-        model.set_weights(self.get_weights())
+        for weight in model.weights:
+            weight.assign(weights[weight.path])
         return model
 
     def with_sequence_length(self, sequence_length: int) -> LaBSE:
@@ -317,7 +363,8 @@ class LaBSE(keras.Model):
     ) -> None:
         """Write `config.json`, vocabulary, `model.weights.h5` and a card atomically.
 
-        The vocabulary is `vocab.txt` or `sentencepiece.model`.
+        The vocabulary is `vocab.txt` or `sentencepiece.model`. LoRA weights are merged
+        into the weights on disk; the model itself is not changed.
 
         Args:
             directory: Output directory. An older preset in it is replaced; other files
@@ -333,14 +380,14 @@ class LaBSE(keras.Model):
 
         Raises:
             ValueError: If the model has no preprocessor, `storage` is unknown, or is
-                `"int4"` and `hidden_dim` is not a multiple of 32, or the model has LoRA
-                or quantized weights, which a preset cannot hold.
+                `"int4"` and `hidden_dim` is not a multiple of 32, or the model has
+                quantized weights, which a preset cannot hold.
             OSError: If the directory cannot be written.
         """
         preprocessor = self.text_preprocessor()
-        check_plain_weights(self)
+        weights = merged_weights(self)
         presets.check_storage(storage, self.backbone.hidden_dim)
-        backbone = self.backbone.get_config()
+        backbone = self.backbone.plain_config()
         for name in ("name", "trainable", "dtype"):
             backbone.pop(name)
         tokenizer = preprocessor.tokenizer
@@ -356,11 +403,7 @@ class LaBSE(keras.Model):
         }
         with presets.writing(directory, config) as folder:
             tokenizer.save_vocabulary(folder / tokenizer.file_name)
-            presets.write_weights(
-                folder / presets.WEIGHTS,
-                {weight.path: weight for weight in self.weights},
-                storage,
-            )
+            presets.write_weights(folder / presets.WEIGHTS, weights, storage)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

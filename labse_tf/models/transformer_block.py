@@ -9,19 +9,27 @@ K = D / H.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Collection
 from typing import Any
 
 import keras
 from keras import ops
 
+from labse_tf.adapters import LoRA
 from labse_tf.cpu_kernels import add_and_normalize, dropout
 from labse_tf.layers import get_activation
+from labse_tf.models.low_rank import LowRankDense, LowRankLayer
 
 # Added to the score of a masked token; the sum of two of these is finite in float32.
 _HIDDEN = -1e9
 
+# Names of the sublayers with a kernel.
+_PROJECTIONS = ("query", "key", "value", "attention_output")
+_DENSES = ("feedforward_intermediate_dense", "feedforward_output_dense")
 
-class _Projection(keras.layers.Layer):
+
+class _Projection(LowRankLayer):
     """Dense layer on `(N, D)` whose weights are stored by heads."""
 
     def __init__(
@@ -48,7 +56,8 @@ class _Projection(keras.layers.Layer):
         """Project rows with one matrix product: `(N, D)`."""
         width = rows.shape[-1]
         kernel = ops.reshape(self.kernel, (width, width))
-        return ops.matmul(rows, kernel) + ops.reshape(self.bias, (width,))
+        x = ops.matmul(rows, kernel) + ops.reshape(self.bias, (width,))
+        return x if self.lora_scale is None else x + self.low_rank_product(rows)
 
 
 class _SelfAttention(keras.layers.Layer):
@@ -187,7 +196,7 @@ class TransformerBlock(keras.layers.Layer):
 
         def dense(name: str, inputs: int, units: int, **kwargs: Any) -> Any:
             initializer = self.kernel_initializer.clone()
-            layer = keras.layers.Dense(
+            layer = LowRankDense(
                 units, kernel_initializer=initializer, dtype=policy, name=name, **kwargs
             )
             layer.build((None, inputs))
@@ -242,6 +251,28 @@ class TransformerBlock(keras.layers.Layer):
             y, x, self.feedforward_dropout, self.feedforward_layer_norm, training
         )
         return ops.reshape(x, ops.shape(inputs))
+
+    def enable_lora(self, lora: LoRA) -> None:
+        """Add low-rank weights to the layers that `lora` names, which are frozen."""
+        attention = self.self_attention_layer
+        # So that the paths of the new weights begin like those of the kernels.
+        with keras.name_scope(self.name):
+            for scope, names in (
+                (keras.name_scope(attention.name), _PROJECTIONS),
+                (contextlib.nullcontext(), _DENSES),
+            ):
+                with scope:
+                    for name in names:
+                        if name in lora.target_layer_names:
+                            self._layer(name).enable_lora(lora.rank, lora.alpha)
+
+    def kernel_layers(self, names: Collection[str]) -> list[LowRankLayer]:
+        """Return the layers of the given names, in the order of their computation."""
+        return [self._layer(n) for n in _PROJECTIONS + _DENSES if n in names]
+
+    def _layer(self, name: str) -> LowRankLayer:
+        owner = self.self_attention_layer if name in _PROJECTIONS else self
+        return getattr(owner, name)
 
     def compute_output_spec(
         self,

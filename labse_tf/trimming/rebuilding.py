@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labse_tf.models import LaBSE, LaBSEBackbone
-from labse_tf.models.backbone import check_plain_weights
+from labse_tf.models.backbone import merged_weights
 from labse_tf.preprocessing import SentencePreprocessor
 
 TOKEN_TABLE = "token_embedding/embeddings"
@@ -32,15 +32,14 @@ def rebuild(
         The new model.
 
     Raises:
-        ValueError: If the model has LoRA or quantized weights.
+        ValueError: If the model has quantized weights. LoRA weights are merged.
     """
-    check_plain_weights(model)
-    config = {**model.backbone.get_config(), **changes}
+    old = merged_weights(model)
+    config = {**model.backbone.plain_config(), **changes}
     config["dtype"] = model.backbone.dtype_policy
     new = LaBSE(
         LaBSEBackbone(**config), preprocessor, pooling=model.pooling, name=model.name
     )
-    old = {weight.path: weight for weight in model.weights}
     for weight in new.weights:
         weight.assign(value(weight.path, old))
     return new
