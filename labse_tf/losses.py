@@ -1,13 +1,14 @@
 """Losses: bidirectional additive-margin softmax over the global batch, nested sizes.
 
 Shapes: b = local batch (one replica's rows), G = global batch, D = dimension, K = block
-of candidates.
+of candidates, g = dimension of a guide's vectors.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -26,6 +27,7 @@ from labse_tf.nested import cut_vectors
 
 # A finite logit whose softmax is 0.
 _MASKED = -1e9
+GUIDE_MARGINS = ("absolute", "relative")
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -40,6 +42,11 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
     The loss is the sum $L_{st} + L_{ts}$, not the mean. Other pairs with the same
     source or the same target are not negatives in either direction.
 
+    A guide, an encoder that already is good, can name more pairs that are not
+    negatives: given its vectors, candidate n of query i is ignored if the guide's
+    cosine of the two is above $\gamma_i - m_g$, where $\gamma_i$ is its cosine of pair
+    i and $m_g$ is `guide_margin`.
+
     Args:
         margin: Number subtracted from the cosine of the positive, 0.3 in the paper.
         scale: Factor of the cosines. The paper does not give it; the official YAML has
@@ -52,6 +59,10 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             batch: besides the vectors and their gradients, a few times `b * K` floats.
             The backward pass computes the cosines again. Value and gradients equal
             those of `None`, which holds all cosines and is faster if they fit.
+        guide_margin: Number by which a negative must be farther than the pair itself,
+            for the guide. Only used with a guide's vectors.
+        guide_margin_strategy: `"absolute"`: the limit is $\gamma_i - m_g$.
+            `"relative"`: it is $\gamma_i - m_g |\gamma_i|$.
         name: Name of the loss.
 
     Call arguments:
@@ -61,15 +72,19 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         source_ids: int32 `(b, 2)` fingerprints, equal for equal sentences; see
             `labse_tf.duplicates.sentence_fingerprints`.
         target_ids: The same for the targets. Requires `source_ids`, and vice versa.
+        source_guide: Float `(b, g)`, unit vectors of the sources by a guide.
+        target_guide: The same for the targets. Requires `source_guide`, and vice versa.
 
     Returns:
         float32 scalar, this replica's share: the sum over the replicas is the mean over
         the global batch, as `tf.distribute` expects.
 
     Raises:
-        ValueError: If `scale` or `block_size` is not positive, `source` and `target`
-            differ in shape, only one of the id matrices is given, `sample_weight` is
-            given, or the batch size is not static with several replicas.
+        ValueError: If `scale` or `block_size` is not positive, `guide_margin` is not
+            finite, `guide_margin_strategy` is unknown, `source` and `target` differ in
+            shape, only one of the id matrices or of the guide's matrices is given, the
+            latter are not matrices of one shape, `sample_weight` is given, or the batch
+            size is not static with several replicas.
 
     Example:
         >>> import numpy as np
@@ -84,7 +99,9 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         Feng et al., 2022, sections 2.1 and 2.2, equations 1 to 3
         (https://arxiv.org/abs/2007.01852); Yang et al., 2019
         (https://arxiv.org/abs/1902.08564); Milakov and Gimelshein, 2018, on the
-        running softmax (https://arxiv.org/abs/1805.02867).
+        running softmax (https://arxiv.org/abs/1805.02867); Solatorio, 2024, GISTEmbed,
+        on the guide (https://arxiv.org/abs/2402.16829). The margin of the guide is that
+        of sentence-transformers' `CachedGISTEmbedLoss`.
     """
 
     def __init__(
@@ -96,6 +113,8 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         cross_replica: bool = True,
         mask_duplicates: bool = True,
         block_size: int | None = None,
+        guide_margin: float = 0.0,
+        guide_margin_strategy: str = "absolute",
         name: str = "additive_margin_softmax",
     ) -> None:
         super().__init__(name=name, reduction="sum_over_batch_size")
@@ -105,12 +124,23 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             raise ValueError(
                 f"`block_size` must be positive. Received: block_size={block_size}"
             )
+        if not math.isfinite(guide_margin):
+            raise ValueError(
+                f"`guide_margin` must be finite. Received: guide_margin={guide_margin}"
+            )
+        if guide_margin_strategy not in GUIDE_MARGINS:
+            raise ValueError(
+                f"`guide_margin_strategy` must be one of {', '.join(GUIDE_MARGINS)}. "
+                f"Received: guide_margin_strategy={guide_margin_strategy!r}"
+            )
         self.margin = float(margin)
         self.scale = float(scale)
         self.bidirectional = bidirectional
         self.cross_replica = cross_replica
         self.mask_duplicates = mask_duplicates
         self.block_size = block_size
+        self.guide_margin = float(guide_margin)
+        self.guide_margin_strategy = guide_margin_strategy
 
     def __call__(
         self,
@@ -120,6 +150,8 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         *,
         source_ids: Any | None = None,
         target_ids: Any | None = None,
+        source_guide: Any | None = None,
+        target_guide: Any | None = None,
     ) -> Any:
         """Return this replica's share of the loss; see the class."""
         if sample_weight is not None:
@@ -127,7 +159,14 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
                 "`sample_weight` must be None, because rows are negatives of each "
                 f"other. Received: sample_weight={sample_weight}"
             )
-        values = self.call(source, target, source_ids=source_ids, target_ids=target_ids)
+        values = self.call(
+            source,
+            target,
+            source_ids=source_ids,
+            target_ids=target_ids,
+            source_guide=source_guide,
+            target_guide=target_guide,
+        )
         return ops.mean(values) / replica_count()
 
     def call(
@@ -137,6 +176,8 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         *,
         source_ids: Any | None = None,
         target_ids: Any | None = None,
+        source_guide: Any | None = None,
+        target_guide: Any | None = None,
     ) -> Any:
         """Return the loss of each local pair, summed over the directions: `(b,)`."""
         source = ops.convert_to_tensor(source, dtype="float32")
@@ -147,20 +188,66 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
                 f"Received: source.shape={tuple(source.shape)}, "
                 f"target.shape={tuple(target.shape)}"
             )
+        known = _Known(self._labels(source))
         ids = joined_ids(source_ids, target_ids)  # (b, 4)
-        if not self.mask_duplicates:
-            ids = None
-        all_ids = None if ids is None else self._gather(ids)
+        if ids is not None and self.mask_duplicates:
+            known = known._replace(ids=ids, all_ids=self._gather(ids))
+        if source_guide is not None or target_guide is not None:
+            known = self._guided(known, source, source_guide, target_guide)
         all_sources, all_targets = self._gather_sides(source, target)
         directions = [(source, all_targets)]
         if self.bidirectional:
             directions.append((target, all_sources))
-        labels = self._labels(source)
         if self.block_size is None:
-            columns = ops.arange(ops.shape(all_targets)[0], dtype="int32")
-            masks = pair_masks(labels, columns, ids, all_ids)  # (b, G) each
-            return sum(self._rank(*direction, *masks) for direction in directions)
-        return self._rank_in_blocks(directions, labels, ids, all_ids)
+            size = ops.shape(all_targets)[0]
+            own, ignored = _block_masks(known, 0, size, len(directions))  # (b, G) each
+            return sum(
+                self._rank(*direction, own, others)
+                for direction, others in zip(directions, ignored, strict=True)
+            )
+        return self._rank_in_blocks(directions, known)
+
+    def _guided(
+        self, known: _Known, source: Any, source_guide: Any, target_guide: Any
+    ) -> _Known:
+        """Return what is known of the pairs, with the guide's vectors and limits."""
+        if source_guide is None or target_guide is None:
+            raise ValueError(
+                "`source_guide` and `target_guide` require each other: expected both "
+                f"or neither. Received: source_guide={source_guide}, "
+                f"target_guide={target_guide}"
+            )
+        sides = [
+            ops.stop_gradient(ops.convert_to_tensor(side, dtype="float32"))
+            for side in (source_guide, target_guide)
+        ]
+        shapes = [tuple(side.shape) for side in sides]
+        rows = source.shape[0]
+        if (
+            len(shapes[0]) != 2
+            or shapes[0][1] is None
+            or shapes[1][1:] != shapes[0][1:]
+            or any(shape[0] not in (None, rows) for shape in shapes)
+        ):
+            raise ValueError(
+                "`source_guide` and `target_guide` must be matrices of the same shape "
+                f"(b, g), b = {rows}. Received: source_guide.shape={shapes[0]}, "
+                f"target_guide.shape={shapes[1]}"
+            )
+        if rows is not None:
+            # A replica's part of `fit`'s second argument has lost its static size.
+            sides = [ops.reshape(side, (rows, shapes[0][1])) for side in sides]
+        cosines = ops.sum(sides[0] * sides[1], axis=1)  # (b,)
+        relative = self.guide_margin_strategy == "relative"
+        unit = ops.absolute(cosines) if relative else 1.0
+        all_sides = self._gather_sides(*sides)
+        return known._replace(
+            limits=cosines - self.guide_margin * unit,
+            source_guide=sides[0],
+            target_guide=sides[1],
+            all_source_guide=all_sides[0],
+            all_target_guide=all_sides[1],
+        )
 
     def _gather(self, rows: Any) -> Any:
         """Return the rows of all replicas, or of this replica only."""
@@ -189,13 +276,7 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         correct = ops.sum(logits * ops.cast(own, logits.dtype), axis=1)
         return ops.logsumexp(logits, axis=1) - correct
 
-    def _rank_in_blocks(
-        self,
-        directions: list[tuple[Any, Any]],
-        labels: Any,
-        ids: Any | None,
-        all_ids: Any | None,
-    ) -> Any:
+    def _rank_in_blocks(self, directions: list[tuple[Any, Any]], known: _Known) -> Any:
         """Return the sum of `_rank` over the directions, in blocks of candidates."""
         count = len(directions)
         settings = (self.block_size, self.margin, self.scale)
@@ -204,24 +285,28 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
         def rank(*tensors: Any) -> Any:
             # A gradient tape would otherwise keep intermediate results of all blocks.
             vectors = tuple(map(ops.stop_gradient, tensors[: 2 * count]))
-            integers = tensors[2 * count :]
-            width = vectors[0].shape[1]
+            others = iter(tensors[2 * count :])
+            pairs = _Known(*(None if x is None else next(others) for x in known))
+            widths = tuple(
+                None if x is None else x.shape[1]
+                for x in (vectors[0], pairs.source_guide)
+            )
             values, sums = outside_eager(
-                _forward, vectors, integers, *settings, key=width
+                _forward, vectors, pairs, *settings, key=widths
             )
 
             def gradient(*upstream: Any) -> tuple[Any, ...]:
                 # TensorFlow passes one argument per output, JAX a tuple of all outputs.
                 outer = keras.tree.flatten(upstream)[0]
                 gradients = outside_eager(
-                    _backward, vectors, integers, sums, outer, *settings, key=width
+                    _backward, vectors, pairs, sums, outer, *settings, key=widths
                 )
-                return (*gradients, *(None for _ in integers))
+                return (*gradients, *(None for _ in tensors[2 * count :]))
 
             return values, gradient
 
-        integers = (labels,) if ids is None else (labels, ids, all_ids)
-        return rank(*(x for sides in directions for x in sides), *integers)
+        constants = (x for x in known if x is not None)
+        return rank(*(x for sides in directions for x in sides), *constants)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -233,6 +318,8 @@ class AdditiveMarginSoftmax(keras.losses.Loss):
             "cross_replica": self.cross_replica,
             "mask_duplicates": self.mask_duplicates,
             "block_size": self.block_size,
+            "guide_margin": self.guide_margin,
+            "guide_margin_strategy": self.guide_margin_strategy,
         }
 
 
@@ -252,7 +339,8 @@ class MatryoshkaLoss(keras.losses.Loss):
         source: Float `(b, D)`, unit vectors.
         target: Float `(b, D)`, unit vectors.
         sample_weight: See `loss`.
-        **ids: `source_ids` and `target_ids`, see `loss`.
+        **known: What else `loss` takes: `source_ids`, `target_ids`, `source_guide` and
+            `target_guide`. A guide's vectors stay whole.
 
     Returns:
         float32 scalar, this replica's share; see `AdditiveMarginSoftmax`.
@@ -295,7 +383,7 @@ class MatryoshkaLoss(keras.losses.Loss):
         return getattr(self.loss, "block_size", None)
 
     def __call__(
-        self, source: Any, target: Any, sample_weight: None = None, **ids: Any
+        self, source: Any, target: Any, sample_weight: None = None, **known: Any
     ) -> Any:
         """Return this replica's share of the loss; see the class."""
         width = source.shape[-1]
@@ -304,11 +392,11 @@ class MatryoshkaLoss(keras.losses.Loss):
                 f"`dims` must be at most the dimension of the vectors, {width}. "
                 f"Received: {list(self.dims)}"
             )
-        total = self.loss(source, target, sample_weight, **ids)
+        total = self.loss(source, target, sample_weight, **known)
         for dim in self.dims:
             if dim < width:
                 short = (cut_vectors(side, dim) for side in (source, target))
-                total = total + self.loss(*short, sample_weight, **ids)
+                total = total + self.loss(*short, sample_weight, **known)
         return total
 
     def get_config(self) -> dict[str, Any]:
@@ -324,6 +412,31 @@ class MatryoshkaLoss(keras.losses.Loss):
         """Create the loss from the result of `get_config`."""
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
+
+
+class _Known(NamedTuple):
+    """What is known of the pairs of a batch besides their vectors.
+
+    Attributes:
+        labels: int32 `(b,)`, index of each pair in the candidates.
+        ids: int32 `(b, 4)`, see `pair_masks`; `None` without fingerprints.
+        all_ids: int32 `(G, 4)`, those of the candidates.
+        limits: float32 `(b,)`, guide's cosines above which candidates are ignored.
+            `None` without a guide, like all that follow.
+        source_guide: float32 `(b, g)`, the guide's vectors.
+        target_guide: float32 `(b, g)`.
+        all_source_guide: float32 `(G, g)`, those of the candidates.
+        all_target_guide: float32 `(G, g)`.
+    """
+
+    labels: Any
+    ids: Any | None = None
+    all_ids: Any | None = None
+    limits: Any | None = None
+    source_guide: Any | None = None
+    target_guide: Any | None = None
+    all_source_guide: Any | None = None
+    all_target_guide: Any | None = None
 
 
 def _logits(
@@ -342,7 +455,7 @@ def _logits(
 
 def _forward(
     vectors: tuple[Any, ...],
-    integers: tuple[Any, ...],
+    known: _Known,
     block_size: int,
     margin: float,
     scale: float,
@@ -350,16 +463,17 @@ def _forward(
     """Return the loss of each pair `(b,)` and one log-sum-exp `(b,)` per direction.
 
     `vectors` are the queries `(b, D)` and candidates `(G, D)` of each direction.
-    `integers` are the labels `(b,)` and, if given, the ids of pairs and candidates.
     """
     directions = tuple(zip(vectors[::2], vectors[1::2], strict=True))
 
     def step(start: Any, rows: Any, correct: Any, *sums: LogSumExp) -> tuple[Any, ...]:
-        own, ignored = _block_masks(integers, start, rows)  # (b, K)
+        own, ignored = _block_masks(known, start, rows, len(directions))  # (b, K)
         new = []
-        for (queries, candidates), log_sum in zip(directions, sums, strict=True):
+        for (queries, candidates), others, log_sum in zip(
+            directions, ignored, sums, strict=True
+        ):
             block = cut_rows(candidates, start, rows)
-            logits = _logits(queries, block, own, ignored, margin, scale)
+            logits = _logits(queries, block, own, others, margin, scale)
             correct = correct + ops.sum(logits * ops.cast(own, "float32"), axis=1)
             new.append(log_sum.add(logits))
         return correct, *new
@@ -374,7 +488,7 @@ def _forward(
 
 def _backward(
     vectors: tuple[Any, ...],
-    integers: tuple[Any, ...],
+    known: _Known,
     sums: tuple[LogSumExp, ...],
     outer: Any,
     block_size: int,
@@ -386,13 +500,13 @@ def _backward(
     outer = (scale * outer)[:, None]
 
     def step(start: Any, rows: Any, *state: Any) -> tuple[Any, ...]:
-        own, ignored = _block_masks(integers, start, rows)  # (b, K)
+        own, ignored = _block_masks(known, start, rows, len(directions))  # (b, K)
         new = []
-        for (queries, candidates), log_sum, to_queries, to_candidates in zip(
-            directions, sums, state[::2], state[1::2], strict=True
+        for (queries, candidates), others, log_sum, to_queries, to_candidates in zip(
+            directions, ignored, sums, state[::2], state[1::2], strict=True
         ):
             block = cut_rows(candidates, start, rows)
-            logits = _logits(queries, block, own, ignored, margin, scale)
+            logits = _logits(queries, block, own, others, margin, scale)
             shares = log_sum.shares(logits) - ops.cast(own, "float32")
             shares = shares * outer  # gradient of the cosines
             to_queries = to_queries + ops.matmul(shares, block)
@@ -407,12 +521,25 @@ def _backward(
 
 
 def _block_masks(
-    integers: tuple[Any, ...], start: Any, rows: Any
-) -> tuple[Any, Any | None]:
-    """Return `pair_masks` for a block of candidates."""
-    labels, *known = integers
+    known: _Known, start: Any, rows: Any, directions: int
+) -> tuple[Any, list[Any | None]]:
+    """Return masks of a block of candidates, bool `(b, K)`.
+
+    The first is true where the candidate is the pair itself. The others, one per
+    direction, are true where the candidate is ignored; `None` if none is.
+    """
     columns = start + ops.arange(rows, dtype="int32")
-    if not known:
-        return pair_masks(labels, columns, None, None)
-    ids, all_ids = known
-    return pair_masks(labels, columns, ids, cut_rows(all_ids, start, rows))
+    all_ids = None if known.all_ids is None else cut_rows(known.all_ids, start, rows)
+    own, ignored = pair_masks(known.labels, columns, known.ids, all_ids)
+    if known.limits is None:
+        return own, [ignored] * directions
+    masks = []
+    for queries, candidates in (
+        (known.source_guide, known.all_target_guide),
+        (known.target_guide, known.all_source_guide),
+    )[:directions]:
+        block = cut_rows(candidates, start, rows)
+        near = ops.matmul(queries, ops.transpose(block)) > known.limits[:, None]
+        near = ops.logical_and(near, ops.logical_not(own))
+        masks.append(near if ignored is None else ops.logical_or(near, ignored))
+    return own, masks

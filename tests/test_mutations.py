@@ -40,6 +40,7 @@ PATHS = "tests/test_alignment.py -k (cheapest)or(infinite)"
 COSTS = "tests/test_alignment.py -k by_hand"
 PRODUCT = "tests/test_adapters.py -k added_to_the_kernels"
 TRAINED = "tests/test_adapters.py -k (only_low_rank)or(no_gradient)"
+GUIDE = "tests/test_guide.py -k (equal_numpy)or(ignores_all)"
 
 
 class Fault(NamedTuple):
@@ -81,6 +82,18 @@ FAULTS = {
     ),
     "the pair itself masked": Fault(
         "pair_masks", "ops.logical_not(O)", "ops.ones_like(O)", LOSSES
+    ),
+    "guide: the margin the other way": Fault(
+        "AdditiveMarginSoftmax._guided", "C - M * U", "C + M * U", GUIDE
+    ),
+    "guide: vectors of the queries' side": Fault(
+        "_block_masks",
+        "(K.source_guide, K.all_target_guide)",
+        "(K.source_guide, K.all_source_guide)",
+        GUIDE,
+    ),
+    "guide: the pair itself ignored": Fault(
+        "_block_masks", "ops.logical_and(N, ops.logical_not(O))", "N", GUIDE
     ),
     "running sum of the loss not rescaled": Fault(
         "LogSumExp.add", "T * ops.exp(A - B) + P", "T + P", LOSSES

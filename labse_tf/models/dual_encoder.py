@@ -28,6 +28,8 @@ class DualEncoder(ReplicatedModel):
 
     `fit` takes dicts `{"source": features, "target": features}`, such as those from
     `labse_tf.data.sentence_pairs`. The loss ranks each pair against the global batch.
+    With `(x, y)`, where x is such a dict and y is `{"source": vectors, "target":
+    vectors}`, float32 `(B, g)`, the loss also gets y, a guide's vectors of the pairs.
     Copies of a sentence in a batch are found by hashes of their token ids, so that
     the loss does not use copies as negatives.
 
@@ -168,7 +170,8 @@ class DualEncoder(ReplicatedModel):
         Args:
             optimizer: A Keras optimizer or its name.
             loss: Loss such as `labse_tf.losses.AdditiveMarginSoftmax`, called as
-                `loss(source, target, source_ids=, target_ids=)`.
+                `loss(source, target, source_ids=, target_ids=)`, and with a guide's
+                vectors also `source_guide=, target_guide=`.
             metrics: Metrics whose `update_state` takes the same arguments (default:
                 the ranking accuracy over the global batch, with the `block_size` of
                 the loss).
@@ -211,8 +214,9 @@ class DualEncoder(ReplicatedModel):
         """Return the loss of a batch; duplicate sentences are not negatives."""
         if self.pair_loss is None:
             raise ValueError("Call `compile` with a `loss` first. Received: loss=None")
+        guide = {} if y is None else {f"{side}_guide": y[side] for side in SIDES}
         loss = self.pair_loss(
-            y_pred["source"], y_pred["target"], **pair_fingerprints(x)
+            y_pred["source"], y_pred["target"], **pair_fingerprints(x), **guide
         )
         if training:
             self.note_loss(loss)

@@ -19,12 +19,27 @@ def additive_margin_softmax(
     bidirectional: bool = True,
     source_ids: np.ndarray | None = None,
     target_ids: np.ndarray | None = None,
+    guide: tuple[np.ndarray, np.ndarray] | None = None,
+    guide_margin: float = 0.0,
+    guide_margin_strategy: str = "absolute",
 ) -> float:
     """Equations 1 to 3 of Feng et al. (2022) over one global batch.
 
-    Pair j is no negative of pair i if their sources or their targets are equal.
+    Pair j is no negative of pair i if their sources or their targets are equal; nor, as
+    in Solatorio (2024), if a guide, given by its vectors of both sides, holds the query
+    of i and the candidate of j for nearer than pair i, less a margin.
     """
     n = len(source)
+
+    def guided(i: int, j: int, forward: bool) -> bool:
+        if guide is None:
+            return False
+        x, y = (np.asarray(side, np.float64) for side in guide)
+        positive = float(x[i] @ y[i])
+        cosine = float(x[i] @ y[j]) if forward else float(y[i] @ x[j])
+        if guide_margin_strategy == "relative":
+            return cosine > positive - guide_margin * abs(positive)
+        return cosine > positive - guide_margin
 
     def duplicate(i: int, j: int) -> bool:
         if source_ids is None or target_ids is None:
@@ -34,22 +49,22 @@ def additive_margin_softmax(
             or np.array_equal(target_ids[i], target_ids[j])
         )
 
-    def direction(queries: np.ndarray, candidates: np.ndarray) -> float:
+    def direction(queries: np.ndarray, candidates: np.ndarray, forward: bool) -> float:
         total = 0.0
         for i in range(n):
             correct = scale * (float(queries[i] @ candidates[i]) - margin)
             denominator = math.exp(correct)
             for j in range(n):
-                if j != i and not duplicate(i, j):
+                if j != i and not duplicate(i, j) and not guided(i, j, forward):
                     denominator += math.exp(scale * float(queries[i] @ candidates[j]))
             total -= math.log(math.exp(correct) / denominator)
         return total / n
 
     source = np.asarray(source, dtype=np.float64)
     target = np.asarray(target, dtype=np.float64)
-    loss = direction(source, target)
+    loss = direction(source, target, forward=True)
     if bidirectional:
-        loss += direction(target, source)
+        loss += direction(target, source, forward=False)
     return loss
 
 
