@@ -331,6 +331,39 @@ def fingerprint(
     return f"{dtype} {digest.hexdigest()}{length}{cut}"
 
 
+def read_sizes(name: str | Path) -> dict[str, Any]:
+    """Return the sizes of a model without reading its weights.
+
+    Args:
+        name: Name of a shipped or published model, or path of a preset or a Hugging
+            Face directory.
+
+    Returns:
+        Arguments of `LaBSEBackbone`; and `pooling` and, of a preset, `storage` if they
+        are stated.
+
+    Raises:
+        ValueError: If there is no such model, or it is of another kind.
+    """
+    from labse_tf import presets
+
+    layout, published = layout_of(name), presets.published_name(name)
+    if layout == "huggingface":
+        from labse_tf.checkpoints.huggingface import read_sizes
+
+        return read_sizes(name)
+    if layout in (None, "preset"):
+        if layout is None and published is not None and not Path(name).is_dir():
+            return {**presets.FAMILY[published].backbone, "pooling": "pooler"}
+        config = presets.read_config(presets.find(name))
+        stated = {key: config[key] for key in ("pooling", "storage") if key in config}
+        return {**config["backbone"], **stated}
+    raise ValueError(
+        f"{name}: expected a preset or a Hugging Face directory, as `labse-tf convert` "
+        f"writes them. Received: a {layout}"
+    )
+
+
 @contextmanager
 def as_preset(name: str | None) -> Iterator[str | None]:
     """Provide a preset for a model of any kind, if needed by temporary conversion.

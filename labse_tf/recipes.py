@@ -668,6 +668,27 @@ PRETRAINING_RECIPES: Mapping[str, NamedRecipe[PretrainingRecipe]] = MappingProxy
 )
 
 
+def shape_fields(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes of a model that are fields of a recipe, by name."""
+    fields = dataclasses.fields(Recipe)
+    names = {field.name for field in fields if field.metadata["group"] == "model"}
+    return {name: value for name, value in sizes.items() if name in names}
+
+
+def with_shape(recipe: Recipe, shape: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with the shape of a model that it starts from.
+
+    A recipe with stages keeps its `num_layers`, to which the model grows.
+
+    Args:
+        recipe: Recipe.
+        shape: Fields of `shape_fields`.
+    """
+    kept = {"num_layers"} if recipe.stages else set()
+    changes = {name: value for name, value in shape.items() if name not in kept}
+    return dataclasses.replace(recipe, **changes)
+
+
 def get_recipe(name: str, **changes: Any) -> Recipe:
     """Return a dual encoder's recipe by name, with some fields changed.
 

@@ -167,10 +167,25 @@ def check_supported(directory: str | Path) -> None:
     Raises:
         ValueError: If `from_huggingface` does not support them, or a file is damaged.
     """
+    read_sizes(directory)
+
+
+def read_sizes(directory: str | Path) -> dict[str, Any]:
+    """Return the sizes of the encoder in a Hugging Face directory.
+
+    Neither the tokenizer nor the weights are read.
+
+    Returns:
+        Arguments of `LaBSEBackbone` and, if `modules.json` states it, `pooling`.
+
+    Raises:
+        ValueError: See `check_supported`.
+    """
     folder = Path(directory)
     steps = _read_steps(folder)
     transformer = folder if steps is None else steps.transformer
-    bert.backbone_config(transformer / CONFIG, _read_config(transformer))
+    sizes = bert.backbone_config(transformer / CONFIG, _read_config(transformer))
+    return sizes if steps is None else {**sizes, "pooling": steps.pooling}
 
 
 # === Modules and configuration ===

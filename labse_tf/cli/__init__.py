@@ -109,7 +109,7 @@ def run_command(program: str, options: argparse.Namespace) -> int:
         # The reader of the output has exited, as `head` does: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"{program}: {_one_line(error)}", file=sys.stderr)
         if options.traceback:
             raise

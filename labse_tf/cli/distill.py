@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from labse_tf.cli.arguments import (
     command,
 )
 from labse_tf.cli.convert import STORAGES
+from labse_tf.cli.memory import print_plan, wants_plan
 from labse_tf.cli.output import load, say_counts, say_skipped
 from labse_tf.cli.runs import add_run, recipe_of, run_options, until_signal
 from labse_tf.cli.train import say_summary
@@ -24,6 +26,7 @@ from labse_tf.distillation.recipe import (
     DistillationRecipe,
     get_distillation_recipe,
 )
+from labse_tf.recipes import shape_fields, with_shape
 
 if TYPE_CHECKING:
     from labse_tf.data import ParallelCorpus, SkipReport
@@ -109,6 +112,9 @@ def _distill(options: argparse.Namespace) -> int | None:
     check_case(options)
     recipe = recipe_of(options, DistillationRecipe, get_distillation_recipe)
     how = run_options(options)
+    if wants_plan(options):
+        _plan(options, recipe)
+        return None
     from labse_tf import data, distillation
     from labse_tf.encoders import as_preset
 
@@ -156,6 +162,45 @@ def _distill(options: argparse.Namespace) -> int | None:
         return result
     say_summary(options)
     return None
+
+
+def _plan(options: argparse.Namespace, recipe: DistillationRecipe) -> None:
+    """Print the memory of the run."""
+    from labse_tf import presets
+    from labse_tf.encoders import read_sizes
+    from labse_tf.tokenizers import load_vocabulary
+
+    teacher = None
+    # A teacher of another kind, or vectors on disk, is not counted.
+    with contextlib.suppress(ValueError):
+        teacher = read_sizes(options.teacher)
+    storage = options.storage
+    if options.model is not None:
+        sizes = read_sizes(options.model)
+        storage = storage or sizes.get("storage", "float32")
+    elif teacher is None:
+        raise ValueError(
+            "--plan of a new student requires a teacher of known sizes: a preset or a "
+            f"Hugging Face directory. Received: --teacher {options.teacher}"
+        )
+    else:
+        size = options.vocab_size
+        if options.vocab is not None:
+            size = len(load_vocabulary(options.vocab))
+        new = {"num_layers": recipe.num_layers, "vocabulary_size": size}
+        if not recipe.num_layers:
+            new["hidden_dim"] = recipe.hidden_dim
+        sizes = {**teacher, **new}
+        storage = storage or "int8"
+    shape = {**shape_fields(sizes), "dropout": recipe.dropout}
+    print_plan(
+        options,
+        with_shape(recipe, shape),
+        sizes["vocabulary_size"],
+        [*options.files, *options.mono],
+        storage,
+        0 if teacher is None else presets.count_parameters(teacher),
+    )
 
 
 def _load_text(options: argparse.Namespace, report: SkipReport) -> ParallelCorpus:

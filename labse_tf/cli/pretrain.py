@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from labse_tf.cli.arguments import PAIRS_HELP, add_languages, command
+from labse_tf.cli.memory import print_plan, wants_plan
 from labse_tf.cli.output import load, say_counts, say_skipped
 from labse_tf.cli.runs import add_run, recipe_of, run_options, say_model, until_signal
 from labse_tf.recipes import (
@@ -55,6 +56,12 @@ def add_command(commands: Any) -> None:
 def _pretrain(options: argparse.Namespace) -> int | None:
     recipe = recipe_of(options, PretrainingRecipe, get_pretraining_recipe)
     how = run_options(options)
+    if wants_plan(options):
+        from labse_tf.tokenizers import load_vocabulary
+
+        size = len(load_vocabulary(options.vocab))
+        print_plan(options, recipe, size, [*options.mono, *options.pairs])
+        return None
     if not options.mono and not options.pairs:
         raise ValueError("Expected --mono, --pairs or both. Received: neither")
     from labse_tf import data, pretraining

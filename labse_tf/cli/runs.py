@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labse_tf.cli.arguments import add_case, add_output
+from labse_tf.cli.memory import add_plan, wants_plan
 from labse_tf.cli.parsing import show_default
 from labse_tf.recipes import BaseRecipe, read_recipe
 from labse_tf.training.options import RunOptions
@@ -39,7 +40,9 @@ def add_run(
         recipes: Named recipes of the command.
         without: Names of fields of `RunOptions` without a flag.
     """
-    add_output(parser, "DIR", "directory of the run, which becomes the preset")
+    add_output(
+        parser, "DIR", "directory of the run, which becomes the preset", required=False
+    )
     about = "; ".join(f"{name}: {named.about}" for name, named in recipes.items())
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
@@ -55,6 +58,7 @@ def add_run(
         "below that are not given",
     )
     add_case(parser)
+    add_plan(parser)
     add_settings(parser, RunOptions(), without=without)
     name = parser.get_default("recipe")
     add_settings(parser, recipes[name].recipe, where=f" in {name}")
@@ -127,7 +131,9 @@ def recipe_of(
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:
-    """Return the checked run options."""
+    """Return the checked run options; a training requires `--output`."""
+    if options.output is None and not wants_plan(options):
+        raise ValueError("-o/--output is required. Received: no directory")
     return RunOptions(**given(options, RunOptions))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import add_json, add_model, add_text, check_case, command
+from labse_tf.cli.memory import print_plan, wants_plan
 from labse_tf.cli.output import (
     load,
     print_table,
@@ -23,8 +24,8 @@ from labse_tf.cli.runs import (
     say_model,
     until_signal,
 )
-from labse_tf.encoders import as_preset
-from labse_tf.recipes import RECIPES, Recipe, get_recipe
+from labse_tf.encoders import as_preset, read_sizes
+from labse_tf.recipes import RECIPES, Recipe, get_recipe, shape_fields, with_shape
 
 if TYPE_CHECKING:
     from labse_tf.data import SkipReport
@@ -39,7 +40,7 @@ def add_command(commands: Any) -> None:
         "train a sentence encoder on pairs of translations",
         "labse-tf train en-hi.tsv en-bn.tsv --vocab vocab.txt --output my-model",
     )
-    add_text(parser)
+    add_text(parser, optional=True)
     start = parser.add_mutually_exclusive_group(required=True)
     add_model(start, "model to start from")
     start.add_argument("--vocab", metavar="FILE", help="vocabulary of a new model")
@@ -67,8 +68,13 @@ def _train(options: argparse.Namespace) -> int | None:
     if options.model is None:
         recipe.check_shape()
     how = run_options(options)
+    if wants_plan(options):
+        _plan(options, recipe)
+        return None
     from labse_tf import data, training
 
+    if not options.files:
+        raise ValueError("FILE is required. Received: no file")
     report = data.SkipReport()
     pairs = _training_pairs(options, report)
     dev = None
@@ -98,6 +104,26 @@ def _train(options: argparse.Namespace) -> int | None:
         return result
     say_summary(options)
     return None
+
+
+def _plan(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Print the memory of the run."""
+    if options.model is None:
+        from labse_tf.tokenizers import load_vocabulary
+
+        sizes: dict[str, Any] = {"vocabulary_size": len(load_vocabulary(options.vocab))}
+    else:
+        sizes = read_sizes(options.model)
+        _check_shape(options.model, shape_fields(sizes), given(options, Recipe))
+    recipe = with_shape(recipe, shape_fields(sizes))
+    recipe.check_shape()
+    print_plan(
+        options,
+        recipe,
+        sizes["vocabulary_size"],
+        options.files,
+        sizes.get("storage", "float32"),
+    )
 
 
 def say_summary(options: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from labse_tf.models import ReplicatedModel
 from labse_tf.recipes import BaseRecipe, Stage
 from labse_tf.training.best import BestWeights
 from labse_tf.training.growing import backbone_of, grow
+from labse_tf.training.memory import MemoryPlan, explaining_out_of_memory, plan_memory
 from labse_tf.training.options import RunOptions, check_measured
 from labse_tf.training.reporting import Measure, Reporter, check_finite, reached
 from labse_tf.training.run import Interrupted, Run
@@ -76,6 +77,7 @@ def fit(
         labse_tf.training.Interrupted: On SIGTERM or SIGINT, after a checkpoint.
         ValueError: If the model cannot grow to the depth of a stage, or if the loss is
             not finite. No checkpoint is written after such a loss.
+        MemoryError: If the memory is full. The message names the flag that saves most.
         labse_tf.distribute.WorkerLostError: If another worker has ended.
 
     References:
@@ -98,7 +100,11 @@ def fit(
         unit=unit,
         batch_size=recipe.batch_size,
     )
-    with keeper.signals(), reporter:
+
+    def plan(changed: BaseRecipe) -> MemoryPlan:
+        return _plan(model, changed, options, measured=measure is not None)
+
+    with keeper.signals(), reporter, explaining_out_of_memory(recipe, plan):
         for stage in stages:
             # The checkpoint at the last step of a stage holds the model of that
             # stage, before it grows.
@@ -117,6 +123,26 @@ def fit(
                 _fit_stage(model, batches, stage, options, keeper, reporter)
         best.restore(model, keeper.step)
     return model
+
+
+def _plan(
+    model: keras.Model, recipe: BaseRecipe, options: RunOptions, *, measured: bool
+) -> MemoryPlan:
+    """Return the memory that the training of a model needs."""
+    gpus, replicas = [], 1
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_logical_devices("GPU")
+        replicas = model.distribute_strategy.num_replicas_in_sync
+    return plan_memory(
+        recipe,
+        backbone_of(model).vocabulary_size,
+        device="gpu" if gpus else "cpu",
+        replicas=replicas,
+        deterministic=options.deterministic,
+        measured=measured,
+    )
 
 
 def grown(model: Model, num_layers: int) -> Model:

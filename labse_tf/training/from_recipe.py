@@ -15,7 +15,7 @@ from labse_tf.distribute import Workers, get_strategy, is_tpu
 from labse_tf.models import LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, WarmupLinearDecay, adamw
 from labse_tf.pipes import spooled
-from labse_tf.recipes import BaseRecipe, Recipe
+from labse_tf.recipes import BaseRecipe, Recipe, shape_fields, with_shape
 from labse_tf.training.options import RunOptions
 from labse_tf.training.run import Run
 
@@ -41,22 +41,12 @@ def shape_of(preset: str | Path) -> dict[str, Any]:
         ValueError: If there is no such preset, or it is damaged.
     """
     config = presets.read_config(presets.find(preset))
-    names = {
-        f.name for f in dataclasses.fields(Recipe) if f.metadata["group"] == "model"
-    }
-    values = {**config["backbone"], "pooling": config["pooling"]}
-    return {name: value for name, value in values.items() if name in names}
+    return shape_fields({**config["backbone"], "pooling": config["pooling"]})
 
 
 def with_shape_of(recipe: Recipe, preset: str | Path) -> Recipe:
-    """Return the recipe with the shape of a preset that it starts from.
-
-    A recipe with stages keeps its `num_layers`, to which the model grows.
-    """
-    shape = shape_of(preset)
-    if recipe.stages:
-        del shape["num_layers"]
-    return dataclasses.replace(recipe, **shape)
+    """Return the recipe with the shape of a preset; see `with_shape`."""
+    return with_shape(recipe, shape_of(preset))
 
 
 @contextmanager
