@@ -238,6 +238,12 @@ def published_name(name: str | Path) -> str | None:
     return None
 
 
+# === Shipped models ===
+
+# SPDX name of the license of the weights of each model in `saved_models/`.
+LICENSES = {"labse-mini": "MIT", "labse-nano": "Apache-2.0"}
+
+
 # === Presets on disk ===
 
 

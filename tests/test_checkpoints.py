@@ -1177,6 +1177,8 @@ def test_the_list_of_names(capsys) -> None:
     said = capsys.readouterr().out
     for name in (*presets.FAMILY, *presets.shipped_names()):
         assert name in said
+    mini = next(row for row in said.splitlines() if "labse-mini" in row)
+    assert "MIT" in mini and "61" in mini and "Apache" not in mini
 
 
 def test_bad_input_of_convert(tmp_path, labse, vocabulary, capsys) -> None:

@@ -68,7 +68,9 @@ def test_small_and_described(name):
     scores = json.loads((folder / "scores.json").read_text())
     for text in ("License", "Limits", "train.sh", "accuracy.png"):
         assert text in card, text
-    assert f"[{name}]({name}/README.md)" in zoo
+    (row,) = [line for line in zoo.splitlines() if f"[{name}]({name}/README" in line]
+    assert row.split("|")[-2].strip() == presets.LICENSES[name]
+    assert presets.LICENSES[name] in card
     # The tables say what the file says.
     for group in ("all", "indian", "of_36"):
         assert f"{scores['means']['tatoeba'][group]:.1%}" in card

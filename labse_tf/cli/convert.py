@@ -165,8 +165,11 @@ def _print_family(json: str | None) -> None:
 
     rows, places = [], []
     for name in presets.shipped_names():
-        sizes = presets.read_config(presets.find(name))["backbone"]
-        rows.append((name, sizes, "see card", "Apache-2.0"))
+        folder = presets.find(name)
+        sizes = presets.read_config(folder)["backbone"]
+        stated = presets.stated_languages(folder)
+        languages = "see card" if stated is None else str(len(stated))
+        rows.append((name, sizes, languages, presets.LICENSES[name]))
         places.append(f"{name}: ships with labse_tf")
     for name, published in presets.FAMILY.items():
         languages = str(len(published.languages))
