@@ -35,7 +35,7 @@ _STORAGE_BYTES = {
     "float32": (4.0, 4.0),
     "float16": (2.0, 2.0),
     "int8": (1.0, 1.0),
-    "int4": (0.5, 1.0),
+    "int4": (0.5625, 1.0),
 }
 
 # === Measured on a CPU: TensorFlow 2.21, Keras 3.15, two threads ===
