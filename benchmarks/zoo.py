@@ -87,7 +87,7 @@ def measure(
 
 
 def once(encode: evaluation.Encoder) -> evaluation.Encoder:
-    """The encoder, which computes the vector of a text once: sets repeat the English."""
+    """The encoder, which computes the vector of each text once."""
     known: dict[str, np.ndarray] = {}
 
     def vectors(texts: list[str]) -> np.ndarray:
