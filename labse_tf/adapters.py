@@ -5,7 +5,13 @@ trained. At the start B is zero, so that the model computes the same function. A
 training, `W + (alpha / rank) A B` can replace W (`labse_tf.LaBSE.merged`).
 
 A file of adapters has A and B of all layers by path, in HDF5, and the settings as JSON
-in the attribute `lora`.
+in the attribute `lora`. A preset of adapters has such a file instead of vocabulary and
+weights:
+
+    config.json        as in any preset, and `base`: the place of the preset that the
+                       adapters were trained on, and the SHA-256 of its files
+    adapters.lora.h5   A and B
+    README.md          the model card
 
 References:
     Hu et al., 2021 (https://arxiv.org/abs/2106.09685).
@@ -16,11 +22,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from labse_tf import presets
+from labse_tf.files import directory_of
 from labse_tf.settings import check_integer
 
 # Names of the layers of a transformer block that can have low-rank weights.
@@ -33,6 +42,7 @@ LAYERS = (
     "feedforward_output_dense",
 )
 KERNEL_A, KERNEL_B = "lora_kernel_a", "lora_kernel_b"
+FILE = "adapters.lora.h5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,3 +150,138 @@ def read_settings(path: Path) -> LoRA:
         raise ValueError(
             f"{path}: expected an HDF5 file of adapters. Received: {error}"
         ) from error
+
+
+# === Presets of adapters ===
+
+
+@contextmanager
+def writing(
+    directory: str | Path, config: Mapping[str, Any], base: str | Path
+) -> Iterator[Path]:
+    """Write a preset of adapters atomically.
+
+    The block writes `FILE` into a temporary folder; see `labse_tf.presets.writing`.
+
+    Args:
+        directory: The target. Other files in it are kept.
+        config: `backbone`, `pooling`, `preprocessor` and `tokenizer` of the model.
+        base: Preset that the adapters were trained on. The reference to a directory is
+            relative to the target, so that both can be moved together.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        ValueError: If there is no such preset, it has another shape or tokenizer, is
+            itself a preset of adapters, or is the target.
+        OSError: If the target cannot be written.
+    """
+    place, known = _read_base(base)
+    for section in ("backbone", "pooling", "tokenizer"):
+        ours, theirs = (_without_dropout(c[section]) for c in (config, known))
+        if ours != theirs:
+            raise ValueError(
+                f"`base` must be a preset with {section} {ours}. "
+                f"Received: {theirs} in {place}"
+            )
+    target = os.path.realpath(directory_of(directory))
+    if os.path.realpath(place) == target:
+        raise ValueError(
+            "`directory` must not be `base`, which the adapters need. "
+            f"Received: {directory}"
+        )
+    reference = str(base)
+    if presets.is_preset(reference):
+        reference = Path(os.path.relpath(os.path.realpath(place), target)).as_posix()
+    whole = {
+        **config,
+        "storage": known.get("storage", "float32"),
+        "base": {"preset": reference, "sha256": known["sha256"]},
+    }
+    with presets.writing(directory, whole) as folder:
+        yield folder
+
+
+def with_base(
+    directory: Path, config: Mapping[str, Any], base: str | Path | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Find the vocabulary and the weights of a preset that may be one of adapters.
+
+    Args:
+        directory: The preset.
+        config: Its configuration, from `labse_tf.presets.read_config`.
+        base: Preset that the adapters were trained on, if it is not where the
+            configuration specifies.
+
+    Returns:
+        The directory with vocabulary and weights: that of the base, or `directory` for
+        a preset without adapters. And the configuration with the hashes of its files.
+
+    Raises:
+        ValueError: If the base is missing, damaged or another preset than the one that
+            the adapters were trained on.
+    """
+    if "base" not in config:
+        if base is not None:
+            raise ValueError(
+                "`base` must be None for a preset that has all weights. Received: "
+                f"base={str(base)!r} for {directory}"
+            )
+        return directory, dict(config)
+    path = directory / presets.CONFIG
+    reference = config["base"]
+    place = reference.get("preset") if isinstance(reference, dict) else None
+    if not isinstance(place, str) or not isinstance(reference.get("sha256"), dict):
+        raise ValueError(
+            f"{path}: expected base to be an object with preset and sha256. "
+            f"Received: {reference!r:.80}"
+        )
+    if base is None:
+        beside = directory / place
+        base = beside if presets.is_preset(beside) else place
+    try:
+        found, known = _read_base(base)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected the preset {place} that the adapters were trained on; "
+            "if it was moved, give its place as `base` of `LaBSE.from_preset`, or as "
+            f'"preset" of "base" in this file. Received: {error}'
+        ) from error
+    for name, digest in reference["sha256"].items():
+        received = known["sha256"].get(name, "no such file")
+        if received != digest:
+            raise ValueError(
+                f"{found}: expected the preset that the adapters in {directory} were "
+                f"trained on, with {name} of the SHA-256 {digest!s:.12}…. "
+                f"Received: {received:.12}…"
+            )
+    return found, {**config, "sha256": known["sha256"]}
+
+
+def check_base(base: str | Path) -> None:
+    """Check that adapters of a preset can be saved apart.
+
+    Raises:
+        ValueError: If there is no such preset, or it is one of adapters.
+    """
+    _read_base(base)
+
+
+def _read_base(base: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the directory and the configuration of a preset without adapters."""
+    place = presets.find(base)
+    config = presets.read_config(place)
+    if "base" in config:
+        raise ValueError(
+            f"{place}: expected a preset with all weights; `labse-tf convert {place} "
+            "--output DIR` merges adapters. Received: a preset of adapters"
+        )
+    return place, config
+
+
+def _without_dropout(section: Any) -> Any:
+    """Return a section of a configuration without what training may change."""
+    if not isinstance(section, Mapping):
+        return section
+    return {name: value for name, value in section.items() if name != "dropout"}

@@ -861,7 +861,10 @@ def record_source(directory: Path, source: Mapping[str, Any]) -> None:
 
 def _card(name: str, config: dict[str, Any]) -> str:
     """Return a model card that describes the model and its use."""
-    backbone = config["backbone"]
+    backbone, stored = config["backbone"], config.get("storage", "float32")
+    weights = _IN_WORDS[stored]
+    if "base" in config:
+        weights = f"adapters (LoRA) of the preset `{config['base']['preset']}`"
     return f"""# {name}
 
 A sentence encoder saved by labse_tf {config["labse_tf_version"]}.
@@ -873,7 +876,7 @@ A sentence encoder saved by labse_tf {config["labse_tf_version"]}.
 | vocabulary | {backbone["vocabulary_size"]:,} |
 | pooling | {config["pooling"]} |
 | sequence length | {config["preprocessor"]["sequence_length"]} |
-| weights on disk | {_IN_WORDS[config.get("storage", "float32")]} |
+| weights on disk | {weights} |
 
 ```python
 import labse_tf

@@ -318,6 +318,21 @@ class Recipe(BaseRecipe):
         parse=parse_frozen,
         metavar="PART",
     )
+    lora: int | None = setting(
+        None,
+        "rank of low-rank weights (LoRA) beside the attention projections and the "
+        "feed-forward layers. Only these are trained, which saves memory; the model at "
+        "the end has them merged. Requires --model; the blocks of --freeze get none",
+        group="training",
+        must_be="positive",
+    )
+    lora_alpha: float | None = setting(
+        None,
+        "with --lora, the low-rank products are multiplied by this number divided by "
+        "the rank (default: twice the rank)",
+        group="training",
+        must_be="positive",
+    )
     dims: tuple[int, ...] = setting(
         (),
         "nested sizes (Matryoshka): the loss is the sum over vectors cut to each of "
@@ -337,6 +352,16 @@ class Recipe(BaseRecipe):
                 f"Received: freeze={list(self.freeze)}, stages={_written(self.stages)}"
             )
         self.frozen_parts()
+        if self.lora is not None and self.stages:
+            raise ValueError(
+                "`lora` must not be set with `stages`, since the blocks change. "
+                f"Received: lora={self.lora}, stages={_written(self.stages)}"
+            )
+        if self.lora_alpha is not None and self.lora is None:
+            raise ValueError(
+                "`lora_alpha` requires `lora`. Received: "
+                f"lora_alpha={self.lora_alpha}, lora=None"
+            )
         if min(self.dims, default=1) < 1 or len(set(self.dims)) != len(self.dims):
             raise ValueError(
                 "`dims` must be different numbers from 1 to `hidden_dim`. Received: "
@@ -360,8 +385,8 @@ class Recipe(BaseRecipe):
         `check` does not, since a model that is loaded has its own shape.
 
         Raises:
-            ValueError: If `freeze` has more blocks than the model, or a number of
-                `dims` is larger than `hidden_dim`.
+            ValueError: If `freeze` has more blocks than the model, or leaves none for
+                `lora`, or `lora` or a number of `dims` is larger than `hidden_dim`.
         """
         _, blocks = self.frozen_parts()
         if blocks > self.num_layers:
@@ -369,6 +394,18 @@ class Recipe(BaseRecipe):
                 f"`freeze` must have at most the {self.num_layers} blocks of the "
                 f"model. Received: {list(self.freeze)}"
             )
+        if self.lora is not None:
+            if self.lora > self.hidden_dim:
+                raise ValueError(
+                    f"`lora` must be at most the {self.hidden_dim} dimensions of the "
+                    f"model. Received: lora={self.lora}"
+                )
+            if blocks == self.num_layers:
+                raise ValueError(
+                    "`lora` must have a block of the model that is not frozen. "
+                    f"Received: lora={self.lora}, freeze={list(self.freeze)}, "
+                    f"num_layers={self.num_layers}"
+                )
         if max(self.dims, default=1) > self.hidden_dim:
             raise ValueError(
                 f"`dims` must be at most the {self.hidden_dim} dimensions of the "
@@ -502,6 +539,8 @@ _OURS_EVERYWHERE = {
     "hard_negatives": "arXiv 2007.01852: none; the paper reports no gain",
     "dims": "ours: none; the paper has one size",
     "freeze": "ours: none; the paper trains everything",
+    "lora": "ours: none; the paper trains everything",
+    "lora_alpha": "ours: twice the rank",
     "length_buckets": "ours: characters; the paper does not mention lengths in a batch",
     "chunk_size": "ours: none; the paper's accelerators hold their parts of the batch",
     "loss_block_size": "ours: none; 4096 x 4096 cosines fit into memory",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers.command_line import run as run_command
 from helpers.errors import raises
 from helpers.models import TOKENS, make_model, sentences
 from labse_tf import presets
-from labse_tf.adapters import LAYERS, LoRA
+from labse_tf.adapters import FILE, LAYERS, LoRA
 from labse_tf.checkpoints import from_huggingface, to_huggingface
+from labse_tf.encoders import layout_of, open_encoder
 from labse_tf.export import export_saved_model
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.pretraining import stack
@@ -314,3 +317,137 @@ def test_unfit_files_of_adapters_are_refused(tmp_path: Path) -> None:
         with raises(ValueError, path=path, received=True):
             plain.load_lora_weights(path)
     assert plain.lora is None
+
+
+# === Presets of adapters ===
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    make_model("weighted_mean").save_to_preset(tmp_path / "base", storage="int8")
+    return tmp_path / "base"
+
+
+def tuned(base: Path, directory: Path) -> LaBSE:
+    """A model from `base` with LoRA weights, which are saved apart."""
+    model = LaBSE.from_preset(base, sequence_length=12)
+    model.enable_lora(3, alpha=5)
+    randomize(model)
+    model.save_adapters(directory, base)
+    return model
+
+
+def test_adapters_are_saved_apart_and_read(tmp_path: Path, base: Path) -> None:
+    folder = tmp_path / "adapters"
+    model = tuned(base, folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {presets.CONFIG, presets.CARD, FILE}
+    assert "| adapters (LoRA) of the preset `../base` |" in (
+        folder / presets.CARD
+    ).read_text(encoding="utf-8")
+    vectors = model.encode(TEXTS)
+    loaded = LaBSE.from_preset(folder)
+    np.testing.assert_allclose(loaded.encode(TEXTS), vectors, atol=2e-6)
+    assert loaded.backbone.lora is None
+    assert loaded.text_preprocessor().sequence_length == 12
+    apart = LaBSE.from_preset(folder, merge_adapters=False)
+    np.testing.assert_array_equal(apart.encode(TEXTS), vectors)
+    assert len(apart.trainable_weights) == len(model.trainable_weights) == 24
+    for ours, theirs in zip(apart.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # Both directories may be moved together; `base` is given otherwise.
+    (tmp_path / "new").mkdir()
+    for path in (folder, base):
+        path.rename(tmp_path / "new" / path.name)
+    moved = tmp_path / "new" / "adapters"
+    np.testing.assert_array_equal(
+        LaBSE.from_preset(moved).encode(TEXTS), loaded.encode(TEXTS)
+    )
+    moved.rename(folder)
+    with raises(ValueError, "../base", "`base`", path=folder / presets.CONFIG):
+        LaBSE.from_preset(folder)
+    again = LaBSE.from_preset(folder, base=tmp_path / "new" / "base")
+    np.testing.assert_array_equal(again.encode(TEXTS), loaded.encode(TEXTS))
+
+
+def test_every_command_reads_adapters(tmp_path: Path, base: Path) -> None:
+    folder, whole = tmp_path / "adapters", tmp_path / "whole"
+    vectors = tuned(base, folder).encode(TEXTS)
+    assert layout_of(folder) == "preset"
+    encoder = open_encoder(folder, sequence_length=16)
+    assert encoder(["sun " * 13]).shape == (1, 16)
+    assert run_command("convert", folder, "--output", whole) == 0
+    assert {presets.WEIGHTS, presets.VOCABULARY} <= {p.name for p in whole.iterdir()}
+    np.testing.assert_allclose(
+        LaBSE.from_preset(whole).encode(TEXTS), vectors, atol=2e-6
+    )
+
+
+def test_a_shipped_model_is_named(tmp_path: Path) -> None:
+    name = "labse-mini"
+    model = LaBSE.from_preset(name)
+    model.enable_lora(1, ["query"])
+    model.save_adapters(tmp_path / "a", name)
+    config = presets.read_config(tmp_path / "a")
+    assert config["base"]["preset"] == name
+    assert config["base"]["sha256"] == presets.read_config(presets.find(name))["sha256"]
+    assert config["storage"] == presets.read_config(presets.find(name))["storage"]
+    loaded = LaBSE.from_preset(tmp_path / "a")
+    np.testing.assert_allclose(loaded.encode("sun"), model.encode("sun"), atol=2e-6)
+
+
+def test_unfit_bases_are_refused(tmp_path: Path, base: Path) -> None:
+    folder = tmp_path / "adapters"
+    model = tuned(base, folder)
+    with raises(ValueError, received="none"):
+        make_model("weighted_mean").save_adapters(tmp_path / "new", base)
+    with raises(ValueError, argument="directory", received=base):
+        model.save_adapters(base, base)
+    with raises(ValueError, path=folder, received="adapters"):
+        model.save_adapters(tmp_path / "new", folder)
+    with raises(ValueError, received="nowhere"):
+        model.save_adapters(tmp_path / "new", "nowhere")
+    other = make_model("weighted_mean")
+    for change, expected in (({"num_layers": 1}, "num_layers"), ({}, "mean")):
+        pooling = "weighted_mean" if change else "mean"
+        make_model(pooling, **change).save_to_preset(tmp_path / "other")
+        with raises(ValueError, argument="base", received=expected):
+            model.save_adapters(tmp_path / "new", tmp_path / "other")
+    assert not (tmp_path / "new").exists()
+    # A preset of the same shape in the place of the base.
+    other.save_to_preset(tmp_path / "other", storage="int8")
+    expected = presets.sha256(base / presets.WEIGHTS)[:12]
+    received = presets.sha256(tmp_path / "other" / presets.WEIGHTS)[:12]
+    with raises(ValueError, expected, path=tmp_path / "other", received=received):
+        LaBSE.from_preset(folder, base=tmp_path / "other")
+    with raises(ValueError, argument="base", received=base):
+        LaBSE.from_preset(base, base=base)
+    # Damaged files.
+    config = json.loads((folder / presets.CONFIG).read_text())
+    for value in ("../base", {"preset": 3, "sha256": {}}, {"preset": "../base"}):
+        (folder / presets.CONFIG).write_text(json.dumps(config | {"base": value}))
+        with raises(ValueError, path=folder / presets.CONFIG, received=True):
+            LaBSE.from_preset(folder)
+    (folder / presets.CONFIG).write_text(json.dumps(config))
+    data = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with raises(ValueError, path=folder / FILE, received=True):
+        LaBSE.from_preset(folder)
+
+
+def test_a_failed_save_leaves_the_old_adapters(
+    tmp_path: Path, base: Path, monkeypatch
+) -> None:
+    folder = tmp_path / "adapters"
+    model = tuned(base, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(path: Path, *rest: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(presets, "write_weights", full)
+    with pytest.raises(OSError):
+        model.save_adapters(folder, base)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"adapters", "base"}

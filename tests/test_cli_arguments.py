@@ -102,6 +102,10 @@ def test_defaults_in_the_help_are_true() -> None:
                 assert stated[1] == (str(action.default) or "none"), (name, action.dest)
     assert texts["train", "margin"].endswith("(default in small: 0.3)")
     assert texts["train", "cap"].endswith("(default in small: none)")
+    assert texts["train", "lora"].endswith("(default in small: none)")
+    assert texts["distill", "lora_alpha"].endswith("(default: twice the rank)")
+    assert texts["train", "keep_adapters"].endswith("(default: off)")
+    assert ("pretrain", "keep_adapters") not in texts
     assert texts["train", "deterministic"].endswith("(default: off)")
     assert texts["search", "json"].endswith("(default: none)")
     for field, value in (

@@ -62,6 +62,8 @@ TRAIN = """
     with strategy.scope():
         backbone = models.LaBSEBackbone(60, 1, 2, 16, 32, dropout=0.0)
         encoder = models.LaBSE(backbone, pooling="mean")
+        if "lora" in settings:
+            encoder.enable_lora(settings["lora"])
         dual = models.DualEncoder(encoder, settings.get("chunk"))
         kind = StopGradient if settings.get("stop") else losses.AdditiveMarginSoftmax
         loss = kind(
@@ -282,6 +284,20 @@ def test_replicas_that_encode_in_chunks_train_as_one_device(
         one[0]["first"]["ranking_accuracy"], abs=1e-6
     )
     assert np.abs(weights - one[1]).max() < 1e-5
+
+
+def test_low_rank_weights_train_as_on_one_device(run_python, tmp_path) -> None:
+    runs = {
+        "one": {"strategy": "one_device"},
+        "two": {"strategy": "cpu:2", "chunk": 3},
+    }
+    found = {n: train(run_python, tmp_path, lora=4, **s) for n, s in runs.items()}
+    assert found["two"][0]["replicas"] == 2
+    one, two = (found[name][1] for name in runs)
+    # One block: 4 projections 16 x 16, two layers 16 x 32.
+    assert len(one) == 4 * (4 * (16 + 16) + 2 * (16 + 32))
+    assert np.abs(one - two).max() < 1e-5
+    assert np.abs(one).max() > 0.1
 
 
 @pytest.fixture(scope="module")

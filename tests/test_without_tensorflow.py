@@ -16,8 +16,9 @@ pytest.importorskip("jax", reason="the extra `parity` is not installed")
 KERAS_HUB = tuple(int(n) for n in version("keras-hub").split(".")[:2])
 
 FREE = (
-    "recipes presets blockwise cpu_kernels duplicates languages precision text layers "
-    "models losses metrics optimizers mining evaluation pretraining alignment"
+    "adapters recipes presets blockwise cpu_kernels duplicates languages precision "
+    "text layers models losses metrics optimizers mining evaluation pretraining "
+    "alignment"
 ).split()
 
 CODE = """

@@ -19,7 +19,13 @@ from labse_tf.cli.arguments import (
 from labse_tf.cli.convert import STORAGES
 from labse_tf.cli.memory import print_plan, wants_plan
 from labse_tf.cli.output import load, say_counts, say_skipped
-from labse_tf.cli.runs import add_run, recipe_of, run_options, until_signal
+from labse_tf.cli.runs import (
+    add_run,
+    check_adapters,
+    recipe_of,
+    run_options,
+    until_signal,
+)
 from labse_tf.cli.train import say_summary
 from labse_tf.distillation.recipe import (
     DISTILLATION_RECIPES,
@@ -112,6 +118,7 @@ def _distill(options: argparse.Namespace) -> int | None:
     check_case(options)
     recipe = recipe_of(options, DistillationRecipe, get_distillation_recipe)
     how = run_options(options)
+    check_adapters(how, recipe, options.model)
     if wants_plan(options):
         _plan(options, recipe)
         return None
@@ -130,7 +137,7 @@ def _distill(options: argparse.Namespace) -> int | None:
     start, storage = options.model, options.storage
     if start is None:
         start = f"{options.output.rstrip('/')}.student"
-        storage = storage or "int8"
+        storage = storage or (None if how.keep_adapters else "int8")
         distillation.make_student(
             options.teacher,
             pairs,

@@ -50,7 +50,8 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="vocabulary, as written by labse-tf vocab",
     )
-    add_run(parser, PRETRAINING_RECIPES, without=("dev_every", "keep_best", "patience"))
+    without = ("dev_every", "keep_best", "patience", "keep_adapters")
+    add_run(parser, PRETRAINING_RECIPES, without=without)
 
 
 def _pretrain(options: argparse.Namespace) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 from labse_tf.cli.arguments import add_case, add_output
 from labse_tf.cli.memory import add_plan, wants_plan
 from labse_tf.cli.parsing import show_default
-from labse_tf.recipes import BaseRecipe, read_recipe
+from labse_tf.recipes import BaseRecipe, Recipe, read_recipe
 from labse_tf.training.options import RunOptions
 
 _R = typing.TypeVar("_R", bound=BaseRecipe)
@@ -135,6 +135,21 @@ def run_options(options: argparse.Namespace) -> RunOptions:
     if options.output is None and not wants_plan(options):
         raise ValueError("-o/--output is required. Received: no directory")
     return RunOptions(**given(options, RunOptions))
+
+
+def check_adapters(how: RunOptions, recipe: Recipe, model: str | None) -> None:
+    """Raise an error if adapters cannot be kept, before any text is read."""
+    from labse_tf.encoders import layout_of
+
+    if not how.keep_adapters:
+        return
+    if recipe.lora is None:
+        raise ValueError("--keep-adapters requires --lora. Received: no --lora")
+    if model is not None and layout_of(model) not in (None, "preset"):
+        raise ValueError(
+            "--keep-adapters requires a preset as --model, to which the adapters "
+            f"refer; `labse-tf convert` makes one. Received: --model {model}"
+        )
 
 
 def say_model(output: str) -> None:

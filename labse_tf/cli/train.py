@@ -18,6 +18,7 @@ from labse_tf.cli.output import (
 )
 from labse_tf.cli.runs import (
     add_run,
+    check_adapters,
     given,
     recipe_of,
     run_options,
@@ -68,6 +69,7 @@ def _train(options: argparse.Namespace) -> int | None:
     if options.model is None:
         recipe.check_shape()
     how = run_options(options)
+    check_adapters(how, recipe, options.model)
     if wants_plan(options):
         _plan(options, recipe)
         return None

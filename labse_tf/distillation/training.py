@@ -35,6 +35,7 @@ from labse_tf.training.dual_encoder import (
 from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
     freeze,
+    kept_base,
     make_optimizer,
     make_plan,
     open_run,
@@ -102,6 +103,12 @@ def distill(
             "`teacher_model` is required with `states_weight`: a teacher that is a "
             f"model of this package. Received: states_weight={recipe.states_weight} "
             "and vectors only"
+        )
+    base = kept_base(recipe, options, student)
+    if base is not None and storage is not None:
+        raise ValueError(
+            "`storage` must be None with `keep_adapters`, since the weights are those "
+            f"of `student`. Received: storage={storage!r}"
         )
     config = presets.read_config(presets.find(str(student)))
     storage = storage or config.get("storage", "float32")
@@ -173,7 +180,7 @@ def distill(
         facts = TrainingFacts(
             recipe, pairs.counts, "pairs", pairs.digest(), student, teacher.model
         )
-        return run.finish(train, facts=facts, storage=storage)
+        return run.finish(train, facts=facts, storage=storage, base=base)
 
 
 def _load(student: str | Path, recipe: DistillationRecipe) -> LaBSE:
@@ -223,7 +230,7 @@ def compile_distiller(
     Returns:
         A compiled `Distiller` with a built optimizer.
     """
-    freeze(student.backbone, recipe)
+    freeze(student, recipe)
     distiller = Distiller(
         student, recipe.chunk_size, length_groups=recipe.length_groups
     )

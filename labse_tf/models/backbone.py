@@ -425,7 +425,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
         """Raise an error if the backbone cannot have LoRA weights of some settings."""
         if lora.first_block >= self.num_layers:
             raise ValueError(
-                "`first_block` must be less than the number of blocks. Received: "
+                "`first_block` must leave a block for the LoRA weights. Received: "
                 f"first_block={lora.first_block}, num_layers={self.num_layers}"
             )
         if lora.rank > self.hidden_dim:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import keras
 import numpy as np
 
-from labse_tf import presets
+from labse_tf import adapters, presets
 from labse_tf.adapters import LoRA
 from labse_tf.layers import SentencePooling
 from labse_tf.models.backbone import FEATURES, LaBSEBackbone, merged_weights
@@ -321,30 +321,39 @@ class LaBSE(keras.Model):
         preprocessor: SentencePreprocessor | None | object = _DEFAULT,
         sequence_length: int | None = None,
         dtype: str | keras.DTypePolicy | None = None,
+        base: str | Path | None = None,
+        merge_adapters: bool = True,
     ) -> LaBSE:
         """Load a model by name or from a directory.
 
         Args:
             preset: A name in `saved_models/`, or a directory written by
-                `save_to_preset`.
+                `save_to_preset` or `save_adapters`.
             preprocessor: A preprocessor to use instead of the preset's. With `None` the
                 model has no preprocessor and needs no TensorFlow.
             sequence_length: Maximum number of tokens per sentence, instead of the
                 preset's.
             dtype: Compute type; see `labse_tf.precision.compute_policy`.
+            base: For a preset of `save_adapters`, the preset that the adapters were
+                trained on, if it is not where it was.
+            merge_adapters: Whether adapters are merged into the weights. If not, the
+                model has LoRA weights, the only ones that are trained.
 
         Returns:
             The model with its weights.
 
         Raises:
-            ValueError: If the preset is unknown or invalid; the message names the file.
+            ValueError: If the preset is unknown or invalid, or the preset of its
+                adapters is missing or another one; the message names the file.
             OSError: If a file is missing or cannot be read.
         """
         check_not_forked()
-        directory = presets.find(preset)
-        config = presets.read_config(directory)
+        source = presets.find(preset)
+        directory, config = adapters.with_base(
+            source, presets.read_config(source), base
+        )
         policy = compute_policy(dtype)
-        with _naming(directory):
+        with _naming(source):
             _check_settings(directory, config)
             if preprocessor is _DEFAULT:
                 settings = config["preprocessor"]
@@ -356,6 +365,11 @@ class LaBSE(keras.Model):
             model = cls(backbone, preprocessor, pooling=config["pooling"])  # type: ignore[arg-type]
         weights = {weight.path: weight for weight in model.weights}
         presets.assign_weights(directory / presets.WEIGHTS, weights)
+        if source != directory and merge_adapters:
+            backbone.merge_lora_weights(source / adapters.FILE)
+        elif source != directory:
+            backbone.load_lora_weights(source / adapters.FILE)
+            model.sentence_pooling.trainable = False
         return model
 
     def save_to_preset(
@@ -384,26 +398,50 @@ class LaBSE(keras.Model):
                 quantized weights, which a preset cannot hold.
             OSError: If the directory cannot be written.
         """
-        preprocessor = self.text_preprocessor()
+        tokenizer = self.text_preprocessor().tokenizer
         weights = merged_weights(self)
         presets.check_storage(storage, self.backbone.hidden_dim)
+        config = {**self._preset_config(), "storage": storage}
+        with presets.writing(directory, config) as folder:
+            tokenizer.save_vocabulary(folder / tokenizer.file_name)
+            presets.write_weights(folder / presets.WEIGHTS, weights, storage)
+
+    def save_adapters(self, directory: str | Path, base: str | Path) -> None:
+        """Write only the LoRA weights, with a reference to another preset, atomically.
+
+        The directory is a preset of a few megabytes, which `from_preset` reads as long
+        as `base` exists. Vocabulary and weights are those of `base`, whatever its
+        storage type, so the low-rank weights are not rounded.
+
+        Args:
+            directory: Output directory; see `save_to_preset`.
+            base: Preset from which this model was loaded, before `enable_lora`. The
+                reference to a directory is relative to `directory`.
+
+        Raises:
+            ValueError: If the model has no preprocessor or no LoRA weights, or there is
+                no such preset, or it has another shape or tokenizer, has no weights of
+                its own, or is `directory`.
+            OSError: If the directory cannot be written.
+        """
+        with adapters.writing(directory, self._preset_config(), base) as folder:
+            self.backbone.save_lora_weights(folder / adapters.FILE)
+
+    def _preset_config(self) -> dict[str, Any]:
+        """Return the sections of a preset's configuration that describe the model."""
+        preprocessor = self.text_preprocessor()
         backbone = self.backbone.plain_config()
         for name in ("name", "trainable", "dtype"):
             backbone.pop(name)
-        tokenizer = preprocessor.tokenizer
-        config = {
+        return {
             "backbone": backbone,
             "pooling": self.pooling,
             "preprocessor": {
                 "sequence_length": preprocessor.sequence_length,
                 **preprocessor.settings(),
             },
-            "tokenizer": tokenizer.settings(),
-            "storage": storage,
+            "tokenizer": preprocessor.tokenizer.settings(),
         }
-        with presets.writing(directory, config) as folder:
-            tokenizer.save_vocabulary(folder / tokenizer.file_name)
-            presets.write_weights(folder / presets.WEIGHTS, weights, storage)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -20,7 +20,7 @@ from labse_tf.files import atomic_file
 from labse_tf.recipes import Stage
 from labse_tf.training.checkpoint_files import assign_state, check_state, write_state
 from labse_tf.training.options import RunOptions
-from labse_tf.training.run import Run
+from labse_tf.training.run import Run, changing_weights
 
 SCORE = "dev_accuracy"
 
@@ -95,7 +95,7 @@ class BestWeights:
         self.scores.append((step, values[SCORE]))
         if self.keeps and best_step(self.scores) == step:
             with atomic_file(self.run.best / f"step_{step:010d}.npz") as path:
-                write_state(path, step, model.weights)
+                write_state(path, step, changing_weights(model))
             self._prune()
 
     def share_decision(self) -> None:
@@ -121,7 +121,7 @@ class BestWeights:
         best = self.run.workers.share(best)
         if best in (None, step):
             return
-        assign_state(path, model.weights, self.run.workers)
+        assign_state(path, changing_weights(model), self.run.workers)
 
     def _saved(self) -> list[Path]:
         """Return the paths of the weights, oldest first."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labse_tf import presets
+from labse_tf.adapters import LoRA
 from labse_tf.files import write_text
 from labse_tf.languages import language_name
 from labse_tf.recipes import BaseRecipe
@@ -77,6 +78,7 @@ def add_training(directory: Path, facts: TrainingFacts, log: Path) -> None:
         "SHA-256 of the data": f"`{facts.digest}`" if facts.digest else "",
         "steps": f"{recipe.train_steps:,} of batch size {recipe.batch_size:,}",
         "learning rate": f"{recipe.learning_rate:g}",
+        "LoRA": _lora(recipe),
         **_scores(log),
         "license": license_
         + (" (of the base model)" if name else "; it depends on the data"),
@@ -90,6 +92,15 @@ def add_training(directory: Path, facts: TrainingFacts, log: Path) -> None:
     path = directory / presets.CARD
     card = path.read_text(encoding="utf-8").rstrip()
     write_text(path, "\n".join([*front, "", card, "", *lines, ""]))
+
+
+def _lora(recipe: BaseRecipe) -> str:
+    """Return rank and alpha of the low-rank weights, if the recipe has any."""
+    rank = getattr(recipe, "lora", None)
+    if rank is None:
+        return ""
+    lora = LoRA(rank, getattr(recipe, "lora_alpha", None))
+    return f"rank {lora.rank}, alpha {lora.alpha:g}"
 
 
 def _base(facts: TrainingFacts) -> tuple[str | None, str]:

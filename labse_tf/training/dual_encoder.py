@@ -25,6 +25,7 @@ from labse_tf.training.fitting import fit
 from labse_tf.training.from_recipe import (
     NewTokenizer,
     freeze,
+    kept_base,
     make_backbone,
     make_optimizer,
     make_plan,
@@ -83,7 +84,8 @@ def train_dual_encoder(
 
     Returns:
         The trained model, loaded from the preset, which has the storage type of
-        `model` (float32 for a new model). Workers other than the chief return
+        `model` (float32 for a new model); or with `options.keep_adapters` only the
+        low-rank weights and a reference to `model`. Workers other than the chief return
         it without loading.
 
     Raises:
@@ -100,6 +102,11 @@ def train_dual_encoder(
             "Expected either `model`, to continue its training, or `vocabulary`, for a "
             f"new model. Received: model={model!r}, vocabulary={vocabulary!r}"
         )
+    if recipe.lora is not None and model is None:
+        raise ValueError(
+            "`lora` requires `model`, since all weights that a model starts with are "
+            f"frozen. Received: lora={recipe.lora}, model=None"
+        )
     if model is not None:
         if lowercase or strip_accents is not None:
             raise ValueError(
@@ -110,6 +117,7 @@ def train_dual_encoder(
         recipe = with_shape_of(recipe, model)
     recipe.check_shape()
     check_measured(options, dev is not None)
+    base = kept_base(recipe, options, model)
     texts = _texts_with_neighbors(recipe, pairs, model)
     tokenizer = None
     if vocabulary is not None:
@@ -150,7 +158,7 @@ def train_dual_encoder(
             return trained.encoder
 
         facts = TrainingFacts(recipe, pairs.counts, "pairs", pairs.digest(), model)
-        return run.finish(train, facts=facts, storage=_storage(model))
+        return run.finish(train, facts=facts, storage=_storage(model), base=base)
 
 
 def _texts_with_neighbors(
@@ -306,7 +314,7 @@ def compile_dual_encoder(
     Returns:
         A compiled `DualEncoder` with a built optimizer.
     """
-    freeze(encoder.backbone, recipe)
+    freeze(encoder, recipe)
     dual = DualEncoder(encoder, recipe.chunk_size, length_groups=recipe.length_groups)
     optimizer = make_optimizer(
         recipe, lazy=recipe.optimizer == "lazy_adamw", skip_nonfinite=skip_nonfinite

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import keras
 
 from labse_tf import presets
+from labse_tf.adapters import check_base
 from labse_tf.distribute import Workers, get_strategy, is_tpu
-from labse_tf.models import LaBSEBackbone
+from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.optimizers import LossScaleOptimizer, WarmupLinearDecay, adamw
 from labse_tf.pipes import spooled
 from labse_tf.recipes import BaseRecipe, Recipe, shape_fields, with_shape
@@ -172,20 +173,45 @@ def make_backbone(recipe: BaseRecipe, vocabulary_size: int) -> LaBSEBackbone:
     )
 
 
-def freeze(backbone: LaBSEBackbone, recipe: Recipe) -> None:
-    """Freeze the parts of a backbone that the recipe names.
+def freeze(encoder: LaBSE, recipe: Recipe) -> None:
+    """Freeze the parts of a model that the recipe names, or add its LoRA weights.
 
-    Their weights get no gradients and no moments. Call it before the optimizer is
-    built.
+    Frozen weights get no gradients and no moments. With LoRA, all weights that the
+    model had are frozen. Call it before the optimizer is built, in the scope of the
+    strategy.
 
     Args:
-        backbone: Backbone of the model to train.
-        recipe: Recipe; `freeze` is used.
+        encoder: Model to train.
+        recipe: Recipe; `freeze`, `lora` and `lora_alpha` are used.
     """
     table, blocks = recipe.frozen_parts()
+    if recipe.lora is not None:
+        encoder.enable_lora(recipe.lora, alpha=recipe.lora_alpha, first_block=blocks)
+        return
+    backbone = encoder.backbone
     backbone.token_embedding.trainable = not table
     for block in backbone.transformer_layers[:blocks]:
         block.trainable = False
+
+
+def kept_base(
+    recipe: Recipe, options: RunOptions, model: str | Path | None
+) -> str | Path | None:
+    """Return the preset that saved adapters refer to; `None` if they are merged.
+
+    Raises:
+        ValueError: If `keep_adapters` is set without `lora`, or the run does not start
+            from a preset with all weights.
+    """
+    if not options.keep_adapters:
+        return None
+    if recipe.lora is None or model is None:
+        raise ValueError(
+            "`keep_adapters` requires `lora` and a preset to start from. Received: "
+            f"keep_adapters=True, lora={recipe.lora}, model={model}"
+        )
+    check_base(model)
+    return model
 
 
 class NewTokenizer(NamedTuple):

@@ -86,6 +86,12 @@ class RunOptions:
         group="run",
         must_be="positive",
     )
+    keep_adapters: bool = setting(
+        False,
+        "with --lora, save only the low-rank weights, a few megabytes; the preset "
+        "refers to --model, which must stay where it is, seen from the output",
+        group="run",
+    )
     deterministic: bool = setting(
         False, "bit-identical results on the same machine; somewhat slower", group="run"
     )

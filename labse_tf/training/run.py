@@ -338,6 +338,7 @@ class Run:
         *,
         facts: TrainingFacts,
         storage: str = "float32",
+        base: str | Path | None = None,
     ) -> LaBSE:
         """Train, write the preset and remove the files of an unfinished run.
 
@@ -347,6 +348,7 @@ class Run:
                 is loaded.
             facts: Facts for the card, which is not changed if it already exists.
             storage: See `LaBSE.save_to_preset`.
+            base: If given, see `LaBSE.save_adapters`, by which the model is saved.
 
         Returns:
             The model, loaded from the preset. Workers other than the chief wait until
@@ -360,7 +362,10 @@ class Run:
         if self.writes:
             if encoder is not None:
                 has_card = (self.directory / presets.CARD).exists()
-                encoder.save_to_preset(self.directory, storage=storage)
+                if base is None:
+                    encoder.save_to_preset(self.directory, storage=storage)
+                else:
+                    encoder.save_adapters(self.directory, base)
                 if not has_card:
                     add_training(self.directory, facts, self.log)
             self.drop_checkpoints()
@@ -402,10 +407,25 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def changing_weights(model: keras.Model) -> list[Any]:
+    """Return the weights of a model that steps change.
+
+    With LoRA these are the low-rank weights. All others are those of the preset that
+    the run starts from.
+    """
+    backbone = getattr(getattr(model, "encoder", None), "backbone", None)
+    weights = list(model.weights)
+    if getattr(backbone, "lora", None) is None:
+        return weights
+    return [weight for weight in weights if weight.trainable]
+
+
 def _state(model: keras.Model) -> list[Any]:
     """Return the variables that a step changes: weights, dropout seeds, optimizer."""
-    metrics = {id(v) for metric in model.metrics for v in metric.variables}
-    own = [v for v in model.variables if id(v) not in metrics]
+    left_out = {id(v) for metric in model.metrics for v in metric.variables}
+    left_out |= {id(weight) for weight in model.weights}
+    left_out -= {id(weight) for weight in changing_weights(model)}
+    own = [v for v in model.variables if id(v) not in left_out]
     return own + list(model.optimizer.variables)
 
 
