@@ -278,7 +278,7 @@ REPLICAS = """
         )
         if settings.get("dims"):
             loss = losses.MatryoshkaLoss(loss, settings["dims"])
-        dual.compile(keras.optimizers.SGD(0.5), loss)
+        dual.compile(keras.optimizers.SGD(0.1), loss)
     history = dual.fit(dataset, shuffle=False, verbose=0).history
     np.savez(sys.argv[2], *[np.asarray(w) for w in encoder.trainable_weights])
     print(json.dumps({"loss": history["loss"][0]}))
