@@ -2,7 +2,7 @@
 
 Backbones of BERT's form become a `LaBSE` model with the same vectors, so that presets,
 storage types, trimming and every command apply to them. Models of another form are
-trained and exported as they are; see `labse_tf.models.KerasHubEncoder`.
+refused.
 
 References:
     https://keras.io/keras_hub
@@ -185,8 +185,7 @@ def _kind_of(backbone: Any) -> _Kind:
             return kind
     raise ValueError(
         "`model` must be an embedder or a backbone of "
-        f"{', '.join(kind.backbone for kind in _KINDS)} or XLMRobertaBackbone; "
-        "`labse_tf.models.KerasHubEncoder` takes others. "
+        f"{', '.join(kind.backbone for kind in _KINDS)} or XLMRobertaBackbone. "
         f"Received: {type(backbone).__name__}"
     )
 
@@ -210,8 +209,7 @@ def _pooling_of(model: Any, kind: _Kind, pooling: str | None) -> str:
     own = getattr(model, "pooling_mode", None)
     if own not in _POOLINGS:
         raise ValueError(
-            f"`model` must pool by {' or '.join(_POOLINGS)}; "
-            "`labse_tf.models.KerasHubEncoder` takes others. "
+            f"`model` must pool by {' or '.join(_POOLINGS)}. "
             f"Received: {type(model).__name__} with pooling_mode={own!r}"
         )
     return own
@@ -313,7 +311,7 @@ def _check_tokenizer(tokenizer: Any) -> None:
     else:
         raise ValueError(
             "`preprocessor` must have a WordPiece tokenizer, such as BertTokenizer, or "
-            "an XLMRobertaTokenizer; `labse_tf.models.KerasHubEncoder` takes others. "
+            "an XLMRobertaTokenizer. "
             f"{received}"
         )
     for name, value in expected.items():
