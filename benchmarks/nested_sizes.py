@@ -14,16 +14,15 @@ in float32.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 from pathlib import Path
 
-import numpy as np
-from zoo import read_pairs
+from zoo import once, read_pairs
 
 from labse_tf import evaluation
 from labse_tf.encoders import open_encoder
 from labse_tf.evaluation.ranking import Pairs
-from labse_tf.nested import cut_vectors
 
 SETS = ("tico19", "tatoeba", "storybooks")
 
@@ -35,26 +34,6 @@ def read_set(folder: Path, name: str, languages: list[str]) -> Pairs:
     else:
         known = read_pairs(folder / "dev" / name, languages)
     return {code: known[code] for code in languages if code in known}
-
-
-class KnownVectors:
-    """Vectors of texts, each embedded once, at any size."""
-
-    def __init__(self, encode: evaluation.Encoder, pairs: Pairs) -> None:
-        sides = [side for both in pairs.values() for side in both]
-        texts = sorted({text for side in sides for text in side})
-        self._rows = {text: row for row, text in enumerate(texts)}
-        self._vectors = np.asarray(encode(texts), np.float32)
-
-    @property
-    def width(self) -> int:
-        """Dimension of the whole vectors."""
-        return self._vectors.shape[1]
-
-    def of_size(self, dim: int) -> evaluation.Encoder:
-        """Return an encoder with vectors of `dim` components."""
-        vectors = cut_vectors(self._vectors, dim)
-        return lambda texts: vectors[[self._rows[text] for text in texts]]
 
 
 def main() -> None:
@@ -75,15 +54,17 @@ def main() -> None:
     if not pairs:
         parser.error(f"no such languages in {options.set}: {options.languages}")
     for model in options.models:
-        known = KnownVectors(open_encoder(model, options.dtype), pairs)
-        sizes = sorted({d for d in options.dims if d < known.width} | {known.width})
+        encoder = open_encoder(model, options.dtype)
+        width = encoder.dimension
+        known = dataclasses.replace(encoder, encode=once(encoder), model=None)
+        sizes = sorted({d for d in options.dims if d < width} | {width})
         print(f"| {model} | bytes | " + " | ".join(pairs) + " | mean | of whole |")
         print("|---:|---:|" + "---:|" * (len(pairs) + 2))
         rows = {}
         for dim in sizes:
-            result = evaluation.retrieval(known.of_size(dim), pairs, progress=False)
+            result = evaluation.retrieval(known.cut(dim), pairs, progress=False)
             rows[dim] = [result.accuracy[code] for code in pairs]
-        whole = statistics.mean(rows[known.width])
+        whole = statistics.mean(rows[width])
         for dim, found in rows.items():
             mean = statistics.mean(found)
             cells = [f"{100 * value:.1f}" for value in (*found, mean, mean / whole)]

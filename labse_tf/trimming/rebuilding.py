@@ -9,7 +9,6 @@ from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.models.backbone import merged_weights
 from labse_tf.preprocessing import SentencePreprocessor
 
-TOKEN_TABLE = "token_embedding/embeddings"
 TOKEN_WEIGHTS = "token_weights/embeddings"  # of the pooling "weighted_mean"
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from labse_tf.models import LaBSE
 from labse_tf.progress import Progress
-from labse_tf.trimming.rebuilding import TOKEN_TABLE, TOKEN_WEIGHTS, rebuild
+from labse_tf.trimming.rebuilding import TOKEN_WEIGHTS, rebuild
 from labse_tf.trimming.tokens import Texts, choose_tokens
+from labse_tf.variables import TOKEN_TABLE
 
 
 def trim(

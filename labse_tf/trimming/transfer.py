@@ -15,7 +15,8 @@ from labse_tf.models import LaBSE
 from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.tokenizers import WordPieceTokenizer
 from labse_tf.trimming.pieces import Pieces, is_unused, pieces_of
-from labse_tf.trimming.rebuilding import TOKEN_TABLE, TOKEN_WEIGHTS, rebuild
+from labse_tf.trimming.rebuilding import TOKEN_WEIGHTS, rebuild
+from labse_tf.variables import TOKEN_TABLE
 
 _BLOCK = 4096  # tokens whose rows are computed at once
 
