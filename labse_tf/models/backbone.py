@@ -327,6 +327,13 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             for layer in block.kernel_layers(lora.target_layer_names)
         ]
 
+    def low_rank_weights(self) -> dict[str, Any]:
+        """Return the LoRA weights by path."""
+        weights: dict[str, Any] = {}
+        for layer in self.low_rank_layers():
+            weights |= layer.low_rank_weights()
+        return weights
+
     def save_lora_weights(self, filepath: str | Path) -> None:
         """Write the LoRA weights and their settings to a file, atomically.
 
@@ -335,7 +342,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
                 `labse_tf.adapters`, not that of other backbones of KerasHub.
 
         Raises:
-            ValueError: If there are no LoRA weights, or the path ends otherwise.
+            ValueError: If the backbone lacks LoRA weights, or the path ends otherwise.
             OSError: If the file cannot be written.
         """
         if self.lora is None:
@@ -347,11 +354,8 @@ class LaBSEBackbone(keras_hub.models.Backbone):
             raise ValueError(
                 f"`filepath` must end in .lora.h5. Received: filepath={filepath}"
             )
-        weights: dict[str, Any] = {}
-        for layer in self.low_rank_layers():
-            weights |= layer.low_rank_weights()
         with atomic_file(filepath) as path:
-            write_adapters(path, self.lora, weights)
+            write_adapters(path, self.lora, self.low_rank_weights())
 
     def load_lora_weights(self, filepath: str | Path) -> None:
         """Assign the LoRA weights of a file; a backbone without any gets them first.
@@ -372,10 +376,7 @@ class LaBSEBackbone(keras_hub.models.Backbone):
                 f"{path}: expected LoRA weights with the settings {self.lora}. "
                 f"Received: {lora}"
             )
-        weights: dict[str, Any] = {}
-        for layer in self.low_rank_layers():
-            weights |= layer.low_rank_weights()
-        assign_weights(path, weights)
+        assign_weights(path, self.low_rank_weights())
 
     def merge_lora_weights(self, filepath: str | Path) -> None:
         """Add the low-rank products of a file to the kernels, in place.
@@ -451,11 +452,11 @@ def merged_weights(model: keras.Model) -> Mapping[str, Any]:
         ValueError: If the model has other weights, such as those of quantization by
             Keras. The message names the first.
     """
-    layers = getattr(model, "backbone", model).low_rank_layers()
-    own = {id(w) for layer in layers for w in layer.low_rank_weights().values()}
+    backbone = getattr(model, "backbone", model)
+    own = {id(weight) for weight in backbone.low_rank_weights().values()}
     weights = [weight for weight in model.weights if id(weight) not in own]
     _check_plain(weights)
-    return MergedWeights(weights, layers)
+    return MergedWeights(weights, backbone.low_rank_layers())
 
 
 def check_plain_weights(model: keras.Model) -> None:

@@ -47,11 +47,7 @@ class LowRankLayer(keras.layers.Layer):
         Raises:
             ValueError: If the layer has low-rank weights already.
         """
-        if self.lora_scale is not None:
-            raise ValueError(
-                "Expected a layer without low-rank weights. "
-                f"Received: {self.kernel.path}, which has them"
-            )
+        self._check_plain()
         lora = LoRA(rank, lora_alpha)
         shape_a, shape_b = self.low_rank_shapes(rank).values()
         # Keras allows no new weights after `build`; its own layers do the same.
@@ -65,6 +61,14 @@ class LowRankLayer(keras.layers.Layer):
         self._tracker.lock()
         self.kernel.trainable = self.bias.trainable = False
         self.lora_scale = lora.scale
+
+    def _check_plain(self) -> None:
+        """Raise an error if the layer has low-rank weights."""
+        if self.lora_scale is not None:
+            raise ValueError(
+                "Expected a layer without low-rank weights. "
+                f"Received: {self.kernel.path}, which has them"
+            )
 
     def low_rank_product(self, rows: Any) -> Any:
         """Return the scaled product of rows `(N, I)` with A and B, `(N, O)`."""
@@ -130,11 +134,7 @@ class LowRankDense(LowRankLayer, keras.layers.Dense):
         Raises:
             ValueError: If the layer has low-rank weights.
         """
-        if self.lora_scale is not None:
-            raise ValueError(
-                "Expected a layer without low-rank weights. "
-                f"Received: {self.kernel.path}, which has them"
-            )
+        self._check_plain()
         # Keras does not quantize subclasses, which may have another `call`. Without
         # low-rank weights this class has that of Keras.
         super().quantize(mode, type_check=False, **kwargs)
