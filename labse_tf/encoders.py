@@ -71,7 +71,11 @@ class Encoder:
             ValueError: If `dim` is not an integer from 1 to D.
         """
         check_dim(dim, self.dimension)
-        encode: Encode = lambda texts: cut_vectors(self.encode(texts), dim)  # noqa: E731
+
+        def cut(texts: list[str]) -> Any:
+            return cut_vectors(self.encode(texts), dim)
+
+        encode: Encode = cut
         if self.model is not None:  # Cuts each window of a long list by itself.
             encode = functools.partial(self.model.encode, dim=dim)
         return replace(self, encode=encode, dimension=dim)
@@ -343,7 +347,7 @@ def read_sizes(name: str | Path) -> dict[str, Any]:
         are stated.
 
     Raises:
-        ValueError: If there is no such model, or it is of another kind.
+        ValueError: If the model does not exist or is of another kind.
     """
     from labse_tf import presets
 

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ def from_keras_hub(
         model: A `TextEmbedder` or a backbone of KerasHub, or a directory written by
             their `save_to_preset`.
         preprocessor: A preprocessor or tokenizer of KerasHub. Default: the model's. If
-            there is none, the result has no preprocessor.
+            the model lacks one, so does the result.
         pooling: Pooling of a backbone: `"mean"` (default), `"cls"` or, only for BERT,
             `"pooler"`. An embedder has its own pooling.
         sequence_length: Maximum number of tokens per text. Default: the preprocessor's,
@@ -223,14 +224,11 @@ def _assign(model: LaBSE, backbone: Any, kind: _Kind) -> None:
             parts[part] = f"{kind.table}/{part}"
     if not kind.segments:
         del parts["segment_embedding"], parts["pooler"]
-    layout = bert.Layout(
+    layout = dataclasses.replace(
+        bert.GOOGLE,
         name=f"KerasHub's {kind.backbone}",
         parts=parts,
         table="/embeddings",
-        kernel="/kernel",
-        bias="/bias",
-        scale="/gamma",
-        shift="/beta",
         flat=False,
     )
     weights = {weight.path: weight for weight in backbone.weights}
@@ -311,8 +309,7 @@ def _check_tokenizer(tokenizer: Any) -> None:
     else:
         raise ValueError(
             "`preprocessor` must have a WordPiece tokenizer, such as BertTokenizer, or "
-            "an XLMRobertaTokenizer. "
-            f"{received}"
+            f"an XLMRobertaTokenizer. {received}"
         )
     for name, value in expected.items():
         if getattr(tokenizer, name, value) != value:

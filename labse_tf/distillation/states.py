@@ -135,7 +135,7 @@ class TeacherStates:
             preprocessor: The student's preprocessor.
 
         Raises:
-            ValueError: If there is no text.
+            ValueError: If `texts` is empty.
         """
         texts = list(texts)[:_SAMPLE]
         if not texts:

@@ -98,7 +98,8 @@ def distill(
     recipe.check()
     recipe.check_shape()
     check_measured(options, dev is not None)
-    if recipe.states_weight and teacher_model is None:
+    learned = teacher_model if recipe.states_weight else None
+    if recipe.states_weight and learned is None:
         raise ValueError(
             "`teacher_model` is required with `states_weight`: a teacher that is a "
             f"model of this package. Received: states_weight={recipe.states_weight} "
@@ -132,14 +133,14 @@ def distill(
                 distiller = compile_distiller(
                     encoder, recipe, skip_nonfinite=options.on_nan == "skip"
                 )
-                if recipe.states_weight:
-                    states = TeacherStates(
-                        _in_scope(teacher_model, recipe, strategy), encoder
-                    )
-                    distiller.learn_states(states, recipe.states_weight)
             preprocessor = encoder.text_preprocessor()
-            if recipe.states_weight:
+            if learned is not None:
+                with strategy.scope():
+                    states = TeacherStates(
+                        _in_scope(learned, recipe, strategy), encoder
+                    )
                 states.fit(_sample(pairs, recipe.seed), preprocessor)
+                distiller.learn_states(states, recipe.states_weight)
             if is_tpu(strategy):
                 preprocessor = fixed_shapes(preprocessor)
             plan = make_plan(recipe, 0)
@@ -199,11 +200,9 @@ def _load(student: str | Path, recipe: DistillationRecipe) -> LaBSE:
 
 
 def _in_scope(
-    teacher: LaBSE | None, recipe: DistillationRecipe, strategy: tf.distribute.Strategy
+    teacher: LaBSE, recipe: DistillationRecipe, strategy: tf.distribute.Strategy
 ) -> LaBSE:
     """Return the teacher with the recipe's type, on all replicas."""
-    if teacher is None:
-        raise ValueError("`teacher` must be a model. Received: teacher=None")
     model = teacher.with_dtype(recipe.dtype)
     if strategy.num_replicas_in_sync == 1:
         return model
