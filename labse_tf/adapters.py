@@ -173,7 +173,7 @@ def writing(
         The temporary folder.
 
     Raises:
-        ValueError: If there is no such preset, it has another shape or tokenizer, is
+        ValueError: If the base does not exist, has another shape or tokenizer, is
             itself a preset of adapters, or is the target.
         OSError: If the target cannot be written.
     """
@@ -263,7 +263,7 @@ def check_base(base: str | Path) -> None:
     """Check that adapters of a preset can be saved apart.
 
     Raises:
-        ValueError: If there is no such preset, or it is one of adapters.
+        ValueError: If the preset does not exist or is a preset of adapters.
     """
     _read_base(base)
 

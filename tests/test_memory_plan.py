@@ -513,3 +513,13 @@ def test_every_moment_is_documented() -> None:
         assert flag in readme
     pairs = itertools.pairwise(MOMENTS)
     assert all(readme.index(f"`{a}`") < readme.index(f"`{b}`") for a, b in pairs)
+
+
+def test_copied_constants_are_those_of_the_layers() -> None:
+    """The plan does not import Keras, so it has copies of them."""
+    from labse_tf import cpu_kernels
+    from labse_tf.layers import MaskedLMHead
+    from labse_tf.training import memory
+
+    assert memory._NARROWEST == cpu_kernels.NARROWEST
+    assert memory._MASKED_CHUNK == MaskedLMHead(7, 4).chunk_size

@@ -114,7 +114,7 @@ class Tokenizer(keras.layers.Layer):
         return self._special(MASK_TOKEN)
 
     def _special(self, token: str) -> int:
-        """Return the id of a special token, or raise an error if there is none."""
+        """Return the id of a special token; raise an error if it is missing."""
         special = self._table.special
         if token not in special:
             raise ValueError(

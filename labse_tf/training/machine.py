@@ -82,7 +82,7 @@ def _fields(path: Path) -> dict[str, int]:
 
 
 def _number(path: Path) -> int | None:
-    """Return the number in a file; `None` if there is none, such as for no limit."""
+    """Return the number in a file; `None` for other text, such as an absent limit."""
     try:
         text = path.read_text().strip()
     except OSError:

@@ -55,7 +55,8 @@ _MASKED_CHUNK = 8192  # entries of the vocabulary at a time, in the masked-LM lo
 
 _GPU_RUNTIME = 700_000_000  # ours: CUDA context, cuBLAS, cuDNN, fragmentation
 
-# The kernels of `labse_tf.cpu_kernels` are used for rows of this width and more.
+# Copied from `labse_tf.cpu_kernels`, whose import is slow: rows of this width and more
+# use its kernels.
 _NARROWEST = 192
 
 
