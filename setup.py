@@ -111,6 +111,7 @@ EXTRAS_REQUIRE = {
         "nbformat>=5.10",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
     ],
     "dev": ["mypy>=1.13", "ruff>=0.8"],
 }

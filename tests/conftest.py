@@ -65,7 +65,7 @@ def shared() -> Path:
 def run_python() -> Callable[..., str]:
     """Runs Python code in a new process and returns what it printed.
 
-    `run_python(code, *arguments, timeout=120, cwd=None, env=None)`: the variables of
+    `run_python(code, *arguments, timeout=600, cwd=None, env=None)`: the variables of
     `env` are added to this process's; None as a value takes one away. The package is
     found from any folder unless PYTHONPATH is taken away.
     """
@@ -73,7 +73,7 @@ def run_python() -> Callable[..., str]:
     def run(
         code: str,
         *arguments: str,
-        timeout: float = 120,
+        timeout: float = 600,
         cwd: str | os.PathLike[str] | None = None,
         env: dict[str, str | None] | None = None,
     ) -> str:

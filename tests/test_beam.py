@@ -734,7 +734,7 @@ def test_embed_computes_in_the_type_that_was_asked_for(monkeypatch, tmp_path):
     monkeypatch.setattr(embedding, "open_encoder", open_model)
     handler = embedding.SavedModelHandler("my-model", dtype="bfloat16")
     handler.load_model()
-    assert opened == [("my-model", "bfloat16", None)]
+    assert opened == [("my-model", "bfloat16", None, None)]
     options = commands.build_parser().parse_args(
         ["embed", "a.txt", "--dtype", "auto", "-o", "vectors"]
     )

@@ -488,7 +488,7 @@ def process(*arguments: object, **kwargs: object) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=120,
+        timeout=600,
         **kwargs,
     )
 

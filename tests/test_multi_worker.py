@@ -67,7 +67,7 @@ def start_both(arguments: list[list[str]]) -> list[subprocess.Popen]:
 def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     """Exit status, output and errors of each; none outlives the test."""
     try:
-        said = [process.communicate(timeout=240) for process in processes]
+        said = [process.communicate(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -191,7 +191,7 @@ def test_a_worker_is_killed_and_the_run_goes_on(
     processes[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     try:
-        processes[1 - victim].wait(timeout=60)
+        processes[1 - victim].wait(timeout=300)
     finally:
         took = time.monotonic() - killed
         results = ended(processes)

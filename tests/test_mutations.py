@@ -136,7 +136,7 @@ FAULTS = {
         "fit", "S > T.end", "S >= T.end", RESUME
     ),
     "segments off by one": Fault(
-        "frame_segments", "return S, L + 2", "return S, L + 1", HAND
+        "frame_segments", "return S, L + 1", "return S, L", HAND
     ),
     "special tokens masked": Fault("MaskedLMPreprocessor.mask", "~S & R", "R", RATES),
     "rate rounded down": Fault(

@@ -124,7 +124,7 @@ def test_the_first_command_of_a_user_says_nothing_but_the_answer(tmp_path):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
         check=True,
         env=environment,
     )
