@@ -29,6 +29,7 @@ from labse_tf.distillation import (
     distill,
     distillation_batches,
     make_bag,
+    make_student_of_states,
     make_targets,
 )
 from labse_tf.distillation.recipe import DISTILLATION_RECIPES
@@ -754,6 +755,62 @@ def test_one_command_makes_a_student(tmp_path, text, capsys) -> None:
         *("--train-steps", 5, "--warmup-steps", 1, "--sequence-length", 16),
         *("--output", tmp_path / "other"),
     ) == 0  # fmt: skip
+
+
+def test_one_command_learns_states(tmp_path, text, capsys) -> None:
+    spare = [*TOKENS, "spare", "more"]
+    (tmp_path / "vocab.txt").write_text("\n".join(spare) + "\n")
+    large = LaBSE(
+        LaBSEBackbone(len(spare), 4, 2, 8, 16, max_sequence_length=32),
+        SentencePreprocessor(WordPieceTokenizer(spare), 16),
+        pooling="mean",
+    )
+    large.save_to_preset(tmp_path / "large")
+    large = large.with_prefix("sun ")
+    command = [
+        *("distill", text[0], "--teacher", tmp_path / "large", "--recipe", "states"),
+        *("--teacher-prefix", "sun ", "--num-layers", 2, "--batch-size", 16),
+        *("--train-steps", 6, "--warmup-steps", 1, "--sequence-length", 16),
+        *("--storage", "float32", "--output", tmp_path / "run"),
+    ]
+    assert run_command(*command) == 0
+    trimmed = LaBSE.from_preset(tmp_path / "run.trimmed")
+    tokens = trimmed.text_preprocessor().tokenizer.vocabulary
+    assert not {"spare", "more"} & set(tokens)
+    pairs = load_pairs([text[0]])
+    sentences = [side.decode() for _, side in pairs.texts()][:20]
+    np.testing.assert_allclose(
+        trimmed.encode(sentences), large.encode(sentences), atol=1e-6
+    )
+    start = LaBSE.from_preset(tmp_path / "run.student")
+    run = LaBSE.from_preset(tmp_path / "run")
+    for model in (start, run):
+        assert model.text_preprocessor().tokenizer.vocabulary == tokens
+        assert model.text_preprocessor().prefix == ""
+        assert model.backbone.num_layers == 2
+    old, new = (
+        {w.path: np.asarray(w) for w in model.backbone.weights}
+        for model in (large, start)
+    )
+    for mine, its in ((0, 1), (1, 3)):
+        for path, value in new.items():
+            if path.startswith(f"transformer_layer_{mine}/"):
+                theirs = path.replace(f"layer_{mine}/", f"layer_{its}/", 1)
+                np.testing.assert_array_equal(value, old[theirs])
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (recipe["states_weight"], recipe["freeze"]) == (10, ["table"])
+    learned = {w.path: np.asarray(w) for w in run.backbone.weights}
+    table = "token_embedding/embeddings"
+    np.testing.assert_array_equal(learned.pop(table), new[table])
+    assert any((new[path] != value).any() for path, value in learned.items())
+    refuses(
+        capsys, [*command, "--vocab", tmp_path / "vocab.txt"], "--vocab",
+        received="vocab.txt",
+    )  # fmt: skip
+    deep = dataclasses.replace(RECIPE, num_layers=5, states_weight=1.0)
+    with raises(ValueError, argument="num_layers", received="5"):
+        make_student_of_states(large, pairs, tmp_path / "a", tmp_path / "b", deep)
+    assert not (tmp_path / "b").exists()
 
 
 def test_one_command_makes_a_bag(tmp_path, text) -> None:

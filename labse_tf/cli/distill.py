@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from labse_tf.models import LaBSE
 
 
+_VOCABULARY_SIZE = 32_000  # of a new student
+
+
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
     parser = command(
@@ -47,9 +50,9 @@ def add_command(commands: Any) -> None:
         "distill",
         _distill,
         "train a small encoder to return the vectors of a large one",
-        "labse-tf distill en-hi.tsv en-ta.tsv --teacher multilingual-e5-small "
-        "--teacher-prefix 'query: ' --num-layers 4 --output small, or without pairs: "
-        "labse-tf distill --mono hi.txt ta.txt --teacher labse-mini --output small",
+        "labse-tf distill en-hi.tsv en-ta.tsv --teacher labse-mini --recipe states "
+        "--num-layers 3 --output small, or without pairs: labse-tf distill --mono "
+        "hi.txt ta.txt --teacher labse-mini --output small",
     )
     add_text(parser, optional=True)
     parser.add_argument(
@@ -91,10 +94,10 @@ def add_command(commands: Any) -> None:
     start.add_argument(
         "--vocab-size",
         type=int,
-        default=32_000,
         metavar="N",
         help="size of the vocabulary of a new student, learned from the pairs "
-        "(default: 32000, without --model and --vocab)",
+        "(default: 32000, without --model and --vocab); with --states-weight, the "
+        "greatest number of the teacher's tokens to keep (default: those of the text)",
     )
     add_run(parser, DISTILLATION_RECIPES)
     parser.add_argument(
@@ -119,6 +122,11 @@ def _distill(options: argparse.Namespace) -> int | None:
     recipe = recipe_of(options, DistillationRecipe, get_distillation_recipe)
     how = run_options(options)
     check_adapters(how, recipe, options.model)
+    if recipe.states_weight and options.vocab is not None:
+        raise ValueError(
+            "--vocab must be left out with --states-weight: the student has tokens of "
+            f"the teacher. Received: --vocab {options.vocab}"
+        )
     if wants_plan(options):
         _plan(options, recipe)
         return None
@@ -138,18 +146,21 @@ def _distill(options: argparse.Namespace) -> int | None:
     if start is None:
         start = f"{options.output.rstrip('/')}.student"
         storage = storage or (None if how.keep_adapters else "int8")
-        distillation.make_student(
-            options.teacher,
-            pairs,
-            start,
-            recipe,
-            encode=encode,
-            prefix=options.teacher_prefix,
-            vocabulary=options.vocab,
-            vocabulary_size=options.vocab_size,
-            lowercase=options.lowercase,
-            strip_accents=options.strip_accents,
-        )
+        if recipe.states_weight:
+            teacher_model = _student_of_states(options, pairs, recipe, teacher_model)
+        else:
+            distillation.make_student(
+                options.teacher,
+                pairs,
+                start,
+                recipe,
+                encode=encode,
+                prefix=options.teacher_prefix,
+                vocabulary=options.vocab,
+                vocabulary_size=options.vocab_size or _VOCABULARY_SIZE,
+                lowercase=options.lowercase,
+                strip_accents=options.strip_accents,
+            )
     with as_preset(start) as student:
         result = until_signal(
             lambda: distillation.distill(
@@ -169,6 +180,34 @@ def _distill(options: argparse.Namespace) -> int | None:
         return result
     say_summary(options)
     return None
+
+
+def _student_of_states(
+    options: argparse.Namespace,
+    pairs: ParallelCorpus,
+    recipe: DistillationRecipe,
+    teacher: LaBSE | None,
+) -> LaBSE:
+    """Write a student with the teacher's tokens; return the teacher with its tokens."""
+    from labse_tf import distillation
+
+    if teacher is None or teacher.preprocessor is None:
+        raise ValueError(
+            "--states-weight requires a teacher that is a model of this package; "
+            "`labse-tf convert` makes one of a BERT or XLM-RoBERTa encoder. "
+            f"Received: --teacher {options.teacher}"
+        )
+    if options.teacher_prefix:
+        teacher = teacher.with_prefix(options.teacher_prefix)
+    output = options.output.rstrip("/")
+    return distillation.make_student_of_states(
+        teacher,
+        pairs,
+        f"{output}.student",
+        f"{output}.trimmed",
+        recipe,
+        max_tokens=options.vocab_size,
+    )
 
 
 def _plan(options: argparse.Namespace, recipe: DistillationRecipe) -> None:
@@ -191,7 +230,9 @@ def _plan(options: argparse.Namespace, recipe: DistillationRecipe) -> None:
             f"Hugging Face directory. Received: --teacher {options.teacher}"
         )
     else:
-        size = options.vocab_size
+        size = options.vocab_size or (
+            teacher["vocabulary_size"] if recipe.states_weight else _VOCABULARY_SIZE
+        )
         if options.vocab is not None:
             size = len(load_vocabulary(options.vocab))
         new = {"num_layers": recipe.num_layers, "vocabulary_size": size}

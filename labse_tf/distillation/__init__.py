@@ -1,7 +1,7 @@
 """Distillation: a small student that returns the vectors of a large teacher.
 
     teacher, texts -TeacherVectors-> vectors on disk -make_targets-> unit vectors
-    teacher, vocabulary -make_student-> student to start from
+    teacher, vocabulary -make_student, make_student_of_states-> student to start from
     pairs, targets -distillation_batches-> batches -Distiller-> student; `distill` runs
     all steps, from a recipe and pairs to a preset
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         DistillationRecipe,
         get_distillation_recipe,
     )
-    from labse_tf.distillation.starting import make_student
+    from labse_tf.distillation.starting import make_student, make_student_of_states
     from labse_tf.distillation.student import Distiller
     from labse_tf.distillation.teacher import Targets, TeacherVectors, make_targets
     from labse_tf.distillation.training import distill
@@ -40,6 +40,7 @@ __all__ += [
     "get_distillation_recipe",
     "make_bag",
     "make_student",
+    "make_student_of_states",
 ]
 __all__ += ["make_targets"]
 
@@ -55,6 +56,7 @@ _HOME = {
     "get_distillation_recipe": "recipe",
     "make_bag": "bag",
     "make_student": "starting",
+    "make_student_of_states": "starting",
     "make_targets": "teacher",
 }
 

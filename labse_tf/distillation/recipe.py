@@ -154,6 +154,21 @@ class DistillationRecipe(Recipe):
             )
 
 
+_STATES: dict[str, Any] = {
+    "sequence_length": 96,
+    "freeze": ("table",),
+    "optimizer": "adamw",
+    "learning_rate": 5e-4,
+    "warmup_steps": 50,
+    "train_steps": 1000,
+    "smoothing": 0.5,
+    "states_weight": 10.0,
+    "contrastive_weight": 0.3,
+    "margin_weight": 0.0,
+    "teacher_side": "source",
+    "source_share": 0.15,
+}
+
 DISTILLATION_RECIPES: Mapping[str, NamedRecipe[DistillationRecipe]] = MappingProxyType(
     {
         "small": NamedRecipe(
@@ -171,6 +186,18 @@ DISTILLATION_RECIPES: Mapping[str, NamedRecipe[DistillationRecipe]] = MappingPro
                     "temperature": "ours: 0.07",
                     "center": "ours: the cosines of E5 all lie above 0.7",
                 }
+            ),
+        ),
+        "states": NamedRecipe(
+            DistillationRecipe(**_STATES),
+            "ours: a student with half of its teacher's blocks, and its tokens, which "
+            "learns the states of each token; how labse-mini was made",
+            MappingProxyType(
+                {
+                    field.name: "ours: as in the recipe small"
+                    for field in dataclasses.fields(DistillationRecipe)
+                }
+                | dict.fromkeys(_STATES, "ours: labse-mini's")
             ),
         ),
     }

@@ -11,9 +11,17 @@ from labse_tf.distillation.bag import make_bag
 from labse_tf.distillation.recipe import DistillationRecipe
 from labse_tf.distillation.teacher import Encode
 from labse_tf.files import directory_beside
+from labse_tf.models import LaBSE
 from labse_tf.progress import Progress
 from labse_tf.tokenizers import WordPieceTokenizer, learn_vocabulary, save_vocabulary
-from labse_tf.trimming import shrink_preset
+from labse_tf.trimming import (
+    drop_prefix,
+    keep_layers,
+    shrink_preset,
+    spread_blocks,
+    trim,
+)
+from labse_tf.trimming.sentences import Sentences
 
 
 def make_student(
@@ -104,3 +112,56 @@ def make_student(
             measure=False,
             progress=progress,
         )
+
+
+def make_student_of_states(
+    teacher: LaBSE,
+    pairs: ParallelCorpus,
+    directory: str | Path,
+    trimmed: str | Path,
+    recipe: DistillationRecipe,
+    *,
+    max_tokens: int | None = None,
+    progress: Progress = None,
+) -> LaBSE:
+    """Write a preset with some of the teacher's blocks and tokens, for its states.
+
+    The tokens are those of the pairs, the blocks are at equal distances, and the
+    student has no prefix. A teacher with the same tokens is written too.
+
+    Existing presets are kept, so that an interrupted run can be resumed.
+
+    Args:
+        teacher: The teacher, with a preprocessor.
+        pairs: Pairs, whose tokens are kept.
+        directory: Directory of the student's preset.
+        trimmed: Directory of the preset of the teacher with these tokens.
+        recipe: Recipe; `num_layers` and `sequence_length` are used.
+        max_tokens: See `labse_tf.trimming.choose_tokens`. Default: no limit.
+        progress: See `labse_tf.progress`.
+
+    Returns:
+        The teacher with the student's tokens.
+
+    Raises:
+        ValueError: If the teacher has fewer blocks or positions than the recipe, or
+            `max_tokens` has no room for the characters.
+        OSError: If a directory cannot be written.
+    """
+    many, few = teacher.backbone.num_layers, recipe.num_layers
+    if not 0 < few <= many:
+        raise ValueError(
+            f"`num_layers` must be from 1 to {many}, the blocks of the teacher, with "
+            f"`states_weight`. Received: {few}"
+        )
+    if not presets.is_preset(Path(trimmed)):
+        corpus = pairs.to_sentences()
+        texts = {code: Sentences(corpus, code) for code in corpus.languages}
+        small = trim(teacher, texts, max_tokens=max_tokens, progress=progress)
+        small.save_to_preset(trimmed)
+    teacher = LaBSE.from_preset(trimmed)
+    if not presets.is_preset(Path(directory)):
+        student = keep_layers(drop_prefix(teacher), spread_blocks(many, few))
+        student = student.with_sequence_length(recipe.sequence_length)
+        student.save_to_preset(directory)
+    return teacher

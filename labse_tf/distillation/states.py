@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from labse_tf.models import LaBSE
+from labse_tf.trimming import spread_blocks
 
 _SAMPLE = 512  # ours: texts from which the variances are computed
 
@@ -60,7 +61,7 @@ class TeacherStates:
                 f"at most. Received: {few}"
             )
         if blocks is None:
-            blocks = [(number + 1) * many // few - 1 for number in range(few)]
+            blocks = spread_blocks(many, few)
         if len(blocks) != few or not all(0 <= block < many for block in blocks):
             raise ValueError(
                 f"`blocks` must be {few} numbers from 0 to {many - 1}, one per block "

@@ -34,7 +34,12 @@ from labse_tf.trimming.parity import COLUMNS, LanguageParity, compare
 from labse_tf.trimming.pieces import Pieces, sentencepiece_pieces, wordpiece_pieces
 from labse_tf.trimming.preset import TrimReport, trim_preset
 from labse_tf.trimming.sentences import HELD_OUT_MOST, HELD_OUT_SHARE
-from labse_tf.trimming.shrinking import drop_prefix, keep_layers, keep_positions
+from labse_tf.trimming.shrinking import (
+    drop_prefix,
+    keep_layers,
+    keep_positions,
+    spread_blocks,
+)
 from labse_tf.trimming.smaller import keep_tokens, trim
 from labse_tf.trimming.student import ShrinkReport, Teacher, load_teacher, shrink_preset
 from labse_tf.trimming.tokens import choose_tokens
@@ -52,6 +57,6 @@ __all__ += [
 __all__ += ["check_tokens", "choose_new_tokens", "choose_tokens", "compare"]
 __all__ += ["drop_prefix", "extend_preset", "extend_vocabulary", "keep_layers"]
 __all__ += ["keep_positions", "keep_tokens", "load_teacher"]
-__all__ += ["sentencepiece_pieces", "shrink_preset"]
+__all__ += ["sentencepiece_pieces", "shrink_preset", "spread_blocks"]
 __all__ += ["token_rows", "transfer_vocabulary", "trim", "trim_preset"]
 __all__ += ["wordpiece_pieces"]

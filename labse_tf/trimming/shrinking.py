@@ -54,6 +54,16 @@ def keep_layers(model: LaBSE, layers: int | Sequence[int]) -> LaBSE:
     return rebuild(model, {"num_layers": len(kept)}, model.preprocessor, value)
 
 
+def spread_blocks(many: int, few: int) -> list[int]:
+    """Return the numbers of `few` of `many` blocks at equal distances, with the last.
+
+    Example:
+        >>> spread_blocks(12, 6)
+        [1, 3, 5, 7, 9, 11]
+    """
+    return [(number + 1) * many // few - 1 for number in range(few)]
+
+
 def keep_positions(model: LaBSE, max_sequence_length: int) -> LaBSE:
     """Create a model with only the first rows of the position table.
 
