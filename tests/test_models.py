@@ -409,9 +409,7 @@ def damage(preset: Path, kind: str) -> Fields:
         return Fields("transformer_layer_2", path=preset / "model.weights.h5")
     known["backbone"]["hidden_dim"] = 32
     config.write_text(json.dumps(known))
-    return Fields(
-        "position_embedding/embeddings", "(512, 32)", path="model.weights.h5"
-    )
+    return Fields("position_embedding/embeddings", "(512, 32)", path="model.weights.h5")
 
 
 @pytest.mark.parametrize(
