@@ -2,10 +2,11 @@
 
 `document_pairs` finds the documents that are translations of each other. `documents`
 aligns two of them coarse to fine, `search` is the dynamic programme, `costs` its costs,
-`runs` the vectors of one or more consecutive sentences, `anchors` the parts of both
-documents that belong together, `scoring` the F1 against a reference.
+`runs` the vectors of one or more consecutive sentences, `token_sums` those of a bag of
+tokens, `anchors` the parts of both documents that belong together, `scoring` the F1
+against a reference.
 
-The arithmetic is NumPy.
+The arithmetic is NumPy, except for `token_sums`.
 
 References:
     - Thompson and Koehn, "Vecalign: Improved Sentence Alignment in Linear Time and

@@ -148,10 +148,10 @@ def align(
             the result of `embed_runs`. With `(N, D)`, runs have weighted sums; see
             `run_vectors`.
         target_vectors: The same for the target.
-        run_vectors: Vectors of runs of several sentences. `"text"`: embed the joined
-            text, n embeddings per sentence. `"sum"`: the sum of the sentence vectors,
-            weighted by length: one embedding per sentence, close to `"text"` for models
-            that are a mean of token vectors, such as labse-nano, and worse for others.
+        run_vectors: Vectors of runs of several sentences. `"text"`: those of the joined
+            text, n embeddings per sentence, or one for an encoder of a bag of tokens;
+            see `embed_runs`. `"sum"`: the sum of the sentence vectors, weighted by
+            length, an approximation from one embedding per sentence.
         max_sentences: Maximum of the sentences of a bead on both sides together, at
             least 2; n is one less.
         anchors: (i, j), at which source sentence i and target sentence j each begin a

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from labse_tf.alignment.token_sums import TokenSums, is_bag_of_tokens
 from labse_tf.mining import rows_on_disk
 from labse_tf.progress import Progress
 from labse_tf.text import join_sentences
@@ -49,8 +50,8 @@ class Runs(Protocol):
 class SummedRuns:
     """Runs whose vector is the weighted sum of the vectors of their sentences.
 
-    For a model that is a mean of token vectors, such as labse-nano, this is close to
-    the vector of the joined text, and needs one embedding per sentence.
+    This is an approximation of the vector of the joined text, from one embedding per
+    sentence. For a bag of tokens, such as labse-nano, `embed_runs` has exact sums.
 
     Args:
         vectors: float `(N, D)`.
@@ -112,11 +113,14 @@ def embed_runs(
     """Embed the joined text of every run into a `.npy` file, and resume if interrupted.
 
     Equal runs are embedded once. Vectors of other text or of another model are
-    recomputed; see `labse_tf.mining.rows_on_disk`.
+    recomputed; see `labse_tf.mining.rows_on_disk`. With an encoder of a bag of tokens,
+    such as labse-nano, the runs that begin with the same sentence share their tokens;
+    see `labse_tf.alignment.token_sums`.
 
     Args:
         sentences: N sentences.
-        encode: Callable from a list of strings to `(n, D)`.
+        encode: Callable from a list of strings to `(n, D)`, such as
+            `labse_tf.encoders.open_encoder` returns.
         path: Path of the `.npy` file.
         longest: n.
         model: Identifier of the model, such as `labse_tf.encoders.fingerprint` returns.
@@ -131,15 +135,18 @@ def embed_runs(
     """
     rows, first = _distinct(sentences, longest)
 
-    def blocks(done: int) -> Iterator[list[str]]:
+    def blocks(done: int) -> Iterator[list[list[int]]]:
         for start in range(done, len(first), _BLOCK):
-            yield [
-                join_sentences(sentences[i : i + length])
-                for i, length in first[start : start + _BLOCK].tolist()
-            ]
+            yield first[start : start + _BLOCK].tolist()
 
-    def compute(texts: list[str]) -> np.ndarray:
-        vectors = np.asarray(encode(texts), dtype=np.float32)
+    sums = TokenSums(encode) if is_bag_of_tokens(encode) else None
+
+    def compute(runs: list[list[int]]) -> np.ndarray:
+        if sums is not None:
+            vectors = sums(sentences, runs)
+        else:
+            texts = [join_sentences(sentences[i : i + length]) for i, length in runs]
+            vectors = np.asarray(encode(texts), dtype=np.float32)
         if not np.isfinite(vectors).all():
             raise ValueError(
                 "`encode` must return finite numbers. Received: infinity or NaN"
