@@ -18,7 +18,7 @@ import pytest
 
 from helpers.errors import raises, warns
 from labse_tf import data
-from labse_tf.text import DataWarning
+from labse_tf.text import DataWarning, read_scored_pairs
 
 tf = pytest.importorskip("tensorflow")
 hypothesis = pytest.importorskip("hypothesis", reason="needs hypothesis")
@@ -628,6 +628,28 @@ def test_tmx_unit_of_many_variants(tmp_path):
         ("color", "line\n  ends\n inside", "ta"),
         ("color", "ग", "hi"),
     ]
+
+
+def test_scores_of_tmx_are_those_of_their_unit(tmp_path):
+    def unit(props: str, inside: str = "") -> str:
+        texts = f'<tuv xml:lang="en">{inside}<seg>a</seg></tuv><tuv xml:lang="hi">'
+        return f"<tu>{props}{texts}<seg>b</seg></tuv></tu>"
+
+    score = '<prop type="{}">{}</prop>'.format
+    units = [
+        unit(score("x-note", "first") + score("x-score", " 0.5 ")),
+        unit(""),
+        unit("", score("x-score", 0.25)),
+        unit(score("x-cosine", 0.125) + score("x-margin", "1e0")),
+        unit(score("x-score", "high")),
+        unit(score("x-score", "nan")),
+        unit(score("score", -1)),
+    ]
+    head = f'<tmx><header srclang="en">{score("x-score", 9)}</header><body>'
+    path = write(tmp_path / "m.tmx", f"{head}{''.join(units)}</body></tmx>")
+    # All units are on one line.
+    found = [score for *_, score in read_scored_pairs(path)]
+    assert found == [0.5, None, None, 1.0, None, None, -1.0]
 
 
 def test_bad_tmx(tmp_path):

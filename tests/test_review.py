@@ -15,9 +15,10 @@ import pytest
 from helpers.browser import DOWN, END, ESCAPE, Browser, opened_browser, wait_for
 from helpers.command_line import fails, run
 from helpers.errors import check_message
-from labse_tf.cli import filter, review
+from labse_tf.cli import align, filter, mine, review
 from labse_tf.html_page import json_in_html
 from labse_tf.review import ReviewPair, read_review_pairs, review_page
+from labse_tf.text import read_scored_pairs
 
 HINDI = [
     ("Open the file.", "फ़ाइल खोलें।"),
@@ -169,6 +170,32 @@ def test_scores_by_model_if_there_are_none_or_on_request(tmp_path):
         found = {p[0]: p[1] for p in data["pairs"]}
         assert [found[n] for n in range(3)] == pytest.approx(cosines, abs=1e-6)
         assert [p[1] for p in data["pairs"]] == sorted(found.values())
+
+
+@pytest.mark.parametrize("kind", ["tmx", "parquet", "jsonl"])
+def test_scores_of_other_commands_are_not_computed_again(tmp_path, kind, monkeypatch):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is missing")
+    table(tmp_path / "en-hi.tsv", HINDI)
+    for name, path in zip(("en", "hi"), zip(*HINDI, strict=True), strict=True):
+        (tmp_path / f"{name}.txt").write_text("\n".join(path), encoding="utf-8")
+    texts = tmp_path / "en.txt", tmp_path / "hi.txt"
+    outputs = [tmp_path / f"{name}.{kind}" for name in ("filtered", "mined", "aligned")]
+    for module in (align, mine):
+        monkeypatch.setattr(module, "open_encoder", lambda options: encode)
+    pairs = tmp_path / "en-hi.tsv"
+    assert run("filter", pairs, "--threshold", -1, "-o", outputs[0]) == 0
+    assert run("mine", *texts, "-o", outputs[1]) == 0
+    assert run("align", *texts, "--lines", "-o", outputs[2]) == 0
+    monkeypatch.setattr(review, "open_encoder", None)
+    page = tmp_path / "page.html"
+    for output in outputs:
+        scores = {(p.source, p.target): s for _, p, s in read_scored_pairs(output)}
+        assert scores and None not in scores.values()
+        assert run("review", output, "-o", page) == 0
+        data = data_of(page)
+        assert data["score"] == "score"
+        assert {(p[2], p[3]): p[1] for p in data["pairs"]} == scores
 
 
 def test_texts_cannot_leave_the_data(tmp_path):

@@ -22,6 +22,7 @@ from labse_tf.text import (
     pair_writer,
     read_lines,
     read_pairs,
+    read_scored_pairs,
 )
 
 XML = "{http://www.w3.org/XML/1998/namespace}"
@@ -68,6 +69,25 @@ def test_what_is_written_is_read_back(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
     # A directory of them is a corpus.
     assert data.load_pairs(tmp_path).counts == {"hi": 2, "ta": 1}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_scores_are_read_back(tmp_path, name):
+    needs(name)
+    path = write_all(tmp_path / name)
+    scored = list(read_scored_pairs(path))
+    assert [tuple(pair) for _, pair, _ in scored] == PAIRS
+    assert [score for *_, score in scored] == [0, 0.25, 0.5]
+    # Of several numbers, the one that was computed last.
+    for numbers, score in (
+        ({"cosine": 0.5, "margin": 1.25}, 1.25),
+        ({"cosine": 0.5, "margin": 1.25, "probability": 0.75}, 0.75),
+        ({"source_line": 3}, None),
+        ({"score": float("nan"), "cosine": 0.5}, 0.5),
+    ):
+        with pair_writer(path) as write:
+            write(WrittenPair(("a", "b"), ("en", "hi"), numbers))
+        assert [found for *_, found in read_scored_pairs(path)] == [score], numbers
 
 
 @pytest.mark.parametrize("ending", PACKED)

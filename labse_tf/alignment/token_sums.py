@@ -24,7 +24,7 @@ def is_bag_of_tokens(encode: Any) -> bool:
     This is the case for an `Encoder` of a model without blocks whose pooling is a mean
     and whose tokenizer splits text at spaces first.
     """
-    model = getattr(encode, "model", None)
+    model: Any = getattr(encode, "model", None)
     if getattr(getattr(model, "backbone", None), "num_layers", None) != 0:
         return False
     import keras

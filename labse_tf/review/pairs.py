@@ -7,15 +7,15 @@ a person in the last.
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from labse_tf.languages import is_language_code
 from labse_tf.text import (
     FORMATS,
+    SCORES,
     DataError,
     OnError,
     PathLike,
@@ -24,7 +24,7 @@ from labse_tf.text import (
     format_of,
     read_csv,
     read_lines,
-    read_numbered_pairs,
+    read_scored_pairs,
     shorten,
     split_language,
     stem_and_kind,
@@ -34,7 +34,6 @@ MARKS = {"good": "good", "bad": "bad", "1": "good", "0": "bad"}
 """Words of a column of marks."""
 
 _SAMPLE = 1000  # ours: lines of a table that show its columns
-_SCORES = ("probability", "margin", "score", "cosine")
 _SOURCES, _TARGETS = ("source", "src"), ("target", "tgt")
 
 
@@ -79,8 +78,8 @@ def read_review_pairs(
     In a table (`.tsv`, `.csv` and other endings) the texts are the last two columns. A
     column of numbers before or behind them is the score, and a last column of `good`
     and `bad` the mark. A CSV file may have a header with `source` and `target`, or
-    language codes, and `score`. JSON Lines may have a key `probability`, `margin`,
-    `score` or `cosine`.
+    language codes, and `score`. The scores of JSON Lines, Parquet and TMX are those of
+    `labse_tf.text.read_scored_pairs`.
 
     Args:
         path: Path of the file, or `XX=PATH`, see `labse_tf.text.read_pairs`.
@@ -94,41 +93,17 @@ def read_review_pairs(
     report = SkipReport() if skipped is None else skipped
     if kind == ".csv" or format_of(path) in (None, FORMATS[".tsv"]):
         return _table_pairs(path, kind == ".csv", on_error, report)
-    return _other_pairs(path, kind, on_error, report)
+    return _other_pairs(path, on_error, report)
 
 
 def _other_pairs(
-    path: PathLike, kind: str, on_error: OnError, skipped: SkipReport
+    path: PathLike, on_error: OnError, skipped: SkipReport
 ) -> Iterator[ReviewPair]:
     """Yield the pairs of a format with languages."""
-    scores: Mapping[int, float] = {}
-    if kind in (".jsonl", ".ndjson"):
-        scores = _json_scores(split_language(path)[1], on_error, skipped)
-    numbered = read_numbered_pairs(
-        path, language="und", on_error=on_error, skipped=skipped
-    )
-    for row, (line, pair) in enumerate(numbered):
+    scored = read_scored_pairs(path, language="und", on_error=on_error, skipped=skipped)
+    for row, (line, pair, score) in enumerate(scored):
         code = "" if pair.language == "und" else pair.language
-        score = scores.get(line)
         yield ReviewPair(row, line, pair.source, pair.target, ("en", code), score)
-
-
-def _json_scores(
-    path: Path, on_error: OnError, skipped: SkipReport
-) -> dict[int, float]:
-    """Return the score of each line of JSON Lines that has one."""
-    found = {}
-    for line, text in read_lines(path, on_error=on_error, skipped=skipped):
-        try:
-            entry = json.loads(text)
-        except (ValueError, RecursionError):
-            continue  # The reader of the pairs reports it.
-        for name in _SCORES if isinstance(entry, dict) else ():
-            value = entry.get(name)
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                found[line] = float(value)
-                break
-    return found
 
 
 def _table_pairs(
@@ -228,7 +203,7 @@ def _named(header: list[str]) -> _Columns | None:
     """Return the columns that a header names, or `None` if it is not a header."""
     names = [name.strip() for name in header]
     lower = [name.lower() for name in names]
-    score = next((lower.index(name) for name in _SCORES if name in lower), None)
+    score = next((lower.index(name) for name in SCORES if name in lower), None)
     mark = lower.index("mark") if "mark" in lower else None
     for source, target in zip(_SOURCES, _TARGETS, strict=True):
         if source in lower and target in lower:

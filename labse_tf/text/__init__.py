@@ -49,6 +49,7 @@ from labse_tf.text.reading import (
     read_numbered,
     read_numbered_pairs,
     read_pairs,
+    read_scored_pairs,
     read_sentences,
 )
 from labse_tf.text.sentences import (
@@ -61,6 +62,7 @@ from labse_tf.text.sentences import (
     split_sentences,
 )
 from labse_tf.text.streams import COMPRESSED
+from labse_tf.text.translations import SCORES
 from labse_tf.text.writing import (
     WrittenPair,
     english_first,
@@ -76,6 +78,7 @@ __all__ = [
     "COMPRESSED",
     "FORMATS",
     "LAYOUTS",
+    "SCORES",
     "DataError",
     "DataWarning",
     "DistinctLines",
@@ -109,6 +112,7 @@ __all__ = [
     "read_numbered",
     "read_numbered_pairs",
     "read_pairs",
+    "read_scored_pairs",
     "read_sentences",
     "shorten",
     "split_document",

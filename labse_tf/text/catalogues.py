@@ -152,7 +152,7 @@ def _message_rows(messages: Iterable[_Message]) -> Iterator[Row]:
             pairs.insert(0, (ids[0], forms[one if 0 <= one < len(forms) else 0]))
         for source, target in pairs:
             if source.strip() and target.strip():
-                yield line, source.strip(), target.strip(), language
+                yield Row(line, source.strip(), target.strip(), language)
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from typing import Any
 from labse_tf.languages import is_language_code, language_code
 from labse_tf.text.problems import InputFile, Row, SkipReport, shorten
 from labse_tf.text.streams import text_lines
-from labse_tf.text.translations import Translations
+from labse_tf.text.translations import Translations, score_of
 
 Entries = Iterable[tuple[int, dict[str, Any]]]
 """Numbered objects of texts."""
@@ -24,6 +24,7 @@ def json_rows(file: InputFile) -> Iterator[Row]:
     and the source's `source_language`.
     A key `id` of the object itself is Indonesian if the object has only one other
     language or the caller specifies Indonesian; otherwise it is an identifier.
+    A number of a key of `SCORES` is the score of the pair.
     """
     return entry_rows(file, _objects(file))
 
@@ -37,7 +38,8 @@ def entry_rows(file: InputFile, entries: Entries) -> Iterator[Row]:
     """Yield the pairs of numbered objects; see `json_rows`."""
     translations = Translations(file)
     for line, entry in entries:
-        rows = translations.rows(line, _texts(entry, file.language))
+        texts = _texts(entry, file.language)
+        rows = translations.rows(line, texts, score_of(entry))
         if not rows:
             file.problem(line, "English and a translation", shorten(entry))
         yield from rows
@@ -50,7 +52,7 @@ def entry_texts(file: InputFile, entries: Entries) -> Iterator[Row]:
         if isinstance(entry.get("text"), str):
             checked = translations.check(line, _language(entry), entry["text"])
             if checked is not None:
-                yield line, "", checked[1], checked[0]
+                yield Row(line, "", checked[1], checked[0])
         else:
             yield from translations.rows(line, _texts(entry, file.language))
 

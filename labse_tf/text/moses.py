@@ -77,7 +77,7 @@ def moses_rows(file: InputFile) -> Iterator[Row]:
                 continue
             source, target = source.strip(), target.strip()
             if source and target:
-                yield line, source, target, language_code(code)
+                yield Row(line, source, target, language_code(code))
             elif source or target:
                 empty = right if source else left
                 empty.problem(line, "a sentence in both files", "an empty line")
@@ -98,9 +98,9 @@ def moses_texts(file: InputFile) -> Iterator[Row]:
         for line, text in text_lines(file.beside(path)):
             sentence = (text or "").strip()
             if language == "en":
-                yield line, sentence, "", language
+                yield Row(line, sentence, "", language)
             else:
-                yield line, "", sentence, language
+                yield Row(line, "", sentence, language)
 
 
 def _name_and_code(path: Path) -> tuple[str, str]:

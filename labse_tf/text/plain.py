@@ -14,7 +14,7 @@ def plain_rows(file: InputFile) -> Iterator[Row]:
     """Yield the lines of a text file that are not blank."""
     for line, text in text_lines(file):
         if text is not None and text.strip():
-            yield line, "", text.strip(), ""
+            yield Row(line, "", text.strip(), "")
 
 
 _INTERFACE = (

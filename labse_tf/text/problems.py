@@ -10,8 +10,24 @@ from typing import Any, Literal, NamedTuple
 
 OnError = Literal["raise", "skip"]
 PathLike = str | os.PathLike[str]
-# Line, English, translation, the language in the file or "".
-Row = tuple[int, str, str, str]
+
+
+class Row(NamedTuple):
+    """A pair or a sentence of a file.
+
+    Attributes:
+        line: Line number, see `DataError`.
+        source: English text, or `""`.
+        target: Translation, or `""`.
+        language: Language of the translation in the file, or `""`.
+        score: Score in the file, or `None`.
+    """
+
+    line: int
+    source: str
+    target: str
+    language: str
+    score: float | None = None
 
 
 class SentencePair(NamedTuple):

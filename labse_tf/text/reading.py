@@ -139,12 +139,44 @@ def read_numbered_pairs(
         DataError: See `read_pairs`.
         ImportError: See `read_pairs`.
     """
+    scored = read_scored_pairs(
+        path, language=language, on_error=on_error, skipped=skipped
+    )
+    return ((line, pair) for line, pair, _ in scored)
+
+
+def read_scored_pairs(
+    path: PathLike,
+    *,
+    language: str | None = None,
+    on_error: OnError = "raise",
+    skipped: SkipReport | None = None,
+) -> Iterator[tuple[int, SentencePair, float | None]]:
+    """Read sentence pairs with their line numbers and scores.
+
+    JSON Lines, Parquet and TMX may have scores: a key, a column or a property `x-...`
+    of a unit with the name probability, margin, score or cosine, as `pair_writer`
+    writes them. Of several names, the first of these is read.
+
+    Args:
+        path: See `read_pairs`.
+        language: See `read_numbered_pairs`.
+        on_error: See `read_pairs`.
+        skipped: See `read_pairs`.
+
+    Returns:
+        An iterator of (line number, pair, score); see `read_numbered_pairs`. The score
+        is `None` without a finite number.
+
+    Raises:
+        DataError: See `read_pairs`.
+        ImportError: See `read_pairs`.
+    """
     found = format_of(path) or OTHER
     file = _input_file(path, language, on_error, skipped)
-    rows = _rows(file, found.rows, found.several)
     pairs = (
-        (line, SentencePair(source, target, code))
-        for line, source, target, code in rows
+        (row.line, SentencePair(row.source, row.target, row.language), row.score)
+        for row in _rows(file, found.rows, found.several)
     )
     return _warned(pairs, file, skipped)
 
@@ -267,7 +299,8 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
     choice = None if tag == "und" else tag  # "und" selects all.
     known, others, found = choice, set(), False
     plausibility = Plausibility(file.path)
-    for line, source, target, said in reader(file):
+    for row in reader(file):
+        source, target, said = row.source, row.target, row.language
         code: str | None = said if several else ""
         if code and choice is not None:
             if target and code != choice:
@@ -286,7 +319,7 @@ def _rows(file: InputFile, reader: Reader, several: bool) -> Iterator[Row]:
         found = True
         if source and target:
             plausibility.add(source, target)
-        yield line, source, target, code
+        yield Row(row.line, source, target, code, row.score)
     plausibility.finish()
     if others and not found:
         file.problem(1, f"text in {tag}", ", ".join(sorted(others)))
@@ -305,7 +338,7 @@ def _sentences(
     single = reader in (plain_rows, json_texts, parquet_texts)
 
     def sentences() -> Iterator[tuple[int, str, str]]:
-        for line, source, target, code in _rows(file, reader, found.several):
+        for line, source, target, code, _ in _rows(file, reader, found.several):
             alone = single and not source
             if source and side != "target":
                 yield line, "en", source

@@ -46,7 +46,7 @@ def tfrecord_rows(file: InputFile) -> Iterator[Row]:
             file.problem(number, "UTF-8 text", f"the bytes {bad!r}")
             continue
         if source and target:
-            yield number, source, target, ""
+            yield Row(number, source, target, "")
         else:
             file.problem(number, "text on both sides", shorten((source, target)))
 

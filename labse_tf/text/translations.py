@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from labse_tf.languages import is_english, language_code
 from labse_tf.text.problems import InputFile, Row, shorten
+
+SCORES = ("probability", "margin", "score", "cosine")
+"""Names of the numbers of a pair that are scores; of several, the first is read."""
+
+
+def score_of(numbers: Mapping[str, Any]) -> float | None:
+    """Return the score among named values, or `None` without a finite number."""
+    for name in SCORES:
+        try:
+            value = float(numbers[name])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(value):
+            return value
+    return None
 
 
 class Translations:
@@ -15,7 +32,12 @@ class Translations:
         self._file = file
         self._seen: set[str] = set()
 
-    def rows(self, line: int, texts: Iterable[tuple[str, str]]) -> list[Row]:
+    def rows(
+        self,
+        line: int,
+        texts: Iterable[tuple[str, str]],
+        score: float | None = None,
+    ) -> list[Row]:
         """Return one row per translation, or no rows without English.
 
         `texts` are (language, text). Empty texts are ignored. The language may be `""`
@@ -28,7 +50,9 @@ class Translations:
                 others.append((text, tag))
             elif not english:
                 english = text
-        return [(line, english, text, tag) for text, tag in others] if english else []
+        if not english:
+            return []
+        return [Row(line, english, text, tag, score) for text, tag in others]
 
     def check(self, line: int, code: str, text: str) -> tuple[str, str] | None:
         """Return (canonical code, stripped text), or None if blank or invalid."""

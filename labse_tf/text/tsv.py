@@ -19,6 +19,6 @@ def tsv_rows(file: InputFile) -> Iterator[Row]:
             continue
         source, target = columns[0].strip(), columns[1].strip()
         if source and target:
-            yield line, source, target, ""
+            yield Row(line, source, target, "")
         else:
             file.problem(line, "a sentence on both sides of the tab", shorten(text))
