@@ -835,6 +835,49 @@ def test_json_lines_of_text(tmp_path):
 # === TFRecord ===
 
 
+def test_csv(tmp_path):
+    content = (
+        '\ufeffid,EN,hi,Score\r\n1,"a, ""b""\r\nc",ख,0.5\r\n\r\n2, d ,"ग",\r\n'.encode()
+    )
+    wanted = [('a, "b"\r\nc', "ख", "hi"), ("d", "ग", "hi")]
+    path = write(tmp_path / "talk.csv.gz", gzip.compress(content))
+    assert triples(path) == wanted
+    scored = [(line, score) for line, _, score in read_scored_pairs(path)]
+    assert scored == [(2, 0.5), (5, None)]
+    assert [s for c, s in data.read_sentences(path) if c == "en"] == [wanted[0][0], "d"]
+    # Sides, whose language is a column, in the name or given.
+    path = write(tmp_path / "en-ta.csv", "Target,Source\nx,a\n")
+    assert triples(path) == [("a", "x", "ta")]
+    assert triples(f"hi={path}") == [("a", "x", "hi")]
+    path = write(tmp_path / "sides.csv", "src,tgt,language\na,x,hi\nb,y,ta\n")
+    assert triples(path) == [("a", "x", "hi"), ("b", "y", "ta")]
+    assert triples(path, language="ta") == [("b", "y", "ta")]
+    # Several languages, of which a row may lack some.
+    path = write(tmp_path / "many.csv", "hi,ta,en\nx,y,a\n,z,b\n")
+    assert triples(path) == [("a", "x", "hi"), ("a", "y", "ta"), ("b", "z", "ta")]
+    path = write(tmp_path / "text.csv", "text,language\nx,hi\ny,ta\n")
+    assert list(data.read_sentences(path)) == [("hi", "x"), ("ta", "y")]
+
+
+def test_bad_csv(tmp_path):
+    head = "en,hi\n"
+    for content, line, kept, expected in (
+        ("a,b\nc,d\n", 1, 0, "header"),
+        ("", 1, 0, "text"),
+        (f"{head}a,b\nc\nd,e\n", 3, 2, "2 comma-separated fields"),
+        (f"{head}a,b,c\nd,e\n", 2, 1, "2 comma-separated fields"),
+        (f'{head}a,"b"c\nd,e\n', 2, 1, "row of CSV"),
+        (f'{head}a,b\n"d,e\nf,g\n', 3, 1, "row of CSV"),
+        (f"{head}a,\nd,e\n", 2, 1, "English and a translation"),
+        (f"{head}a,\xff\nd,e\n", 2, 1, "UTF-8"),
+    ):
+        path = write(tmp_path / "en-hi.csv", content.encode("latin-1"))
+        error = error_of(path)
+        assert (error.line, expected in error.expected) == (line, True), error
+        found, report = skipping(path)
+        assert (len(found), report.total) == (kept, 1), content
+
+
 def test_tfrecord(tmp_path):
     path = tmp_path / "en-hi.tfrecord"
     rows = [("a" * n, "ख" * (n * 37 % 301 + 1)) for n in range(1, 700, 23)]

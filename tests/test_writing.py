@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 from helpers.command_line import fails, run
 from helpers.errors import check_message, raises, refuses
 from labse_tf import data
-from labse_tf.cli import filter, mine
+from labse_tf.cli import evaluate, filter, mine
 from labse_tf.text import (
     WrittenPair,
     output_kind,
@@ -206,7 +207,7 @@ def encode(sentences: list[str]) -> np.ndarray:
 
 @pytest.fixture
 def model(monkeypatch) -> None:
-    for module in (mine, filter):
+    for module in (mine, filter, evaluate):
         monkeypatch.setattr(module, "open_encoder", lambda options: encode)
 
 
@@ -301,6 +302,24 @@ def test_filter_writes_the_format_of_the_ending(tmp_path, capsys, name):
     else:
         assert run(*arguments) == 0
         assert len(triples(first, language="hi")) == 6
+
+
+@pytest.mark.usefixtures("model")
+def test_filter_and_evaluate_take_csv(tmp_path, capsys):
+    path, output = tmp_path / "en-hi.csv", tmp_path / "kept.tsv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["hi", "en"])
+        writer.writerows(zip(HINDI, ENGLISH, strict=True))
+    assert run("filter", path, "--threshold", 0.5, "-o", output) == 0
+    kept = [tuple(text.split("\t")) for _, text in read_lines(output)]
+    assert kept == list(zip(ENGLISH, HINDI, strict=True))
+    assert run("evaluate", "retrieval", path, "--json", tmp_path / "scores.json") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["mean_accuracy"] == 1
+    path.write_text("id,note\n1,a\n")
+    line = fails(capsys, "filter", path, "--threshold", 0.5, "-o", output)
+    check_message(line, path=path, line=1, received=True)
 
 
 @pytest.mark.usefixtures("model")

@@ -58,7 +58,7 @@ def needs(
 
 
 PAIRS_HELP = (
-    "pairs: en-XX.tsv, .po, .mo, .tmx, .xlf, .jsonl, .parquet, .tfrecord, two "
+    "pairs: en-XX.tsv, .csv, .po, .mo, .tmx, .xlf, .jsonl, .parquet, .tfrecord, two "
     "Moses files (corpus.en corpus.XX), each also .gz, .bz2, .xz or .zst, a directory "
     "of them, or tfds:NAME/CONFIG; XX=FILE if the name and the content do not give the "
     "language; XX=- for standard input"

@@ -32,6 +32,7 @@ from labse_tf.text import (
     split_language,
     stem_and_kind,
 )
+from labse_tf.text.csv_tables import has_pair_header
 from labse_tf.text.jsonl import holds_pairs
 from labse_tf.text.names import PACKED
 
@@ -45,9 +46,9 @@ def find_pair_files(files: Files) -> list[Path]:
 
     A directory stands for all pair files in it and its subdirectories, plain or
     compressed: `.po` and `.mo` (except English catalogs, and `.mo` next to a `.po` of
-    the same name), `.tmx`, `.xlf`, `.jsonl` with pairs, `.tsv` and `.tfrecord` whose
-    name contains the language, and Moses files, `any.XX` next to `any.en`. Of the two
-    Moses files the one that is not English is listed.
+    the same name), `.tmx`, `.xlf`, `.jsonl` with pairs, `.csv` with a header of pairs,
+    `.tsv` and `.tfrecord` whose name contains the language, and Moses files, `any.XX`
+    next to `any.en`. Of the two Moses files the one that is not English is listed.
 
     A `DataWarning` names files in a directory that are left out because their names do
     not give a language.
@@ -153,6 +154,8 @@ def _is_pair_file(path: Path) -> bool:
     stem, kind = stem_and_kind(path)
     if kind in _JSON:
         return holds_pairs(place)
+    if kind == ".csv":
+        return has_pair_header(place)
     if kind not in (".po", ".mo", ".gmo"):
         others = moses_sides(path)
         return place in others if others else found.several or bool(file_language(path))

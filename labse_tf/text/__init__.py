@@ -4,12 +4,12 @@
             -reader-> rows (line, English, translation, language)
             -reading-> lines, sentences, pairs
 
-One module per format: `tsv`, `catalogues` (gettext), `moses`, `tmx`, `xliff`, `jsonl`,
-`parquet`, `tfrecord`, `tfds`, `plain`. Each maps an `InputFile` to rows. Invalid
-content raises a `DataError` with path and line, or is skipped and counted in a
-`SkipReport` (`problems`); `plausibility` warns of files that are probably wrong.
-`csv_tables` reads CSV; `distinct_lines` reads the distinct sentences of a file that is
-too large for memory; `sentences` splits documents; `writing` writes pairs.
+One module per format: `tsv`, `csv_tables`, `catalogues` (gettext), `moses`, `tmx`,
+`xliff`, `jsonl`, `parquet`, `tfrecord`, `tfds`, `plain`. Each maps an `InputFile` to
+rows. Invalid content raises a `DataError` with path and line, or is skipped and counted
+in a `SkipReport` (`problems`); `plausibility` warns of files that are probably wrong.
+`distinct_lines` reads the distinct sentences of a file that is too large for memory;
+`sentences` splits documents; `writing` writes pairs.
 """
 
 from __future__ import annotations

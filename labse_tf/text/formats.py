@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labse_tf.text.catalogues import mo_rows, po_rows
+from labse_tf.text.csv_tables import csv_rows, csv_texts
 from labse_tf.text.jsonl import json_rows, json_texts
 from labse_tf.text.moses import is_side, moses_rows, moses_texts, sides
 from labse_tf.text.names import TFDS, split_language, stem_and_kind
@@ -40,6 +41,7 @@ class Format(NamedTuple):
 
 FORMATS = {
     ".tsv": Format(tsv_rows),
+    ".csv": Format(csv_rows, csv_texts, several=True),
     ".po": Format(po_rows),
     ".mo": Format(mo_rows),
     ".gmo": Format(mo_rows),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ def entry_texts(file: InputFile, entries: Entries) -> Iterator[Row]:
                 yield Row(line, "", checked[1], checked[0])
         else:
             yield from translations.rows(line, _texts(entry, file.language))
+
+
+def names_pairs(names: Collection[str], language: str | None) -> bool:
+    """Return whether objects with text under these keys can be pairs."""
+    return len(_texts(dict.fromkeys(names, "text"), language)) > 1
 
 
 def holds_pairs(path: Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, TypeVar
 
 from labse_tf.languages import language_code
+from labse_tf.text.csv_tables import csv_texts
 from labse_tf.text.formats import MOSES, OTHER, Format, Reader, format_of
 from labse_tf.text.jsonl import json_texts
 from labse_tf.text.names import file_language, split_language
@@ -74,6 +75,7 @@ def read_pairs(
     | ending | content |
     |---|---|
     | `.tsv`, any other | `English<TAB>translation`; further columns are ignored |
+    | `.csv` | comma-separated, with a header of the keys of JSON Lines |
     | `.po`, `.mo`, `.gmo` | gettext: `msgid` is English; not fuzzy or obsolete |
     | `.en` and `.hi` | Moses: two aligned files; either path, or `corpus` |
     | `.tmx` | translation memories; one pair per unit and language |
@@ -154,9 +156,9 @@ def read_scored_pairs(
 ) -> Iterator[tuple[int, SentencePair, float | None]]:
     """Read sentence pairs with their line numbers and scores.
 
-    JSON Lines, Parquet and TMX may have scores: a key, a column or a property `x-...`
-    of a unit with the name probability, margin, score or cosine, as `pair_writer`
-    writes them. Of several names, the first of these is read.
+    JSON Lines, CSV, Parquet and TMX may have scores: a key, a column or a property
+    `x-...` of a unit with the name probability, margin, score or cosine, as
+    `pair_writer` writes them. Of several names, the first of these is read.
 
     Args:
         path: See `read_pairs`.
@@ -193,9 +195,9 @@ def read_sentences(
 
     Args:
         path: A pair file (see `read_pairs`); JSON Lines of `{"text": ...}`, optionally
-            with `"language"`; or any other file as text with one sentence or paragraph
-            per line, whose blank lines are skipped. Two Moses files need not be
-            aligned; one without the other is text.
+            with `"language"`, or CSV or Parquet with such columns; or any other file as
+            text with one sentence or paragraph per line, whose blank lines are skipped.
+            Two Moses files need not be aligned; one without the other is text.
         language: See `read_pairs`; for a text file, the language of the text.
         side: Sides of the pairs to read; a text file has only one side.
         on_error: See `read_pairs`.
@@ -335,7 +337,7 @@ def _sentences(
         )
     reader = found.texts or found.rows
     # A text has only one side, which is read whatever `side` is.
-    single = reader in (plain_rows, json_texts, parquet_texts)
+    single = reader in (plain_rows, csv_texts, json_texts, parquet_texts)
 
     def sentences() -> Iterator[tuple[int, str, str]]:
         for line, source, target, code, _ in _rows(file, reader, found.several):
