@@ -172,30 +172,33 @@ def test_best_rows_equals_sorting_pairs():
 # === Margins of given pairs ===
 
 
-def margins_oracle(x, y, rows, columns, k, margin):
-    """Artetxe and Schwenk, section 3.1, one pair at a time."""
+def margins_oracle(x, y, rows, columns, k, margin, share):
+    """Artetxe and Schwenk, section 3.1, one pair at a time, with a floor of means."""
     x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
+    means = [
+        [np.sort(cosines)[::-1][:k].mean() for cosines in side]
+        for side in (x @ y.T, y @ x.T)
+    ]
+    floor = np.quantile(np.concatenate(means), share)
     found = []
     for i, j in zip(rows, columns, strict=True):
-        near = [
-            np.sort(x[i] @ y.T)[::-1][:k].mean(),
-            np.sort(x @ y[j])[::-1][:k].mean(),
-        ]
+        near = [max(means[0][i], floor), max(means[1][j], floor)]
         cosine, mean = x[i] @ y[j], np.mean(near)
         found.append({"ratio": cosine / mean, "distance": cosine - mean}[margin])
     return np.array(found)
 
 
 @pytest.mark.parametrize("margin", ["ratio", "distance"])
-@pytest.mark.parametrize("k", [1, 4, 100])
-def test_margins_of_pairs_equal_the_paper_and_do_not_depend_on_blocks(margin, k):
+@pytest.mark.parametrize("k, share", [(1, 0), (4, 0), (4, 0.5), (100, 0)])
+def test_margins_of_pairs_equal_the_paper_and_do_not_depend_on_blocks(margin, k, share):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 8)) + 1, rng.normal(size=(50, 8)) + 1
     rows, columns = rng.integers(0, 40, 90), rng.integers(0, 50, 90)
-    whole = mining.pair_margins(x, y, rows, columns, k=k, margin=margin)
-    wanted = margins_oracle(x, y, rows, columns, k, margin)
+    options = {"k": k, "margin": margin, "mean_floor": share}
+    whole = mining.pair_margins(x, y, rows, columns, **options)
+    wanted = margins_oracle(x, y, rows, columns, k, margin, share)
     np.testing.assert_allclose(whole.scores, wanted, rtol=1e-5, atol=1e-6)
-    parts = mining.pair_margins(x, y, rows, columns, k=k, margin=margin, block_size=7)
+    parts = mining.pair_margins(x, y, rows, columns, **options, block_size=7)
     np.testing.assert_array_equal(whole.scores, parts.scores)
     np.testing.assert_array_equal(whole.cosines, parts.cosines)
 
@@ -203,8 +206,9 @@ def test_margins_of_pairs_equal_the_paper_and_do_not_depend_on_blocks(margin, k)
 def test_margins_agree_with_mining():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 8)), rng.normal(size=(35, 8))
-    mined = mining.mine_pairs(x, y, k=3)
-    found = mining.pair_margins(x, y, mined.sources, mined.targets, k=3)
+    mined = mining.mine_pairs(x, y, k=3, mean_floor=0.2)
+    rows = mined.sources, mined.targets
+    found = mining.pair_margins(x, y, *rows, k=3, mean_floor=0.2)
     np.testing.assert_array_equal(found.scores, mined.scores)
 
 

@@ -341,7 +341,8 @@ def test_mine_skips_digits_and_lines_in_another_script(tmp_path, capsys):
     refuses(capsys, ("mine", left, right, "-o", output), path=left, received=True)
 
 
-def test_an_isolated_pair_is_not_above_the_translations(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["mine", "filter"])
+def test_an_isolated_pair_is_not_above_the_translations(tmp_path, monkeypatch, command):
     """Of 40 pairs one is wrong, with a cosine of 0.5, and near to nothing else."""
     rng = np.random.default_rng(0)
     vectors = {}
@@ -357,17 +358,27 @@ def test_an_isolated_pair_is_not_above_the_translations(tmp_path, monkeypatch):
     def embed(texts: list[str]) -> np.ndarray:
         return np.stack([vectors.get(text, np.ones(67)) for text in texts])
 
-    monkeypatch.setattr(mine, "open_encoder", lambda options: embed)
+    for module in (mine, filter):
+        monkeypatch.setattr(module, "open_encoder", lambda options: embed)
     for side in ("left", "right"):
         text = "".join(f"{side}{i}\n" for i in range(40))
         (tmp_path / side).write_text(text)
+    given = tmp_path / "given.tsv"
+    given.write_text("".join(f"left{i}\tright{i}\n" for i in range(40)))
+    arguments = {
+        "mine": ("mine", tmp_path / "left", tmp_path / "right"),
+        "filter": ("filter", given, "--margin", "--keep", 40, "--with-scores"),
+    }[command]
     output = tmp_path / "pairs.tsv"
     places = []
     for flags in (("--mean-floor", 0), ()):
-        files = (tmp_path / "left", tmp_path / "right")
-        assert run("mine", *files, *flags, "-o", output) == 0
-        texts = [row[3] for row in rows(output)]
-        assert len(texts) == 40
+        assert run(*arguments, *flags, "-o", output) == 0
+        found = [
+            (float(row[1 if command == "filter" else 0]), row[-2])
+            for row in rows(output)
+        ]
+        assert len(found) == 40
+        texts = [text for _, text in sorted(found, reverse=True)]
         places.append(texts.index("left0"))
     assert places == [0, 39]
 
@@ -572,6 +583,7 @@ def test_filter_by_margin_counts_each_text_once(tmp_path, monkeypatch, flags):
     path.write_text("".join(f"{line}\n" for line in lines))
     pairs = [line.split("\t") for line in lines]
     wanted = margin_oracle(pairs, 7 if "--k" in flags else 4)
+    flags = (*flags, "--mean-floor", 0)
     rule = ("--threshold", -9, "--with-scores", "-o", output)
     assert run("filter", path, *rule, *flags) == 0
     found = rows(output)
@@ -687,13 +699,14 @@ def test_a_stopped_filter_by_margin_resumes(tmp_path, monkeypatch):
         (("--probability", 0.5), "--probability"),
         (("--probability", 2), "--probability"),
         (("--keep", 1, "--k", 0), "`k`"),
+        (("--keep", 1, "--mean-floor", 1), "`mean_floor`"),
     ],
 )
 def test_bad_rules_of_filter(tmp_path, capsys, flags, argument):
     path, _ = pair_file(tmp_path)
     output = tmp_path / "kept.tsv"
     line = fails(capsys, "filter", path, *flags, "-o", output)
-    check_message(line, argument, received=flags[-1] if argument == "`k`" else flags[1])
+    check_message(line, argument, received=flags[-1 if "`" in argument else 1])
     assert not output.exists()
 
 

@@ -252,6 +252,19 @@ def add_margin(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_mean_floor(parser: argparse.ArgumentParser) -> None:
+    """Add `--mean-floor`, against high margin scores of isolated sentences."""
+    parser.add_argument(
+        "--mean-floor",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="quantile of the mean cosines with the neighbors to which smaller means "
+        "are raised, because isolated sentences would have high scores; 0: none, as in "
+        "evaluate bucc (default: 0.05)",
+    )
+
+
 def add_output(
     parser: argparse.ArgumentParser,
     metavar: str,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from labse_tf.cli.arguments import (
     add_encoder,
     add_json,
+    add_mean_floor,
     add_on_error,
     add_pair_output,
     add_plot,
@@ -107,6 +108,7 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="number of neighbors of a margin (default: 4)",
     )
+    add_mean_floor(parser)
 
 
 def _add_rules(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +245,9 @@ def _check_options(options: argparse.Namespace) -> None:
             raise ValueError(f"{name} must be in {fits}. Received: {value}")
     if options.keep is not None and options.keep < 1:
         raise ValueError(f"--keep must be positive. Received: {options.keep}")
-    mining.check_options(k=options.k, margin=options.margin)
+    mining.check_options(
+        k=options.k, margin=options.margin, mean_floor=options.mean_floor
+    )
     if not options.marked:
         if options.probability is not None:
             raise ValueError(
@@ -394,6 +398,7 @@ def _margins(
         *(texts.rows for texts in sides),
         k=options.k,
         margin=options.margin,
+        mean_floor=options.mean_floor,
         checkpoint=work / f"search-{name}.npz",
     )
 

@@ -12,6 +12,7 @@ from labse_tf.cli.arguments import (
     add_encoder,
     add_json,
     add_margin,
+    add_mean_floor,
     add_on_error,
     add_pair_output,
     add_side,
@@ -93,15 +94,7 @@ def add_command(commands: Any) -> None:
         metavar="SHARE",
         help="share of the neighbors that faiss must find on a sample (default: 0.99)",
     )
-    parser.add_argument(
-        "--mean-floor",
-        type=float,
-        default=0.05,
-        metavar="SHARE",
-        help="quantile of the mean cosines with the neighbors to which smaller means "
-        "are raised, because isolated sentences would have high scores; 0: none, as in "
-        "evaluate bucc (default: 0.05)",
-    )
+    add_mean_floor(parser)
     parser.add_argument(
         "--all-lines",
         action="store_true",

@@ -286,13 +286,7 @@ def mine_from_neighbors(
     if not both.forward_rows.size or not both.backward_rows.size:
         none = np.empty(0, dtype=np.int64)
         return MinedPairs(np.empty(0, dtype=np.float32), none, none)
-    means = [
-        cosines.mean(axis=1, dtype=np.float64)
-        for cosines in (both.forward_cosines, both.backward_cosines)
-    ]
-    if mean_floor:
-        floor = np.quantile(np.concatenate(means), mean_floor)
-        means = [np.maximum(side, floor) for side in means]
+    means = neighborhood_means(both, mean_floor)
     forward = _best_candidates(
         both.forward_cosines, both.forward_rows, means[0], means[1], margin
     )
@@ -324,6 +318,26 @@ def mine_from_neighbors(
     if one_to_one:
         found = _chosen(found, select_one_to_one(found.sources, found.targets))
     return found if top is None else _chosen(found, slice(top))
+
+
+def neighborhood_means(both: BothWays, mean_floor: float = 0.0) -> list[np.ndarray]:
+    """Return the mean cosine of each sentence with its neighbors.
+
+    Args:
+        both: Neighbors from `neighbors_both_ways`.
+        mean_floor: See `mine_from_neighbors`.
+
+    Returns:
+        float64 `(N,)` for the sources and `(M,)` for the targets.
+    """
+    means = [
+        cosines.mean(axis=1, dtype=np.float64)
+        for cosines in (both.forward_cosines, both.backward_cosines)
+    ]
+    if mean_floor:
+        floor = np.quantile(np.concatenate(means), mean_floor)
+        means = [np.maximum(side, floor) for side in means]
+    return means
 
 
 def _best_candidates(

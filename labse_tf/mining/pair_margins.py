@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labse_tf.mining.bitext import check_options, find_neighbors, margin_scores
+from labse_tf.mining.bitext import (
+    check_options,
+    find_neighbors,
+    margin_scores,
+    neighborhood_means,
+)
 from labse_tf.mining.neighbors import unit_rows
 from labse_tf.progress import Progress
 
@@ -43,6 +48,7 @@ def pair_margins(
     margin: str = "ratio",
     index: str = "auto",
     recall: float = 0.99,
+    mean_floor: float = 0.0,
     block_size: int = 2048,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = None,
@@ -61,6 +67,7 @@ def pair_margins(
         margin: `"ratio"`, `"distance"` or `"cosine"`, see `margin_scores`.
         index: See `mine_pairs`.
         recall: See `mine_pairs`.
+        mean_floor: See `mine_from_neighbors`.
         block_size: See `mine_pairs`; affects memory, not the result.
         checkpoint: See `mine_pairs`.
         progress: See `labse_tf.progress`. Counts sources.
@@ -77,7 +84,7 @@ def pair_margins(
         >>> found.scores.tolist()
         [2.0, 0.0]
     """
-    check_options(k=k, margin=margin, index=index, recall=recall)
+    check_options(k=k, margin=margin, index=index, recall=recall, mean_floor=mean_floor)
     rows = [
         _checked(source_rows, len(sources), "source_rows"),
         _checked(target_rows, len(targets), "target_rows"),
@@ -107,13 +114,13 @@ def pair_margins(
         checkpoint=checkpoint,
         progress=progress,
     )
-    means = [
-        near.mean(axis=1, dtype=np.float64)[chosen]
-        for near, chosen in zip(
-            (both.forward_cosines, both.backward_cosines), rows, strict=True
+    first, second = (
+        means[chosen]
+        for means, chosen in zip(
+            neighborhood_means(both, mean_floor), rows, strict=True
         )
-    ]
-    return PairMargins(cosines, margin_scores(cosines, means[0], means[1], margin))
+    )
+    return PairMargins(cosines, margin_scores(cosines, first, second, margin))
 
 
 def _checked(rows: Any, count: int, name: str) -> np.ndarray:
