@@ -18,6 +18,7 @@ from labse_tf.data import (
     ParallelCorpus,
     SamplingPlan,
     SentencePair,
+    TextVectors,
     load_pairs,
     sentence_pairs,
 )
@@ -25,7 +26,6 @@ from labse_tf.distillation import (
     DistillationLoss,
     DistillationRecipe,
     Distiller,
-    TeacherVectors,
     distill,
     distillation_batches,
     make_bag,
@@ -93,9 +93,9 @@ def test_each_text_is_computed_once(tmp_path) -> None:
         seen.extend(texts)
         return of_words([text.removeprefix("query: ") for text in texts])
 
-    store = TeacherVectors(tmp_path / "v", "words", "query: ")
+    store = TextVectors(tmp_path / "v", "words", "query: ")
     assert store.add(["sun", "moon", "sun"], encode, progress=False) == 2
-    again = TeacherVectors(tmp_path / "v")
+    again = TextVectors(tmp_path / "v")
     assert (again.model, again.prefix, again.dimension) == ("words", "query: ", 12)
     assert again.add([b"moon", "sun star"], encode, progress=False) == 1
     assert sorted(seen) == ["query: moon", "query: sun", "query: sun star"]
@@ -111,24 +111,24 @@ def test_each_text_is_computed_once(tmp_path) -> None:
 @pytest.mark.parametrize("lost", [("vectors.bin", 3), ("keys.bin", 9)])
 def test_a_killed_computation_resumes(tmp_path, lost) -> None:
     texts = [f"{a} {b}" for a in WORDS for b in WORDS]
-    store = TeacherVectors(tmp_path / "v", "words")
+    store = TextVectors(tmp_path / "v", "words")
     store.add(texts[:20], of_words, progress=False)
     # As after a kill between the writes of a block.
     with (tmp_path / "v" / lost[0]).open("ab") as file:
         file.truncate(file.tell() - lost[1])
-    resumed = TeacherVectors(tmp_path / "v", "words", "")
+    resumed = TextVectors(tmp_path / "v", "words", "")
     assert len(resumed) == (19 if lost[0] == "vectors.bin" else 18)
     missing = len(texts) - len(resumed)
     assert resumed.add(texts, of_words, progress=False) == missing
-    rows = TeacherVectors(tmp_path / "v").rows(texts)
+    rows = TextVectors(tmp_path / "v").rows(texts)
     assert len(set(rows.tolist())) == len(texts)
     np.testing.assert_allclose(resumed.vectors[rows], of_words(texts), atol=1e-3)
 
 
 def test_an_interrupted_computation_keeps_its_blocks(tmp_path, monkeypatch) -> None:
-    from labse_tf.distillation import teacher
+    from labse_tf.data import text_vectors
 
-    monkeypatch.setattr(teacher, "_BLOCK", 4)
+    monkeypatch.setattr(text_vectors, "_BLOCK", 4)
     calls = 0
 
     def encode(texts: list[str]) -> np.ndarray:
@@ -139,31 +139,31 @@ def test_an_interrupted_computation_keeps_its_blocks(tmp_path, monkeypatch) -> N
         return of_words(texts)
 
     texts = [f"{a} {b}" for a in WORDS for b in WORDS]
-    store = TeacherVectors(tmp_path / "v", "words")
+    store = TextVectors(tmp_path / "v", "words")
     with pytest.raises(KeyboardInterrupt):
         store.add(texts, encode, progress=False)
-    assert TeacherVectors(tmp_path / "v").find(texts).tolist() == [
+    assert TextVectors(tmp_path / "v").find(texts).tolist() == [
         *range(8),
         *[-1] * 28,
     ]
 
 
 def test_wrong_stores_and_teachers(tmp_path) -> None:
-    with raises(ValueError, "expected teacher vectors", received="no teacher.json"):
-        TeacherVectors(tmp_path / "none")
-    store = TeacherVectors(tmp_path / "v", "words", "query: ")
+    with raises(ValueError, "expected vectors of texts", received="no vectors.json"):
+        TextVectors(tmp_path / "none")
+    store = TextVectors(tmp_path / "v", "words", "query: ")
     store.add(["sun"], lambda texts: of_words(["sun"]), progress=False)
     with raises(ValueError, "prefix ''", received="query: "):
-        TeacherVectors(tmp_path / "v", "words", "")
+        TextVectors(tmp_path / "v", "words", "")
     with raises(ValueError, "model 'other'", received="words"):
-        TeacherVectors(tmp_path / "v", "other")
+        TextVectors(tmp_path / "v", "other")
     with raises(ValueError, "one vector per text, (1, 12)", received=(1, 5)):
         store.add(["moon"], lambda texts: np.ones((1, 5)), progress=False)
     with raises(ValueError, "finite numbers", received="nan"):
         store.add(["moon"], lambda texts: np.full((1, 12), np.nan), progress=False)
-    (tmp_path / "v" / "teacher.json").write_text("[1]")
-    with raises(ValueError, "teacher.json", received="another content"):
-        TeacherVectors(tmp_path / "v")
+    (tmp_path / "v" / "vectors.json").write_text("[1]")
+    with raises(ValueError, "vectors.json", received="another content"):
+        TextVectors(tmp_path / "v")
 
 
 @pytest.mark.parametrize("dimension", [12, 5])
@@ -171,7 +171,7 @@ def test_wrong_stores_and_teachers(tmp_path) -> None:
 def test_targets_are_centered_and_projected(tmp_path, dimension, center) -> None:
     texts = [f"{a} {b}" for a in WORDS for b in WORDS]
     corpus = ParallelCorpus([SentencePair(t, t, "es") for t in texts])
-    store = TeacherVectors(tmp_path / "v", "words")
+    store = TextVectors(tmp_path / "v", "words")
     store.add(texts, of_words, progress=False)
     targets = make_targets(store, corpus, dimension, center=center)
     found = targets.take(np.arange(len(texts)))[1]
@@ -192,7 +192,7 @@ def test_targets_of_the_source_side(tmp_path) -> None:
     corpus = ParallelCorpus(
         [SentencePair("sun", "sol", "es"), SentencePair("moon", "luna", "es")]
     )
-    store = TeacherVectors(tmp_path / "v", "words")
+    store = TextVectors(tmp_path / "v", "words")
     store.add(["sun", "moon"], of_words, progress=False)
     source, target = make_targets(store, corpus, 12, side="source").take(np.arange(2))
     np.testing.assert_array_equal(source, target)
@@ -292,7 +292,7 @@ def test_the_loss_survives_its_config() -> None:
 
 
 def test_batches_are_those_of_sentence_pairs(tmp_path, corpus, student) -> None:
-    store = TeacherVectors(tmp_path / "v", "words")
+    store = TextVectors(tmp_path / "v", "words")
     store.add([t for _, t in corpus.texts()], of_words, progress=False)
     targets = make_targets(store, corpus, 8)
     preprocessor = LaBSE.from_preset(student).text_preprocessor()
@@ -314,7 +314,7 @@ def test_batches_are_those_of_sentence_pairs(tmp_path, corpus, student) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_one_side_of_each_pair(tmp_path, corpus, student, share) -> None:
-    store = TeacherVectors(tmp_path / "v", "words")
+    store = TextVectors(tmp_path / "v", "words")
     store.add([t for _, t in corpus.texts()], of_words, progress=False)
     targets = make_targets(store, corpus, 8)
     preprocessor = LaBSE.from_preset(student).text_preprocessor()
@@ -351,7 +351,7 @@ def run(corpus, output: Path, student: Path, vectors: Path, **changes: object) -
         corpus,
         output,
         student=student,
-        teacher=TeacherVectors(vectors, "words"),
+        teacher=TextVectors(vectors, "words"),
         encode=of_words,
         options=RunOptions(**options),
     )
@@ -366,7 +366,7 @@ def test_a_student_learns(tmp_path, corpus, student, share) -> None:
     cosines = [entry["teacher_cosine"] for entry in log_of(tmp_path / "run")]
     assert cosines[0] < 0.3 < 0.8 < cosines[-1]
     texts = [text.decode() for _, text in corpus.texts()][:50]
-    store = TeacherVectors(tmp_path / "v")
+    store = TextVectors(tmp_path / "v")
     wanted = make_targets(store, corpus, 8).project(of_words(texts))
     assert (model.encode(texts, progress=False) * wanted).sum(axis=1).mean() > 0.8
     card = (tmp_path / "run" / presets.CARD).read_text()
@@ -377,7 +377,7 @@ def test_killed_and_resumed_is_undisturbed(
     tmp_path, corpus, student, monkeypatch
 ) -> None:
     whole = run(corpus, tmp_path / "whole", student, tmp_path / "v")
-    count = len(TeacherVectors(tmp_path / "v"))
+    count = len(TextVectors(tmp_path / "v"))
     signal = fitting.Keeper._signal
     monkeypatch.setattr(
         fitting.Keeper, "_signal", lambda self: 15 if self.step == 6 else signal(self)
@@ -388,11 +388,11 @@ def test_killed_and_resumed_is_undisturbed(
     parts = run(corpus, tmp_path / "parts", student, tmp_path / "v")
     for one, two in zip(weights(whole), weights(parts), strict=True):
         np.testing.assert_array_equal(one, two)
-    assert len(TeacherVectors(tmp_path / "v")) == count
+    assert len(TextVectors(tmp_path / "v")) == count
     with raises(ValueError, "start.teacher", received="other"):
         distill(
             RECIPE, corpus, tmp_path / "whole", student=student,
-            teacher=TeacherVectors(tmp_path / "w", "other"), encode=of_words,
+            teacher=TextVectors(tmp_path / "w", "other"), encode=of_words,
         )  # fmt: skip
 
 
@@ -406,7 +406,7 @@ def test_only_the_texts_of_the_batches_are_computed(tmp_path, student) -> None:
         corpus, tmp_path / "run", student, tmp_path / "v", batch_size=8, train_steps=3,
         warmup_steps=0, teacher_side="source",
     )  # fmt: skip
-    assert len(TeacherVectors(tmp_path / "v")) == 24
+    assert len(TextVectors(tmp_path / "v")) == 24
 
 
 def test_chunks_train_as_the_whole_batch(tmp_path, corpus, student) -> None:
@@ -582,7 +582,7 @@ def run_with_states(corpus, output: Path, student: Path, teacher: LaBSE, **chang
         corpus,
         output,
         student=student,
-        teacher=TeacherVectors(f"{output}.v", "teacher"),
+        teacher=TextVectors(f"{output}.v", "teacher"),
         encode=lambda texts: teacher.encode(texts, progress=False),
         teacher_model=teacher,
         options=RunOptions(**options),
@@ -744,7 +744,7 @@ def test_one_command_makes_a_student(tmp_path, text, capsys) -> None:
     assert config["storage"] == "int8"
     assert config["backbone"]["vocabulary_size"] <= 130
     assert json.loads((tmp_path / "run.out.json").read_text())["kept_step"] > 0
-    assert len(TeacherVectors(tmp_path / "run.teacher")) > 0
+    assert len(TextVectors(tmp_path / "run.teacher")) > 0
     before = config["sha256"]
     assert run_command(*command) == 0  # A finished run is not repeated.
     assert presets.read_config(tmp_path / "run")["sha256"] == before
@@ -833,7 +833,7 @@ def test_text_without_translations(tmp_path, student, text, capsys) -> None:
     ]
     assert run_command(*command, "--output", tmp_path / "run") == 0
     assert "2 sentences in 1 languages: hi 2" in capsys.readouterr().err
-    store = TeacherVectors(tmp_path / "run.teacher")
+    store = TextVectors(tmp_path / "run.teacher")
     assert len(store) == 2
     assert (store.find(["sun moon", "star"]) >= 0).all()
     assert run_command(*command, "--output", tmp_path / "with", "--", text[0]) == 0
@@ -847,7 +847,7 @@ def test_text_without_translations(tmp_path, student, text, capsys) -> None:
 
 
 def test_bad_commands(tmp_path, text, capsys) -> None:
-    store = TeacherVectors(tmp_path / "v", "words")
+    store = TextVectors(tmp_path / "v", "words")
     store.add(["sun"], of_words, progress=False)
     refuses(
         capsys, ["distill", text[0], "--teacher", tmp_path / "v", "-o", tmp_path / "r"],

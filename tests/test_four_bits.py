@@ -14,7 +14,8 @@ from helpers.command_line import run
 from helpers.errors import raises
 from helpers.models import make_model, sentences
 from labse_tf import presets, trimming
-from labse_tf.distillation import DistillationRecipe, TeacherVectors, distill
+from labse_tf.data import TextVectors
+from labse_tf.distillation import DistillationRecipe, distill
 from labse_tf.export import export_saved_model
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor
@@ -392,7 +393,7 @@ def test_the_width_must_be_a_multiple_of_32(tmp_path) -> None:
             None,
             target,
             student=source,
-            teacher=TeacherVectors(tmp_path / "store", model="x", prefix=""),
+            teacher=TextVectors(tmp_path / "store", model="x", prefix=""),
             storage="int4",
         )
     assert not target.exists()

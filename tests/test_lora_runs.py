@@ -21,8 +21,8 @@ from helpers.runs import RECIPE, log_of, make_pairs, start, wait_for_step, weigh
 from labse_tf import presets
 from labse_tf.adapters import FILE
 from labse_tf.checkpoints import to_huggingface
-from labse_tf.data import ParallelCorpus
-from labse_tf.distillation import DistillationRecipe, TeacherVectors, distill
+from labse_tf.data import ParallelCorpus, TextVectors
+from labse_tf.distillation import DistillationRecipe, distill
 from labse_tf.models import LaBSE
 from labse_tf.training import (
     Interrupted,
@@ -182,7 +182,7 @@ def test_a_student_is_trained_with_lora(tmp_path, corpus, base) -> None:
         lora=2, train_steps=4, batch_size=16, warmup_steps=1, sequence_length=16,
         feature_weight=1.0, margin_weight=0.5, chunk_size=8,
     )  # fmt: skip
-    store = TeacherVectors(tmp_path / "vectors", "lengths")
+    store = TextVectors(tmp_path / "vectors", "lengths")
     student = distill(
         recipe, corpus, tmp_path / "run", student=base, teacher=store, encode=encode,
         options=RunOptions(progress=False),

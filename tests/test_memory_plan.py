@@ -414,7 +414,7 @@ def test_the_plan_of_a_student(tmp_path, text, capsys) -> None:
         2 * json.loads(report.read_text())["items"]["activations"]["backward"] == both
     )
     # The student is the model, the teacher is a folder of vectors.
-    (tmp_path / "teacher.json").write_text("{}")
+    (tmp_path / "vectors.json").write_text("{}")
     command = ["distill", "--teacher", tmp_path, "--plan"]
     assert "--teacher" in fails(capsys, *command)
     assert run_command(*command, "--model", "labse-nano") == 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import (
@@ -22,6 +20,7 @@ from labse_tf.cli.output import load, say_counts, say_skipped
 from labse_tf.cli.runs import (
     add_run,
     check_adapters,
+    open_text_vectors,
     recipe_of,
     run_options,
     until_signal,
@@ -35,8 +34,8 @@ from labse_tf.distillation.recipe import (
 from labse_tf.recipes import shape_fields, with_shape
 
 if TYPE_CHECKING:
-    from labse_tf.data import ParallelCorpus, SkipReport
-    from labse_tf.distillation import TeacherVectors
+    from labse_tf.data import ParallelCorpus, SkipReport, TextVectors
+    from labse_tf.data.text_vectors import Encode
     from labse_tf.models import LaBSE
 
 
@@ -270,27 +269,20 @@ def _load_text(options: argparse.Namespace, report: SkipReport) -> ParallelCorpu
 
 def _open_teacher(
     options: argparse.Namespace,
-) -> tuple[TeacherVectors, Callable[[list[str]], Any] | None, LaBSE | None]:
+) -> tuple[TextVectors, Encode | None, LaBSE | None]:
     """Return the teacher's vectors on disk, and the teacher's `encode` and model."""
-    from labse_tf.distillation import TeacherVectors
-    from labse_tf.encoders import fingerprint, open_encoder
+    from labse_tf.data import TextVectors
+    from labse_tf.data.text_vectors import has_text_vectors
 
-    if (Path(options.teacher) / "teacher.json").is_file():
+    if has_text_vectors(options.teacher):
         if options.model is None:
             raise ValueError(
                 "--model is required if --teacher is a directory of vectors, which has "
                 f"no blocks. Received: --teacher {options.teacher}"
             )
-        return TeacherVectors(options.teacher), None, None
-    teacher = open_encoder(options.teacher, "auto")
-    model = teacher.model
-    if options.teacher_prefix and model is not None and model.preprocessor is not None:
-        if own := model.preprocessor.prefix:
-            raise ValueError(
-                "--teacher-prefix must be left out: the teacher puts its own prefix "
-                f"{own!r} before each text. Received: {options.teacher_prefix!r}"
-            )
-    name = f"{Path(options.teacher).name} {fingerprint(options.teacher, 'auto')}"
+        return TextVectors(options.teacher), None, None
     folder = options.teacher_vectors or f"{options.output.rstrip('/')}.teacher"
-    vectors = TeacherVectors(folder, name, options.teacher_prefix)
-    return vectors, teacher.encode, model
+    vectors, teacher = open_text_vectors(
+        "teacher", options.teacher, options.teacher_prefix, folder
+    )
+    return vectors, teacher.encode, teacher.model

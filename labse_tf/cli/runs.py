@@ -8,13 +8,17 @@ import sys
 import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labse_tf.cli.arguments import add_case, add_output
 from labse_tf.cli.memory import add_plan, wants_plan
 from labse_tf.cli.parsing import show_default
 from labse_tf.recipes import BaseRecipe, Recipe, read_recipe
 from labse_tf.training.options import RunOptions
+
+if TYPE_CHECKING:
+    from labse_tf.data import TextVectors
+    from labse_tf.encoders import Encoder
 
 _R = typing.TypeVar("_R", bound=BaseRecipe)
 
@@ -150,6 +154,38 @@ def check_adapters(how: RunOptions, recipe: Recipe, model: str | None) -> None:
             "--keep-adapters requires a preset as --model, to which the adapters "
             f"refer; `labse-tf convert` makes one. Received: --model {model}"
         )
+
+
+def open_text_vectors(
+    role: str, model: str, prefix: str, folder: str | Path
+) -> tuple[TextVectors, Encoder]:
+    """Open an encoder whose vectors a training learns from or asks.
+
+    Args:
+        role: What the encoder is in the training, `"teacher"` or `"guide"`.
+        model: See `labse_tf.encoders.open_encoder`.
+        prefix: Text before each text.
+        folder: Directory of the vectors.
+
+    Returns:
+        Vectors on disk, and the encoder that computes those that are missing.
+
+    Raises:
+        ValueError: If there is no such model, it has a prefix of its own, or the
+            directory has the vectors of another encoder.
+    """
+    from labse_tf.data import TextVectors
+    from labse_tf.encoders import fingerprint, open_encoder
+
+    encoder = open_encoder(model, "auto")
+    preprocessor = None if encoder.model is None else encoder.model.preprocessor
+    if prefix and preprocessor is not None and preprocessor.prefix:
+        raise ValueError(
+            f"--{role}-prefix must be left out: the {role} puts its own prefix "
+            f"{preprocessor.prefix!r} before each text. Received: {prefix!r}"
+        )
+    name = f"{Path(model).name} {fingerprint(model, 'auto')}"
+    return TextVectors(folder, name, prefix), encoder
 
 
 def say_model(output: str) -> None:

@@ -3,6 +3,7 @@
     files -read_pairs-> SentencePair -clean_pairs-> pairs kept -> files
     files -read_pairs-> SentencePair -load_pairs-> ParallelCorpus
           -SamplingPlan-> rows of batch k -sentence_pairs-> tf.data.Dataset
+    texts -TextVectors-> vectors on disk, computed once
     ParallelCorpus -prepare_pairs-> shards of token ids -open_prepared, PairStream->
           sentence_pairs, stream_pairs as above
     files -read_sentences-> (language, sentence) -load_sentences-> MonolingualCorpus
@@ -16,7 +17,7 @@ step k gets exactly the batches that an uninterrupted run gets from step k on.
 removes pairs that are unfit for training; `mixture` computes the share of each
 language, `neighbors` groups similar pairs, `sampling` plans the rows of each batch;
 `batches` makes the dataset of pairs, `masked` the dataset of masked rows; `shards`
-writes and reads token ids.
+writes and reads token ids; `text_vectors` keeps vectors of texts on disk.
 """
 
 from labse_tf.data.batches import sentence_pairs
@@ -49,6 +50,7 @@ from labse_tf.data.shards.tokens import (
     read_description,
 )
 from labse_tf.data.shards.writing import prepare_pairs
+from labse_tf.data.text_vectors import TextVectors
 from labse_tf.text import (
     DataError,
     OnError,
@@ -67,10 +69,10 @@ from labse_tf.text import (
 __all__ = ["CleaningReport", "CleaningRules", "Corpus", "DataError", "Files", "HeldOut"]
 __all__ += ["MaskedPlan", "MonolingualCorpus", "OnError", "PairStream"]
 __all__ += ["ParallelCorpus", "PathLike", "SamplingPlan", "SentencePair", "Share"]
-__all__ += ["SkipReport", "TokenCorpus", "balance", "clean_files"]
+__all__ += ["SkipReport", "TextVectors", "TokenCorpus", "balance", "clean_files"]
 __all__ += ["clean_interface_text", "clean_pairs", "file_language", "find_pair_files"]
 __all__ += ["find_sentence_files", "format_of", "has_one_language", "is_prepared"]
 __all__ += ["load_pairs", "load_sentences", "masked_rows", "mixture", "neighbor_groups"]
-__all__ += ["open_prepared", "prepare_pairs", "prepared_counts", "principal_axes"]
+__all__ += ["open_prepared", "prepare_pairs", "prepared_counts"]
 __all__ += ["read_description", "read_files", "read_pairs", "read_sentences"]
 __all__ += ["sentence_pairs", "split_language", "stream_pairs"]

@@ -15,6 +15,7 @@ from labse_tf.data.corpus import ParallelCorpus
 from labse_tf.data.loading import Files, load_pairs
 from labse_tf.data.sampling import RowBatches, SamplingPlan, given_plan
 from labse_tf.data.shards.tokens import TokenCorpus, check_tokenizer, token_features
+from labse_tf.data.text_vectors import CorpusVectors
 from labse_tf.text import OnError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def sentence_pairs(
     language: str | None = None,
     on_error: OnError = "raise",
     prefetch: int | None = None,
+    guide: CorpusVectors | None = None,
 ) -> tf.data.Dataset:
     """Create batches of features for a `DualEncoder`.
 
@@ -63,15 +65,18 @@ def sentence_pairs(
         language: See `load_pairs`.
         on_error: See `load_pairs`.
         prefetch: Number of batches to prefetch; `None` lets tf.data choose.
+        guide: Vectors of a corpus of text by a guide, from `TextVectors.of`, which are
+            added to the batches.
 
     Returns:
         A `tf.data.Dataset` of `{"source": features, "target": features}`, with a known
-        cardinality and a static batch dimension.
+        cardinality and a static batch dimension. With a guide, of such a dict and
+        `{"source": vectors, "target": vectors}`, unit vectors, float32 `(B, g)`.
 
     Raises:
         DataError: See `read_pairs`.
-        ValueError: If an argument is out of range, or a batch is larger than the
-            corpus.
+        ValueError: If an argument is out of range, a batch is larger than the corpus,
+            or a guide is given with token ids or for another number of pairs.
     """
     import tensorflow as tf
 
@@ -84,10 +89,22 @@ def sentence_pairs(
         signature, features = _of_tokens(preprocessor, static)
     else:
         signature, features = _of_text(preprocessor, static)
+    if guide is not None:
+        _check_guide(guide, corpus)
+        vectors = tf.TensorSpec((static, guide.dimension), tf.float32)
+        signature = (*signature, vectors, vectors)
+
+    def take(rows: NDArray[np.int64]) -> tuple[Any, ...]:
+        return (*corpus.take(rows), *(() if guide is None else guide.take(rows)))
+
+    def complete(source: Any, target: Any, *known: tf.Tensor) -> Any:
+        both = features(source, target)
+        return (both, {"source": known[0], "target": known[1]}) if known else both
+
     dataset = tf.data.Dataset.from_generator(
-        lambda: map(corpus.take, batches), output_signature=signature
+        lambda: map(take, batches), output_signature=signature
     )
-    return finish(dataset, features, cardinality=batches.count, prefetch=prefetch)
+    return finish(dataset, complete, cardinality=batches.count, prefetch=prefetch)
 
 
 def _corpus(
@@ -119,6 +136,22 @@ def lengths_to_sort(
     return corpus.lengths
 
 
+def rows_in_batches(
+    plan: SamplingPlan,
+    corpus: ParallelCorpus | TokenCorpus,
+    preprocessor: Preprocessor,
+) -> NDArray[np.int64]:
+    """Return the rows of a corpus that the batches of a finite plan use, `(n,)`.
+
+    They are in ascending order. For the arguments see `sentence_pairs`.
+    """
+    used = np.zeros(len(corpus), bool)
+    lengths = lengths_to_sort(plan, corpus, preprocessor)
+    for rows in RowBatches(plan, corpus, lengths):
+        used[rows] = True
+    return np.flatnonzero(used)
+
+
 def _token_lengths(
     corpus: ParallelCorpus | TokenCorpus, preprocessor: Preprocessor
 ) -> NDArray[np.int32]:
@@ -137,6 +170,20 @@ def _token_lengths(
         for texts in corpus.take(rows):
             result[rows] = np.maximum(result[rows], count(tf.constant(texts)))
     return result
+
+
+def _check_guide(guide: CorpusVectors, corpus: ParallelCorpus | TokenCorpus) -> None:
+    """Raise an error if a guide's vectors are not those of a corpus of text."""
+    if isinstance(corpus, TokenCorpus):
+        raise ValueError(
+            "`guide` requires pairs as text, not prepared pairs. Received: TokenCorpus"
+        )
+    counts = [len(side) for side in guide.rows]
+    if counts != [len(corpus)] * 2:
+        raise ValueError(
+            f"`guide` must have two sides of {len(corpus)} rows each, the number of "
+            f"pairs. Received: {counts}"
+        )
 
 
 def _of_text(

@@ -1,12 +1,13 @@
 """Distillation: a small student that returns the vectors of a large teacher.
 
-    teacher, texts -TeacherVectors-> vectors on disk -make_targets-> unit vectors
+    teacher, texts -labse_tf.data.TextVectors-> vectors on disk -make_targets-> unit
+          vectors
     teacher, vocabulary -make_student, make_student_of_states-> student to start from
     pairs, targets -distillation_batches-> batches -Distiller-> student; `distill` runs
     all steps, from a recipe and pairs to a preset
 
 Modules, each of which imports only from earlier ones: `recipe` (settings), `teacher`
-(the teacher's vectors, computed once), `losses`, `states` (the teacher's token states),
+(the vectors to learn), `losses`, `states` (the teacher's token states),
 `student` (the model that is trained), `batches`, `bag` and `starting` (the student to
 start from), `training` (the run).
 
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     )
     from labse_tf.distillation.starting import make_student, make_student_of_states
     from labse_tf.distillation.student import Distiller
-    from labse_tf.distillation.teacher import Targets, TeacherVectors, make_targets
+    from labse_tf.distillation.teacher import Targets, make_targets
     from labse_tf.distillation.training import distill
 
 __all__ = ["DISTILLATION_RECIPES", "DistillationLoss", "DistillationRecipe"]
-__all__ += ["Distiller", "Targets", "TeacherVectors", "distill"]
+__all__ += ["Distiller", "Targets", "distill"]
 __all__ += [
     "distillation_batches",
     "get_distillation_recipe",
@@ -50,7 +51,6 @@ _HOME = {
     "DistillationRecipe": "recipe",
     "Distiller": "student",
     "Targets": "teacher",
-    "TeacherVectors": "teacher",
     "distill": "training",
     "distillation_batches": "batches",
     "get_distillation_recipe": "recipe",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from labse_tf.distillation.teacher import Encode, unit_vectors
+from labse_tf.data.text_vectors import Encode
+from labse_tf.distillation.teacher import unit_vectors
 from labse_tf.mining.projection import principal_axes
 from labse_tf.models import LaBSE, LaBSEBackbone
 from labse_tf.preprocessing import SentencePreprocessor

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from labse_tf import presets
 from labse_tf.data import ParallelCorpus
+from labse_tf.data.text_vectors import Encode
 from labse_tf.distillation.bag import make_bag
 from labse_tf.distillation.recipe import DistillationRecipe
-from labse_tf.distillation.teacher import Encode
 from labse_tf.files import directory_beside
 from labse_tf.models import LaBSE
 from labse_tf.progress import Progress

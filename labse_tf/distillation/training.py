@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labse_tf import presets
-from labse_tf.data import ParallelCorpus
-from labse_tf.data.batches import lengths_to_sort
-from labse_tf.data.sampling import RowBatches
+from labse_tf.data import ParallelCorpus, TextVectors
+from labse_tf.data.batches import rows_in_batches
+from labse_tf.data.text_vectors import Encode, texts_to_embed
 from labse_tf.distillation.batches import distillation_batches
 from labse_tf.distillation.losses import DistillationLoss
 from labse_tf.distillation.recipe import DistillationRecipe
 from labse_tf.distillation.states import TeacherStates
 from labse_tf.distillation.student import Distiller
-from labse_tf.distillation.teacher import (
-    Encode,
-    TeacherVectors,
-    make_targets,
-    texts_to_embed,
-)
+from labse_tf.distillation.teacher import make_targets
 from labse_tf.distribute import is_tpu
 from labse_tf.losses import AdditiveMarginSoftmax
 from labse_tf.models import LaBSE
@@ -55,7 +50,7 @@ def distill(
     output: str | Path,
     *,
     student: str | Path,
-    teacher: TeacherVectors,
+    teacher: TextVectors,
     encode: Encode | None = None,
     teacher_model: LaBSE | None = None,
     dev: ParallelCorpus | None = None,
@@ -143,9 +138,7 @@ def distill(
                 distiller.learn_states(states, recipe.states_weight)
             if is_tpu(strategy):
                 preprocessor = fixed_shapes(preprocessor)
-            plan = make_plan(recipe, 0)
-            lengths = lengths_to_sort(plan, pairs, preprocessor)
-            used = np.unique(np.concatenate(list(RowBatches(plan, pairs, lengths))))
+            used = rows_in_batches(make_plan(recipe, 0), pairs, preprocessor)
             if encode is not None:
                 texts = texts_to_embed(pairs.subset(used), recipe.teacher_side)
                 teacher.add(texts, encode, progress=options.progress)
