@@ -22,7 +22,9 @@ def computes_bfloat16() -> bool:
     elif keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        if tf.config.list_logical_devices("TPU"):
+        # Not the logical devices, whose list starts TensorFlow's runtime: a strategy of
+        # several devices or hosts must be created before that.
+        if tf.config.list_physical_devices("TPU"):
             return True
         if gpus := tf.config.list_physical_devices("GPU"):
             details = tf.config.experimental.get_device_details(gpus[0])

@@ -310,6 +310,12 @@ class Recipe(BaseRecipe):
     scale: float = setting(
         20.0, "factor of the cosines", group="training", must_be="positive"
     )
+    guide_margin: float = setting(
+        0.0,
+        "with --guide: ignore negatives up to this much farther than the pair itself, "
+        "by the guide's cosines; below 0 also keep some that are nearer",
+        group="training",
+    )
     freeze: tuple[str, ...] = setting(
         (),
         "parts of the model that are not trained, which saves memory and time: table "
@@ -538,6 +544,7 @@ _OURS_EVERYWHERE = {
     "batches": "ours: mixed; the paper does not mention the languages of a batch",
     "hard_negatives": "arXiv 2007.01852: none; the paper reports no gain",
     "dims": "ours: none; the paper has one size",
+    "guide_margin": "arXiv 2402.16829: none; the paper of LaBSE has no guide",
     "freeze": "ours: none; the paper trains everything",
     "lora": "ours: none; the paper trains everything",
     "lora_alpha": "ours: twice the rank",

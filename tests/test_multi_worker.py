@@ -21,6 +21,7 @@ import pytest
 from helpers.errors import check_message, raises
 from helpers.paths import ROOT
 from helpers.runs import (
+    TOKENS,
     command,
     log_of,
     wait_for_step,
@@ -29,7 +30,9 @@ from helpers.runs import (
 )
 from labse_tf import distribute, presets
 from labse_tf.cli import main
-from labse_tf.models import LaBSE
+from labse_tf.models import LaBSE, LaBSEBackbone
+from labse_tf.preprocessing import SentencePreprocessor
+from labse_tf.tokenizers import WordPieceTokenizer
 
 slow = pytest.mark.slow
 
@@ -121,6 +124,30 @@ def test_two_workers_train_as_one_device(tmp_path, text, capsys) -> None:
     assert not (tmp_path / "other").exists()
     assert "model: " in results[0][1]
     assert "model: " not in results[1][1]
+
+
+@slow
+def test_two_workers_have_the_guide_of_the_chief(tmp_path, text) -> None:
+    backbone = LaBSEBackbone(len(TOKENS), 1, 2, 8, 16, max_sequence_length=16)
+    tokenizer = WordPieceTokenizer(text[1])
+    guide = LaBSE(backbone, SentencePreprocessor(tokenizer, 16), pooling="mean")
+    guide.save_to_preset(tmp_path / "asked")
+    more = ("--guide", str(tmp_path / "asked"), "--guide-margin", "0.05")
+    both = commands(text, tmp_path, 8, *more, dropout=0.0)
+    results = ended(start_both(both))
+    assert [code for code, *_ in results] == [0, 0], results
+    assert main(in_process(both[0], tmp_path / "alone")) == 0
+    plain = commands(text, tmp_path, 8, dropout=0.0)[0]
+    assert main(in_process(plain, tmp_path / "plain")) == 0
+    two, one, other = (
+        weights(LaBSE.from_preset(tmp_path / name))
+        for name in ("chief", "alone", "plain")
+    )
+    for first, second in zip(two, one, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+    assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) > 1e-3
+    # The other worker has computed nothing.
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,8 @@ def _open_teacher(
             )
         return TextVectors(options.teacher), None, None
     folder = options.teacher_vectors or f"{options.output.rstrip('/')}.teacher"
-    vectors, teacher = open_text_vectors(
+    vectors, opened = open_text_vectors(
         "teacher", options.teacher, options.teacher_prefix, folder
     )
+    teacher = opened()
     return vectors, teacher.encode, teacher.model

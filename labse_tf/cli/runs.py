@@ -158,8 +158,8 @@ def check_adapters(how: RunOptions, recipe: Recipe, model: str | None) -> None:
 
 def open_text_vectors(
     role: str, model: str, prefix: str, folder: str | Path
-) -> tuple[TextVectors, Encoder]:
-    """Open an encoder whose vectors a training learns from or asks.
+) -> tuple[TextVectors, Callable[[], Encoder]]:
+    """Open the vectors of an encoder that a training learns from or asks.
 
     Args:
         role: What the encoder is in the training, `"teacher"` or `"guide"`.
@@ -168,24 +168,30 @@ def open_text_vectors(
         folder: Directory of the vectors.
 
     Returns:
-        Vectors on disk, and the encoder that computes those that are missing.
+        Vectors on disk, and a function that opens the encoder. It raises a `ValueError`
+        if the model cannot be opened or has a prefix of its own.
 
     Raises:
-        ValueError: If there is no such model, it has a prefix of its own, or the
-            directory has the vectors of another encoder.
+        ValueError: If there is no such model, or the directory has the vectors of
+            another encoder.
     """
     from labse_tf.data import TextVectors
-    from labse_tf.encoders import fingerprint, open_encoder
+    from labse_tf.encoders import fingerprint, layout_of, open_encoder
 
-    encoder = open_encoder(model, "auto")
-    preprocessor = None if encoder.model is None else encoder.model.preprocessor
-    if prefix and preprocessor is not None and preprocessor.prefix:
-        raise ValueError(
-            f"--{role}-prefix must be left out: the {role} puts its own prefix "
-            f"{preprocessor.prefix!r} before each text. Received: {prefix!r}"
-        )
-    name = f"{Path(model).name} {fingerprint(model, 'auto')}"
-    return TextVectors(folder, name, prefix), encoder
+    dtype = "float32" if layout_of(model) == "saved_model" else "auto"
+
+    def opened() -> Encoder:
+        encoder = open_encoder(model, dtype)
+        preprocessor = None if encoder.model is None else encoder.model.preprocessor
+        if prefix and preprocessor is not None and preprocessor.prefix:
+            raise ValueError(
+                f"--{role}-prefix must be left out: the {role} puts its own prefix "
+                f"{preprocessor.prefix!r} before each text. Received: {prefix!r}"
+            )
+        return encoder
+
+    name = f"{Path(model).name} {fingerprint(model, dtype)}"
+    return TextVectors(folder, name, prefix), opened
 
 
 def say_model(output: str) -> None:

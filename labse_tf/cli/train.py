@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labse_tf.cli.arguments import add_json, add_model, add_text, check_case, command
+from labse_tf.cli.arguments import (
+    MODELS,
+    add_json,
+    add_model,
+    add_text,
+    check_case,
+    command,
+)
 from labse_tf.cli.memory import print_plan, wants_plan
 from labse_tf.cli.output import (
     load,
@@ -20,6 +27,7 @@ from labse_tf.cli.runs import (
     add_run,
     check_adapters,
     given,
+    open_text_vectors,
     recipe_of,
     run_options,
     say_model,
@@ -30,6 +38,7 @@ from labse_tf.recipes import RECIPES, Recipe, get_recipe, shape_fields, with_sha
 
 if TYPE_CHECKING:
     from labse_tf.data import SkipReport
+    from labse_tf.training import Guide
 
 
 def add_command(commands: Any) -> None:
@@ -60,6 +69,27 @@ def add_command(commands: Any) -> None:
         help="held-out pairs, in the formats of FILE; the log gets their accuracy, and "
         "the model the weights with the highest accuracy, see --keep-best",
     )
+    parser.add_argument(
+        "--guide",
+        metavar="MODEL",
+        help="encoder by which a sentence of another pair of the batch that is nearer "
+        "than the translation is ignored instead of pushed away, against noise and "
+        f"near-duplicates in the text: {MODELS}. Its vectors of the text are computed "
+        "once, before the first step",
+    )
+    parser.add_argument(
+        "--guide-prefix",
+        metavar="TEXT",
+        help='text before each text for the guide, such as "query: " for E5 '
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--guide-vectors",
+        metavar="DIR",
+        help="directory of the guide's vectors, which other runs can use again, also "
+        "as --teacher-vectors of distill (default: a folder inside OUTPUT, which is "
+        "removed at the end)",
+    )
     add_json(parser)
 
 
@@ -70,6 +100,7 @@ def _train(options: argparse.Namespace) -> int | None:
         recipe.check_shape()
     how = run_options(options)
     check_adapters(how, recipe, options.model)
+    _check_guide(options, recipe)
     if wants_plan(options):
         _plan(options, recipe)
         return None
@@ -77,6 +108,7 @@ def _train(options: argparse.Namespace) -> int | None:
 
     if not options.files:
         raise ValueError("FILE is required. Received: no file")
+    guide = None if options.guide is None else _open_guide(options)
     report = data.SkipReport()
     pairs = _training_pairs(options, report)
     dev = None
@@ -99,6 +131,7 @@ def _train(options: argparse.Namespace) -> int | None:
                 lowercase=options.lowercase,
                 strip_accents=options.strip_accents,
                 dev=dev,
+                guide=guide,
                 options=how,
             )
         )
@@ -106,6 +139,30 @@ def _train(options: argparse.Namespace) -> int | None:
         return result
     say_summary(options)
     return None
+
+
+def _check_guide(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Raise an error if there are flags of a guide, but no guide."""
+    flags = {
+        "--guide-prefix": options.guide_prefix,
+        "--guide-vectors": options.guide_vectors,
+        "--guide-margin": recipe.guide_margin,
+    }
+    alone = [f"{flag} {value}" for flag, value in flags.items() if value]
+    if alone and options.guide is None:
+        raise ValueError(
+            f"{', '.join(flags)} require --guide. Received: {' '.join(alone)}"
+        )
+
+
+def _open_guide(options: argparse.Namespace) -> Guide:
+    """Return the guide, whose vectors lie in the folder of the run by default."""
+    from labse_tf.training.guide import DIRECTORY, Guide
+
+    folder = options.guide_vectors or Path(options.output) / DIRECTORY
+    prefix = options.guide_prefix or ""
+    # The encoder is opened by the run, after TensorFlow's devices are configured.
+    return Guide(*open_text_vectors("guide", options.guide, prefix, folder))
 
 
 def _plan(options: argparse.Namespace, recipe: Recipe) -> None:

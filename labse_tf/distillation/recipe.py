@@ -130,6 +130,11 @@ class DistillationRecipe(Recipe):
                 "of a teacher's vector mean nothing by themselves; train with it "
                 f"afterwards. Received: dims={list(self.dims)}"
             )
+        if self.guide_margin:
+            raise ValueError(
+                "`guide_margin` must not be set in a distillation, which has no guide. "
+                f"Received: guide_margin={self.guide_margin}"
+            )
         if self.states_weight and (self.chunk_size or self.length_groups > 1):
             raise ValueError(
                 "`chunk_size` and `length_groups` must not be set with "

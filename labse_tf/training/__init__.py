@@ -6,6 +6,7 @@ A run owns a directory:
     run.lock              lock of the process that trains
     training_log.jsonl    one line every few steps: step, loss, accuracy, throughput
     tensorboard/          the same values for TensorBoard
+    guide/                vectors of the guide, while the run is going on
     checkpoints/          the two newest checkpoints: all variables and the step
     best/                 the best weights by held-out pairs, while the run is going on
     config.json ...       the preset, after the run has ended
@@ -19,7 +20,8 @@ Modules, each of which imports only from earlier ones: `options` (settings that 
 change the weights of a step), `run` (the directory), `best` (best weights, early
 stopping), `summary` (the accuracies of a run), `growing` (deeper models), `reporting`
 (the log), `fitting` (training through all stages), `from_recipe` (objects that both
-trainers make from a recipe), `dual_encoder` and `masked_lm` (the trainers).
+trainers make from a recipe), `guide` (vectors of another encoder for the loss),
+`dual_encoder` and `masked_lm` (the trainers).
 
 The names below are loaded on first use, so that the command line can read `RunOptions`
 without importing Keras.
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     )
     from labse_tf.training.fitting import Batches, fit
     from labse_tf.training.from_recipe import make_optimizer, shape_of
+    from labse_tf.training.guide import Guide
     from labse_tf.training.options import RunOptions
     from labse_tf.training.reporting import Measure
     from labse_tf.training.run import Checkpoint, EndedElsewhere, Interrupted, Run
@@ -47,6 +50,7 @@ __all__ = [
     "Batches",
     "Checkpoint",
     "EndedElsewhere",
+    "Guide",
     "Interrupted",
     "Measure",
     "Run",
@@ -65,6 +69,7 @@ _HOME = {
     "Batches": "fitting",
     "Checkpoint": "run",
     "EndedElsewhere": "run",
+    "Guide": "guide",
     "Interrupted": "run",
     "Measure": "reporting",
     "Run": "run",

@@ -27,6 +27,7 @@ class TrainingFacts:
         digest: SHA-256 of the text, or an empty string.
         base: Preset that the run started from; `None` for a new model.
         teacher: Teacher of a distillation, or an empty string.
+        guide: Guide of the loss, or an empty string.
     """
 
     recipe: BaseRecipe
@@ -35,6 +36,7 @@ class TrainingFacts:
     digest: str = ""
     base: str | Path | None = None
     teacher: str = ""
+    guide: str = ""
 
     def languages(self) -> list[str]:
         """Return the codes of all training languages, also those of the base model.
@@ -74,6 +76,7 @@ def add_training(directory: Path, facts: TrainingFacts, log: Path) -> None:
     rows = {
         "base model": name or "none; trained from random weights",
         "teacher": f"`{facts.teacher}`" if facts.teacher else "",
+        "guide": f"`{facts.guide}`" if facts.guide else "",
         "data": f"{total:,} {facts.unit}",
         "SHA-256 of the data": f"`{facts.digest}`" if facts.digest else "",
         "steps": f"{recipe.train_steps:,} of batch size {recipe.batch_size:,}",

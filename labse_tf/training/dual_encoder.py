@@ -32,6 +32,7 @@ from labse_tf.training.from_recipe import (
     open_run,
     with_shape_of,
 )
+from labse_tf.training.guide import DIRECTORY, Guide, check_guide, guide_vectors
 from labse_tf.training.options import RunOptions, check_measured
 from labse_tf.training.reporting import Measure
 from labse_tf.training.run import Run
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from labse_tf.data import PairStream, ParallelCorpus, TokenCorpus
+    from labse_tf.data.text_vectors import CorpusVectors
     from labse_tf.preprocessing import SentencePreprocessor
 
 NEIGHBORS = "neighbors.npy"
@@ -57,6 +59,7 @@ def train_dual_encoder(
     lowercase: bool = False,
     strip_accents: bool | None = None,
     dev: ParallelCorpus | None = None,
+    guide: Guide | None = None,
     options: RunOptions | None = None,
 ) -> LaBSE:
     """Train a sentence encoder on pairs and write it as a preset.
@@ -77,6 +80,9 @@ def train_dual_encoder(
         dev: Held-out pairs. Their nearest-translation accuracy, the mean over the
             languages, is written to the log, and the model gets the weights with the
             highest accuracy unless `options.keep_best` is false.
+        guide: Encoder that decides which negatives of a batch are ignored, since they
+            are nearer than the pair itself. Its vectors of the texts in the batches are
+            computed before the first step, each once. Requires pairs as text.
         options: Run options. With the strategy "multi_worker", call this function with
             the same arguments and text on all hosts; only the chief writes to its
             `output`. On a TPU all sentences are padded to the recipe's
@@ -117,6 +123,7 @@ def train_dual_encoder(
         recipe = with_shape_of(recipe, model)
     recipe.check_shape()
     check_measured(options, dev is not None)
+    check_guide(guide, recipe, pairs)
     base = kept_base(recipe, options, model)
     texts = _texts_with_neighbors(recipe, pairs, model)
     tokenizer = None
@@ -129,7 +136,8 @@ def train_dual_encoder(
         text={"pairs": len(pairs), "sha256": pairs.digest()},
         start=_describe_start(model, tokenizer),
         choice=describe_choice(dev, options),
-        temporary=(NEIGHBORS,),
+        guide=None if guide is None else guide.describe(),
+        temporary=(NEIGHBORS,) if guide is None else (NEIGHBORS, DIRECTORY),
     ) as (run, strategy):
 
         def train() -> LaBSE:
@@ -146,10 +154,17 @@ def train_dual_encoder(
             vectors = None
             if texts is not None:
                 vectors = _neighbor_vectors(run, encoder, texts, options.progress)
+            known = None
+            if guide is not None:
+                known = guide_vectors(
+                    run, guide, recipe, pairs, preprocessor, options.progress
+                )
             trained = fit(
                 run,
                 dual,
-                functools.partial(_batches, recipe, pairs, preprocessor, vectors),
+                functools.partial(
+                    _batches, recipe, pairs, preprocessor, vectors, known
+                ),
                 recipe,
                 options,
                 measure=None if dev is None else dev_accuracy(dev),
@@ -157,7 +172,14 @@ def train_dual_encoder(
             release(trained.optimizer.variables)
             return trained.encoder
 
-        facts = TrainingFacts(recipe, pairs.counts, "pairs", pairs.digest(), model)
+        facts = TrainingFacts(
+            recipe,
+            pairs.counts,
+            "pairs",
+            pairs.digest(),
+            model,
+            guide="" if guide is None else str(guide.vectors.model),
+        )
         return run.finish(train, facts=facts, storage=_storage(model), base=base)
 
 
@@ -234,6 +256,7 @@ def _batches(
     pairs: ParallelCorpus | TokenCorpus | PairStream,
     preprocessor: SentencePreprocessor,
     vectors: np.ndarray | None,
+    guide: CorpusVectors | None,
     start: int,
 ) -> tf.data.Dataset:
     """Return the recipe's batches after step `start`."""
@@ -242,7 +265,7 @@ def _batches(
     plan = make_plan(recipe, start, vectors)
     if isinstance(pairs, PairStream):
         return stream_pairs(pairs, preprocessor, plan)
-    return sentence_pairs(pairs, preprocessor, plan)
+    return sentence_pairs(pairs, preprocessor, plan, guide=guide)
 
 
 def dev_accuracy(dev: ParallelCorpus) -> Measure:
@@ -320,7 +343,10 @@ def compile_dual_encoder(
         recipe, lazy=recipe.optimizer == "lazy_adamw", skip_nonfinite=skip_nonfinite
     )
     loss: keras.losses.Loss = AdditiveMarginSoftmax(
-        recipe.margin, recipe.scale, block_size=recipe.loss_block_size
+        recipe.margin,
+        recipe.scale,
+        block_size=recipe.loss_block_size,
+        guide_margin=recipe.guide_margin,
     )
     if recipe.dims:
         loss = MatryoshkaLoss(loss, recipe.dims)

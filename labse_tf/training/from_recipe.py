@@ -59,6 +59,7 @@ def open_run(
     text: Mapping[str, Any],
     start: Mapping[str, Any],
     choice: Mapping[str, Any] | None = None,
+    guide: Mapping[str, Any] | None = None,
     temporary: Sequence[str] = (),
 ) -> Iterator[tuple[Run, tf.distribute.Strategy]]:
     """Open the run of a recipe in a directory.
@@ -70,6 +71,7 @@ def open_run(
         text: Description of the text by content, in JSON types.
         start: Description of the start of the run by content, in JSON types.
         choice: Description of how held-out pairs choose the weights, in JSON types.
+        guide: Description of the guide by content, in JSON types.
         temporary: See `labse_tf.training.Run`.
 
     Yields:
@@ -86,8 +88,9 @@ def open_run(
     strategy = get_strategy(options.strategy, tpu=options.tpu)
     check_replicas(recipe, strategy)
     description = {"recipe": dataclasses.asdict(recipe), "text": text, "start": start}
-    if choice is not None:
-        description["dev"] = dict(choice)
+    for name, part in (("dev", choice), ("guide", guide)):
+        if part is not None:
+            description[name] = dict(part)
     implied = {
         f"recipe.{field.name}": field.default for field in dataclasses.fields(recipe)
     }

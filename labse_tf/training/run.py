@@ -74,8 +74,8 @@ class Run:
         workers: Processes that train together (default: this process only). Only the
             directory of the chief is read and written. The other workers do not need
             the directory, and may share it.
-        temporary: Names of further files in the directory that only an unfinished run
-            needs.
+        temporary: Names of further files and folders in the directory that only an
+            unfinished run needs.
         implied: Values that a description of an older version has where it lacks a
             name, by dotted name such as `recipe.freeze`. A setting that is new in this
             version then does not end the runs of older versions.
@@ -206,9 +206,11 @@ class Run:
 
     def _remove_temporary(self) -> None:
         """Remove the files that only an unfinished run needs, except checkpoints."""
-        shutil.rmtree(self.best, ignore_errors=True)
-        for name in self.temporary:
-            (self.directory / name).unlink(missing_ok=True)
+        for path in (self.best, *(self.directory / name for name in self.temporary)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _check_description(self) -> None:
         """Write `run.json`, or compare the description with the existing file."""
