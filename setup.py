@@ -66,6 +66,7 @@ PARQUET = ["pyarrow>=14"]
 CONVERT = ["huggingface-hub>=0.23", "safetensors>=0.4"]
 TEACHER = ["sentence-transformers>=3"]
 SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "safetensors>=0.4"]
 BEAM = ["apache-beam>=2.60"]
 QUICKSTART = [*TENSORFLOW_HUB, *CATALOGUES]
 # PyTorch and JAX are only for comparisons and not part of `test`.
@@ -91,7 +92,8 @@ EXTRAS_REQUIRE = {
     "teacher": TEACHER,
     "serving": SERVING,
     "beam": BEAM,
-    "bench": [*PARITY, *PLOTS, "onnx>=1.16", "onnxruntime>=1.18"],
+    "onnx": ONNX,
+    "bench": [*PARITY, *PLOTS, *ONNX],
     "parity": PARITY,
     "test": [
         *MINING,
@@ -101,6 +103,7 @@ EXTRAS_REQUIRE = {
         *CONVERT,
         *SERVING,
         *BEAM,
+        *ONNX,
         *TFDS,
         *TEXT,
         *PARQUET,

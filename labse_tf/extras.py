@@ -53,6 +53,14 @@ EXTRAS = {
         "warm-up requests: export --serving",
         {"tensorflow-serving-api": "tensorflow_serving"},
     ),
+    "onnx": Extra(
+        "ONNX Runtime: export --format onnx",
+        {
+            "onnx": "onnx",
+            "onnxruntime": "onnxruntime",
+            "safetensors": "safetensors",
+        },
+    ),
     "text": Extra("text compressed with zstd", {"zstandard": "zstandard"}),
     "parquet": Extra("pairs in Parquet files", {"pyarrow": "pyarrow"}),
     "tfds": Extra(

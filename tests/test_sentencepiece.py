@@ -11,14 +11,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers
 
 from helpers import foreign, unigram
 from helpers.command_line import run
 from helpers.errors import check_message, raises, refuses
 from labse_tf import checkpoints, presets, trimming
 from labse_tf.checkpoints.tokenizer_json import needs_tokenizer_json
-from labse_tf.checkpoints.unigram import read_unigram, to_tokenizers
+from labse_tf.checkpoints.unigram import _NMT, read_unigram, to_tokenizers
 from labse_tf.encoders import load_model, open_encoder
 from labse_tf.models import LaBSE
 from labse_tf.preprocessing import MaskedLMPreprocessor, SentencePreprocessor
@@ -40,6 +40,18 @@ TEXTS = [
         "q\ufffdq",
     ),
 ]
+
+
+def test_written_replacements_are_those_of_nmt() -> None:
+    """On all characters of Unicode; transformers.js does not have the step."""
+    ours = normalizers.Sequence(
+        [normalizers.Replace(Regex(some), by) for some, by in _NMT]
+    )
+    theirs = normalizers.Nmt()
+    codes = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    for start in range(0, len(codes), 1000):
+        text = "".join(f"x{chr(code)}y" for code in codes[start : start + 1000])
+        assert ours.normalize_str(text) == theirs.normalize_str(text), hex(start)
 
 
 @pytest.fixture(scope="module")

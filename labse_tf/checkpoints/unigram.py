@@ -33,6 +33,27 @@ _REPEATED = " {2,}"
 _NMT_NFKC = ["Nmt", "NFKC", "Replace"]
 
 
+def _characters(*ranges: int | tuple[int, int]) -> str:
+    """Return the regular expression of some characters, written as themselves."""
+    pairs = [(each, each) if isinstance(each, int) else each for each in ranges]
+    parts = (chr(a) if a == b else f"{chr(a)}-{chr(b)}" for a, b in pairs)
+    return f"[{''.join(parts)}]"
+
+
+# What `Nmt` does, for libraries without it, such as transformers.js: characters that it
+# deletes, and others that it replaces by a space.
+_NMT = (
+    (_characters((1, 8), 0xB, (0xE, 0x1F), 0x7F, 0x8F, 0x9F), ""),
+    (
+        _characters(
+            *(9, 0xA, 0xC, 0xD, 0x1680, (0x200B, 0x200F), 0x2028, 0x2029, 0x2581),
+            *(0xFEFF, 0xFFFD),
+        ),
+        " ",
+    ),
+)
+
+
 def read_unigram(
     directory: str | Path, size: int | None = None
 ) -> SentencePieceTokenizer:
@@ -137,6 +158,12 @@ def _read_normalizer(path: Path, content: Mapping[str, Any]) -> tuple[bytes, str
         ValueError: If SentencePiece does not have the steps.
     """
     steps = _steps(content.get("normalizer"), "normalizers")
+    written = [
+        {"type": "Replace", "pattern": {"Regex": some}, "content": by}
+        for some, by in _NMT
+    ]
+    if steps[: len(_NMT)] == written:
+        steps = [{"type": "Nmt"}, *steps[len(_NMT) :]]
     kinds = [str(step.get("type")) for step in steps]
     repeated = all(
         step.get("pattern") == {"Regex": _REPEATED}
@@ -280,7 +307,8 @@ def to_tokenizers(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokenizer:
     add_space, remove_extra = model.spaces
     steps: list[Any] = []
     if tokenizer.normalization == "nmt_nfkc":
-        steps = [normalizers.Nmt(), normalizers.NFKC()]
+        steps = [normalizers.Replace(Regex(some), by) for some, by in _NMT]
+        steps.append(normalizers.NFKC())
         steps.append(normalizers.Replace(Regex(_REPEATED), " "))
         add_space = True
     else:

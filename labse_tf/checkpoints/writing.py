@@ -30,7 +30,11 @@ from labse_tf.tokenizers.vocabulary import SPECIAL_TOKENS
 
 
 def to_huggingface(
-    model: LaBSE, directory: str | Path, *, overwrite: bool = False
+    model: LaBSE,
+    directory: str | Path,
+    *,
+    weights: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Write a directory that `SentenceTransformer(directory)` loads.
 
@@ -47,6 +51,8 @@ def to_huggingface(
     Args:
         model: A model with a preprocessor.
         directory: The target, written atomically.
+        weights: Whether to write the weights of the BERT too. Without them, another
+            file, such as an ONNX graph, must hold them.
         overwrite: Whether to replace an existing target.
 
     Returns:
@@ -71,12 +77,12 @@ def to_huggingface(
             'Cannot export the tokenizer: expected compat="bert", as in Hugging Face. '
             f"Received: compat={tokenizer.compat!r}"
         )
-    weights = merged_weights(model)
+    values = merged_weights(model)
     config = _bert_config(model)
-    arrays = {path: np.asarray(weight) for path, weight in weights.items()}
     tensors = {
-        name: HUGGING_FACE.export_array(path, arrays[path])
+        name: HUGGING_FACE.export_array(path, np.asarray(values[path]))
         for path, name in HUGGING_FACE.names(model.backbone.num_layers).items()
+        if weights or path.startswith("pooler/")
     }
     places = _module_folders(model.pooling)
     with atomic_directory(directory, overwrite=overwrite) as folder:
@@ -84,7 +90,8 @@ def to_huggingface(
             (folder / place).mkdir(exist_ok=True)
         _write_json(folder / MODULES, _modules(places))
         _write_json(folder / CONFIG, config)
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        if weights:
+            save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         _write_tokenizer(folder, tokenizer, preprocessor.sequence_length)
         if preprocessor.prefix:
             _write_json(
@@ -115,8 +122,8 @@ def to_huggingface(
             }
             save_file(linear, folder / places["Dense"] / WEIGHTS)
         if "WordWeights" in places:
-            weights = model.sentence_pooling.token_weights.weights[0]
-            factors = np.exp(np.asarray(weights))
+            learned = model.sentence_pooling.token_weights.weights[0]
+            factors = np.exp(np.asarray(learned))
             _write_word_weights(folder / places["WordWeights"], tokenizer, factors)
             save_file(
                 {"emb_layer.weight": factors}, folder / places["WordWeights"] / WEIGHTS
@@ -218,7 +225,7 @@ def _write_sentencepiece(
     folder: Path, tokenizer: SentencePieceTokenizer, sequence_length: int
 ) -> None:
     """Write the files of a SentencePiece tokenizer."""
-    to_tokenizers(tokenizer).save(str(folder / TOKENIZER))
+    to_tokenizers(tokenizer).save(str(folder / TOKENIZER), pretty=False)
     tokens = tokenizer.vocabulary
     ids = {
         "bos_token": tokenizer.cls_token_id,
@@ -281,7 +288,7 @@ def _write_wordpiece(
     )
     fast.decoder = tokenizers.decoders.WordPiece(prefix="##")
     fast.add_special_tokens(list(SPECIAL_TOKENS))
-    fast.save(str(folder / TOKENIZER))
+    fast.save(str(folder / TOKENIZER), pretty=False)
 
 
 def _write_json(path: Path, value: Any) -> None:

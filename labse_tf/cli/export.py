@@ -18,7 +18,16 @@ from labse_tf.cli.arguments import (
 from labse_tf.cli.output import write_json
 from labse_tf.encoders import load_model
 
-_EXPORT_STORAGES = ("float32", "bfloat16", "float16", "int8")
+_EXPORT_STORAGES = ("float32", "bfloat16", "float16", "int8", "int4")
+# Flags of SavedModels only, and their defaults.
+_OF_SAVED_MODELS = {
+    "interface": "text",
+    "dtype": "float32",
+    "dim": None,
+    "pad": "longest",
+    "buckets": None,
+    "serving": False,
+}
 
 
 def add_command(commands: Any) -> None:
@@ -27,11 +36,21 @@ def add_command(commands: Any) -> None:
         commands,
         "export",
         _export,
-        "write a SavedModel with preprocessing for TF Hub and TF Serving",
-        "labse-tf export --model my-model --output serving/1",
+        "write a SavedModel with preprocessing for TF Hub and TF Serving, or an ONNX "
+        "graph with its tokenizer",
+        "labse-tf export --model my-model --output serving/1, or: labse-tf export "
+        "--model my-model --format onnx --output my-model-onnx",
     )
     add_model(parser, "model to export")
     add_output(parser, "DIR", "NAME/VERSION for TF Serving", required=False)
+    parser.add_argument(
+        "--format",
+        default="saved_model",
+        choices=("saved_model", "onnx"),
+        help="saved_model; or onnx: onnx/model.onnx from token ids to vectors, beside "
+        "tokenizer.json and the files that sentence-transformers and transformers.js "
+        "read (default: saved_model)",
+    )
     parser.add_argument(
         "--check",
         metavar="PATH",
@@ -48,11 +67,11 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--storage",
-        default="float32",
         choices=_EXPORT_STORAGES,
         help="storage type of the weights; bfloat16, float16: half the size, not "
-        "trainable; int8: a quarter of the size, matrices with one scale per channel "
-        "and not trainable, other weights float32 (default: float32)",
+        "trainable, for SavedModels; int8: a quarter of the size, matrices with one "
+        "scale per channel and not trainable, other weights float32; int4: as int8, "
+        "but the token table in 4 bits, for ONNX (default: float32, for ONNX int8)",
     )
     add_dtype(parser)
     add_dim(parser)
@@ -87,6 +106,7 @@ def add_command(commands: Any) -> None:
         "--overwrite", action="store_true", help="replace an existing output"
     )
     needs(parser, "serving", "--serving", lambda options: options.serving)
+    needs(parser, "onnx", "--format onnx", lambda options: options.format == "onnx")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -103,6 +123,7 @@ def _export(options: argparse.Namespace) -> None:
             "--buckets requires --pad buckets. "
             f"Received: --buckets {options.buckets}, --pad {options.pad}"
         )
+    _check_storage(options)
     from labse_tf.data import read_sentences
     from labse_tf.export import export_saved_model, read_report
 
@@ -111,11 +132,14 @@ def _export(options: argparse.Namespace) -> None:
         texts = [text for _, text in read_sentences(options.texts, language="und")]
         if not texts:
             raise ValueError(f"{options.texts}: expected sentences. Received: none")
+    if options.format == "onnx":
+        _export_onnx(options, texts)
+        return
     path = export_saved_model(
         load_model(options.model),
         options.output,
         options.interface,
-        storage=options.storage,
+        storage=options.storage or "float32",
         dtype=options.dtype,
         dim=options.dim,
         pad=options.pad,
@@ -138,6 +162,40 @@ def _export(options: argparse.Namespace) -> None:
             f"{report.parity.largest_difference:.1e}"
         )
     write_json(options.json, {"path": str(path), **report.to_json()})
+
+
+def _check_storage(options: argparse.Namespace) -> None:
+    """Raise an error for flags of the other format."""
+    onnx = options.format == "onnx"
+    if options.storage in (("bfloat16", "float16") if onnx else ("int4",)):
+        raise ValueError(
+            f"--storage must be {'float32, int8 or int4' if onnx else 'another type'} "
+            f"with --format {options.format}. Received: --storage {options.storage}"
+        )
+    for name, default in _OF_SAVED_MODELS.items():
+        if onnx and getattr(options, name) != default:
+            raise ValueError(
+                f"--{name} must be left out with --format onnx. "
+                f"Received: --{name} {getattr(options, name)}"
+            )
+
+
+def _export_onnx(options: argparse.Namespace, texts: list[str] | None) -> None:
+    from labse_tf.export import export_onnx
+
+    report = export_onnx(
+        load_model(options.model),
+        options.output,
+        storage=options.storage or "int8",
+        texts=texts,
+        overwrite=options.overwrite,
+    )
+    print(f"ONNX: {report.path}")
+    print(f"{report.storage}, {report.num_bytes / 1e6:.1f} MB with the tokenizer")
+    print(f"parity: {report.parity.in_words()}")
+    same, count = report.same_ids, report.parity.sentences
+    print(f"tokenizer.json: the model's ids for {same:,} of {count:,} sentences")
+    write_json(options.json, report.to_json())
 
 
 def _check(options: argparse.Namespace) -> None:
