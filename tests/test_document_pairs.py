@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from helpers.command_line import run as run_command
 from helpers.errors import raises, refuses
 from helpers.paths import ROOT
+from labse_tf.alignment import align, embed_runs
 from labse_tf.alignment.document_pairs import (
     Documents,
     align_documents,
@@ -21,7 +23,9 @@ from labse_tf.alignment.document_pairs import (
     shared_axes,
     slot_weights,
 )
-from labse_tf.text import read_pairs
+from labse_tf.cli import align_documents as align_documents_command
+from labse_tf.encoders import open_encoder
+from labse_tf.text import join_sentences, read_document, read_pairs
 
 
 def random_unit(rows: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -236,6 +240,69 @@ def test_the_command_finds_documents_and_aligns_them(articles, score, capsys) ->
     assert {unit.language for unit in units} == {"hi"}
     assert not (articles / "pairs.tsv.work").exists()
     assert "4 pairs among 4 x 5 documents" in capsys.readouterr().out
+
+
+def test_texts_are_embedded_once(articles, monkeypatch) -> None:
+    """By both alignments, also if the command is interrupted."""
+    pairs, table = articles / "pairs.tsv", articles / "beads.tsv"
+    command = [
+        *("align-documents", articles / "en", articles / "hi", "-o", pairs),
+        *("--model", "labse-nano", "--align", table),
+    ]
+    model = open_encoder("labse-nano")
+    asked: list[str] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        if len(asked) + len(texts) > limit:
+            raise KeyboardInterrupt
+        asked.extend(texts)
+        return model(texts)
+
+    monkeypatch.setattr(align_documents_command, "open_encoder", lambda _: encode)
+    limit = 90
+    assert run_command(*command) == 130
+    assert len(asked) > 70 and not table.exists()
+    limit = 10**9
+    assert run_command(*command) == 0
+    documents = {
+        str(path): [s.text for s in read_document(path, language=code)]
+        for code in ("en", "hi")
+        for path in (articles / code).rglob("[0-9].txt")
+    }
+    runs = [
+        join_sentences(texts[start : start + length])
+        for texts in documents.values()
+        for length in range(1, 5)
+        for start in range(len(texts) - length + 1)
+    ]
+    times = Counter(asked)
+    assert {times[run] for run in runs} == {1}
+    assert len(asked) - len(runs) <= 4  # Probes of the model.
+    # The same beads as from vectors that are all computed here.
+    found = []
+    for line in pairs.read_text().splitlines():
+        texts = [documents[path] for path in line.split("\t")[1:]]
+        found += [
+            [
+                join_sentences(texts[0][i] for i in bead.source),
+                join_sentences(texts[1][i] for i in bead.target),
+            ]
+            for bead in align(*texts, model, progress=False).beads()
+        ]
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    assert [row[3:] for row in rows] == found
+
+
+def test_known_vectors_must_fit_the_sentences(tmp_path) -> None:
+    for wrong in (np.ones((2, 3)), np.ones(3)):
+        with raises(ValueError, argument="sentence_vectors", received=wrong.shape):
+            embed_runs(
+                ["a", "b", "c"],
+                len,
+                tmp_path / "v.npy",
+                longest=2,
+                sentence_vectors=wrong,
+            )
 
 
 def test_bad_folders(articles, capsys) -> None:

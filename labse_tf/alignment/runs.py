@@ -107,6 +107,7 @@ def embed_runs(
     path: str | Path,
     *,
     longest: int,
+    sentence_vectors: Any = None,
     model: str = "",
     progress: Progress = None,
 ) -> StoredRuns:
@@ -123,6 +124,8 @@ def embed_runs(
             `labse_tf.encoders.open_encoder` returns.
         path: Path of the `.npy` file.
         longest: n.
+        sentence_vectors: float `(N, D)`, vectors of the sentences, if they are known.
+            Then only runs of two or more sentences are embedded.
         model: Identifier of the model, such as `labse_tf.encoders.fingerprint` returns.
         progress: See `labse_tf.progress`. Counts runs.
 
@@ -130,10 +133,17 @@ def embed_runs(
         The runs, memory-mapped.
 
     Raises:
-        ValueError: If `encode` does not return `(n, D)` of finite numbers.
+        ValueError: If `encode` does not return `(n, D)` of finite numbers, or
+            `sentence_vectors` has another shape.
         OSError: If the file cannot be written.
     """
     rows, first = _distinct(sentences, longest)
+    known = None if sentence_vectors is None else np.asarray(sentence_vectors)
+    if known is not None and (known.ndim != 2 or len(known) != len(sentences)):
+        raise ValueError(
+            f"`sentence_vectors` must have the shape ({len(sentences)}, D). "
+            f"Received: {known.shape}"
+        )
 
     def blocks(done: int) -> Iterator[list[list[int]]]:
         for start in range(done, len(first), _BLOCK):
@@ -141,19 +151,29 @@ def embed_runs(
 
     sums = TokenSums(encode) if is_bag_of_tokens(encode) else None
 
-    def compute(runs: list[list[int]]) -> np.ndarray:
+    def embed(runs: list[list[int]]) -> np.ndarray:
         if sums is not None:
-            vectors = sums(sentences, runs)
+            return sums(sentences, runs)
+        texts = [join_sentences(sentences[i : i + length]) for i, length in runs]
+        return np.asarray(encode(texts), dtype=np.float32)
+
+    def compute(runs: list[list[int]]) -> np.ndarray:
+        if known is None:
+            vectors = embed(runs)
         else:
-            texts = [join_sentences(sentences[i : i + length]) for i, length in runs]
-            vectors = np.asarray(encode(texts), dtype=np.float32)
+            starts, lengths = np.array(runs).T
+            vectors = np.array(known[starts], np.float32)
+            if (lengths > 1).any():
+                vectors[lengths > 1] = embed([run for run in runs if run[1] > 1])
         if not np.isfinite(vectors).all():
             raise ValueError(
                 "`encode` must return finite numbers. Received: infinity or NaN"
             )
         return vectors
 
-    probe = np.asarray(encode([_PROBE]), dtype=np.float32)
+    # Known vectors identify a model as well.
+    probe = encode([_PROBE]) if known is None or not len(known) else known[:1]
+    probe = np.asarray(probe, dtype=np.float32)
     if probe.ndim != 2 or len(probe) != 1:
         raise ValueError(f"`encode` must return (1, D). Received: {probe.shape}")
     digest = hashlib.sha256()

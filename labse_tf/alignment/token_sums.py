@@ -6,6 +6,7 @@ T = length in tokens, D = dimension of the vectors.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -142,6 +143,8 @@ class TokenSums:
         return changes
 
 
+# Traced once for all documents of a model.
+@functools.lru_cache(maxsize=1)
 def _traced_sums(model: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
     """Return a graph from tokens to sums.
 

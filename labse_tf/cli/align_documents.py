@@ -121,7 +121,7 @@ def _align_documents(options: argparse.Namespace) -> None:
         _write_pairs(options, sides, found)
         beads = 0
         if options.align:
-            beads = _write_beads(options, sides, documents, found, encode)
+            beads = _write_beads(options, sides, documents, found, encode, work)
     say_truncated(encode)
     _say_found(options, sides, found, beads)
 
@@ -177,12 +177,14 @@ def _write_beads(
     documents: list[Documents],
     found: DocumentPairs,
     encode: Encoder,
+    work: Path,
 ) -> int:
     """Align the sentences of each pair, write them, and return their number."""
-    from labse_tf.alignment import align
+    from labse_tf.alignment import MAX_SENTENCES, align, embed_runs
     from labse_tf.progress import progress_bar
     from labse_tf.text import join_sentences, on_one_line, pair_writer, read_document
 
+    model = fingerprint_of(options)
     written = 0
     with (
         pair_writer(options.align) as write,
@@ -200,15 +202,31 @@ def _write_beads(
                 for path, side in zip(paths, sides, strict=True)
             ]
             texts = [[sentence.text for sentence in part] for part in read]
-            vectors: dict[str, Any] = {}
-            if options.run_vectors == "sum":
-                vectors = {
-                    f"{name}_vectors": side.sentences(row)
-                    for name, side, row in zip(
-                        ("source", "target"), documents, rows, strict=True
+            vectors: list[Any] = [
+                side.sentences(row) for side, row in zip(documents, rows, strict=True)
+            ]
+            if options.run_vectors == "text":
+                vectors = [
+                    embed_runs(
+                        part,
+                        encode,
+                        work / f"{name}_runs" / f"{row}.npy",
+                        longest=MAX_SENTENCES - 1,
+                        sentence_vectors=known,
+                        model=model,
+                        progress=False,
                     )
-                }
-            result = align(texts[0], texts[1], encode=encode, progress=False, **vectors)
+                    for name, row, part, known in zip(
+                        ("source", "target"), rows, texts, vectors, strict=True
+                    )
+                ]
+            result = align(
+                texts[0],
+                texts[1],
+                source_vectors=vectors[0],
+                target_vectors=vectors[1],
+                progress=False,
+            )
             for bead in result.beads():
                 runs = bead.source, bead.target
                 both = [
