@@ -8,6 +8,7 @@ R = packed rows, P = predictions per row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,9 @@ from labse_tf.precision import compute_policy
 from labse_tf.settings import check_integer
 from labse_tf.vocabulary_softmax import chunked_softmax_cross_entropy, vocabulary_logits
 
+# The poolings of a `LaBSE`, and those that only other encoders have.
 POOLINGS = ("pooler", "cls", "mean", "weighted_mean")
+_FURTHER_POOLINGS = ("max", "last")
 
 
 @keras.saving.register_keras_serializable(package="labse_tf")
@@ -81,7 +84,7 @@ class SentencePooling(keras.layers.Layer):
     """Pooling of the encoder's outputs into one unit vector per sentence.
 
     Args:
-        pooling: One of four poolings.
+        pooling: One of six poolings.
             `"pooler"`: dense + tanh on [CLS], as in the released LaBSE weights.
             `"cls"`: [CLS] of the last layer, as described in the paper (section 2).
             `"mean"`: mean over all tokens except padding. It includes [CLS] and [SEP],
@@ -90,12 +93,14 @@ class SentencePooling(keras.layers.Layer):
             entry, initially 1. Layer normalization gives all token vectors the same
             length, so a model without attention needs these weights to make frequent
             words such as "the" count less.
+            `"max"`: maximum over all tokens except padding, for each component.
+            `"last"`: last token that is not padding, for decoders.
         vocabulary_size: V, for `"weighted_mean"` only.
         **kwargs: `name` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         sequence_output: Float `(B, T, D)`.
-        pooled_output: Float `(B, D)`.
+        pooled_output: Float `(B, D)`, for `"pooler"` only.
         padding_mask: Int `(B, T)`.
         token_ids: Int `(B, T)`, for `"weighted_mean"` only.
 
@@ -118,9 +123,10 @@ class SentencePooling(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if pooling not in POOLINGS:
+        known = (*POOLINGS, *_FURTHER_POOLINGS)
+        if pooling not in known:
             raise ValueError(
-                f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}"
+                f"`pooling` must be one of {known}. Received: pooling={pooling!r}"
             )
         weighted = pooling == "weighted_mean"
         if weighted:
@@ -168,6 +174,11 @@ class SentencePooling(keras.layers.Layer):
         if self.pooling == "cls":
             return ops.cast(sequence_output[:, 0, :], "float32"), None
         states = ops.cast(sequence_output, "float32")
+        if self.pooling == "max":
+            real = ops.cast(padding_mask, "bool")[:, :, None]
+            return ops.max(ops.where(real, states, -math.inf), axis=1), None
+        if self.pooling == "last":
+            padding_mask = _last_only(padding_mask)
         weights = ops.cast(padding_mask, "float32")[:, :, None]  # (B, T, 1)
         if self.pooling == "weighted_mean":
             weights = weights * ops.exp(self.token_weights(token_ids))
@@ -181,7 +192,10 @@ class SentencePooling(keras.layers.Layer):
         token_ids: Any | None = None,
     ) -> keras.KerasTensor:
         """Return the shape and type of the vectors, float32 `(B, D)`."""
-        return keras.KerasTensor(pooled_output.shape, dtype="float32")
+        shape = sequence_output.shape[:1] + sequence_output.shape[2:]
+        if self.pooling == "pooler":
+            shape = pooled_output.shape
+        return keras.KerasTensor(shape, dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -190,6 +204,14 @@ class SentencePooling(keras.layers.Layer):
             "pooling": self.pooling,
             "vocabulary_size": self.vocabulary_size,
         }
+
+
+def _last_only(padding_mask: Any) -> Any:
+    """Return the mask of the last token of each row, bool `(B, T)`."""
+    mask = ops.cast(padding_mask, "int32")
+    numbers = mask * ops.arange(1, ops.shape(mask)[1] + 1, dtype="int32")
+    last = ops.max(numbers, axis=1, keepdims=True)
+    return ops.logical_and(numbers == last, numbers > 0)
 
 
 def l2_normalize(vectors: Any) -> Any:

@@ -2,7 +2,7 @@
 
 Backbones of BERT's form become a `LaBSE` model with the same vectors, so that presets,
 storage types, trimming and every command apply to them. Models of another form are
-refused.
+refused; `labse_tf.models.KerasHubEncoder` wraps them.
 
 References:
     https://keras.io/keras_hub
@@ -21,6 +21,7 @@ import numpy as np
 from labse_tf.checkpoints import bert
 from labse_tf.files import read_json
 from labse_tf.models import LaBSE, LaBSEBackbone
+from labse_tf.models.keras_hub_encoder import hub_pooling, hub_tokenizer
 from labse_tf.tokenizers import (
     SentencePieceTokenizer,
     Tokenizer,
@@ -122,7 +123,7 @@ def from_keras_hub(
         preprocessor = found if preprocessor is None else preprocessor
     backbone = getattr(model, "backbone", model)
     kind = _kind_of(backbone)
-    pooling = _pooling_of(model, kind, pooling)
+    pooling = hub_pooling(model, pooling, _poolings(kind))
     if preprocessor is None:
         preprocessor = getattr(model, "preprocessor", None)
     settings = {
@@ -142,14 +143,13 @@ def from_keras_hub(
     if preprocessor is None:
         converted = LaBSE(LaBSEBackbone(**settings, dtype=dtype), pooling=pooling)
     else:
-        tokenizer = getattr(preprocessor, "tokenizer", preprocessor)
-        length = sequence_length or getattr(preprocessor, "sequence_length", None)
+        tokenizer, length = hub_tokenizer(preprocessor)
         converted = bert.make_model(
             settings,
             convert_tokenizer(tokenizer, backbone.vocabulary_size),
             where="`preprocessor`",
             pooling=pooling,
-            sequence_length=length or 64,
+            sequence_length=sequence_length or length,
             prefix=prefix,
             dtype=dtype,
         )
@@ -166,11 +166,11 @@ def is_convertible(model: Any, preprocessor: Any = None) -> bool:
     """
     if preprocessor is None:
         preprocessor = getattr(model, "preprocessor", None)
-    tokenizer = getattr(preprocessor, "tokenizer", preprocessor)
     try:
-        _pooling_of(model, _kind_of(getattr(model, "backbone", model)), None)
-        if tokenizer is not None:
-            _check_tokenizer(tokenizer)
+        kind = _kind_of(getattr(model, "backbone", model))
+        hub_pooling(model, None, _poolings(kind))
+        if preprocessor is not None:
+            _check_tokenizer(hub_tokenizer(preprocessor)[0])
     except ValueError:
         return False
     return True
@@ -191,29 +191,9 @@ def _kind_of(backbone: Any) -> _Kind:
     )
 
 
-def _pooling_of(model: Any, kind: _Kind, pooling: str | None) -> str:
-    """Return the pooling of an embedder, or the pooling for a backbone."""
-    if not hasattr(model, "backbone"):
-        poolings = (*_POOLINGS, "pooler") if kind.segments else _POOLINGS
-        pooling = "mean" if pooling is None else pooling
-        if pooling not in poolings:
-            raise ValueError(
-                f"`pooling` must be one of {', '.join(poolings)} for "
-                f"{kind.backbone}. Received: pooling={pooling!r}"
-            )
-        return pooling
-    if pooling is not None:
-        raise ValueError(
-            "`pooling` must be left out for an embedder, which has its own. "
-            f"Received: pooling={pooling!r}"
-        )
-    own = getattr(model, "pooling_mode", None)
-    if own not in _POOLINGS:
-        raise ValueError(
-            f"`model` must pool by {' or '.join(_POOLINGS)}. "
-            f"Received: {type(model).__name__} with pooling_mode={own!r}"
-        )
-    return own
+def _poolings(kind: _Kind) -> tuple[str, ...]:
+    """Return the poolings for a kind of backbone."""
+    return (*_POOLINGS, "pooler") if kind.segments else _POOLINGS
 
 
 def _assign(model: LaBSE, backbone: Any, kind: _Kind) -> None:

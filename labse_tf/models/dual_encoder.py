@@ -18,6 +18,7 @@ from labse_tf.models.gradient_caching import (
     encode_chunks,
     random_states,
 )
+from labse_tf.models.keras_hub_encoder import as_encoder
 from labse_tf.models.padding import Encode, encode_by_length
 from labse_tf.models.replicated_model import ReplicatedModel, resolve_jit_compile
 
@@ -34,7 +35,9 @@ class DualEncoder(ReplicatedModel):
     the loss does not use copies as negatives.
 
     Args:
-        encoder: A `LaBSE` model, or any Keras model from features to unit vectors.
+        encoder: A `LaBSE` model, or any Keras model from features to unit vectors. A
+            `TextEmbedder` or a backbone of KerasHub becomes a `KerasHubEncoder`, which
+            trains its weights.
         chunk_size: Number of pairs encoded at a time (gradient caching). A training
             step encodes each pair twice and holds the activations of one chunk only.
             Loss and gradients equal those of the whole batch. `None` encodes the batch
@@ -55,7 +58,7 @@ class DualEncoder(ReplicatedModel):
 
     Raises:
         ValueError: If `chunk_size` or `length_groups` is not positive, or is set on a
-            backend other than TensorFlow.
+            backend other than TensorFlow, or `encoder` is something else.
 
     References:
         - Feng et al., 2022, section 2.1 (https://arxiv.org/abs/2007.01852)
@@ -64,7 +67,7 @@ class DualEncoder(ReplicatedModel):
 
     def __init__(
         self,
-        encoder: keras.Model,
+        encoder: Any,
         chunk_size: int | None = None,
         *,
         length_groups: int = 1,
@@ -82,7 +85,7 @@ class DualEncoder(ReplicatedModel):
                     f"on {keras.backend.backend()}"
                 )
         super().__init__(**kwargs)
-        self.encoder = encoder
+        self.encoder = as_encoder(encoder)
         self.chunk_size = chunk_size
         self.length_groups = length_groups
         self.pair_loss: keras.losses.Loss | None = None

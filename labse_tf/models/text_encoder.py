@@ -1,10 +1,11 @@
-"""Text encoder behind `LaBSE.encode`: text -> batches by length -> vectors.
+"""Text encoder behind `encode` of models: text -> batches by length -> vectors.
 
 Shapes: n = sentences, D = hidden dimension.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ class TextEncoder:
     """Encoder of sentences with a model and its preprocessor; traces its graphs once.
 
     Args:
-        model: A `LaBSE` model.
+        model: A `SentenceEncoder`.
         preprocessor: A `SentencePreprocessor`.
 
     Attributes:
@@ -54,7 +55,7 @@ class TextEncoder:
         progress: Progress,
         dim: int | None = None,
     ) -> np.ndarray:
-        """Encode an iterable of strings, float32 `(n, D)`; see `LaBSE.encode`.
+        """Encode strings, float32 `(n, D)`; see `SentenceEncoder.encode`.
 
         With `dim` the result is `(n, dim)`.
         """
@@ -78,7 +79,7 @@ class TextEncoder:
 
         Args:
             texts: String tensor `(n,)`, or `()` for one string.
-            dim: See `LaBSE.encode`.
+            dim: See `SentenceEncoder.encode`.
 
         Returns:
             float32 tensor `(n, D)`, or `(D,)`; with `dim`, `(n, dim)` or `(dim,)`.
@@ -101,8 +102,7 @@ class TextEncoder:
         import tensorflow as tf
 
         ids = self._preprocessor.tokenize(texts)
-        room = self._preprocessor.sequence_length - 2  # [CLS] and [SEP].
-        truncated = tf.math.count_nonzero(ids.row_lengths() > room)
+        truncated = tf.math.count_nonzero(ids.row_lengths() > self._preprocessor.room)
         return self._preprocessor.frame(ids), truncated
 
     def _count(self, truncated: Any) -> None:
@@ -192,8 +192,7 @@ class TextEncoder:
         features = self._features(values, splits, chosen)
         arrays = {name: tensor.numpy() for name, tensor in features.items()}
         count, length = arrays["token_ids"].shape
-        limit = self._model.backbone.max_sequence_length
-        padded = min(-(-length // 16) * 16, limit)
+        padded = min(-(-length // 16) * 16, self._model.max_sequence_length or math.inf)
         room = ((0, -count % 16), (0, padded - length))
         arrays = {name: np.pad(array, room) for name, array in arrays.items()}
         # For a mask with only zeros, the softmax would divide zero by zero.

@@ -37,6 +37,8 @@ _SPECIAL = {
     SEP_TOKEN: "end_token_id",
     MASK_TOKEN: "mask_token_id",
 }
+# KerasHub's attributes of the vocabulary of WordPiece, byte pairs and SentencePiece.
+_VOCABULARIES = ("vocabulary", "proto")
 _NOT_SETTINGS = ("name", "trainable", "dtype", "config_file", "vocabulary", "merges")
 
 
@@ -97,6 +99,12 @@ class KerasHubTokenizer(Tokenizer):
         super().__init__(_HubVocabulary(tokenizer), **kwargs)
         self.tokenizer = tokenizer
         self._graph: Any = None
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Whether KerasHub's tokenizer has its vocabulary."""
+        parts = (getattr(self.tokenizer, name, None) for name in _VOCABULARIES)
+        return any(part is not None for part in parts)
 
     def call(self, inputs: tf.Tensor) -> tf.RaggedTensor:
         """Split a batch of strings into ids."""

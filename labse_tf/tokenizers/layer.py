@@ -63,6 +63,11 @@ class Tokenizer(keras.layers.Layer):
         self.built = True
 
     @property
+    def has_vocabulary(self) -> bool:
+        """Whether the vocabulary is known; Keras may restore it after the creation."""
+        return True
+
+    @property
     def vocabulary(self) -> list[str]:
         """Tokens in the order of their ids. Shared, not a copy: do not modify."""
         return self._table.tokens
