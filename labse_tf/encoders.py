@@ -1,7 +1,8 @@
-"""Encoders: name, preset, Hugging Face directory, checkpoint or SavedModel -> encoder.
+"""Encoders: name or path of a model of any kind -> encoder.
 
 `layout_of` determines the kind of model at a path. `open_encoder` opens models that can
-embed text. `load_model` loads models that can be trained, converted or exported.
+embed text. `load_model` loads models that can be trained, converted or exported;
+`load_encoder` also loads backbones of KerasHub that can be exported only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from labse_tf.models import LaBSE
+    from labse_tf.models import LaBSE, SentenceEncoder
 
 Encode = Callable[[list[str]], "np.ndarray"]
 
@@ -51,7 +52,7 @@ class Encoder:
     encode: Encode
     dimension: int
     dtype: str | None = None
-    model: LaBSE | None = None
+    model: SentenceEncoder | None = None
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Embed `n` texts; return an array `(n, D)` in their order."""
@@ -91,7 +92,8 @@ def open_encoder(
 
     Args:
         name: Name of a shipped model, or path of a preset, a Hugging Face directory, a
-            SavedModel that takes strings, or an official BERT checkpoint.
+            preset of KerasHub, a SavedModel that takes strings, or an official BERT
+            checkpoint.
         dtype: Compute type: `"float32"`, `"bfloat16"`, or `"auto"` for bfloat16 if this
             CPU has instructions for it. Must be `"float32"` for a SavedModel, whose
             compute type is fixed.
@@ -137,7 +139,7 @@ def _open(name: str | Path, dtype: str, sequence_length: int | None) -> Encoder:
         foreign = _open_foreign(name, dtype, sequence_length)
         if foreign is not None:
             return foreign
-    model = load_model(name).with_dtype(dtype)
+    model = load_encoder(name).with_dtype(dtype)
     if sequence_length is not None:
         model = model.with_sequence_length(sequence_length)
     computes = model.backbone.compute_dtype
@@ -228,8 +230,8 @@ def layout_of(path: str | Path) -> str | None:
         path: A directory, or the path of a checkpoint with or without `.index`.
 
     Returns:
-        `"preset"`, `"huggingface"`, `"saved_model"`, `"bert_checkpoint"`, or `None` for
-        anything else, such as a shipped name.
+        `"preset"`, `"huggingface"`, `"keras_hub"`, `"saved_model"`,
+        `"bert_checkpoint"`, or `None` for anything else, such as a shipped name.
     """
     from labse_tf import presets
 
@@ -243,8 +245,11 @@ def layout_of(path: str | Path) -> str | None:
             config = json.loads((path / presets.CONFIG).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError):
             return "preset"  # The reader of presets describes the problem.
-        foreign = isinstance(config, dict) and "model_type" in config
-        return "huggingface" if foreign and "format" not in config else "preset"
+        if not isinstance(config, dict) or "format" in config:
+            return "preset"
+        if "registered_name" in config:
+            return "keras_hub"
+        return "huggingface" if "model_type" in config else "preset"
     folder = path if path.is_dir() else path.parent
     indexed = path.with_name(f"{path.name}.index")
     if (folder / "bert_config.json").is_file() and (
@@ -264,7 +269,8 @@ def load_model(
 
     Args:
         name: Name of a shipped model, or path of a preset, a Hugging Face directory, a
-            SavedModel of TF Hub, or an official BERT checkpoint.
+            preset of KerasHub of BERT's form, a SavedModel of TF Hub, or an official
+            BERT checkpoint.
         vocabulary: Only for a SavedModel. See `labse_tf.checkpoints.from_tf_hub`.
         dtype: Compute type.
 
@@ -288,9 +294,39 @@ def load_model(
         return checkpoints.from_huggingface(name, dtype or "float32")  # type: ignore[arg-type]
     if layout == "saved_model":
         return checkpoints.from_tf_hub(name, vocabulary=vocabulary, dtype=dtype)
+    if layout == "keras_hub":
+        with _naming(name):
+            return checkpoints.from_keras_hub(name, dtype=dtype)
     if layout == "bert_checkpoint":
         return checkpoints.from_bert_checkpoint(name, dtype=dtype)
     return LaBSE.from_preset(name, dtype=dtype)
+
+
+def load_encoder(name: str | Path) -> SentenceEncoder:
+    """Load a model by name or from a path of any kind, to embed text or to be exported.
+
+    Args:
+        name: See `load_model`; or a preset of KerasHub of any form.
+
+    Returns:
+        The result of `load_model`. For a preset of KerasHub that it cannot convert, a
+        `KerasHubEncoder`.
+
+    Raises:
+        ValueError: If there is no such model, it is damaged, or its backbone is not
+            supported.
+    """
+    if layout_of(name) != "keras_hub":
+        return load_model(name)
+    from labse_tf import checkpoints
+    from labse_tf.models import KerasHubEncoder
+
+    check_not_forked()
+    model, preprocessor = checkpoints.load_keras_hub(name)
+    with _naming(name):
+        if checkpoints.is_convertible(model, preprocessor):
+            return checkpoints.from_keras_hub(model, preprocessor)
+        return KerasHubEncoder(model, preprocessor)
 
 
 def fingerprint(
@@ -394,6 +430,18 @@ def as_preset(name: str | None) -> Iterator[str | None]:
             shutil.copyfile(card, preset / presets.CARD)
         presets.record_source(preset, {"name": Path(name).name})
         yield str(preset)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Add the path of a model to errors about its parts."""
+    try:
+        yield
+    except ValueError as error:
+        # Errors about a file name it.
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _open_saved_model(path: str | Path) -> Encoder:

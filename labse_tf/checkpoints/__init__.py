@@ -14,10 +14,14 @@ from labse_tf.checkpoints.bert import from_bert_checkpoint
 from labse_tf.checkpoints.conversion import describe_source, save_converted
 from labse_tf.checkpoints.downloads import Download, download
 from labse_tf.checkpoints.huggingface import from_huggingface
-from labse_tf.checkpoints.keras_hub import from_keras_hub, load_keras_hub
+from labse_tf.checkpoints.keras_hub import (
+    from_keras_hub,
+    is_convertible,
+    load_keras_hub,
+)
 from labse_tf.checkpoints.tf_hub import from_tf_hub
 from labse_tf.checkpoints.writing import to_huggingface
 
 __all__ = ["Download", "describe_source", "download", "from_bert_checkpoint"]
-__all__ += ["from_huggingface", "from_keras_hub", "from_tf_hub", "load_keras_hub"]
-__all__ += ["save_converted", "to_huggingface"]
+__all__ += ["from_huggingface", "from_keras_hub", "from_tf_hub", "is_convertible"]
+__all__ += ["load_keras_hub", "save_converted", "to_huggingface"]

@@ -29,7 +29,7 @@ def describe_source(path: str | Path, layout: str | None) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
     if layout == "huggingface":
         files = {file for pattern in _READ for file in folder.rglob(pattern)}
-    elif layout == "saved_model":
+    elif layout in ("saved_model", "keras_hub"):
         files = set(folder.rglob("*"))
     elif layout == "bert_checkpoint":
         stem = "*.ckpt" if path.is_dir() else path.name.removesuffix(".index")

@@ -273,6 +273,7 @@ def _open_teacher(
     """Return the teacher's vectors on disk, and the teacher's `encode` and model."""
     from labse_tf.data import TextVectors
     from labse_tf.data.text_vectors import has_text_vectors
+    from labse_tf.models import LaBSE
 
     if has_text_vectors(options.teacher):
         if options.model is None:
@@ -286,4 +287,6 @@ def _open_teacher(
         "teacher", options.teacher, options.teacher_prefix, folder
     )
     teacher = opened()
-    return vectors, teacher.encode, teacher.model
+    # Only a LaBSE model has blocks to learn from.
+    model = teacher.model if isinstance(teacher.model, LaBSE) else None
+    return vectors, teacher.encode, model

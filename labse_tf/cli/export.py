@@ -16,7 +16,7 @@ from labse_tf.cli.arguments import (
     needs,
 )
 from labse_tf.cli.output import write_json
-from labse_tf.encoders import load_model
+from labse_tf.encoders import load_encoder, load_model
 
 _EXPORT_STORAGES = ("float32", "bfloat16", "float16", "int8", "int4")
 # Flags of SavedModels only, and their defaults.
@@ -136,7 +136,7 @@ def _export(options: argparse.Namespace) -> None:
         _export_onnx(options, texts)
         return
     path = export_saved_model(
-        load_model(options.model),
+        load_encoder(options.model),
         options.output,
         options.interface,
         storage=options.storage or "float32",

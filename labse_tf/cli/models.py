@@ -41,8 +41,10 @@ def say_truncated(encoder: encoders.Encoder) -> None:
     model = getattr(encoder, "model", None)
     if model is not None and (count := model.truncated_texts):
         length = model.text_preprocessor().sequence_length
-        most = model.backbone.max_sequence_length
-        advice = (
-            f"; --sequence-length N uses up to {most:,} tokens" if length < most else ""
-        )
+        most = model.max_sequence_length
+        advice = "; --sequence-length N uses more tokens"
+        if most is not None:
+            advice = f"; --sequence-length N uses up to {most:,} tokens"
+        if length == most:
+            advice = ""
         print(f"{count:,} texts were cut to {length:,} tokens{advice}", file=sys.stderr)
