@@ -30,6 +30,8 @@ from labse_tf.preprocessing import SentencePreprocessor, frame_segments
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from labse_tf.tokenizers import Tokenizer
+
 INTERFACES = ("text", "preprocessor", "encoder")
 PADS = ("longest", "buckets")
 BUCKETS = (16, 32, 64, 128)
@@ -72,7 +74,7 @@ def text_module(
     encoder: StoredEncoder,
     preprocessor: SentencePreprocessor,
     buckets: Sequence[int] | None,
-    vocabulary: Path,
+    vocabulary: Sequence[Path],
 ) -> tuple[tf.train.Checkpoint, Any]:
     """Create the text model: strings `(B,)` -> `default`, unit vectors `(B, D)`."""
     import tensorflow as tf
@@ -84,12 +86,14 @@ def text_module(
         return {"default": encoder(features, training)["default"]}
 
     module = _module(embed, strings, encoder)
-    module.vocabulary_file = tf.saved_model.Asset(str(vocabulary))
+    _add_tokenizer(module, preprocessor.tokenizer, vocabulary)
     return module, module.serve
 
 
 def preprocessor_module(
-    preprocessor: SentencePreprocessor, buckets: Sequence[int] | None, vocabulary: Path
+    preprocessor: SentencePreprocessor,
+    buckets: Sequence[int] | None,
+    vocabulary: Sequence[Path],
 ) -> tuple[tf.train.Checkpoint, Any]:
     """Create the preprocessor: strings `(B,)` -> int32 `(B, T)` by TF Hub's names."""
     import tensorflow as tf
@@ -131,7 +135,7 @@ def preprocessor_module(
         )
 
     module = _module(prepare, strings, None)
-    module.vocabulary_file = tf.saved_model.Asset(str(vocabulary))
+    _add_tokenizer(module, tokenizer, vocabulary)
     module.tokenize = tf.train.Checkpoint()
     module.tokenize.__call__ = tf.function(
         lambda inputs: tokenizer(inputs), input_signature=[strings], autograph=False
@@ -187,6 +191,18 @@ def encoder_module(encoder: StoredEncoder) -> tuple[tf.train.Checkpoint, Any]:
 def to_hub_names(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Rename features to TF Hub's names."""
     return {theirs: features[ours] for ours, theirs in HUB_NAMES.items()}
+
+
+def _add_tokenizer(
+    module: tf.train.Checkpoint, tokenizer: Tokenizer, vocabulary: Sequence[Path]
+) -> None:
+    """Add the files of the vocabulary, and the tables and models of the ops."""
+    import tensorflow as tf
+
+    first, *others = (tf.saved_model.Asset(str(file)) for file in vocabulary)
+    module.vocabulary_file = first
+    module.other_vocabulary_files = others
+    module.tokenizer_resources = tokenizer.resources()
 
 
 def _module(

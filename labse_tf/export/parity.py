@@ -17,7 +17,7 @@ import numpy as np
 
 from labse_tf import presets
 from labse_tf.export.interfaces import HUB_NAMES, pack_texts, to_hub_names
-from labse_tf.models import LaBSE
+from labse_tf.models import SentenceEncoder
 from labse_tf.saved_model import load_saved_model
 
 _BATCH = 64
@@ -46,7 +46,7 @@ class Parity(NamedTuple):
         )
 
 
-def sample_texts(model: LaBSE) -> list[str]:
+def sample_texts(model: SentenceEncoder) -> list[str]:
     """Return the shipped sample's sentences or, without it, tokens of the model."""
     texts: dict[str, None] = {}
     for file in sorted((presets.shipped_directory() / "sample").glob("*.tsv")):
@@ -58,7 +58,7 @@ def sample_texts(model: LaBSE) -> list[str]:
 
 def measure(
     path: str | Path,
-    model: LaBSE,
+    model: SentenceEncoder,
     interface: str,
     texts: Sequence[str],
     dim: int | None = None,
@@ -117,7 +117,7 @@ def compare(new: np.ndarray, old: np.ndarray) -> Parity:
     )
 
 
-def _same_ids(loaded: Any, model: LaBSE, texts: Sequence[str]) -> None:
+def _same_ids(loaded: Any, model: SentenceEncoder, texts: Sequence[str]) -> None:
     """Raise an error unless a loaded preprocessor returns the model's features."""
     import tensorflow as tf
 

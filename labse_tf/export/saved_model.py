@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labse_tf.export import serving as tf_serving
 from labse_tf.export.interfaces import (
@@ -19,10 +19,14 @@ from labse_tf.export.interfaces import (
     text_module,
 )
 from labse_tf.export.parity import Parity, measure, sample_texts
-from labse_tf.export.storage import STORAGES, StoredEncoder
+from labse_tf.export.storage import STORAGES, StoredEncoder, check_storage
 from labse_tf.files import atomic_directory, write_text
-from labse_tf.models import LaBSE
+from labse_tf.models import KerasHubEncoder, SentenceEncoder
+from labse_tf.models.keras_hub_encoder import as_encoder
 from labse_tf.nested import check_dim
+
+if TYPE_CHECKING:
+    from keras_hub.models import TextEmbedder
 
 CARD = "README.md"
 REPORT = "assets.extra/labse_tf.json"
@@ -76,7 +80,7 @@ class ExportReport:
 
 
 def export_saved_model(
-    model: LaBSE,
+    model: SentenceEncoder | TextEmbedder,
     path: str | Path,
     interface: str = "text",
     *,
@@ -112,7 +116,8 @@ def export_saved_model(
     and `read_report` state it.
 
     Args:
-        model: A model with a preprocessor.
+        model: A model with a preprocessor. A `KerasHubEncoder`, and a `TextEmbedder` of
+            KerasHub, support the interface `"text"` and the storage type `"float32"`.
         path: Target directory, written atomically. For TF Serving its name must be a
             version number.
         interface: `"text"`, `"preprocessor"` or `"encoder"`.
@@ -154,6 +159,7 @@ def export_saved_model(
     from labse_tf import __version__
 
     _check_arguments(interface, storage, dtype, dim, pad)
+    model = _check_model(model, interface, storage)
     if dim is not None:
         check_dim(dim, model.embedding_dim)
     lengths = _check_buckets(buckets, model) if pad == "buckets" else None
@@ -232,7 +238,7 @@ def read_report(path: str | Path) -> ExportReport:
 
 
 def _save(
-    model: LaBSE,
+    model: SentenceEncoder,
     folder: Path,
     interface: str,
     storage: str,
@@ -244,8 +250,7 @@ def _save(
 
     with tempfile.TemporaryDirectory() as assets:
         preprocessor = model.text_preprocessor()
-        vocabulary = Path(assets) / preprocessor.tokenizer.file_name
-        preprocessor.tokenizer.save_vocabulary(vocabulary)
+        vocabulary = preprocessor.tokenizer.save_files(Path(assets))
         if interface == "preprocessor":
             module, signature = preprocessor_module(preprocessor, buckets, vocabulary)
         elif interface == "encoder":
@@ -291,6 +296,25 @@ def _check_arguments(
         )
 
 
+def _check_model(
+    model: SentenceEncoder | TextEmbedder, interface: str, storage: str
+) -> SentenceEncoder:
+    """Return the encoder; raise an error for arguments that it does not support."""
+    encoder = as_encoder(model, "model")
+    if not isinstance(encoder, SentenceEncoder):
+        raise ValueError(
+            "`model` must be a LaBSE, a KerasHubEncoder or a TextEmbedder of KerasHub. "
+            f"Received: {type(encoder).__name__}"
+        )
+    if isinstance(encoder, KerasHubEncoder) and interface != "text":
+        raise ValueError(
+            "`interface` must be text for a KerasHubEncoder, whose inputs and special "
+            f"tokens may not be BERT's. Received: interface={interface!r}"
+        )
+    check_storage(encoder, storage)
+    return encoder
+
+
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise an error unless `value` is one of `choices`."""
     if value not in choices:
@@ -299,7 +323,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         )
 
 
-def _check_buckets(buckets: Sequence[int], model: LaBSE) -> tuple[int, ...]:
+def _check_buckets(buckets: Sequence[int], model: SentenceEncoder) -> tuple[int, ...]:
     """Return the lengths sorted, with the model's maximum length as the last."""
     most = model.text_preprocessor().sequence_length
     numbers = list(buckets)

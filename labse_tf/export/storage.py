@@ -28,7 +28,7 @@ import keras
 import numpy as np
 
 from labse_tf.layers import l2_normalize
-from labse_tf.models import LaBSE
+from labse_tf.models import KerasHubEncoder, SentenceEncoder
 from labse_tf.quantization import channel_axes, quantize
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class StoredEncoder:
 
     Args:
         model: The model whose layers are called. Its weights do not change.
-        storage: One of `STORAGES`.
+        storage: One of `STORAGES`; `"float32"` for a `KerasHubEncoder`, whose token
+            table cannot be read by rows.
         dim: Number of components of `default`, from the first; `None` for all.
 
     Attributes:
@@ -55,13 +56,14 @@ class StoredEncoder:
             weights, but the training trace reads and updates them.
 
     Raises:
-        ValueError: If a weight is too large for float16, or a matrix is not finite and
-            `storage` is `"int8"`.
+        ValueError: If a weight is too large for float16, a matrix is not finite and
+            `storage` is `"int8"`, or the model does not support `storage`.
     """
 
     def __init__(
-        self, model: LaBSE, storage: str = "float32", dim: int | None = None
+        self, model: SentenceEncoder, storage: str = "float32", dim: int | None = None
     ) -> None:
+        check_storage(model, storage)
         self._model, self._dim = model, dim
         weights, states = _distinct(model)
         self._states = states
@@ -91,7 +93,8 @@ class StoredEncoder:
         Returns:
             Dict of float32 tensors: `default` `(B, D)`, or `(B, dim)`, unit length;
             `pooled_output` `(B, D)`, before L2 normalization; `sequence_output`
-            `(B, T, D)`; `encoder_outputs`, a list of `(B, T, D)`, one per block.
+            `(B, T, D)`; of a `LaBSE` model `encoder_outputs`, a list of `(B, T, D)`,
+            one per block.
         """
         if not self._stored:
             return self._encode(features, training)
@@ -113,15 +116,18 @@ class StoredEncoder:
         import tensorflow as tf
 
         ids, mask = features["token_ids"], features["padding_mask"]
-        outputs = self._model.backbone.call_with_embeddings(
-            self._tokens(ids),
-            segment_ids=features["segment_ids"],
-            padding_mask=mask,
-            training=training,
-        )
+        if isinstance(self._model, KerasHubEncoder):
+            outputs = self._model.backbone_outputs(features, training)
+        else:
+            outputs = self._model.backbone.call_with_embeddings(
+                self._tokens(ids),
+                segment_ids=features["segment_ids"],
+                padding_mask=mask,
+                training=training,
+            )
         outputs = tf.nest.map_structure(lambda y: tf.cast(y, tf.float32), outputs)
         vectors, weights = self._model.sentence_pooling.pool(
-            outputs["sequence_output"], outputs["pooled_output"], mask, ids
+            outputs["sequence_output"], outputs.get("pooled_output"), mask, ids
         )
         pooled = vectors
         if weights is not None:
@@ -161,6 +167,16 @@ class StoredEncoder:
         return lambda ids: tf.cast(read(ids), dtype)
 
 
+def check_storage(model: SentenceEncoder, storage: str) -> None:
+    """Raise an error for a storage type that a model does not support."""
+    if isinstance(model, KerasHubEncoder) and storage != "float32":
+        raise ValueError(
+            "`storage` must be float32 for a KerasHubEncoder; models of BERT's form "
+            "support others after `labse_tf.checkpoints.from_keras_hub`. "
+            f"Received: storage={storage!r}"
+        )
+
+
 def _rows(variable: tf.Variable, ids: tf.Tensor | None) -> tf.Tensor:
     """Return a variable's rows of the given indices; all of it for `None`."""
     import tensorflow as tf
@@ -168,7 +184,7 @@ def _rows(variable: tf.Variable, ids: tf.Tensor | None) -> tf.Tensor:
     return tf.convert_to_tensor(variable) if ids is None else tf.gather(variable, ids)
 
 
-def _distinct(model: LaBSE) -> tuple[list[Any], list[Any]]:
+def _distinct(model: SentenceEncoder) -> tuple[list[Any], list[Any]]:
     """Return the weights of a model and its other variables, the random states."""
     weights = list(model.weights)
     known = {id(weight) for weight in weights}
