@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from helpers import hub_models
 from helpers.errors import raises
-from helpers.hub_models import LENGTH
+from helpers.hub_models import LENGTH, needs_embedders, pooled, states, unit
 from helpers.models import TOKENS, sentences
 from labse_tf.checkpoints import from_keras_hub
 from labse_tf.checkpoints.keras_hub import convert_tokenizer, is_convertible
@@ -21,41 +21,6 @@ from labse_tf.preprocessing import SentencePreprocessor
 from labse_tf.tokenizers import KerasHubTokenizer
 
 TEXTS = [*sentences(12), "", "sun, moon! 日 Sun", "  sun   moon ", "x ☃ नमस्ते"]
-
-needs_embedders = pytest.mark.skipif(
-    not hasattr(keras_hub.models, "BertTextEmbedder"),
-    reason="KerasHub before 0.30 has no text embedders",
-)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, np.float64)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def states(backbone, features) -> np.ndarray:
-    """The states of the tokens, `(B, T, D)`, as the backbone itself returns them."""
-    inputs = {name: np.asarray(features[name]) for name in backbone.input}
-    outputs = backbone(inputs, training=False)
-    if isinstance(outputs, dict):
-        outputs = outputs["sequence_output"]
-    return np.asarray(outputs)
-
-
-def pooled(hidden: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
-    """Unit vectors, pooled with NumPy."""
-    rows = []
-    for state, real in zip(hidden, np.asarray(mask, bool), strict=True):
-        tokens = state[real].astype(np.float64)
-        rows.append(
-            {
-                "mean": tokens.mean(axis=0),
-                "cls": state[0],
-                "max": tokens.max(axis=0),
-                "last": tokens[-1],
-            }[pooling]
-        )
-    return unit(np.stack(rows))
 
 
 # === Conversion to a LaBSE model ===

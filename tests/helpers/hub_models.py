@@ -6,6 +6,7 @@ from typing import Any
 
 import keras_hub
 import numpy as np
+import pytest
 
 from helpers.models import TOKENS, WORDS
 from labse_tf.tokenizers.sentencepiece_model import Piece, PieceType, build_model
@@ -18,6 +19,28 @@ SIZES = {
     "max_sequence_length": 20,
 }
 LENGTH = 12
+
+# The arguments of backbones that take others than `SIZES`, besides the vocabulary.
+_DECODER = {
+    "num_layers": 2,
+    "num_query_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "hidden_dim": 16,
+    "intermediate_dim": 32,
+}
+_SIZES = {
+    "AlbertBackbone": {**SIZES, "embedding_dim": 8},
+    "DebertaV3Backbone": {**SIZES, "bucket_size": 8},
+    "ElectraBackbone": {**SIZES, "embedding_dim": 8},
+    "Gemma3Backbone": {**_DECODER, "image_size": 0},
+    "Qwen3Backbone": _DECODER,
+}
+
+needs_embedders = pytest.mark.skipif(
+    not hasattr(keras_hub.models, "BertTextEmbedder"),
+    reason="KerasHub before 0.30 has no text embedders",
+)
 
 # As in XLM-RoBERTa's file: the ids of the tokenizer are these plus one.
 PIECES = [
@@ -55,9 +78,10 @@ def roberta_tokenizer() -> Any:
 
 def backbone(kind: str, tokenizer: Any, rows: int = 0, **changes: Any) -> Any:
     """A backbone of `keras_hub.models` with weights far from their initial values."""
-    made = getattr(keras_hub.models, kind)(
-        vocabulary_size=rows or tokenizer.vocabulary_size(), **{**SIZES, **changes}
-    )
+    sizes = {**_SIZES.get(kind, SIZES), **changes}
+    table = "vocab_size" if kind == "ElectraBackbone" else "vocabulary_size"
+    sizes[table] = rows or tokenizer.vocabulary_size()
+    made = getattr(keras_hub.models, kind)(**sizes)
     rng = np.random.default_rng(7)
     made.set_weights(
         [w + rng.normal(0, 0.2, w.shape).astype(w.dtype) for w in made.get_weights()]
@@ -65,11 +89,43 @@ def backbone(kind: str, tokenizer: Any, rows: int = 0, **changes: Any) -> Any:
     return made
 
 
-def embedder(kind: str, tokenizer: Any, **settings: Any) -> Any:
+def embedder(
+    kind: str, tokenizer: Any, sizes: dict[str, Any] | None = None, **settings: Any
+) -> Any:
     """An embedder such as `XLMRobertaTextEmbedder`, of KerasHub 0.30 and later."""
     preprocessor = getattr(keras_hub.models, f"{kind}TextEmbedderPreprocessor")
     return getattr(keras_hub.models, f"{kind}TextEmbedder")(
-        backbone(f"{kind}Backbone", tokenizer),
+        backbone(f"{kind}Backbone", tokenizer, **(sizes or {})),
         preprocessor(tokenizer, sequence_length=LENGTH),
         **settings,
     )
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def states(backbone, features) -> np.ndarray:
+    """The states of the tokens, `(B, T, D)`, as the backbone itself returns them."""
+    inputs = {name: np.asarray(features[name]) for name in backbone.input}
+    outputs = backbone(inputs, training=False)
+    if isinstance(outputs, dict):
+        outputs = outputs["sequence_output"]
+    return np.asarray(outputs)
+
+
+def pooled(hidden: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
+    """Unit vectors, pooled with NumPy."""
+    rows = []
+    for state, real in zip(hidden, np.asarray(mask, bool), strict=True):
+        tokens = state[real].astype(np.float64)
+        rows.append(
+            {
+                "mean": tokens.mean(axis=0),
+                "cls": state[0],
+                "max": tokens.max(axis=0),
+                "last": tokens[-1],
+            }[pooling]
+        )
+    return unit(np.stack(rows))
