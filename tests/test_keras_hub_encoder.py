@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from helpers import hub_models
+from helpers.command_line import run
 from helpers.errors import raises
 from helpers.hub_models import LENGTH, needs_embedders, pooled, states, unit
 from helpers.models import sentences
@@ -189,7 +190,6 @@ def test_a_step_is_that_of_the_loss(chunk_size: int | None) -> None:
 def test_an_embedder_is_trained_in_place() -> None:
     embedder = hub_models.embedder("Bert", hub_models.bert_tokenizer())
     before = embedder.predict(np.array(TEXTS, object), verbose=0)
-    pooler = [w.numpy() for w in embedder.backbone.pooled_dense.weights]
     dual = DualEncoder(embedder, chunk_size=4, length_groups=2)
     assert isinstance(dual.encoder, KerasHubEncoder)
     dual.compile(adamw(1e-2, weight_decay=0.1), AdditiveMarginSoftmax(0.3, 10.0))
@@ -199,8 +199,10 @@ def test_an_embedder_is_trained_in_place() -> None:
     after = embedder.predict(np.array(TEXTS, object), verbose=0)
     assert np.abs(after - before).max() > 1e-2
     np.testing.assert_allclose(dual.encoder.encode(TEXTS), after, atol=1e-5)
-    for weight, old in zip(embedder.backbone.pooled_dense.weights, pooler, strict=True):
-        np.testing.assert_array_equal(weight, old)
+    # Without a gradient, the pooler would cause a warning.
+    trained = {weight.path for weight in dual.trainable_weights}
+    pooler = {weight.path for weight in embedder.backbone.pooled_dense.weights}
+    assert trained == {w.path for w in embedder.backbone.weights} - pooler
 
 
 def test_a_backbone_is_wrapped_and_saved(tmp_path: Path) -> None:
@@ -269,20 +271,20 @@ def test_two_replicas_train_as_one(run_python, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KerasHubEncoder]:
-    """A preset of KerasHub, and the encoder of its backbone and tokenizer."""
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A preset of KerasHub, and the vectors of its backbone and tokenizer."""
     path = tmp_path_factory.mktemp("keras_hub") / "deberta"
     backbone, tokenizer = deberta()
     backbone.save_to_preset(path)
     tokenizer.save_to_preset(path)
-    return path, KerasHubEncoder(backbone, tokenizer, sequence_length=LENGTH)
+    encoder = KerasHubEncoder(backbone, tokenizer, sequence_length=LENGTH)
+    return path, encoder.encode(TEXTS)
 
 
-def test_a_preset_is_opened(saved: tuple[Path, KerasHubEncoder]) -> None:
-    preset, original = saved
+def test_a_preset_is_opened(saved: tuple[Path, np.ndarray]) -> None:
+    preset, expected = saved
     assert encoders.layout_of(preset) == "keras_hub"
     encoder = encoders.open_encoder(preset, sequence_length=LENGTH)
-    expected = original.encode(TEXTS)
     np.testing.assert_allclose(encoder(TEXTS), expected, atol=1e-6)
     assert isinstance(encoder.model, KerasHubEncoder)
     assert (encoder.dimension, encoder.dtype) == (16, "float32")
@@ -316,7 +318,7 @@ def test_a_preset_with_another_backbone_is_named(tmp_path: Path) -> None:
         encoders.open_encoder(tmp_path / "fnet")
 
 
-def test_evaluation_and_mining(saved: tuple[Path, KerasHubEncoder]) -> None:
+def test_evaluation_and_mining(saved: tuple[Path, np.ndarray]) -> None:
     encode = encoders.open_encoder(saved[0])
     texts = sorted({text for text in sentences(40) if text})
     result = evaluation.retrieval(encode, {"xx": (texts, texts)}, progress=False)
@@ -351,8 +353,9 @@ def test_saved_models_have_the_vectors(run_python, tmp_path: Path) -> None:
         assert report.parity.largest_difference < 1e-5
         sizes = [np.prod(weight.shape) for weight in encoder.trainable_weights]
         assert report.num_trainable == sum(sizes)
-        checked = check_saved_model(path)
-        assert checked.passed, str(checked)
+    # Byte pairs need hash tables; the other tokenizers have fewer ops.
+    checked = check_saved_model(tmp_path / "new" / "roberta")
+    assert checked.passed, str(checked)
     (tmp_path / "new").rename(tmp_path / "moved")
     printed = run_python(
         """
@@ -374,6 +377,25 @@ def test_saved_models_have_the_vectors(run_python, tmp_path: Path) -> None:
     )
     for name, vectors in json.loads(printed.splitlines()[-1]).items():
         np.testing.assert_allclose(vectors, expected[name], atol=1e-5, err_msg=name)
+
+
+def test_commands_take_a_decoder(tmp_path: Path, capsys) -> None:
+    preset, text, vectors = (tmp_path / name for name in ("qwen3", "a.txt", "v.npy"))
+    tokenizer = hub_models.bert_tokenizer()
+    hub_models.backbone("Qwen3Backbone", tokenizer).save_to_preset(preset)
+    tokenizer.save_to_preset(preset)
+    texts = ["sun moon star sky", "good day", "sun"]
+    text.write_text("\n".join(texts), encoding="utf-8")
+    length = ("--sequence-length", 5)
+    assert run("embed", text, "--model", preset, *length, "--output", vectors) == 0
+    # A decoder has no table of positions, so there is no maximum to name.
+    assert "1 texts were cut to 5 tokens; --sequence-length" in capsys.readouterr().err
+    expected = encoders.open_encoder(preset, sequence_length=5)(texts)
+    np.testing.assert_allclose(np.load(vectors), expected, atol=1e-6)
+    path = tmp_path / "1"
+    assert run("export", "--model", preset, "--texts", text, "--output", path) == 0
+    expected = encoders.open_encoder(preset)(texts)
+    np.testing.assert_allclose(encoders.open_encoder(path)(texts), expected, atol=1e-5)
 
 
 @needs_embedders

@@ -348,8 +348,7 @@ def _check_fit(backbone: Any, preprocessor: SentencePreprocessor) -> None:
 def _freeze_unused(backbone: Any) -> None:
     """Freeze the layers behind the states of the tokens, such as a pooler.
 
-    They have no gradient: if trainable, they would cause a warning per step, and weight
-    decay would shrink them.
+    They have no gradient; if they were trainable, Keras would warn.
     """
     output = backbone.output
     if isinstance(output, dict):

@@ -55,6 +55,9 @@ class KerasHubTokenizer(Tokenizer):
     The start and the end are `start_token_id` and `end_token_id` of the tokenizer; if
     `start_token_id` is `None`, as for Qwen3, rows have no start.
 
+    TF-Text deletes the SentencePiece models of KerasHub's tokenizers when
+    `keras.utils.set_random_seed` is called: set the seed before a tokenizer is created.
+
     Presets, `trim` and `extend` need a tokenizer of this package; see
     `labse_tf.checkpoints.from_keras_hub`.
 
