@@ -55,6 +55,10 @@ SETTINGS: dict[str, tuple[tuple[int, int, int, int, int], str]] = {
         (32_000, 6, 6, 384, 1536),
         "--batch-size 64 --sequence-length 64 --dtype bfloat16",
     ),
+    "lora: 6 blocks with low-rank weights": (
+        (32_000, 6, 6, 384, 1536),
+        "--batch-size 64 --sequence-length 64 --lora 8",
+    ),
     "long: rows of 256 tokens": (
         (32_000, 4, 4, 256, 1024),
         "--batch-size 16 --sequence-length 256",
@@ -85,6 +89,11 @@ GPU_FLAGS: dict[str, dict[str, Any]] = {
         "chunk_size": 32,
         "dtype": "float16",
         "freeze": ("table",),
+    },
+    "`--chunk-size 32 --dtype float16 --lora 8`": {
+        "chunk_size": 32,
+        "dtype": "float16",
+        "lora": 8,
     },
 }
 

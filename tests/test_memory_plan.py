@@ -18,6 +18,7 @@ from helpers.command_line import run as run_command
 from helpers.errors import raises
 from helpers.runs import RECIPE, TOKENS, train, write_text
 from labse_tf import cpu_kernels, presets, training
+from labse_tf.adapters import FILE, LoRA
 from labse_tf.cli import build_parser
 from labse_tf.cli.memory import parse_device
 from labse_tf.cli.runs import given
@@ -26,7 +27,7 @@ from labse_tf.layers import MaskedLMHead
 from labse_tf.models import DualEncoder
 from labse_tf.models.masked_lm import MaskedLM
 from labse_tf.recipes import PretrainingRecipe, Recipe, get_recipe
-from labse_tf.training import Run, machine, memory
+from labse_tf.training import Run, RunOptions, machine, memory
 from labse_tf.training.from_recipe import make_backbone, make_optimizer
 from labse_tf.training.memory import (
     MOMENTS,
@@ -40,7 +41,7 @@ LABSE = presets.FAMILY["labse"].backbone
 
 
 def labse(**changes: object) -> Recipe:
-    return get_recipe("paper_v1", batch_size=256, **changes)
+    return get_recipe("paper_v1", **{"batch_size": 256, **changes})
 
 
 def held(plan: memory.MemoryPlan, name: str, moment: str) -> int:
@@ -67,6 +68,29 @@ def test_weights_and_moments_are_those_of_the_model(tmp_path, pooling, frozen) -
     trained = numbers(dual.trainable_weights)
     assert held(plan, "optimizer moments", "update") == 8 * trained
     assert held(plan, "gradients", "update") <= 4 * trained
+
+
+@pytest.mark.parametrize("pooling", ["mean", "pooler", "weighted_mean"])
+@pytest.mark.parametrize("frozen", [(), ("table",), ("table", "blocks:1")])
+def test_weights_and_moments_with_lora(tmp_path, pooling, frozen) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, num_layers=2, pooling=pooling, freeze=frozen, lora=3
+    )
+    _, vocabulary = write_text(tmp_path)
+    encoder = training.untrained_encoder(recipe, vocabulary)
+    without = numbers(encoder.weights)
+    dual = training.compile_dual_encoder(encoder, recipe)
+    trained = numbers(dual.trainable_variables)
+    assert numbers(encoder.weights) == without + trained
+    for optimizer in ("adamw", "lazy_adamw"):
+        changed = dataclasses.replace(recipe, optimizer=optimizer)
+        plan = plan_memory(changed, len(TOKENS))
+        assert held(plan, "weights", "update") == 4 * (without + trained)
+        assert held(plan, "optimizer moments", "update") == 8 * trained
+        assert held(plan, "gradients", "update") == 4 * trained
+    # The moments of the optimizer, without its step and its learning rate.
+    moments = [v for v in dual.optimizer.variables if len(v.shape)]
+    assert 4 * numbers(moments) == held(plan, "optimizer moments", "update")
 
 
 def test_weights_and_moments_of_pretraining() -> None:
@@ -100,6 +124,37 @@ def test_disk_space_is_that_of_the_files(tmp_path, corpus, text, monkeypatch) ->
     assert checkpoints == pytest.approx(3 * sizes[-1], rel=0.02)
     written = (tmp_path / "run" / presets.WEIGHTS).stat().st_size
     assert preset == pytest.approx(written, rel=0.1)
+
+
+def test_disk_space_with_lora_is_that_of_the_files(
+    tmp_path, corpus, text, monkeypatch
+) -> None:
+    sizes: dict[str, list[int]] = {"checkpoints": [], "best": []}
+    save = Run.save
+
+    def note(self: Run, model: DualEncoder, step: int) -> None:
+        save(self, model, step)
+        for name, found in sizes.items():
+            folder = self.directory / name
+            found.append(max(p.stat().st_size for p in folder.iterdir()))
+
+    monkeypatch.setattr(Run, "save", note)
+    recipe = dataclasses.replace(
+        RECIPE, hidden_dim=128, intermediate_dim=512, lora=32, train_steps=4
+    )
+    encoder = training.untrained_encoder(recipe, text[1])
+    encoder.save_to_preset(tmp_path / "start")
+    for kept in (False, True):
+        training.train_dual_encoder(
+            recipe, corpus, tmp_path / f"run {kept}", model=tmp_path / "start",
+            dev=corpus, options=RunOptions(keep_adapters=kept, progress=False),
+        )  # fmt: skip
+        plan = plan_memory(recipe, len(TOKENS), measured=True, keep_adapters=kept)
+        checkpoints, best, preset = plan.disk.values()
+        assert checkpoints == pytest.approx(3 * sizes["checkpoints"][-1], rel=0.05)
+        assert best == pytest.approx(3 * sizes["best"][-1], rel=0.05)
+        file = tmp_path / f"run {kept}" / (FILE if kept else presets.WEIGHTS)
+        assert preset == pytest.approx(file.stat().st_size, rel=0.1)
 
 
 def test_constants_are_those_of_the_code() -> None:
@@ -180,6 +235,31 @@ def test_what_grows_and_what_does_not() -> None:
     assert held(plain, "activations", "backward") > 1.2 * activations()
 
 
+def test_lora_saves_moments_and_the_activations_of_frozen_blocks() -> None:
+    def total(name: str, moment: str, **changes: object) -> int:
+        return held(plan_memory(labse(**changes), 1000), name, moment)
+
+    everything, low_rank, upper = (
+        total("activations", "backward", **changes)
+        for changes in ({}, {"lora": 8}, {"lora": 8, "freeze": ("blocks:6",)})
+    )
+    assert low_rank == pytest.approx(everything, rel=0.05)
+    assert upper == pytest.approx(low_rank / 2, rel=0.05)
+    known = LoRA(8).count_parameters(LABSE)
+    assert total("optimizer moments", "update", lora=8) == 8 * known
+    # In mixed precision the frozen kernels of blocks with a backward pass count too.
+    half = {"dtype": "bfloat16", "lora": 8, "freeze": ("blocks:11",)}
+    small, large = (
+        total("activations", "backward", **half, batch_size=size) for size in (256, 512)
+    )
+    block = presets.count_parameters(LABSE) - presets.count_parameters(
+        {**LABSE, "num_layers": 11}
+    )
+    low = LoRA(8, first_block=11).count_parameters(LABSE)
+    pooler = 768 * 769
+    assert 2 * small - large == 2 * (block + low + pooler)
+
+
 @pytest.mark.parametrize("length", [16, 64, 256])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_gpu_holds_what_a_cpu_without_kernels_holds(length, dropout) -> None:
@@ -255,7 +335,25 @@ def test_each_flag_of_the_issue_can_be_the_best() -> None:
     assert best == "--chunk-size 32"
     # The table dominates if the chunks are small.
     flags = {s.flag for s in savings(labse(chunk_size=8), planner)[:2]}
+    assert flags == {"--lora 8", "--freeze table"}
+    flags = {s.flag for s in savings(labse(chunk_size=8), planner, new=True)[:2]}
     assert flags == {"--freeze table", "--optimizer lazy_adamw"}
+
+
+@pytest.mark.parametrize("lora", [None, 4])
+@pytest.mark.parametrize("new", [True, False])
+def test_lora_is_a_flag_of_models_with_weights(lora, new) -> None:
+    found = savings(labse(lora=lora), PLANNERS["cpu"], new=new)
+    flags = {s.flag for s in found}
+    assert ("--lora 8" in flags) == (lora is None and not new)
+    # With LoRA the table has neither gradients nor moments to save.
+    others = {"--freeze table", "--optimizer lazy_adamw"}
+    assert bool(flags & others) == (lora is None)
+    together = combined_savings(
+        labse(lora=lora), PLANNERS["cpu"], 8_000_000_000, new=new
+    )
+    assert together is not None
+    assert ("--lora 8" in {s.flag for s in together}) == (lora is None and not new)
 
 
 def test_flags_together() -> None:
@@ -374,7 +472,7 @@ def test_a_run_that_does_not_fit_names_the_flags(tmp_path, capsys) -> None:
     printed = capsys.readouterr().out
     assert "does not fit" in printed
     last = printed[printed.index("fits with") :]
-    assert "--chunk-size" in last and "--freeze table" in last
+    assert "--chunk-size" in last and "--lora 8" in last
     assert "--batch-size" not in last and "--sequence-length" not in last
     # The largest saving comes first.
     assert printed.index("│ --chunk-size 32") < printed.index("│ --batch-size")
@@ -419,6 +517,46 @@ def test_the_plan_of_a_student(tmp_path, text, capsys) -> None:
     assert "--teacher" in fails(capsys, *command)
     assert run_command(*command, "--model", "labse-nano") == 0
     assert "teacher" not in capsys.readouterr().out
+
+
+def test_the_plan_of_a_student_that_learns_states(tmp_path) -> None:
+    report = tmp_path / "plan.json"
+
+    def planned(*flags: object) -> dict:
+        command = ["distill", "--teacher", "labse", "--plan", "--json", report]
+        assert run_command(*command, "--batch-size", 64, *flags) == 0
+        return json.loads(report.read_text())["items"]
+
+    name = "states of the teacher"
+    assert name not in planned("--num-layers", 3)
+    few, more, large = (
+        planned("--states-weight", 1, *flags)[name]["backward"]
+        for flags in (
+            ("--num-layers", 3),
+            ("--num-layers", 4),
+            ("--num-layers", 3, "--batch-size", 128),
+        )
+    )
+    assert more - few == 4 * 768 * (2 * 64 * 64)
+    assert large == 2 * few
+
+
+def test_the_plan_of_a_guide_and_of_lora(tmp_path) -> None:
+    report = tmp_path / "plan.json"
+
+    def planned(*flags: object) -> dict:
+        command = ["train", "--model", "labse", "--plan", "--json", report]
+        assert run_command(*command, "--batch-size", 64, *flags) == 0
+        return json.loads(report.read_text())
+
+    plain, guided = planned(), planned("--guide", "labse-mini")
+    losses = [p["items"]["vectors and loss"]["backward"] for p in (plain, guided)]
+    # Two matrices of cosines, and their masks.
+    assert losses[1] - losses[0] == 4 * 2.5 * 64 * 64
+    kept = planned("--lora", 8, "--keep-adapters")
+    known = LoRA(8).count_parameters(LABSE)
+    assert kept["items"]["optimizer moments"]["update"] == 8 * known
+    assert 4 * known in kept["disk"].values()
 
 
 def test_a_training_requires_text_and_an_output(tmp_path, text, capsys) -> None:

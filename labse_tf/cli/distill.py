@@ -211,7 +211,6 @@ def _student_of_states(
 
 def _plan(options: argparse.Namespace, recipe: DistillationRecipe) -> None:
     """Print the memory of the run."""
-    from labse_tf import presets
     from labse_tf.encoders import read_sizes
     from labse_tf.tokenizers import load_vocabulary
 
@@ -246,7 +245,7 @@ def _plan(options: argparse.Namespace, recipe: DistillationRecipe) -> None:
         sizes["vocabulary_size"],
         [*options.files, *options.mono],
         storage,
-        0 if teacher is None else presets.count_parameters(teacher),
+        teacher=teacher,
     )
 
 

@@ -7,7 +7,7 @@ import functools
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from labse_tf.cli.output import print_table, write_json
 
@@ -80,7 +80,8 @@ def print_plan(
     vocabulary_size: int,
     files: Sequence[str],
     storage: str = "float32",
-    teacher_parameters: int = 0,
+    *,
+    teacher: Mapping[str, Any] | None = None,
 ) -> None:
     """Print the plan of a run, and write it to the file of `--json`.
 
@@ -90,7 +91,7 @@ def print_plan(
         vocabulary_size: Number of rows of the token table.
         files: Files with text.
         storage: Storage type of the preset.
-        teacher_parameters: See `labse_tf.training.memory.plan_memory`.
+        teacher: See `labse_tf.training.memory.plan_memory`.
 
     Raises:
         ValueError: If the strategy uses several hosts or a TPU.
@@ -107,13 +108,16 @@ def print_plan(
         measured=bool(getattr(options, "dev", None)),
         storage=storage,
         text_bytes=sum(map(_text_size, files)),
-        teacher_parameters=teacher_parameters,
+        keep_adapters=bool(getattr(options, "keep_adapters", None)),
+        teacher=teacher,
+        guided=getattr(options, "guide", None) is not None,
     )
     plan = planner(recipe)
-    helpful = savings(recipe, planner)
+    new = getattr(options, "model", None) is None
+    helpful = savings(recipe, planner, new=new)
     together = None
     if memory is not None:
-        together = combined_savings(recipe, planner, memory.free)
+        together = combined_savings(recipe, planner, memory.free, new=new)
     _print_parts(plan)
     print(
         f"peak: {_gb(plan.peak)}, see the column {plan.peak_moment}; the largest part "

@@ -104,7 +104,8 @@ def fit(
     def plan(changed: BaseRecipe) -> MemoryPlan:
         return _plan(model, changed, options, measured=measure is not None)
 
-    with keeper.signals(), reporter, explaining_out_of_memory(recipe, plan):
+    new = "model" not in run.description.get("start", {})
+    with keeper.signals(), reporter, explaining_out_of_memory(recipe, plan, new=new):
         for stage in stages:
             # The checkpoint at the last step of a stage holds the model of that
             # stage, before it grows.

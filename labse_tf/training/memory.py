@@ -19,8 +19,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from labse_tf.adapters import LAYERS, LoRA
+from labse_tf.presets import count_parameters
 from labse_tf.recipes import BaseRecipe, PretrainingRecipe, Recipe
 
 # In the order of time. Gradient caching computes the loss apart from the activations.
@@ -54,6 +56,8 @@ _MASKED_CHUNK = 8192  # entries of the vocabulary at a time, in the masked-LM lo
 # === Not measured ===
 
 _GPU_RUNTIME = 700_000_000  # ours: CUDA context, cuBLAS, cuDNN, fragmentation
+_FORWARD_GRAPH = 11_000_000  # ours: graph of a block without the backward pass
+_GUIDE_MATRICES = 2.5  # ours: the guide's cosines in both directions, and their masks
 
 # Copied from `labse_tf.cpu_kernels`, whose import is slow: rows of this width and more
 # use its kernels.
@@ -132,6 +136,7 @@ class Saving(NamedTuple):
 
 
 _LAST = ("--sequence-length", "--batch-size")
+_RANK = 8  # ours: rank of the low-rank weights that are proposed
 
 Planner = Callable[[BaseRecipe], MemoryPlan]
 
@@ -146,7 +151,9 @@ def plan_memory(
     measured: bool = False,
     storage: str = "float32",
     text_bytes: int = 0,
-    teacher_parameters: int = 0,
+    keep_adapters: bool = False,
+    teacher: Mapping[str, Any] | None = None,
+    guided: bool = False,
 ) -> MemoryPlan:
     """Plan the memory of a training run whose rows have the recipe's full length.
 
@@ -162,8 +169,12 @@ def plan_memory(
         measured: Whether held-out pairs choose the best weights.
         storage: Storage type of the preset.
         text_bytes: Size of the text in main memory.
-        teacher_parameters: Number of parameters of the teacher of a distillation, whose
-            model stays in memory.
+        keep_adapters: See `labse_tf.training.RunOptions`.
+        teacher: Sizes of the teacher of a distillation, whose model stays in memory, as
+            arguments of `LaBSEBackbone`. If the student learns its states, each step
+            runs it.
+        guided: Whether the loss has the vectors of a guide. The guide's model is not in
+            memory in a step.
 
     Returns:
         The plan.
@@ -196,8 +207,10 @@ def plan_memory(
     everywhere = (*training, "end")
     weights = _FLOAT * sizes.all * copies
     moments = dict.fromkeys(training, 2 * _FLOAT * sizes.trained * copies)
+    learned = teacher if getattr(recipe, "states_weight", 0) else None
     if on_cpu:
         libraries = _libraries(recipe, vocabulary_size, step.chunked)
+        libraries += _FORWARD_GRAPH * (learned["num_layers"] if learned else 0)
         held = dict.fromkeys(training, libraries)
         held["end"] = libraries + vocabulary_size * _LOADED_ENTRY
         # The moments are freed. The allocator returns only large ones to the system.
@@ -210,11 +223,17 @@ def plan_memory(
         Item("weights", dict.fromkeys(everywhere, weights)),
         Item("optimizer moments", moments),
         Item("activations", {"backward": step.activations()}),
-        Item("vectors and loss", dict.fromkeys(step_moments[:1], step.loss())),
+        Item("states of the teacher", {"backward": step.states(learned)}),
+        Item(
+            "vectors and loss",
+            dict.fromkeys(step_moments[:1], step.loss(guided=guided)),
+        ),
         Item("gradients", step.gradients()),
         Item("copies in the optimizer", {"update": step.update_copies()}),
-        Item("teacher", dict.fromkeys(everywhere, _FLOAT * teacher_parameters)),
     ]
+    if teacher is not None:
+        size = _FLOAT * count_parameters(teacher)
+        items.append(Item("teacher", dict.fromkeys(everywhere, size)))
     if on_cpu:
         items.append(Item("buffers", {"checkpoint": _CHECKPOINT_BUFFERS}))
         items.append(Item("text", dict.fromkeys(everywhere, text_bytes)))
@@ -222,7 +241,8 @@ def plan_memory(
         # The weights that were trained are not freed before the preset is loaded.
         items.append(Item("the loaded model", {"end": weights}))
     kept = tuple(item for item in items if any(item.held.values()))
-    return MemoryPlan(device, kept, _disk(sizes, measured, storage))
+    disk = _disk(sizes, measured, storage, keep_adapters)
+    return MemoryPlan(device, kept, disk)
 
 
 def _libraries(recipe: BaseRecipe, vocabulary_size: int, chunked: bool) -> int:
@@ -232,16 +252,21 @@ def _libraries(recipe: BaseRecipe, vocabulary_size: int, chunked: bool) -> int:
     return _RUNTIME + graphs + vocabulary_size * _VOCABULARY_ENTRY
 
 
-def _disk(sizes: _Sizes, measured: bool, storage: str) -> dict[str, int]:
+def _disk(
+    sizes: _Sizes, measured: bool, storage: str, keep_adapters: bool
+) -> dict[str, int]:
     """Return the bytes on disk by kind of file."""
-    state = _FLOAT * (sizes.all + 2 * sizes.trained)
+    # With LoRA, all other weights are those of the preset that the run starts from.
+    kept = sizes.low_rank or sizes.all
+    state = _FLOAT * (kept + 2 * sizes.trained)
     files = {"checkpoints: two, and one that is being written": 3 * state}
     if measured:
-        files["best weights: two, and one that is being written"] = (
-            3 * _FLOAT * sizes.all
-        )
+        files["best weights: two, and one that is being written"] = 3 * _FLOAT * kept
+    if keep_adapters and sizes.low_rank:
+        return files | {"adapters in float32": _FLOAT * sizes.low_rank}
     of_table, of_others = _STORAGE_BYTES[storage]
-    preset = of_table * sizes.table + of_others * (sizes.all - sizes.table)
+    others = sizes.all - sizes.low_rank - sizes.table
+    preset = of_table * sizes.table + of_others * others
     return files | {f"preset in {storage}": int(preset)}
 
 
@@ -249,16 +274,20 @@ class _Sizes(NamedTuple):
     """Numbers of parameters.
 
     Attributes:
-        all: All parameters.
+        all: All parameters, with the low-rank ones.
         table: Parameters of the token table.
         dense: Trained parameters whose gradient is dense.
         tables: Trained parameters of tables, whose gradient has the rows of the batch.
+        kernels: Parameters that the backward pass reads in the compute type.
+        low_rank: Low-rank parameters; 0 without LoRA.
     """
 
     all: int
     table: int
     dense: int
     tables: int
+    kernels: int
+    low_rank: int = 0
 
     @classmethod
     def of(cls, recipe: BaseRecipe, vocabulary_size: int) -> _Sizes:
@@ -275,17 +304,25 @@ class _Sizes(NamedTuple):
             # The head is tied to the table, which therefore has a dense gradient.
             head = pooler + 2 * width + vocabulary_size
             dense = table + embeddings + blocks + head
-            return cls(total + head, table, dense, 0)
+            return cls(total + head, table, dense, 0, dense)
         dense, tables = embeddings + blocks, table
         if recipe.pooling == "pooler":
             dense += pooler
-        if isinstance(recipe, Recipe):
-            frozen_table, frozen_blocks = recipe.frozen_parts()
-            dense -= frozen_blocks * block
-            tables = 0 if frozen_table else table
+        kernels = dense
         if recipe.pooling == "weighted_mean":
             total, tables = total + vocabulary_size, tables + vocabulary_size
-        return cls(total, table, dense, tables)
+        if not isinstance(recipe, Recipe):
+            return cls(total, table, dense, tables, kernels)
+        frozen_table, frozen_blocks = recipe.frozen_parts()
+        if recipe.lora is not None:
+            lora = LoRA(recipe.lora, recipe.lora_alpha, first_block=frozen_blocks)
+            low_rank = lora.count_parameters(dataclasses.asdict(recipe))
+            # The backward pass ends at the first block that has low-rank weights.
+            kernels += low_rank - embeddings - frozen_blocks * block
+            return cls(total + low_rank, table, low_rank, 0, kernels, low_rank)
+        dense -= frozen_blocks * block
+        tables -= table if frozen_table else 0
+        return cls(total, table, dense, tables, kernels)
 
     @property
     def trained(self) -> int:
@@ -324,9 +361,14 @@ class _Step:
         width, inner = recipe.hidden_dim, recipe.intermediate_dim
         heads = recipe.num_heads * recipe.sequence_length  # scores of a token
         _, frozen = recipe.frozen_parts() if isinstance(recipe, Recipe) else (0, 0)
-        blocks = recipe.num_layers * self._block() - frozen * size * (width + inner)
-        # Sums and layer normalization in float32, their output, dropout.
-        embeddings = 3 * _FLOAT * width + 2 * size * width + width
+        if self.sizes.low_rank:
+            # Nothing below the first block with low-rank weights but its input.
+            embeddings = size * width
+            blocks = (recipe.num_layers - frozen) * self._block()
+        else:
+            # Sums and layer normalization in float32, their output, dropout.
+            embeddings = 3 * _FLOAT * width + 2 * size * width + width
+            blocks = recipe.num_layers * self._block() - frozen * size * (width + inner)
         # Gradients inside the block whose backward pass is running: of its feed-forward
         # layer, or of the attention scores when the feed-forward layer is finished.
         running = size * (width + inner)
@@ -336,8 +378,21 @@ class _Step:
         total = self.tokens * (blocks + embeddings + running)
         if size < _FLOAT:
             # Kernels are converted for the step.
-            total += size * self.sizes.dense
+            total += size * self.sizes.kernels
         return total * self.copies
+
+    def states(self, teacher: Mapping[str, Any] | None) -> int:
+        """Return the bytes of the states of a teacher that the student learns."""
+        if teacher is None:
+            return 0
+        size = _DTYPE_BYTES[self.recipe.dtype]
+        width, inner = teacher["hidden_dim"], teacher["intermediate_dim"]
+        # Differences to the states after the student's blocks, in float32.
+        kept = self.recipe.num_layers * _FLOAT * width
+        # A block of the teacher, which may run last.
+        scores = (_FLOAT + size) * teacher["num_heads"] * self.recipe.sequence_length
+        running = max(5 * size * width + scores, size * (2 * width + 2 * inner))
+        return self.tokens * (kept + running) * self.copies
 
     def _block(self) -> int:
         """Return the bytes per token that a block keeps for its backward pass."""
@@ -357,6 +412,8 @@ class _Step:
         if dropout:
             # Output of dropout, and its mask as numbers or as bool.
             scores += size + (size if self.kernels else 1)
+        # Between A and B of each layer.
+        kept += size * len(LAYERS) * (getattr(recipe, "lora", None) or 0)
         return kept + self._activation() * size * inner + scores * heads
 
     def _activation(self) -> int:
@@ -392,7 +449,7 @@ class _Step:
     def _lazy(self) -> bool:
         return getattr(self.recipe, "optimizer", "adamw") == "lazy_adamw"
 
-    def loss(self) -> int:
+    def loss(self, *, guided: bool = False) -> int:
         """Return the bytes of vectors, their gradients, and the loss."""
         recipe, batch = self.recipe, self.batch
         width = recipe.hidden_dim
@@ -404,7 +461,8 @@ class _Step:
             block = getattr(recipe, "loss_block_size", None)
             candidates = min(block or recipe.batch_size, recipe.batch_size)
             sizes = 1 + sum(dim < width for dim in getattr(recipe, "dims", ()))
-            numbers = sizes * _LOSS_MATRICES * batch * candidates
+            matrices = sizes * _LOSS_MATRICES + guided * _GUIDE_MATRICES
+            numbers = matrices * batch * candidates
             # Both sides of this replica, and of all replicas, with their gradients.
             numbers += 4 * (batch + recipe.batch_size * (self.replicas > 1)) * width
             if block:
@@ -415,20 +473,21 @@ class _Step:
 # === What helps ===
 
 
-def savings(recipe: BaseRecipe, planner: Planner) -> list[Saving]:
+def savings(recipe: BaseRecipe, planner: Planner, *, new: bool = False) -> list[Saving]:
     """Return the changes of a recipe that save memory, by their saving, descending.
 
     Args:
-        recipe: Recipe.
+        recipe: Recipe with the shape of the model.
         planner: Function from a recipe to its plan, such as a `functools.partial` of
             `plan_memory`.
+        new: Whether the training starts from random weights, which must all be trained.
 
     Returns:
         Changes that lower the peak by at least one per cent.
     """
     before = planner(recipe).peak
     found = []
-    for flag, changed in _changes(recipe):
+    for flag, changed in _changes(recipe, new):
         plan = planner(changed)
         if before - plan.peak >= 0.01 * before:
             found.append(Saving(flag, changed, plan, before - plan.peak))
@@ -436,7 +495,7 @@ def savings(recipe: BaseRecipe, planner: Planner) -> list[Saving]:
 
 
 def combined_savings(
-    recipe: BaseRecipe, planner: Planner, limit: int
+    recipe: BaseRecipe, planner: Planner, limit: int, *, new: bool = False
 ) -> list[Saving] | None:
     """Return changes that together bring the peak under a limit.
 
@@ -447,6 +506,7 @@ def combined_savings(
         recipe: Recipe.
         planner: See `savings`.
         limit: Bytes.
+        new: See `savings`.
 
     Returns:
         The changes in their order, each with the plan of all changes so far; `None` if
@@ -455,7 +515,7 @@ def combined_savings(
     chosen: list[Saving] = []
     peak = planner(recipe).peak
     while peak > limit:
-        found = savings(recipe, planner)
+        found = savings(recipe, planner, new=new)
         if not found:
             return None
         best = min(found, key=lambda saving: saving.flag.startswith(_LAST))
@@ -467,7 +527,7 @@ def combined_savings(
     return chosen
 
 
-def _changes(recipe: BaseRecipe) -> Iterator[tuple[str, BaseRecipe]]:
+def _changes(recipe: BaseRecipe, new: bool) -> Iterator[tuple[str, BaseRecipe]]:
     """Yield changed recipes that are allowed, each with its flag."""
     fields: dict[str, object] = {}
     if isinstance(recipe, Recipe):
@@ -475,9 +535,12 @@ def _changes(recipe: BaseRecipe) -> Iterator[tuple[str, BaseRecipe]]:
         smaller = 32 if chunk is None or chunk > 32 else chunk // 2
         fields["chunk_size"] = smaller if 0 < smaller < batch else chunk
         fields["loss_block_size"] = 256 if batch > 256 else None
-        fields["optimizer"] = "lazy_adamw"
-        if not recipe.frozen_parts()[0]:
-            fields["freeze"] = ("table", *recipe.freeze)
+        if recipe.lora is None:
+            fields["optimizer"] = "lazy_adamw"
+            if not recipe.frozen_parts()[0]:
+                fields["freeze"] = ("table", *recipe.freeze)
+            if not new:
+                fields["lora"] = _RANK
     if recipe.dtype == "float32":
         fields["dtype"] = "bfloat16"
     fields["sequence_length"] = max(16, recipe.sequence_length // 2)
@@ -489,6 +552,8 @@ def _changes(recipe: BaseRecipe) -> Iterator[tuple[str, BaseRecipe]]:
         try:
             changed = dataclasses.replace(recipe, **{name: value})  # type: ignore[arg-type]
             changed.check()
+            if isinstance(changed, Recipe):
+                changed.check_shape()
         except ValueError:
             continue
         text = " ".join(value) if isinstance(value, tuple) else str(value)
@@ -496,12 +561,15 @@ def _changes(recipe: BaseRecipe) -> Iterator[tuple[str, BaseRecipe]]:
 
 
 @contextmanager
-def explaining_out_of_memory(recipe: BaseRecipe, planner: Planner) -> Iterator[None]:
+def explaining_out_of_memory(
+    recipe: BaseRecipe, planner: Planner, *, new: bool = False
+) -> Iterator[None]:
     """Raise errors of full memory in the block with the flag that helps most.
 
     Args:
         recipe: Recipe of the training in the block.
         planner: See `savings`.
+        new: See `savings`.
 
     Raises:
         MemoryError: If the memory is full.
@@ -511,7 +579,7 @@ def explaining_out_of_memory(recipe: BaseRecipe, planner: Planner) -> Iterator[N
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
-        raise MemoryError(_explanation(recipe, planner, error)) from error
+        raise MemoryError(_explanation(recipe, planner, new, error)) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -524,11 +592,13 @@ def _is_out_of_memory(error: Exception) -> bool:
     return full and "No space left" not in text
 
 
-def _explanation(recipe: BaseRecipe, planner: Planner, error: Exception) -> str:
+def _explanation(
+    recipe: BaseRecipe, planner: Planner, new: bool, error: Exception
+) -> str:
     """Return an error message on one line."""
     parts = ["Out of memory in training"]
     try:
-        plan, found = planner(recipe), savings(recipe, planner)
+        plan, found = planner(recipe), savings(recipe, planner, new=new)
     except ValueError:  # The model is not one of this package.
         pass
     else:
