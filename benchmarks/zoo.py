@@ -8,7 +8,7 @@ r"""Measures the shipped models and writes the tables and pictures of their card
 
 - `scores.json`: accuracy a language on each set, over the languages that the model was
   trained on (`languages` in that file; `--languages` sets them the first time);
-- `accuracy.png`, `similarity.png`, and `curve.png` from the log of the run;
+- `accuracy.png`, `similarity.png`, and, of a trained model, `curve.png` from the log;
 - the part of `README.md` between `<!-- scores -->` and `<!-- end of scores -->`.
 
 Shapes: accuracy is that of the nearest translation, mean of both directions.
@@ -49,7 +49,8 @@ def main() -> None:
         scores = measure(model.encode, folder, options.data, languages)
         known.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
         draw_similarity(model, name, folder / "similarity.png")
-        draw_curve(folder, folder / "curve.png")
+        if (folder / "training_log.jsonl").exists():  # labse-small was not trained
+            draw_curve(folder, folder / "curve.png")
         table = "\n".join(markdown(scores))
         print(f"{name}\n\n{table}\n")
         card = folder / "README.md"
