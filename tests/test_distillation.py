@@ -813,6 +813,20 @@ def test_one_command_learns_states(tmp_path, text, capsys) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_a_teacher_is_opened_after_the_devices_are_made(
+    run_python, tmp_path, text
+) -> None:
+    teacher = write_teacher(tmp_path)
+    command = [
+        *("distill", text[0], "--teacher", teacher, "--model", teacher),
+        *("--batch-size", 16, "--train-steps", 2, "--warmup-steps", 1),
+        *("--sequence-length", 16, "--strategy", "cpu:2", "--output", tmp_path / "run"),
+    ]
+    code = "import sys; from labse_tf import cli; sys.exit(cli.main(sys.argv[1:]))"
+    said = run_python(code, *command)
+    assert "2 steps" in said and presets.is_preset(tmp_path / "run")
+
+
 def test_one_command_makes_a_bag(tmp_path, text) -> None:
     teacher = write_teacher(tmp_path)
     assert run_command(

@@ -130,10 +130,14 @@ def _distill(options: argparse.Namespace) -> int | None:
         _plan(options, recipe)
         return None
     from labse_tf import data, distillation
+    from labse_tf.distribute import get_strategy
     from labse_tf.encoders import as_preset
 
     if not options.files and not options.mono:
         raise ValueError("Expected FILE, --mono or both. Received: neither")
+    if how.strategy.startswith("cpu:"):
+        # The teacher starts TensorFlow, after which no devices can be made.
+        get_strategy(how.strategy)
     store, encode, teacher_model = _open_teacher(options)
     report = data.SkipReport()
     pairs = _load_text(options, report)
