@@ -313,7 +313,7 @@ def load_encoder(name: str | Path) -> SentenceEncoder:
         `KerasHubEncoder`.
 
     Raises:
-        ValueError: If there is no such model, it is damaged, or its backbone is not
+        ValueError: If the model does not exist, is damaged, or its backbone is not
             supported.
     """
     if layout_of(name) != "keras_hub":

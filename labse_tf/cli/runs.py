@@ -172,7 +172,7 @@ def open_text_vectors(
         if the model cannot be opened or has a prefix of its own.
 
     Raises:
-        ValueError: If there is no such model, or the directory has the vectors of
+        ValueError: If the model does not exist, or the directory has the vectors of
             another encoder.
     """
     from labse_tf.data import TextVectors

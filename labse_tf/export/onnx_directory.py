@@ -14,14 +14,19 @@ import numpy as np
 
 from labse_tf.checkpoints import to_huggingface
 from labse_tf.checkpoints.unigram import TOKENIZER
-from labse_tf.export.onnx_graph import INPUTS, ONNX_STORAGES, encoder_graph
-from labse_tf.export.parity import Parity, compare, sample_texts
+from labse_tf.export.onnx_graph import INPUTS, encoder_graph
+from labse_tf.export.parity import (
+    BATCH,
+    Parity,
+    compare,
+    encode_by_length,
+    sample_texts,
+)
 from labse_tf.extras import require
 from labse_tf.files import atomic_directory, write_text
 from labse_tf.models import LaBSE
 
 GRAPH = "onnx/model.onnx"
-_BATCH = 64
 _LARGEST = 1_900_000_000  # bytes of weights inside the graph; Protobuf allows 2 GB
 
 
@@ -30,7 +35,7 @@ class OnnxReport(NamedTuple):
 
     Attributes:
         path: The directory.
-        storage: One of `ONNX_STORAGES`.
+        storage: One of `labse_tf.export.ONNX_STORAGES`.
         num_bytes: Size of the graph with its weights, and of the tokenizer.
         parity: Parity of the vectors with the model's, for the model's token ids.
         same_ids: Number of sentences for which `tokenizer.json` gives the model's ids.
@@ -92,18 +97,13 @@ def export_onnx(
     require("onnx", "export_onnx")
     import onnx
 
-    if storage not in ONNX_STORAGES:
-        raise ValueError(
-            f"`storage` must be one of {', '.join(ONNX_STORAGES)}. "
-            f"Received: {storage!r}"
-        )
     sentences = sample_texts(model) if texts is None else list(texts)
     if not sentences:
         raise ValueError(f"`texts` must have a sentence. Received: {texts!r}")
+    graph = encoder_graph(model, storage)
     target = Path(path)
     with atomic_directory(target, overwrite=overwrite) as folder:
         to_huggingface(model, folder, weights=False, overwrite=True)
-        graph = encoder_graph(model, storage)
         file = folder / GRAPH
         file.parent.mkdir()
         if graph.ByteSize() > _LARGEST:
@@ -133,17 +133,17 @@ def _vectors_parity(model: LaBSE, file: Path, texts: Sequence[str]) -> Parity:
         str(file), providers=["CPUExecutionProvider"]
     )
     preprocessor = model.text_preprocessor()
-    parts = []
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    for start in range(0, len(order), _BATCH):
-        features = preprocessor([texts[i] for i in order[start : start + _BATCH]])
+
+    def encode(batch: list[str]) -> np.ndarray:
+        features = preprocessor(batch)
         names = ("token_ids", "padding_mask", "segment_ids")
         inputs = {
             theirs: np.asarray(features[ours], np.int64)
             for theirs, ours in zip(INPUTS, names, strict=True)
         }
-        parts.append(session.run(["sentence_embedding"], inputs)[0])
-    vectors = np.concatenate(parts)[np.argsort(order)]
+        return session.run(["sentence_embedding"], inputs)[0]
+
+    vectors = encode_by_length(encode, texts)
     return compare(vectors, model.encode(texts, progress=False))
 
 
@@ -157,14 +157,14 @@ def _same_ids(model: LaBSE, file: Path, texts: Sequence[str]) -> int:
     prefix = preprocessor.prefix
     found = theirs.encode_batch([prefix + text for text in texts])
     same = 0
-    for start in range(0, len(texts), _BATCH):
-        features = preprocessor(texts[start : start + _BATCH])
+    for start in range(0, len(texts), BATCH):
+        features = preprocessor(texts[start : start + BATCH])
         ids = np.asarray(features["token_ids"])
         counts = np.asarray(features["padding_mask"]).sum(axis=1)
         same += sum(
             row[:count].tolist() == other.ids
             for row, count, other in zip(
-                ids, counts, found[start : start + _BATCH], strict=True
+                ids, counts, found[start : start + BATCH], strict=True
             )
         )
     return same

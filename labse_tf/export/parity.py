@@ -9,7 +9,7 @@ Shapes: n = sentences, D = hidden dimension.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from labse_tf.export.interfaces import HUB_NAMES, pack_texts, to_hub_names
 from labse_tf.models import SentenceEncoder
 from labse_tf.saved_model import load_saved_model
 
-_BATCH = 64
+BATCH = 64
 
 
 class Parity(NamedTuple):
@@ -85,16 +85,35 @@ def measure(
     if interface == "preprocessor":
         _same_ids(loaded, model, texts)
         return None
-    parts = []
-    # Sorted by length to reduce padding.
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    for start in range(0, len(order), _BATCH):
-        inputs: Any = tf.constant([texts[i] for i in order[start : start + _BATCH]])
+
+    def encode(batch: list[str]) -> np.ndarray:
+        inputs: Any = tf.constant(batch)
         if interface == "encoder":
             inputs = to_hub_names(pack_texts(model.text_preprocessor(), inputs))
-        parts.append(loaded(inputs)["default"].numpy())
-    new = np.concatenate(parts)[np.argsort(order)]
+        return loaded(inputs)["default"].numpy()
+
+    new = encode_by_length(encode, texts)
     return compare(new, model.encode(texts, dim=dim, progress=False))
+
+
+def encode_by_length(
+    encode: Callable[[list[str]], np.ndarray], texts: Sequence[str]
+) -> np.ndarray:
+    """Return vectors of texts, embedded in batches of similar length.
+
+    Args:
+        encode: Callable from a list of strings to `(n, D)`.
+        texts: One or more sentences.
+
+    Returns:
+        `(n, D)`, in the order of the texts.
+    """
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    parts = [
+        encode([texts[i] for i in order[start : start + BATCH]])
+        for start in range(0, len(order), BATCH)
+    ]
+    return np.concatenate(parts)[np.argsort(order)]
 
 
 def compare(new: np.ndarray, old: np.ndarray) -> Parity:
@@ -121,8 +140,8 @@ def _same_ids(loaded: Any, model: SentenceEncoder, texts: Sequence[str]) -> None
     """Raise an error unless a loaded preprocessor returns the model's features."""
     import tensorflow as tf
 
-    for start in range(0, len(texts), _BATCH):
-        batch = tf.constant(texts[start : start + _BATCH])
+    for start in range(0, len(texts), BATCH):
+        batch = tf.constant(texts[start : start + BATCH])
         outputs = loaded(batch)
         for ours, expected in model.text_preprocessor()(batch).items():
             received = outputs[HUB_NAMES[ours]]
@@ -131,5 +150,5 @@ def _same_ids(loaded: Any, model: SentenceEncoder, texts: Sequence[str]) -> None
             if bool(tf.reduce_any(received[:, :length] != expected[:, :length])):
                 raise RuntimeError(
                     f"The exported preprocessor's {HUB_NAMES[ours]} differ from the "
-                    f"model's. Received: texts {start} to {start + _BATCH}"
+                    f"model's. Received: texts {start} to {start + BATCH}"
                 )
