@@ -63,7 +63,7 @@ def add_noise(
         for source, target in zip(sources, targets, strict=True):
             yield SentencePair(source, target, code)
         for row in random.permutation(len(sources))[: round(near * len(sources))]:
-            # With a mark where there is none, and without where there is one.
+            # The same text with a final mark added or removed.
             source, target = (
                 text.rstrip(MARKS) if text[-1] in MARKS else f"{text}!"
                 for text in (sources[row], targets[row])
